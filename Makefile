@@ -1,0 +1,60 @@
+# Two commands do all the set-up, each by itself, on a fresh Debian machine:
+#   make demo    installs what is needed and bakes templates/web.yaml in a real machine
+#   make test    installs what is needed and passes the tests
+# As an ordinary user they ask sudo for Debian packages; nothing else needs root.
+
+SHELL := /bin/sh
+BAKE := .venv/bin/bake
+PYTEST := .venv/bin/python -m pytest
+export BAKE_TIMES := $(CURDIR)/.times
+
+.PHONY: demo test check lint unit integration test-unproven setup setup-test bench lock clean help
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+demo: setup  ## bake templates/web.yaml (and the base below it) in a real machine
+	$(BAKE) build templates/web.yaml
+	$(BAKE) images
+
+setup:  ## install what bake needs, into .venv
+	@.ci/packages run
+	@.ci/venv run
+
+setup-test:
+	@rm -f $(BAKE_TIMES)
+	@.ci/timed "Debian packages" .ci/packages test
+	@.ci/timed "Python packages" .ci/venv dev
+
+test: setup-test  ## everything: check, then real machines and servers
+	@.ci/timed "ruff and mypy" $(MAKE) --no-print-directory lint; a=$$?; \
+	.ci/timed "unit tests" $(MAKE) --no-print-directory unit; b=$$?; \
+	.ci/timed "real machines and servers" $(MAKE) --no-print-directory integration; c=$$?; \
+	.ci/timed --table; exit $$((a | b | c))
+
+check: lint unit  ## ruff, mypy --strict, unit tests: within a minute
+
+lint:
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy --no-error-summary
+
+unit:
+	@$(PYTEST) -q -n 2 tests/unit
+
+integration:
+	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 -m "not unproven" tests/integration
+
+test-unproven:  ## the real-machine tests that no run has passed yet
+	@$(PYTEST) -v -n 2 --dist loadgroup -m unproven tests/integration
+
+bench: setup  ## how fast bake starts, as ratios to Python's own start
+	@.venv/bin/python bench/startup.py
+
+lock:  ## write the locked Python packages anew (needs uv)
+	printf 'setuptools\nwheel\npip\n' | uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header - -o .ci/requirements/build.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml -o .ci/requirements/run.txt
+	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra dev --extra ansible -o .ci/requirements/dev.txt
+
+clean:  ## remove what make made here (images and builds stay: see bake rm)
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info .times

@@ -1,0 +1,37 @@
+"""bake: versioned templates in, verified machine images with their history out.
+
+    import baker
+    with baker.Baker() as bake:
+        result = bake.build([baker.BuildRequest("web.yaml")])[0]
+
+Names load when they are used, so that importing this package costs nothing.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+_HOMES = {
+    "Baker": "baker.api",
+    "BuildRequest": "baker.api",
+    "BuildResult": "baker.api",
+    "Home": "baker.paths",
+    "BakeError": "baker.errors",
+    "Forward": "baker.model",
+}
+__all__ = ["BakeError", "Baker", "BuildRequest", "BuildResult", "Forward", "Home", "__version__"]  # noqa: F822 - found by __getattr__
+
+if TYPE_CHECKING:
+    from baker.api import Baker, BuildRequest, BuildResult
+    from baker.errors import BakeError
+    from baker.model import Forward
+    from baker.paths import Home
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'baker' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

@@ -1,0 +1,441 @@
+"""The Python API, which the command line is built on.
+
+with Baker() as bake:
+    for image in bake.catalog.images():
+        print(image.name, image.version, image.digest)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+from baker.errors import BakeError, UsageError
+from baker.events import BuildFinished, Null, Reporter, Sink
+from baker.ledger import Ledger
+from baker.model import Accelerator, Disk, Forward, Shape
+from baker.paths import Home
+
+if TYPE_CHECKING:
+    from baker.builders.base import Builder, Machine
+    from baker.catalog.catalog import Catalog
+    from baker.catalog.records import ImageRecord
+    from baker.communicator.base import Communicator
+    from baker.doctor import Finding
+    from baker.job import Interaction, Options, World
+    from baker.plan import Plan
+    from baker.schedule import Ended, Node
+    from baker.store.directory import DirectoryStore
+    from baker.sweep import Swept
+    from baker.template.model import OnError, Template
+
+SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
+
+
+@dataclass(frozen=True)
+class BuildRequest:
+    """What to build and how. Paths may be relative; variables are strings as typed on a command line."""
+
+    path: str | Path
+    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    var_files: tuple[str | Path, ...] = ()
+    only: tuple[str, ...] = ()
+    except_: tuple[str, ...] = ()
+    on_error: OnError | None = None
+    skip_verify: bool = False
+    force: bool = False
+    keep_failed: bool = False
+    pull: bool = False
+    uri: str | None = None
+    accelerator: Accelerator | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"path": str(Path(self.path).absolute()), "var_files": [str(Path(p).absolute()) for p in self.var_files]}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BuildRequest:
+        known = {f.name for f in fields(cls)}
+        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known}
+        return cls(**arguments)
+
+
+@dataclass(frozen=True)
+class BuildResult:
+    """How one build ended. `status`: built, unchanged, failed, interrupted, skipped."""
+
+    name: str
+    version: str
+    status: str
+    image: ImageRecord | None
+    build_id: str
+    seconds: float
+    error: str
+    exit_code: int
+
+
+@dataclass(frozen=True)
+class Running:
+    """A throw-away machine from an image, up and answering. `ssh` is the command that enters it."""
+
+    image: ImageRecord
+    machine: Machine
+    communicator: Communicator
+    ssh: tuple[str, ...]
+    ports: Mapping[int, int]  # guest port -> port on this host's loopback
+
+
+class Baker:
+    """One user's images, builds and machines."""
+
+    def __init__(
+        self,
+        home: Home | None = None,
+        *,
+        sink: Sink | None = None,
+        interaction: Interaction | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.env = os.environ if env is None else env
+        self.home = home or Home.from_environment(self.env)
+        self.sink = sink or Null()
+        self.interaction = interaction
+        self.ledger = Ledger(self.home.ledger)
+
+    def __enter__(self) -> Baker:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if "catalog" in self.__dict__:
+            self.catalog.close()
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        from baker.catalog.catalog import Catalog
+        from baker.paths import ensure
+
+        ensure(self.home.data)
+        return Catalog(self.home.catalog)
+
+    @cached_property
+    def store(self) -> DirectoryStore:
+        from baker.store.directory import DirectoryStore
+
+        return DirectoryStore(self.home.blobs)
+
+    # -- templates ------------------------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        path: str | Path,
+        *,
+        variables: Mapping[str, str] | None = None,
+        var_files: Sequence[str | Path] = (),
+        only: Sequence[str] = (),
+        except_: Sequence[str] = (),
+    ) -> list[Template]:
+        """The templates in a file: one, or one per row of its matrix. TemplateError with every problem."""
+        from baker.template.load import load
+
+        return load(
+            Path(path),
+            variables=variables or {},
+            var_files=[Path(p) for p in var_files],
+            env=self.env,
+            only=only,
+            except_=except_,
+            secret_key=self._secret_key,
+            search=[SHIPPED_BUNDLES],
+        )
+
+    @property
+    def _secret_key(self) -> bytes:
+        from baker.secrets import catalog_key
+
+        return catalog_key(self.home.data)
+
+    def plan(self, template: Template) -> Plan | None:
+        """What building `template` would do; None while its source is not on this host, for then its keys cannot be known."""
+        from baker.plan import make_plan
+        from baker.sources.base import Context
+
+        world = self._world()
+        source = world.source(template.source)
+        context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent)
+        found = source.peek(template.source, context)
+        return make_plan(template, found) if found else None
+
+    def planned_image(self, plan: Plan) -> ImageRecord | None:
+        """The catalog's image that building `plan` would answer with."""
+        return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
+
+    # -- builds ---------------------------------------------------------------------------------------------------------------
+
+    def build(self, requests: Sequence[BuildRequest], *, parallel: int = 0, fail_fast: bool = True) -> list[BuildResult]:
+        """Build templates, and first the missing images that they start from. `parallel` 0: as many as there are processors.
+
+        Errors of single builds are in the results; TemplateError and UsageError are raised before anything begins, and so is
+        NotFoundError for an image that a template starts from, which without `fail_fast` is that build's own failure.
+        """
+        from baker import schedule
+
+        self._sweep_quietly()
+        nodes = self._graph(requests, fail_fast=fail_fast)
+        by_key = {node.key: node for node in nodes}
+        with schedule.Workers(self.sink) as workers:
+            ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
+        return [self._result(by_key[end.key], end) for end in ended]
+
+    def build_here(self, request: BuildRequest, name: str) -> None:
+        """Build the image `name` of a template in this process. Raises BakeError when it fails."""
+        from baker.bake import bake
+
+        for template in self._load_request(request):
+            if template.name == name:
+                bake(_with_accelerator(template, request.accelerator), _options(request), self._world())
+                return
+        raise UsageError(f"{request.path} does not make an image {name!r}")
+
+    def _build_node(self, node: Node) -> Ended:
+        from baker.events import Memory, Tee
+        from baker.schedule import Ended
+
+        memory = Memory(only=BuildFinished)
+        baker = Baker(self.home, sink=Tee(self.sink, memory), interaction=self.interaction, env=self.env)
+        request = BuildRequest.from_json(node.request)
+        code, text = 0, ""
+        try:
+            with baker:
+                baker.build_here(request, node.template.name)
+        except BakeError as error:
+            code, text = error.exit_code, str(error)
+        finished = memory.events[-1] if memory.events else None
+        return Ended(node.key, code, finished if isinstance(finished, BuildFinished) else None, text)
+
+    def _load_request(self, request: BuildRequest) -> list[Template]:
+        return self.load(request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_)
+
+    def _graph(self, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[Node]:
+        """The nodes of a run: what was asked for and the missing images below it, those first.
+
+        Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
+        """
+        from baker.schedule import Ended, Node, order
+
+        asked = [(template, request) for request in requests for template in self._load_request(request)]
+        nodes: dict[str, Node] = {}
+        pending = list(asked)
+        while pending:
+            template, request = pending.pop(0)
+            key = _node_key(template)
+            if key in nodes:
+                continue
+            below, end = None, None
+            try:
+                below = self._below(template, [each for each, _ in asked if each is not template])
+            except BakeError as error:
+                if fail_fast:
+                    raise
+                end = Ended(key, error.exit_code, error=str(error))
+            if below is not None:
+                pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
+            home = {f.name: str(getattr(self.home, f.name)) for f in fields(self.home)}
+            needs = frozenset({_node_key(below)} if below is not None else ())
+            nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
+        return order(list(nodes.values()))
+
+    def _below(self, template: Template, asked: Sequence[Template]) -> Template | None:
+        """The template that bakes the image that `template` starts from: one that is asked for too, else one of an image that is
+        missing. None where nothing needs to be baked; NotFoundError or UsageError when the image cannot be had."""
+        from baker.catalog.reference import matches
+        from baker.errors import NotFoundError
+        from baker.schedule import find_template
+        from baker.template.model import ImageSource
+
+        if not isinstance(template.source, ImageSource):
+            return None
+        reference = template.source.image
+        below = next((each for each in asked if matches(reference, each.name, each.version)), None)
+        if below is not None:
+            return below
+        try:
+            self.catalog.resolve(reference)
+        except NotFoundError as error:
+            below = find_template(template.source, template, self.load)
+            if below is None:
+                raise NotFoundError(f"{template.path.name}: {error.message}", hint=_ways_out(template, reference, error.hint)) from error
+            if not matches(reference, below.name, below.version):
+                raise UsageError(
+                    f"{template.path.name} starts from {reference}, but {below.path.name} bakes {below.name}@{below.version}"
+                ) from None
+        return below
+
+    def _result(self, node: Node, end: Ended) -> BuildResult:
+        finished = end.finished
+        image = self.catalog.image(finished.image) if finished and finished.image else None
+        status = "skipped" if end.skipped else finished.status if finished else "failed"
+        return BuildResult(
+            name=node.template.name,
+            version=node.template.version,
+            status=status,
+            image=image,
+            build_id=finished.build if finished else "",
+            seconds=finished.seconds if finished else 0.0,
+            error=end.error,
+            exit_code=end.exit_code,
+        )
+
+    def _world(self) -> World:
+        from baker.builders import registry as builders
+        from baker.communicator.ssh import connect
+        from baker.job import Nobody, World
+        from baker.sources import registry as sources
+
+        return World(
+            home=self.home,
+            store=self.store,
+            catalog=self.catalog,
+            ledger=self.ledger,
+            sink=self.sink,
+            builder=lambda kind, uri: builders.get(kind)(self.home, uri),
+            connect=connect,
+            source=sources.for_spec,
+            interaction=self.interaction or Nobody(),
+            env=self.env,
+        )
+
+    # -- images ---------------------------------------------------------------------------------------------------------------
+
+    def disk(self, image: ImageRecord) -> Disk:
+        """The image's disk in the store: a delta on its parents' blobs."""
+        return Disk(self.store.path(image.chain[0]), "qcow2", image.virtual_size)
+
+    @contextmanager
+    def boot(
+        self,
+        reference: str,
+        *,
+        forwards: Sequence[Forward] = (),
+        shape: Mapping[str, Any] | None = None,
+        uri: str | None = None,
+        username: str | None = None,
+        timeout: float = 600.0,
+    ) -> Iterator[Running]:
+        """A throw-away machine from an image, gone with all its changes at the end. `shape` overrides fields of Shape."""
+        from baker.builders.base import Launch
+        from baker.builders.identity import make_identity
+        from baker.job import new_id, process_mark, scratch_directory
+
+        image = self.catalog.resolve(reference)
+        world, session = self._world(), new_id()
+        recorded = {k: v for k, v in self.catalog.build(image.build).shape.items() if k in {f.name for f in fields(Shape)}}
+        wanted = Shape(**(recorded | {"disk_size": None, "accelerator": "auto"} | dict(shape or {})))
+        report = Reporter(self.sink, session)
+        with process_mark(session), self.ledger.open(session) as ledger, scratch_directory(self.home, session, ledger) as scratch:
+            identity = make_identity(scratch, image.name, username or image.ssh_username)
+            request = Launch("run", self.disk(image), wanted, identity, scratch, ledger, report, tuple(forwards))
+            builder: Builder = world.builder(image.builder, uri)
+            with (
+                builder.launch(request) as running,
+                world.connect(running.endpoint, identity, running, scratch, report=report, timeout=timeout) as communicator,
+            ):
+                ports = {forward.guest_port: running.forwarded(forward.guest_port) for forward in forwards}
+                ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
+                yield Running(image, running, communicator, ssh, ports)
+
+    def export(
+        self,
+        reference: str,
+        format: str,  # noqa: A002 - Packer's word
+        path: str | Path,
+        *,
+        compress: str = "none",
+        overwrite: bool = False,  # noqa: A002 - Packer's word
+    ) -> Path:
+        """Write an image as one file that needs nothing of bake. Nothing half-made is left when it fails."""
+        from baker.publish.export import export
+
+        image = self.catalog.resolve(reference)
+        return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
+
+    def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
+        """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
+        from baker.catalog.orphans import collect_orphans
+
+        images = {image.id: image for image in map(self.catalog.resolve, references)}
+        removed = []
+        while images:
+            image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
+            assert image is not None, "lineage has no circles"
+            self.catalog.remove(image.id, force=force)
+            removed.append(images.pop(image.id))
+        collect_orphans(self.catalog, self.store, self.home.state)
+        return removed
+
+    # -- upkeep ---------------------------------------------------------------------------------------------------------------
+
+    def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
+        """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
+        from baker.catalog.orphans import collect_orphans
+        from baker.sources.index import kept_blobs
+        from baker.sweep import sweep
+
+        swept = sweep(self.home, Reporter(self.sink), kept=kept, dry_run=dry_run)
+        if not dry_run:
+            collect_orphans(self.catalog, self.store, self.home.state, keep=kept_blobs(self.home.cache))
+        return swept
+
+    def _sweep_quietly(self) -> None:
+        if self.ledger.dead_builds(kept=False):
+            from baker.sweep import sweep
+
+            swept = sweep(self.home, Reporter(self.sink))
+            Reporter(self.sink).info(f"gave back {len(swept)} things that an earlier build left")
+
+    def doctor(self) -> list[Finding]:
+        """What this host has and lacks, with the fix for each finding."""
+        from baker.doctor import check
+
+        return check(self.home, self.env)
+
+
+def _node_key(template: Template) -> str:
+    return f"{template.path}#{template.name}"
+
+
+def _ways_out(template: Template, reference: str, there: str) -> str:
+    """What to do when an image is missing and no template is known that bakes it. `there`: what the catalog has to say."""
+    name = reference.partition("@")[0]
+    if ":" in name:
+        return there  # a digest: no template promises one
+    named = getattr(template.source, "template", None)
+    looked = f"{named} bakes no {name}" if named else f"no template beside {template.path.name} is called {name}"
+    ways = (
+        f"point to a template that bakes it, source: {{image: {{name: {reference}, template: path/to/{name}.yaml}}}}",
+        f"or bake it first, bake build path/to/{name}.yaml",
+    )
+    return "\n    ".join((there, looked, *ways))
+
+
+def _options(request: BuildRequest) -> Options:
+    from baker.job import Options
+
+    return Options(
+        on_error=request.on_error,
+        skip_verify=request.skip_verify,
+        force=request.force,
+        keep_failed=request.keep_failed,
+        pull=request.pull,
+        uri=request.uri,
+    )
+
+
+def _with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
+    if accelerator is None:
+        return template
+    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

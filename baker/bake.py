@@ -1,0 +1,48 @@
+"""The recipe: from a template to a recorded image, in one straight line.
+
+Every stage takes frozen values and returns frozen values; what exists outside of this process meanwhile is in the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from baker import recorder, stages
+from baker.catalog.records import ImageRecord
+from baker.job import Job, Options, World, new_id, open_job
+from baker.locks import exclusive
+from baker.plan import Plan, make_plan
+from baker.provisioning import provision_and_capture
+from baker.template.model import Template
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build came to: a new image, or the one that the catalog had already."""
+
+    build_id: str
+    image: ImageRecord
+    unchanged: bool
+    seconds: float
+
+
+def bake(template: Template, options: Options, world: World) -> Outcome:
+    """Bake one image. Raises BakeError when there is none; nothing half-made is left and the failed build is on record."""
+    with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+        stages.announce(job)
+        source = stages.resolve(job)
+        plan = make_plan(template, source)
+        with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
+            known = stages.reuse(job, plan)
+            image = known or make(job, plan)
+        stages.post_process(job, image)
+        stages.announce_end(job, image, unchanged=known is not None)
+        return Outcome(job.id, image, known is not None, job.seconds)
+
+
+def make(job: Job, plan: Plan) -> ImageRecord:
+    """Launch, provision, seal, capture, verify; the record at the end is the commit point: before it there is no image."""
+    captured = provision_and_capture(job, plan)
+    with stages.inspecting(job, plan, captured) as inspection:
+        verdict = stages.verify(job, plan, captured)
+    return recorder.record(job, plan, captured, inspection.result(), verdict)

@@ -1,0 +1,76 @@
+"""The seam to whatever runs machines. Real ones: libvirt, ec2. The unit tests have a fake."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from baker.events import Reporter
+from baker.ledger import BuildLedger
+from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Shape
+
+
+@dataclass(frozen=True)
+class Launch:
+    """What a machine is to be. Its disk is a fresh overlay on `disk` in `scratch`; `disk` itself is never written."""
+
+    name: str  # unique among the build's machines: "build", "verify"
+    disk: Disk
+    shape: Shape
+    identity: Identity
+    scratch: Path
+    ledger: BuildLedger
+    report: Reporter
+    forwards: tuple[Forward, ...] = ()
+
+
+class Machine(Protocol):
+    """A machine that has been started. It need not answer yet: the communicator waits for that."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def endpoint(self) -> Endpoint: ...
+    @property
+    def console_log(self) -> Path: ...
+    @property
+    def facts(self) -> MachineFacts: ...
+
+    @property
+    def runtime(self) -> Path:
+        """A private directory with a short path, for sockets; it goes away with the machine."""
+
+    def running(self) -> bool:
+        """Whether it has power."""
+
+    def console_tail(self, lines: int = 20) -> tuple[str, ...]:
+        """The last lines that the guest wrote to its serial console."""
+
+    def forwarded(self, guest_port: int) -> int:
+        """The host's loopback port that shows `guest_port`; adds the forward when there is none."""
+
+    def keep(self) -> None:
+        """Leave the machine running when its launch ends: somebody wants to look at it. Its ledger entries stay."""
+
+    def shutdown(self, timeout: float) -> None:
+        """Ask the guest to power off and wait for it. BuildError when it did not: a machine is never killed to be captured."""
+
+
+class Builder(Protocol):
+    """Runs machines."""
+
+    @property
+    def kind(self) -> str: ...
+
+    def launch(self, request: Launch) -> AbstractContextManager[Machine]:
+        """Start a machine; on leaving it is gone, with all that was made for it, unless `keep` was called for its name."""
+
+    def capture(self, machine: Machine, destination: Path) -> Disk:
+        """The disk of a machine that has shut down, as a qcow2 delta at `destination` whose backing file is the disk it was
+        launched from. Compact: freed clusters are not in it."""
+
+    def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
+        """Give back one ledger entry of a dead build; False when `kind` is not this builder's. Already gone counts as given back."""

@@ -1,0 +1,33 @@
+"""What one machine holds outside this process: in the ledger before it is made, struck out when it is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from baker.ledger import BuildLedger, Entry
+
+
+class Holdings:
+    """Things to give back, newest first. A thing that cannot be given back stays in the ledger for `bake sweep`."""
+
+    def __init__(self, ledger: BuildLedger) -> None:
+        self._ledger = ledger
+        self._held: list[tuple[Entry, Callable[[], None]]] = []
+
+    def enter(self, kind: str, give_back: Callable[[], None], **details: Any) -> None:
+        """Call it before making the thing: `give_back` must not mind that it does not exist yet, or no more."""
+        self._held.append((self._ledger.enter(kind, **details), give_back))
+
+    def release(self) -> list[Exception]:
+        """Give everything back; the errors of what could not be."""
+        errors: list[Exception] = []
+        while self._held:
+            entry, give_back = self._held.pop()
+            try:
+                give_back()
+            except Exception as error:
+                errors.append(error)
+            else:
+                self._ledger.strike(entry)
+        return errors

@@ -1,0 +1,138 @@
+"""A machine as libvirt's domain XML (https://libvirt.org/formatdomain.html), built element by element."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from baker.model import Shape
+
+QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
+NETDEV = "bake"  # the id of the user network: forwards are added to it at run time
+NETWORK_ADDRESS = "0x1e"  # a PCI slot of the root bus that libvirt gives to nothing else
+CREDENTIAL_PREFIX = "opt/io.systemd.credentials/"  # systemd.system-credentials(7): "fw_cfg"
+TRANSLATION_CACHE_MIB = 512  # of TCG: a whole boot's code, so that nothing is translated twice
+
+# Of "maximum", all that TCG can (guests that want x86-64-v3 run), but what makes a boot slower in emulation:
+# five levels of page tables, of use to nobody below 64 TiB; and the switch around every copy from and to user space.
+COSTLY_FEATURES = ("la57", "smap")
+
+ET.register_namespace("qemu", QEMU_NAMESPACE)
+
+
+@dataclass(frozen=True)
+class DomainSpec:
+    """Everything that the XML says. Paths are those of the host that the domain runs on."""
+
+    name: str
+    uuid: str
+    shape: Shape
+    accelerator: Literal["kvm", "tcg"]
+    disk: Path  # qcow2
+    console_log: Path | None = None
+    credentials: Mapping[str, Path] = field(default_factory=dict)
+    seed: Path | None = None  # raw, read only
+    loader: Path | None = None  # UEFI
+    nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt makes it
+
+
+def domain_xml(spec: DomainSpec) -> str:
+    """The whole domain."""
+    domain = ET.Element("domain", type="kvm" if spec.accelerator == "kvm" else "qemu")
+    _text(domain, "name", spec.name)
+    _text(domain, "uuid", spec.uuid)
+    _text(domain, "memory", str(spec.shape.memory), unit="bytes")
+    _text(domain, "vcpu", str(spec.shape.cpus))
+    if spec.credentials:
+        _credentials(domain, spec.credentials)
+    _os(domain, spec)
+    _features(domain, spec)
+    _cpu(domain, spec)
+    ET.SubElement(domain, "clock", offset="utc")
+    for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
+        _text(domain, event, action)
+    _devices(domain, spec)
+    _user_network(domain)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _credentials(domain: ET.Element, credentials: Mapping[str, Path]) -> None:
+    """Files, not values: what stands in the XML stands on QEMU's command line, too."""
+    sysinfo = ET.SubElement(domain, "sysinfo", type="fwcfg")
+    for name, path in credentials.items():
+        ET.SubElement(sysinfo, "entry", name=CREDENTIAL_PREFIX + name, file=str(path))
+
+
+def _os(domain: ET.Element, spec: DomainSpec) -> None:
+    os = ET.SubElement(domain, "os", {"firmware": "efi"} if spec.nvram and not spec.loader else {})
+    _text(os, "type", "hvm", arch="x86_64", machine=spec.shape.machine_type)
+    if spec.loader:
+        _text(os, "loader", str(spec.loader), readonly="yes", type="pflash")
+    elif spec.nvram:  # libvirt's choice: one that asks for no signed boot loader
+        ET.SubElement(ET.SubElement(os, "firmware"), "feature", enabled="no", name="secure-boot")
+    if spec.nvram:
+        _text(os, "nvram", str(spec.nvram))
+    ET.SubElement(os, "boot", dev="hd")
+
+
+def _features(domain: ET.Element, spec: DomainSpec) -> None:
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if spec.accelerator == "tcg":
+        _text(ET.SubElement(features, "tcg"), "tb-cache", str(TRANSLATION_CACHE_MIB), unit="MiB")
+
+
+def _cpu(domain: ET.Element, spec: DomainSpec) -> None:
+    if spec.accelerator == "kvm":
+        cpu = ET.SubElement(domain, "cpu", mode="host-passthrough", migratable="on")
+    else:
+        cpu = ET.SubElement(domain, "cpu", mode="maximum")
+        for name in COSTLY_FEATURES:
+            ET.SubElement(cpu, "feature", policy="disable", name=name)
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(spec.shape.cpus), threads="1")
+
+
+def _devices(domain: ET.Element, spec: DomainSpec) -> None:
+    devices = ET.SubElement(domain, "devices")
+    # cache=unsafe: nothing of a build machine survives a crash of this host anyway, and what is captured is synced then
+    driver = {"name": "qemu", "type": "qcow2", "cache": "unsafe", "discard": "unmap", "detect_zeroes": "unmap"}
+    _disk(devices, spec.disk, "vda", driver)
+    if spec.seed:
+        _disk(devices, spec.seed, "vdb", {"name": "qemu", "type": "raw"}, read_only=True)
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    serial = ET.SubElement(devices, "serial", type="pty")
+    if spec.console_log:
+        ET.SubElement(serial, "log", file=str(spec.console_log), append="off")
+    ET.SubElement(serial, "target", type="isa-serial", port="0")
+    rng = ET.SubElement(devices, "rng", model="virtio")
+    _text(rng, "backend", "/dev/urandom", model="random")
+    ET.SubElement(devices, "memballoon", model="none")
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
+
+
+def _disk(devices: ET.Element, path: Path, target: str, driver: Mapping[str, str], *, read_only: bool = False) -> None:
+    disk = ET.SubElement(devices, "disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", dict(driver))
+    ET.SubElement(disk, "source", file=str(path))
+    ET.SubElement(disk, "target", dev=target, bus="virtio")
+    if read_only:
+        ET.SubElement(disk, "readonly")
+
+
+def _user_network(domain: ET.Element) -> None:
+    """QEMU's user network: no rights needed, the guest reaches out, and in only where a forward is added at run time."""
+    commandline = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}commandline")
+    device = f"virtio-net-pci,netdev={NETDEV},addr={NETWORK_ADDRESS},romfile="
+    for argument in ("-netdev", f"user,id={NETDEV}", "-device", device):
+        ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", value=argument)
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Element:
+    element = ET.SubElement(parent, tag, attributes)
+    element.text = text
+    return element

@@ -1,0 +1,211 @@
+"""The catalog: every image, and how each build went. Frozen records in, frozen records out."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, Select, exc, select, union
+from sqlalchemy.orm import Session
+
+from baker.catalog import database, reference, tables
+from baker.catalog.convert import build_record, build_row, image_record, image_row
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.errors import BusyError, NotFoundError, UsageError
+
+
+@dataclass(frozen=True)
+class Node:
+    """An image and those made on it, newest first."""
+
+    image: ImageRecord
+    children: tuple[Node, ...]
+
+
+class Catalog:
+    """The images and builds in one database: a path for SQLite, or an SQLAlchemy URL. Opened, and made or migrated, at first use.
+
+    Every method can raise HostError (cannot be opened, damaged, read-only, newer schema) and BusyError (locked for too long).
+    """
+
+    def __init__(self, place: Path | str, *, busy_seconds: float = database.BUSY_SECONDS) -> None:
+        self.place = place
+        self.busy_seconds = busy_seconds
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return database.open_engine(self.place, busy_seconds=self.busy_seconds)
+
+    def close(self) -> None:
+        """Let go of the database; the next use opens it again."""
+        engine = self.__dict__.pop("_engine", None)
+        if engine is not None:
+            engine.dispose()
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with database.translated(self.place), Session(self._engine) as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """One transaction: everything in the body, or nothing."""
+        with database.translated(self.place), Session(database.writing(self._engine)) as session, session.begin():
+            yield session
+
+    # --- writing -------------------------------------------------------------------------------------------------
+
+    def register(self, build: BuildRecord, image: ImageRecord | None) -> None:
+        """Write the record of a build and of the image that it made, in one transaction: the commit point of a build.
+
+        UsageError when either id is taken already or the image's parent is not in the catalog; nothing is written then.
+        """
+        try:
+            with self._writing() as session:
+                session.add(build_row(build))
+                session.flush()
+                if image is not None:
+                    session.add(image_row(image))
+        except exc.IntegrityError as error:
+            what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
+            raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
+
+    def remove(self, image_id: str, *, force: bool = False) -> ImageRecord:
+        """Mark an image as removed; its blobs go with the next collection. The record of its build stays.
+
+        BusyError while other images are made on it, unless `force`: those keep working, because they keep its disk.
+        """
+        with self._writing() as session:
+            row = self._image_row(session, image_id)
+            if row.removed:
+                raise NotFoundError(f"image {row.id} ({row.name}@{row.version}) was removed at {row.removed}")
+            children = self._children(session, row.id)
+            if children and not force:
+                names = ", ".join(f"{child.name}@{child.version} ({child.id})" for child in children)
+                raise BusyError(
+                    f"{row.name}@{row.version} ({row.id}) is what {names} is made on", hint="remove those first, or use --force"
+                )
+            row.removed = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            session.flush()
+            return image_record(row)
+
+    # --- images --------------------------------------------------------------------------------------------------
+
+    def images(self, name: str | None = None, labels: Mapping[str, str] | None = None, all: bool = False) -> list[ImageRecord]:  # noqa: A002
+        """The images, last made first: of one name, with all these labels; `all` has the removed ones too."""
+        query = select(tables.Image).order_by(tables.Image.serial.desc())
+        if name is not None:
+            query = query.where(tables.Image.name == name)
+        if not all:
+            query = query.where(tables.Image.removed.is_(None))
+        wanted = dict(labels or {})
+        return [image for image in self._images(query) if wanted.items() <= dict(image.labels).items()]
+
+    def image(self, image_id: str) -> ImageRecord:
+        """The image with this whole id, removed or not. NotFoundError when there never was one."""
+        with self._reading() as session:
+            return image_record(self._image_row(session, image_id))
+
+    def resolve(self, text: str) -> ImageRecord:
+        """The image that a person means: see baker.catalog.reference. Removed images are not found."""
+        name = text.strip().partition("@")[0]
+        return reference.resolve(text, self.images(name) or self.images(), self.channel)
+
+    def channel(self, name: str, channel: str) -> ImageRecord | None:
+        """The image that a channel of `name` points to; None where there is no such channel."""
+        return None  # this schema has no channels
+
+    def by_fingerprint(self, fingerprint: str, *, name: str | None = None, version: str | None = None) -> ImageRecord | None:
+        """The image with this fingerprint (and name, and version), a verified one before others, then the last made."""
+        query = select(tables.Image).where(tables.Image.fingerprint == fingerprint, tables.Image.removed.is_(None))
+        if name is not None:
+            query = query.where(tables.Image.name == name)
+        if version is not None:
+            query = query.where(tables.Image.version == version)
+        found = self._images(query.order_by(tables.Image.verified.desc(), tables.Image.serial.desc()).limit(1))
+        return found[0] if found else None
+
+    def history(self, image: ImageRecord | str) -> tuple[ImageRecord, ...]:
+        """An image (or its id), then what it was made on, up to the root; removed ones too."""
+        found = [image if isinstance(image, ImageRecord) else self.image(image)]
+        while parent := found[-1].parent:
+            found.append(self.image(parent))
+        return tuple(found)
+
+    def children(self, image_id: str) -> list[ImageRecord]:
+        """The images made directly on this one, last made first."""
+        with self._reading() as session:
+            return self._children(session, image_id)
+
+    def tree(self) -> tuple[Node, ...]:
+        """All images below those they were made on. A removed one is there only while something is made on it."""
+        below: dict[str | None, list[ImageRecord]] = {}
+        for image in self.images(all=True):
+            below.setdefault(image.parent, []).append(image)
+
+        def nodes(parent: str | None) -> tuple[Node, ...]:
+            found = (Node(image, nodes(image.id)) for image in below.get(parent, ()))
+            return tuple(node for node in found if node.children or not node.image.removed)
+
+        return nodes(None)
+
+    def _images(self, query: Select[Any]) -> list[ImageRecord]:
+        with self._reading() as session:
+            return [image_record(row) for row in session.scalars(query)]
+
+    def _image_row(self, session: Session, image_id: str) -> tables.Image:
+        row = session.scalar(select(tables.Image).where(tables.Image.id == image_id))
+        if row is None:
+            raise NotFoundError(f"there is no image {image_id}", hint="`bake images` lists them")
+        return row
+
+    def _children(self, session: Session, image_id: str) -> list[ImageRecord]:
+        query = select(tables.Image).where(tables.Image.parent == image_id, tables.Image.removed.is_(None))
+        return [image_record(row) for row in session.scalars(query.order_by(tables.Image.serial.desc()))]
+
+    # --- builds --------------------------------------------------------------------------------------------------
+
+    def build(self, build_id: str) -> BuildRecord:
+        """The build with this id, or whose id begins so. NotFoundError, or UsageError when several do."""
+        query = (
+            select(tables.Build).where(tables.Build.id.startswith(build_id, autoescape=True)).order_by(tables.Build.serial.desc()).limit(9)
+        )
+        with self._reading() as session:
+            rows = list(session.scalars(query)) if build_id else []
+            if not rows:
+                raise NotFoundError(f"there is no build {build_id!r}", hint="`bake history` and `bake show IMAGE` name them")
+            if len(rows) > 1:
+                shown = "".join(f"\n    {row.id}  {row.template_name}@{row.template_version}  {row.started}  {row.status}" for row in rows)
+                raise UsageError(f"{build_id} fits several builds:{shown}", hint="type more of it")
+            return build_record(rows[0])
+
+    def build_of(self, image: ImageRecord) -> BuildRecord:
+        """How an image was made."""
+        return self.build(image.build)
+
+    def builds(self, name: str | None = None, limit: int | None = None) -> list[BuildRecord]:
+        """The builds (of templates of this name), last registered first, failed ones too."""
+        query = select(tables.Build).order_by(tables.Build.serial.desc())
+        if name is not None:
+            query = query.where(tables.Build.template_name == name)
+        if limit is not None:
+            query = query.limit(limit)
+        with self._reading() as session:
+            return [build_record(row) for row in session.scalars(query)]
+
+    # --- blobs ---------------------------------------------------------------------------------------------------
+
+    def referenced_digests(self) -> set[str]:
+        """Every blob that something refers to: the disks of images that are not removed, the evidence of all builds."""
+        disks = (
+            select(tables.ImageBlob.digest)
+            .join(tables.Image, tables.Image.id == tables.ImageBlob.image)
+            .where(tables.Image.removed.is_(None))
+        )
+        with self._reading() as session:
+            return set(session.scalars(union(disks, select(tables.Evidence.digest))))

@@ -1,0 +1,57 @@
+"""Removing blobs that nothing refers to, never from under a build."""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baker.paths import ensure
+from baker.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from baker.catalog.catalog import Catalog
+
+IN_USE = "in-use.lock"  # in the state directory: shared by every build from before its first blob until its record is written
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A blob, or a dead writer's temporary file (`digest` is then ""), that was removed. `size` in bytes."""
+
+    digest: str
+    size: int
+
+
+def collect_orphans(
+    catalog: Catalog, store: DirectoryStore, state: Path, *, keep: Collection[str] = (), dry_run: bool = False
+) -> list[Orphan] | None:
+    """Remove the blobs that neither an image, nor a build's evidence, nor `keep` refers to; what was removed (with `dry_run`: would be).
+
+    A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
+    refers to is asked under the lock: a build that ended just before is in it.
+    """
+    with _alone(state) as alone:
+        if not alone:
+            return None
+        wanted = catalog.referenced_digests() | set(keep)
+        orphans = [Orphan(digest, store.size(digest)) for digest in store.digests() if digest not in wanted]
+        if not dry_run:
+            for orphan in orphans:
+                store.delete(orphan.digest)
+            orphans += [Orphan("", 0) for _ in store.clean()]
+        return orphans
+
+
+@contextmanager
+def _alone(state: Path) -> Iterator[bool]:
+    with (ensure(state) / IN_USE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

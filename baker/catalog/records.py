@@ -1,0 +1,85 @@
+"""What the catalog holds, as frozen values. The tables (tables.py) are how it holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from baker.model import TestOutcome
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image that exists. Sizes in bytes; times are ISO 8601 UTC ("2026-11-22T20:45:51Z")."""
+
+    id: str  # 12 hex digits
+    name: str
+    version: str
+    digest: str  # "sha256:..." of the raw disk: what `sha256sum` says of `bake export --format raw`
+    fingerprint: str  # the plan's last key: 64 hex digits
+    parent: str | None  # image id
+    created: str
+    size: int  # what it adds in the store to its parent; without a parent, all of it
+    virtual_size: int
+    chain: tuple[str, ...]  # blob digests: its own delta first, then what it is backed by
+    verified: bool
+    build: str  # build id
+    builder: str = "libvirt"
+    firmware: str = "bios"
+    ssh_username: str = "root"
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    removed: str | None = None  # when `bake rm` took it away; its record stays
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One step of a build as it was planned and as it went."""
+
+    index: int  # from 1
+    name: str
+    kind: str
+    key: str  # content key: 64 hex digits
+    origin: str  # "web.yaml:12:5"
+    bundle: str = ""
+    status: Literal["planned", "done", "cached", "failed", "skipped"] = "planned"
+    seconds: float = 0.0
+    exit_code: int | None = None
+    attempts: int = 0
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """How an image was made, or how making it failed. No value in it is secret: sensitive ones are keyed hashes."""
+
+    id: str
+    status: Literal["built", "failed", "interrupted"]
+    started: str
+    finished: str
+    template_name: str
+    template_version: str
+    template_path: str
+    template_text: str
+    template_digest: str
+    git_commit: str
+    git_dirty: bool
+    variables: Mapping[str, Any]  # name -> {"value": ..., "type": ..., "origin": ..., "sensitive": bool}
+    source: Mapping[str, Any]  # kind, title, digest, parent, pins
+    steps: tuple[StepRecord, ...]
+    shape: Mapping[str, Any]
+    machine: Mapping[str, Any]  # MachineFacts
+    host: Mapping[str, str]  # name, system, kernel, machine, cpu
+    tools: Mapping[str, str]  # bake, python, qemu, libvirt, ssh, ...
+    who: str
+    ci: Mapping[str, str]  # which CI run, where the environment tells
+    timings: Mapping[str, float]  # seconds per stage
+    tests: tuple[TestOutcome, ...] = ()
+    verify: Literal["passed", "failed", "skipped", "none", "not reached"] = "not reached"
+    error: str = ""
+    fingerprint: str = ""
+    evidence: Mapping[str, str] = field(
+        default_factory=dict
+    )  # log, console, manifest, packages_before, packages_after, junit -> blob digest
+    inputs: Mapping[str, str] = field(default_factory=dict)  # path of each file read -> sha256

@@ -1,0 +1,96 @@
+"""What a verb is handed: the streams, the choices every verb has, and the way to the Python API."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TextIO
+
+from baker.events import Message, Null, Sink
+from baker.paths import Home
+from baker.render.terminal import Terminal
+
+if TYPE_CHECKING:
+    from baker.api import Baker
+    from baker.job import Interaction
+
+MakeBaker = Callable[..., "Baker"]  # like baker.api.Baker: (home, *, sink, interaction, env)
+
+
+def _real_baker(home: Home, *, sink: Sink, interaction: Interaction | None, env: Mapping[str, str]) -> Baker:
+    from baker.api import Baker
+
+    return Baker(home, sink=sink, interaction=interaction, env=env)
+
+
+@dataclass
+class App:
+    """One run of the command line."""
+
+    home: Home
+    env: Mapping[str, str]
+    out: Terminal
+    err: Terminal
+    stdin: TextIO = field(default_factory=lambda: sys.stdin)
+    quiet: bool = False
+    verbose: bool = False
+    debug: bool = False
+    make: MakeBaker = _real_baker
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    stack: ExitStack = field(default_factory=ExitStack)
+    sink: Sink = field(default_factory=Null)
+
+    def baker(self, sink: Sink | None = None, interaction: Interaction | None = None) -> Baker:
+        """The Python API, closed at the end of the run; `sink` hears what happens, and what is said from outside too."""
+        self.sink = sink or self.sink
+        return self.stack.enter_context(self.make(self.home, sink=self.sink, interaction=interaction, env=self.env))
+
+    def line(self, text: str = "") -> None:
+        """A line of what was asked for, to stdout."""
+        self.out.line(text)
+
+    def lines(self, texts: list[str]) -> None:
+        for text in texts:
+            self.out.line(text)
+
+    def note(self, text: str) -> None:
+        """Something good to know, to stderr; not with --quiet."""
+        if not self.quiet:
+            self.err.line(text)
+
+    def json(self, value: Any) -> None:
+        """A JSON document to stdout."""
+        self.out.line(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(self.out.stream), default=str))
+
+    def say(self, text: str) -> None:
+        """Something about the run itself (interrupted, still cleaning up): through the display that is on, or to stderr."""
+        if isinstance(self.sink, Null):
+            self.err.line(f"bake: {text}")
+        else:
+            self.sink.emit(Message(text=text, level="warning"))
+
+    def stopping(self) -> None:
+        """A signal has come: where work is being shown, say that its cleanup begins."""
+        if not isinstance(self.sink, Null):
+            self.say("stopping: cleaning up")
+
+    @property
+    def interactive(self) -> bool:
+        """Whether there is a person who can be asked."""
+        return self.stdin.isatty() and self.err.stream.isatty()
+
+
+def _is_utf8(stream: TextIO) -> bool:
+    return (getattr(stream, "encoding", None) or "").lower().replace("-", "") == "utf8"
+
+
+def home_and_env(directory: os.PathLike[str] | None, env: Mapping[str, str]) -> tuple[Home, Mapping[str, str]]:
+    """Where things are kept when --home names `directory`, or by the environment."""
+    if directory is not None:
+        env = {**env, "BAKE_HOME": os.fspath(directory)}
+    return Home.from_environment(env), env

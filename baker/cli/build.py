@@ -1,0 +1,99 @@
+"""Bake images: launch, provision, seal, capture, verify, record. An image that is there already is only named."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baker.cli.app import App
+from baker.cli.display import display
+from baker.cli.options import add_template_options, listed, positive, variables
+from baker.errors import UsageError
+
+if TYPE_CHECKING:
+    from baker.api import Baker, BuildRequest, BuildResult
+
+EXAMPLES = """
+  bake build web.yaml
+  bake build web.yaml --var site_title=Hello --on-error ask
+  bake build debian-13.yaml web.yaml proxy.yaml --parallel 2 --keep-going
+  bake build web.yaml --json | jq -r 'select(.event == "build_finished") | .image'
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
+    add_template_options(parser)
+    how = parser.add_argument_group("how to build")
+    how.add_argument("--force", action="store_true", help="build although an image with this fingerprint is there")
+    how.add_argument("--pull", action="store_true", help="ask the source again instead of using what this host has")
+    how.add_argument("--skip-verify", action="store_true", help="do not test the image; it is listed as not verified")
+    how.add_argument("--parallel", type=positive, default=0, metavar="N", help="builds at a time (default: as many as processors)")
+    how.add_argument(
+        "--keep-going", "--no-fail-fast", action="store_true", help="after a failure still do the builds that do not need the failed one"
+    )
+    how.add_argument("--connect", metavar="URI", help="libvirt connection, such as qemu:///system (default: in this process)")
+    how.add_argument("--accelerator", choices=("auto", "kvm", "tcg"), help="what QEMU uses (default: decided by a probe)")
+    fails = parser.add_argument_group("when it fails")
+    fails.add_argument(
+        "--on-error",
+        choices=("cleanup", "abort", "ask", "shell"),
+        help="clean up, leave the machine, ask, or open a shell in the machine (default: as the template says)",
+    )
+    fails.add_argument("--keep-failed", action="store_true", help="leave the machine of a failed verification running")
+    parser.add_argument("--json", action="store_true", help="events as JSON lines on stdout")
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    from baker.cli.person import Person
+
+    with display(app, json=args.json) as shown:
+        baker = app.baker(shown, Person(app, shown))
+        results = baker.build(requests(args), parallel=args.parallel, fail_fast=not args.keep_going)
+    for result in results:
+        tell(app, baker, result, json=args.json)
+    return next((result.exit_code for result in results if result.exit_code and result.status != "skipped"), 0)
+
+
+def requests(args: argparse.Namespace) -> list[BuildRequest]:
+    """One request per template file, all with the same choices."""
+    from baker.api import BuildRequest
+
+    if len(set(args.files)) < len(args.files):
+        raise UsageError("a template is named twice", hint="name each template once")
+    values = variables(args.var)
+    return [
+        BuildRequest(
+            path=file,
+            variables=values,
+            var_files=tuple(Path(file) for file in args.var_file),
+            only=listed(args.only),
+            except_=listed(args.except_),
+            on_error=args.on_error,
+            skip_verify=args.skip_verify,
+            force=args.force,
+            keep_failed=args.keep_failed,
+            pull=args.pull,
+            uri=args.connect,
+            accelerator=args.accelerator,
+        )
+        for file in args.files
+    ]
+
+
+def tell(app: App, baker: Baker, result: BuildResult, *, json: bool) -> None:
+    """What the display could not tell: a build that was never begun, and what a failed one left behind."""
+    if not result.exit_code:
+        return
+    bad = app.err.paint(app.err.glyphs.bad, "red")
+    if result.status == "skipped" or not result.build_id:
+        app.err.line(f"{bad} {result.name} {result.version}: {result.error or result.status}")
+        return
+    if json:
+        app.err.line(f"{bad} {result.name} {result.version}: {result.error}")
+    left = result.build_id in baker.ledger.dead_builds() or result.build_id in baker.ledger.live()
+    if left:
+        app.note(f"{result.name}: its machine is left for you to look at; `bake sweep --kept` ends it")
+    else:
+        app.note(f"{result.name}: cleaned up, nothing of build {result.build_id} is left but its log")

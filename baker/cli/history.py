@@ -1,0 +1,103 @@
+"""What an image was made of, as a tree: its root first, each image with its steps and how long they took. Without an image, all of them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.cli.app import App
+from baker.cli.options import add_json
+from baker.errors import NotFoundError
+from baker.render.text import ago, clean, duration, when
+
+if TYPE_CHECKING:
+    from baker.api import Baker
+    from baker.catalog.catalog import Node
+
+EXAMPLES = """
+  bake history web
+  bake history              all images, below those they were made on
+  bake history web --json
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    baker = app.baker()
+    if args.image is None:
+        return _all(args, app, baker)
+    line = list(reversed(baker.catalog.history(baker.catalog.resolve(args.image))))
+    builds = [_build(baker, image) for image in line]
+    if args.json:
+        app.json([{"image": asdict(i), "build": asdict(b) if b else None} for i, b in zip(line, builds, strict=True)])
+        return 0
+    app.lines(list(lineage(app, line, builds)))
+    return 0
+
+
+def lineage(app: App, images: Sequence[ImageRecord], builds: Sequence[BuildRecord | None]) -> Iterator[str]:
+    """The source of the root, then each image below the one it was made on, with its steps."""
+    glyphs, paint = app.out.glyphs, app.out.paint
+    root = builds[0]
+    source = str(root.source.get("title") or "") if root else ""
+    if source:
+        yield paint(clean(source), "dim")
+    for depth, (image, build) in enumerate(zip(images, builds, strict=True), start=bool(source)):
+        indent = "    " * max(depth - 1, 0)
+        last = depth - bool(source) == len(images) - 1
+        yield (indent + glyphs.corner if depth else "") + title(app, image, build)
+        below = ("    " * depth) + ("    " if last else glyphs.pipe)
+        for step in build.steps if build else ():
+            note = f"{step.status}" if step.status not in ("done", "planned") else duration(step.seconds)
+            yield below + paint(f"{step.index}. {clean(step.name)} ({step.kind}) {note}", "dim")
+
+
+def title(app: App, image: ImageRecord, build: BuildRecord | None) -> str:
+    """`web 1.4.0  1f2e3d4c5b6a  2 hours ago  built in 1m02s  verified`."""
+    paint = app.out.paint
+    parts = [paint(f"{image.name} {image.version}", "bold"), image.id, ago(image.created, app.now())]
+    started, finished = (when(build.started), when(build.finished)) if build else (None, None)
+    if started and finished:
+        parts.append(f"built in {duration((finished - started).total_seconds())}")
+    parts.append(paint("verified", "green") if image.verified else paint("not verified", "yellow"))
+    if image.removed:
+        parts.append(paint("removed", "yellow"))
+    return "  ".join(parts)
+
+
+def _all(args: argparse.Namespace, app: App, baker: Baker) -> int:
+    roots = baker.catalog.tree()
+    if args.json:
+        app.json([_node(root) for root in roots])
+        return 0
+    if not roots:
+        app.note("no images yet: `bake build TEMPLATE` makes one")
+    for root in roots:
+        app.lines(list(_tree(app, root, "", "")))
+    return 0
+
+
+def _tree(app: App, node: Node, first: str, rest: str) -> Iterator[str]:
+    glyphs = app.out.glyphs
+    yield first + title(app, node.image, None)
+    for number, child in enumerate(node.children, start=1):
+        last = number == len(node.children)
+        yield from _tree(app, child, rest + (glyphs.corner if last else glyphs.fork), rest + ("    " if last else glyphs.pipe))
+
+
+def _node(node: Node) -> dict[str, object]:
+    return {"image": asdict(node.image), "children": [_node(child) for child in node.children]}
+
+
+def _build(baker: Baker, image: ImageRecord) -> BuildRecord | None:
+    try:
+        return baker.catalog.build_of(image)
+    except NotFoundError:
+        return None

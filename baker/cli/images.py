@@ -1,0 +1,87 @@
+"""List images, last made first."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from fnmatch import fnmatchcase
+
+from baker.catalog.records import ImageRecord
+from baker.cli.app import App
+from baker.cli.options import add_json
+from baker.errors import UsageError
+from baker.render.text import ago, size, table
+
+EXAMPLES = """
+  bake images
+  bake images --name 'web*' --label team=shop
+  bake images --json | jq -r '.[0].digest'
+  bake rm $(bake images --quiet --name old)
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", metavar="PATTERN", help="only images whose name fits (shell pattern)")
+    parser.add_argument("--label", action="append", default=[], metavar="KEY[=VALUE]", help="only images with this label (may be repeated)")
+    parser.add_argument("--unverified", action="store_true", help="only images that were never tested")
+    parser.add_argument("--names", action="store_true", help="only the names, each once")
+    add_json(parser, "an array of objects with everything the catalog knows of each image")
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    catalog = app.baker().catalog
+    found = [image for image in catalog.images() if fits(image, args)]
+    if args.json:
+        app.json([asdict(image) for image in found])
+    elif args.names:
+        app.lines(sorted({image.name for image in found}))
+    elif app.quiet:
+        app.lines([image.id for image in found])
+    elif found:
+        app.lines(rows(found, app, {image.id: image for image in catalog.images(all=True)}))
+    else:
+        app.note("no images" + (" that fit" if args.name or args.label or args.unverified else " yet: `bake build TEMPLATE` makes one"))
+    return 0
+
+
+def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
+    if args.name and not fnmatchcase(image.name, args.name):
+        return False
+    if args.unverified and image.verified:
+        return False
+    for label in args.label:
+        key, sign, value = label.partition("=")
+        if not key:
+            raise UsageError(f"{label!r} is no label", hint="--label team or --label team=shop")
+        if key not in image.labels or (sign and image.labels[key] != value):
+            return False
+    return True
+
+
+def rows(images: list[ImageRecord], app: App, known: dict[str, ImageRecord]) -> list[str]:
+    """The table for people."""
+    now, ellipsis = app.now(), app.out.glyphs.ellipsis
+    body = [
+        [
+            image.name,
+            image.version,
+            image.id,
+            ago(image.created, now),
+            size(image.size),
+            "yes" if image.verified else "no",
+            parent(image, known),
+        ]
+        for image in images
+    ]
+    lines = table(
+        ["NAME", "VERSION", "ID", "CREATED", "SIZE", "VERIFIED", "PARENT"], body, width=app.out.width, right={4}, ellipsis=ellipsis
+    )
+    return [app.out.paint(lines[0], "bold"), *lines[1:]]
+
+
+def parent(image: ImageRecord, known: dict[str, ImageRecord]) -> str:
+    """The image it was made on as name@version."""
+    if image.parent is None:
+        return "-"
+    above = known.get(image.parent)
+    return f"{above.name}@{above.version}" + (" (removed)" if above.removed else "") if above else image.parent

@@ -1,0 +1,107 @@
+"""`bake`: the table of verbs. Imports next to nothing, so that `bake --help` is as fast as Python starts; a verb's module loads
+when the verb is used."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# verb -> (module, what it does)
+VERBS = {
+    "init": ("baker.cli.init", "write a first template, with its tests"),
+    "validate": ("baker.cli.validate", "say everything that is wrong with templates"),
+    "schema": ("baker.cli.schema", "print the JSON Schema of templates, for editors"),
+    "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
+    "build": ("baker.cli.build", "bake images"),
+    "images": ("baker.cli.images", "list images"),
+    "show": ("baker.cli.show", "everything that is known of an image"),
+    "history": ("baker.cli.history", "what an image was made of, as a tree"),
+    "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
+    "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
+    "shell": ("baker.cli.shell", "be inside a throw-away machine"),
+    "export": ("baker.cli.export", "write an image as one file"),
+    "rm": ("baker.cli.rm", "remove images"),
+    "sweep": ("baker.cli.sweep", "give back what killed builds left"),
+    "doctor": ("baker.cli.doctor", "check this host, with a fix for each finding"),
+    "completion": ("baker.cli.completion", "print a completion script for a shell"),
+}
+GROUPS = (
+    ("Templates", ("init", "validate", "schema", "plan")),
+    ("Baking", ("build",)),
+    ("Looking", ("images", "show", "history", "logs")),
+    ("Using", ("run", "shell", "export")),
+    ("Upkeep", ("rm", "sweep", "doctor", "completion")),
+)
+EXIT_CODES = """\
+  0  success                            5  no such image or build
+  1  an error in bake itself            6  this host lacks something
+  2  wrong command line or template     7  somebody else uses it now
+  3  the build failed                 130  interrupted (SIGINT)
+  4  the image failed its tests       143  terminated (SIGTERM)"""
+OPTIONS = """\
+  -h, --help        this text; after a command, that command's options
+  --version         print the version
+  --home DIR        keep everything below DIR (also: BAKE_HOME)
+  -q, --quiet       only what was asked for
+  -v, --verbose     every line that a build prints
+  --debug           more messages, and tracebacks
+  --no-color        no colours (also: NO_COLOR, CLICOLOR=0)"""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command line; the exit code."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    flags, verb, rest = split(arguments)
+    if "--version" in flags:
+        from baker import __version__
+
+        return _say(f"bake {__version__}")
+    if verb == "help":
+        verb, rest = (rest[0], ["--help"]) if rest else ("", [])
+        flags = flags if verb else ["--help"]
+    if not verb or "-h" in flags or "--help" in flags:
+        asked = "-h" in flags or "--help" in flags
+        return _say(help_text()) if asked else 2 + _say(help_text(), error=True)
+    if verb not in VERBS:
+        return _unknown(verb)
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")  # they would cost a look at every installed package
+    from baker.cli.runner import execute
+
+    return execute(verb, VERBS[verb][0], [*flags, *rest])
+
+
+def split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
+    """Flags before the verb, the verb ("" without one), everything after it."""
+    position = 0
+    while position < len(arguments) and arguments[position].startswith("-"):
+        position += 2 if arguments[position] == "--home" else 1
+    position = min(position, len(arguments))
+    return arguments[:position], arguments[position] if position < len(arguments) else "", arguments[position + 1 :]
+
+
+def help_text() -> str:
+    """What `bake --help` prints."""
+    lines = ["bake: versioned templates in, verified machine images with their history out", ""]
+    lines += ["usage: bake [options] COMMAND ...", "       bake COMMAND --help", ""]
+    for title, verbs in GROUPS:
+        lines += [f"{title}:", *(f"  {verb:<12}{VERBS[verb][1]}" for verb in verbs), ""]
+    lines += ["Options (before or after the command):", OPTIONS, "", "Exit codes:", EXIT_CODES, ""]
+    return "\n".join([*lines, "First steps: bake doctor; bake init web; bake build web/web.yaml; bake run web"])
+
+
+def _unknown(verb: str) -> int:
+    from difflib import get_close_matches
+
+    near = get_close_matches(verb, VERBS, 1)
+    hint = f"did you mean `bake {near[0]}`?" if near else "`bake --help` lists the commands"
+    return 2 + _say(f"bake: there is no command {verb!r}\n    {hint}", error=True)
+
+
+def _say(text: str, *, error: bool = False) -> int:
+    stream = sys.stderr if error else sys.stdout
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())  # or Python complains again at its end
+    return 0

@@ -1,0 +1,154 @@
+"""Carries out one verb: parses its command line, hands it an App, and turns whatever happens into text and an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from baker.cli.app import App, MakeBaker, home_and_env
+from baker.cli.options import parser_for
+from baker.cli.signals import interruptible
+from baker.errors import BakeError, Interrupted, TemplateError
+from baker.render.terminal import Terminal
+from baker.secrets import Secrets
+
+BROKEN_PIPE = 141  # as a program that SIGPIPE ended
+INTERNAL_ERROR = 1
+
+
+def execute(
+    verb: str,
+    module_name: str,
+    argv: Sequence[str],
+    *,
+    out: TextIO | None = None,
+    err: TextIO | None = None,
+    stdin: TextIO | None = None,
+    env: Mapping[str, str] | None = None,
+    make: MakeBaker | None = None,
+) -> int:
+    """Run `bake VERB ARGV...`; the exit code. The streams, the environment and the maker of the API are the process's own by default."""
+    out, err, env = out or sys.stdout, err or sys.stderr, os.environ if env is None else env
+    for stream in (out, err):
+        _never_fail_on_characters(stream)
+    no_color = "--no-color" in argv
+    error = Terminal.of(err, env, no_color=no_color)
+    args = argparse.Namespace(debug="--debug" in argv, var=[], home=None)
+    try:
+        module = importlib.import_module(module_name)
+        args = parse(verb, module, argv)
+        home, env = home_and_env(args.home, env)
+        app = App(home, env, Terminal.of(out, env, no_color=no_color), error, stdin or sys.stdin)
+        app.quiet, app.verbose, app.debug, app.make = args.quiet, args.verbose or args.debug, args.debug, make or app.make
+        code = _guarded(module, args, app)
+        out.flush()
+    except SystemExit as exit_:  # argparse after --help
+        return exit_.code if isinstance(exit_.code, int) else 0
+    except BrokenPipeError:
+        _forget(out)
+        return BROKEN_PIPE
+    except BakeError as problem:
+        return report(problem, error, debug=args.debug)
+    except Interrupted as problem:
+        error.line("bake: interrupted")
+        _notes(problem, error)
+        return problem.exit_code
+    except Exception as problem:  # noqa: BLE001 - the last resort: a bug, told in short
+        return _internal_error(problem, error, args, env)
+    return code
+
+
+def parse(verb: str, module: Any, argv: Sequence[str]) -> argparse.Namespace:
+    """The verb's arguments; what follows `--` is `command` for a verb that takes one."""
+    arguments, command = list(argv), []
+    if getattr(module, "TAKES_COMMAND", False) and "--" in arguments:
+        cut = arguments.index("--")
+        arguments, command = arguments[:cut], arguments[cut + 1 :]
+    args = parser_for(verb, module).parse_intermixed_args(arguments)
+    args.command = command
+    return args
+
+
+def _guarded(module: Any, args: argparse.Namespace, app: App) -> int:
+    """Run the verb with signals as exceptions and everything closed at the end."""
+    with interruptible(app.say, app.stopping), ExitStack() as stack:
+        app.stack = stack
+        return int(module.run(args, app))
+
+
+def report(problem: BakeError, error: Terminal, *, debug: bool = False) -> int:
+    """Print an expected error; its exit code."""
+    if isinstance(problem, TemplateError):
+        for one in problem.problems:
+            error.line(str(one))
+        count, files = len(problem.problems), {one.file for one in problem.problems}
+        where = next(iter(files)) if len(files) == 1 else f"{len(files)} files"
+        error.line(f"{error.paint('bake:', 'red', 'bold')} {count} problem{'' if count == 1 else 's'} in {where}")
+    else:
+        error.line(f"{error.paint('bake:', 'red', 'bold')} {problem}")
+    _notes(problem, error)
+    if debug:
+        error.line("".join(traceback.format_exception(problem)).rstrip())
+    return problem.exit_code
+
+
+def _notes(problem: BaseException, error: Terminal) -> None:
+    for note in getattr(problem, "__notes__", ()):
+        error.line("    " + str(note).replace("\n", "\n    "))
+
+
+def _internal_error(problem: Exception, error: Terminal, args: argparse.Namespace, env: Mapping[str, str]) -> int:
+    """A bug: one line for the person, the traceback for who repairs it."""
+    hidden = _possible_secrets(args, env)
+    text = hidden.mask("".join(traceback.format_exception(problem)))
+    summary = hidden.mask(f"{type(problem).__name__}: {problem}".splitlines()[0])
+    error.line(f"{error.paint('bake:', 'red', 'bold')} internal error: {summary}")
+    if args.debug:
+        error.line(text.rstrip())
+        return INTERNAL_ERROR
+    path = _write_traceback(text, args.home, env)
+    error.line(f"    {f'the traceback is in {path}' if path else 'the same with --debug shows the traceback'}; please report it as a bug")
+    return INTERNAL_ERROR
+
+
+def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secrets:
+    """Every variable value of this run: any may be secret, and a traceback may quote it."""
+    values = {name: value for name, value in env.items() if name.startswith("BAKE_VAR_") and len(value) > 3}
+    values |= {pair.partition("=")[0]: pair.partition("=")[2] for pair in getattr(args, "var", []) if len(pair.partition("=")[2]) > 3}
+    return Secrets(values)
+
+
+def _write_traceback(text: str, home_flag: Path | None, env: Mapping[str, str]) -> Path | None:
+    from baker.paths import ensure
+
+    try:
+        home, _ = home_and_env(home_flag, env)
+        path = ensure(home.state / "crashes") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
+        path.chmod(0o600)
+    except (OSError, BakeError):
+        return None
+    return path
+
+
+def _never_fail_on_characters(stream: TextIO) -> None:
+    """A locale without UTF-8 shows an escape in place of a character that it does not have."""
+    reconfigure = getattr(stream, "reconfigure", None)
+    if reconfigure is not None:
+        reconfigure(errors="backslashreplace")
+
+
+def _forget(stream: TextIO) -> None:
+    """Let the interpreter's last flush of a stream that nobody reads go nowhere."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    except (OSError, ValueError):
+        pass

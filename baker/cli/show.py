@@ -1,0 +1,186 @@
+"""Everything that is known of an image: what it is, how it was made, where, with what, and what its tests said."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from baker.catalog import evidence
+from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
+from baker.cli.app import App
+from baker.cli.options import add_json
+from baker.errors import NotFoundError
+from baker.render.text import ago, clean, duration, fields, short, size, table
+
+if TYPE_CHECKING:
+    from baker.api import Baker
+
+EXAMPLES = """
+  bake show web
+  bake show web@1.4.0 --packages
+  bake show web --template
+  bake show web --json | jq .build.source
+"""
+COLUMN = 12  # cells of the names at the left
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--template", action="store_true", help="the template it was made of")
+    what.add_argument("--packages", action="store_true", help="the packages in it")
+    what.add_argument("--files", action="store_true", help="the files in it: mode, owner, size, path")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    baker = app.baker()
+    image = baker.catalog.resolve(args.image)
+    build = baker.catalog.build_of(image)
+    if args.template:
+        app.out.stream.write(build.template_text)
+    elif args.packages:
+        show_packages(app, baker, build, json=args.json)
+    elif args.files:
+        show_files(app, baker, build, json=args.json)
+    elif args.json:
+        app.json({"image": asdict(image), "build": asdict(build), "children": [child.id for child in baker.catalog.children(image.id)]})
+    else:
+        app.lines(list(lines(app, baker, image, build)))
+    return 0
+
+
+def lines(app: App, baker: Baker, image: ImageRecord, build: BuildRecord) -> Iterator[str]:
+    """The whole record for a person."""
+    paint = app.out.paint
+    yield paint(f"{image.name} {image.version}", "bold") + (f"  {clean(image.description)}" if image.description else "")
+    yield from _fields(image_fields(app, baker, image))
+    sections: list[tuple[str, list[str]]] = [
+        ("made of", _fields(source_fields(build))),
+        ("variables", variable_lines(app, build)),
+        ("steps", step_lines(app, build.steps)),
+        ("tests", test_lines(app, build)),
+        ("made on", _fields(host_fields(build))),
+        ("timings", _fields([(name, duration(seconds)) for name, seconds in build.timings.items()])),
+        ("evidence", _fields([(name, digest) for name, digest in sorted(build.evidence.items())])),
+    ]
+    for title, body in sections:
+        if body:
+            yield from ("", paint(title, "bold"), *body)
+
+
+def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, str]]:
+    catalog = baker.catalog
+    children = [f"{child.name}@{child.version}" for child in catalog.children(image.id)]
+    above = catalog.image(image.parent) if image.parent else None
+    return [
+        ("id", image.id),
+        ("digest", image.digest),
+        ("fingerprint", image.fingerprint),
+        ("created", f"{image.created} ({ago(image.created, app.now())})"),
+        ("size", f"{size(image.size)} on top of its source, disk of {size(image.virtual_size)}"),
+        ("verified", "yes" if image.verified else "no"),
+        ("parent", f"{above.name}@{above.version} ({above.id})" if above else ""),
+        ("children", ", ".join(children)),
+        ("labels", _pairs(image.labels)),
+        ("matrix", _pairs(image.matrix)),
+        ("log in as", image.ssh_username),
+        ("build", image.build),
+    ]
+
+
+def source_fields(build: BuildRecord) -> list[tuple[str, str]]:
+    source = build.source
+    commit = build.git_commit + (" with uncommitted changes" if build.git_dirty else "") if build.git_commit else ""
+    return [
+        ("template", build.template_path),
+        ("its digest", build.template_digest),
+        ("git commit", commit),
+        ("source", str(source.get("title", ""))),
+        ("its digest", str(source.get("digest", ""))),
+        ("pinned", _pairs(source.get("pins") or {})),
+    ]
+
+
+def host_fields(build: BuildRecord) -> list[tuple[str, str]]:
+    host, machine, shape = build.host, build.machine, build.shape
+    accelerator = " ".join(
+        filter(
+            None, [str(machine.get("accelerator", "")), f"({machine['accelerator_reason']})" if machine.get("accelerator_reason") else ""]
+        )
+    )
+    shown_shape = {name: size(value) if name in ("memory", "disk_size") and value else value for name, value in shape.items()}
+    return [
+        ("when", f"{build.started} to {build.finished}"),
+        ("who", build.who),
+        ("host", ", ".join(str(host[name]) for name in ("name", "system", "kernel", "cpu") if host.get(name))),
+        ("hypervisor", " ".join(str(machine[name]) for name in ("hypervisor", "machine_type", "connection") if machine.get(name))),
+        ("accelerator", accelerator),
+        ("machine", _pairs({name: value for name, value in shown_shape.items() if value is not None})),
+        ("tools", "\n".join(f"{name}: {version}" for name, version in sorted(build.tools.items()))),
+        ("CI", _pairs(build.ci)),
+    ]
+
+
+def variable_lines(app: App, build: BuildRecord) -> list[str]:
+    rows = []
+    for name, about in sorted(build.variables.items()):
+        value = "(secret)" if about.get("sensitive") else str(about.get("value"))
+        rows.append([name, value, str(about.get("type", "")), str(about.get("origin", ""))])
+    return _table(app, ["NAME", "VALUE", "TYPE", "FROM"], rows)
+
+
+def step_lines(app: App, steps: tuple[StepRecord, ...]) -> list[str]:
+    rows = [
+        [str(step.index), step.name, step.kind, step.status, duration(step.seconds), short(step.key), step.bundle or step.origin]
+        for step in steps
+    ]
+    return _table(app, ["#", "STEP", "KIND", "STATUS", "TIME", "KEY", "FROM"], rows, right={0, 4})
+
+
+def test_lines(app: App, build: BuildRecord) -> list[str]:
+    if not build.tests:
+        return [f"  {build.verify}"] if build.verify in ("skipped", "none") else []
+    return _table(app, ["OUTCOME", "TIME", "TEST"], [[test.outcome, duration(test.seconds), test.name] for test in build.tests], right={1})
+
+
+def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
+    with baker.store.open(_evidence(build, "packages_after", "list of packages")) as blob:
+        packages = evidence.read_packages(blob)
+    if json:
+        app.json([asdict(package) for package in packages])
+        return
+    app.lines(table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in packages], width=app.out.width))
+
+
+def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
+    with baker.store.open(_evidence(build, "manifest", "list of files")) as blob:
+        entries = evidence.read_manifest(blob)
+        if json:
+            app.json([asdict(entry) for entry in entries])
+            return
+        for entry in entries:
+            target = f" -> {clean(entry.target)}" if entry.target else ""
+            app.out.stream.write(f"{entry.mode:06o} {entry.uid:>5} {entry.gid:>5} {entry.size:>12}  {clean(entry.path)}{target}\n")
+
+
+def _evidence(build: BuildRecord, name: str, what: str) -> str:
+    if name not in build.evidence:
+        raise NotFoundError(f"build {build.id} has no {what}")
+    return build.evidence[name]
+
+
+def _fields(pairs: list[tuple[str, str]]) -> list[str]:
+    return fields(pairs, width=COLUMN)
+
+
+def _table(app: App, headers: list[str], rows: list[list[str]], right: set[int] | None = None) -> list[str]:
+    width = app.out.width - 2 if app.out.width else None
+    lines = table(headers, rows, width=width, right=right or set(), ellipsis=app.out.glyphs.ellipsis) if rows else []
+    return ["  " + app.out.paint(line, "dim") if number == 0 else "  " + line for number, line in enumerate(lines)]
+
+
+def _pairs(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())

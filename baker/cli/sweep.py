@@ -1,0 +1,41 @@
+"""Give back what killed builds left: processes, machines, disks, directories, and blobs that nothing refers to."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+
+from baker.cli.app import App
+from baker.cli.options import add_json
+from baker.render.text import plural
+
+EXAMPLES = """
+  bake sweep --dry-run         what there is to give back
+  bake sweep
+  bake sweep --kept            also machines that --on-error=abort or --keep-failed left
+"""
+FAILED = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be given back")
+    parser.add_argument("--kept", action="store_true", help="also what was left on purpose for a person to look at")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    swept = app.baker().sweep(kept=args.kept, dry_run=args.dry_run)
+    failed = [item for item in swept if item.error]
+    if args.json:
+        app.json([asdict(item) for item in swept])
+        return FAILED if failed else 0
+    for item in swept:
+        if item.error:
+            app.err.line(f"could not give back {item.kind} {item.name} of build {item.build}: {item.error}")
+        elif not app.quiet:
+            app.line(f"{'would give back' if args.dry_run else 'gave back'} {item.kind} {item.name} of build {item.build}")
+    if not swept:
+        app.note("nothing to give back")
+    elif not args.dry_run:
+        app.note(f"{plural(len(swept) - len(failed), 'thing')} given back" + (f", {len(failed)} not: try again" if failed else ""))
+    return FAILED if failed else 0

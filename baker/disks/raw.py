@@ -1,0 +1,102 @@
+"""A disk image's bytes as the machine sees them, read in place: no conversion, no mount, constant memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from bisect import bisect_right
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from baker.disks import qcow2, qemuimg
+from baker.disks.qemuimg import DATA, PACKED, ZERO, Extents
+from baker.disks.space import host_error
+from baker.errors import HostError
+from baker.model import Disk
+
+CHUNK = 1 << 20
+ZEROS = bytes(CHUNK)
+LARGE_FILES = Path("/var/tmp")  # noqa: S108 - where the FHS wants large temporary files
+
+
+class RawReader:
+    """The virtual disk of `extents`. Made by `open_raw`."""
+
+    def __init__(self, extents: Extents, files: list[int]) -> None:
+        self._extents = extents
+        self._files = files
+        self._packed = {depth: qcow2.CompressedClusters(files[depth]) for depth in extents.packed_in()}
+        self.size = extents.starts[-1] + extents.lengths[-1] if extents.starts else 0
+
+    def pread(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`; fewer at the end of the disk."""
+        pieces = list(self.chunks(offset, length))
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def chunks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes from `offset` on in pieces of at most 1 MiB. A piece that is `ZEROS` itself lies in a hole."""
+        runs = self._extents
+        end = self.size if length is None else min(offset + length, self.size)
+        index = bisect_right(runs.starts, offset) - 1
+        while offset < end:
+            start, kind, depth = runs.starts[index], runs.kinds[index], runs.depths[index]
+            stop = min(end, start + runs.lengths[index])
+            while offset < stop:
+                count = min(CHUNK, stop - offset)
+                if kind == ZERO:
+                    piece = ZEROS if count == CHUNK else ZEROS[:count]
+                elif kind == DATA:
+                    piece = os.pread(self._files[depth], count, runs.offsets[index] + offset - start)
+                    # a raw file that ends inside a sector reads as zeros to the sector's end
+                    piece += bytes(count - len(piece)) if len(piece) < count else b""
+                else:
+                    piece = self._packed[depth].pread(count, offset)
+                yield piece
+                offset += count
+            index += 1
+
+
+@contextmanager
+def open_raw(disk: Disk, *, scratch: Path | None = None) -> Iterator[RawReader]:
+    """Read `disk` through its whole backing chain.
+
+    Where bake cannot read a format in place (zstd-compressed clusters, vmdk, ...) the disk is converted into a temporary
+    file in `scratch` first.
+    """
+    with ExitStack() as stack:
+        extents = qemuimg.map_extents(disk)
+        if not all(qcow2.readable(extents.parts[depth]) for depth in extents.packed_in()):
+            extents = stack.enter_context(_converted(disk, scratch or LARGE_FILES))
+        files = []
+        for part in extents.parts:
+            try:
+                handle = os.open(part.path, os.O_RDONLY)
+            except OSError as error:
+                raise host_error(error, part.path) from error
+            stack.callback(os.close, handle)
+            files.append(handle)
+        yield RawReader(extents, files)
+
+
+@contextmanager
+def _converted(disk: Disk, scratch: Path) -> Iterator[Extents]:
+    with tempfile.TemporaryDirectory(prefix="bake-raw-", dir=scratch) as directory:
+        extents = qemuimg.map_extents(qemuimg.convert(disk, Path(directory) / "disk.raw", "raw"))
+        if PACKED in extents.kinds:
+            raise HostError(f"cannot read {disk.path}")
+        yield extents
+
+
+def raw_digest(disk: Disk, *, advance: Callable[[float], None] | None = None, scratch: Path | None = None) -> str:
+    """ "sha256:..." of the raw disk: what `sha256sum` says of it once it is converted to raw. `advance` hears of the part done, 0 to 1."""
+    digest = hashlib.sha256()
+    with open_raw(disk, scratch=scratch) as reader:
+        done = 0
+        for number, chunk in enumerate(reader.chunks()):
+            digest.update(chunk)
+            done += len(chunk)
+            if advance and number % 64 == 0:
+                advance(done / reader.size)
+    return f"sha256:{digest.hexdigest()}"

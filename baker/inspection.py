@@ -1,0 +1,123 @@
+"""What is in an image: its digest, every file, every package. Read on the host from the captured disk; where the host cannot read
+the file system, listed inside the guest just before its shutdown."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baker.catalog.evidence import write_manifest
+from baker.communicator.base import Communicator
+from baker.disks.ext4 import UnsupportedFilesystem
+from baker.disks.manifest import file_manifest
+from baker.disks.packages import installed_packages
+from baker.disks.raw import raw_digest
+from baker.model import Disk, FileEntry, Package, SourceImage
+
+if TYPE_CHECKING:
+    from baker.job import Captured
+
+MANIFEST = "manifest.jsonl.gz"
+READABLE = frozenset({"ext2", "ext3", "ext4"})
+# NUL between files; the path is last because it may hold anything else.
+LIST_FILES = r"""
+cd /
+find . -xdev -printf '%y\t%m\t%U\t%G\t%s\t%T@\t%l\t%p\0' | gzip -c
+"""
+DIGEST_FILES = "cd / && find . -xdev -type f -print0 | xargs -0 sha256sum -z -b | gzip -c"
+LIST_PACKAGES = r"""
+if command -v dpkg-query >/dev/null; then dpkg-query -W -f '${binary:Package}\t${Version}\t${Architecture}\tdeb\n'
+elif command -v rpm >/dev/null; then rpm -qa --qf '%{NAME}\t%{EPOCHNUM}:%{VERSION}-%{RELEASE}\t%{ARCH}\trpm\n'
+elif command -v apk >/dev/null; then apk info -v | sed 's/-\([0-9][^-]*-r[0-9]*\)$/\t\1\t\tapk/'
+fi
+"""
+
+
+@dataclass(frozen=True)
+class GuestListing:
+    """A manifest and a package list that were made inside the guest. `manifest` is a file of gzipped JSON lines."""
+
+    manifest: Path
+    packages: tuple[Package, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a captured disk holds. `manifest` is a file of gzipped JSON lines, one FileEntry each, or None where nobody could read it."""
+
+    digest: str
+    manifest: Path | None
+    files: int
+    packages_before: tuple[Package, ...]
+    packages_after: tuple[Package, ...]
+
+
+def inspect_disk(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
+    """Read the captured disk once it does not change any more."""
+    digest = raw_digest(captured.disk, scratch=scratch)
+    listing = captured.guest_listing
+    if listing:
+        return Inspection(digest, listing.manifest, _count(listing.manifest), _packages(source.disk), listing.packages)
+    manifest: Path | None = scratch / MANIFEST
+    try:
+        files = _write(file_manifest(captured.disk, scratch=scratch), scratch / MANIFEST)
+    except UnsupportedFilesystem:
+        manifest, files = None, 0
+    return Inspection(digest, manifest, files, _packages(source.disk), _packages(captured.disk))
+
+
+def _write(entries: Iterable[FileEntry], destination: Path) -> int:
+    with destination.open("wb") as file:
+        return write_manifest(entries, file)
+
+
+def readable_offline(communicator: Communicator) -> bool:
+    """Whether the guest's root file system is one that the host can read."""
+    result = communicator.run("findmnt -no FSTYPE / || stat -f -c %T /")
+    kind = result.stdout.strip().splitlines()[-1] if result.stdout.strip() else ""
+    return kind in READABLE or kind.startswith("ext2/ext3")
+
+
+def list_in_guest(communicator: Communicator, scratch: Path) -> GuestListing:
+    """The manifest and the packages as the guest itself sees them. Slower than reading offline: the guest hashes every file."""
+    work = "/run/bake-listing"
+    communicator.run(f"mkdir -p {work}; {{ {LIST_FILES.strip()}; }} > {work}/files; {{ {DIGEST_FILES}; }} > {work}/digests")
+    communicator.get(f"{work}/files", scratch / "files.gz")
+    communicator.get(f"{work}/digests", scratch / "digests.gz")
+    packages = communicator.run(f"rm -r {work}; {LIST_PACKAGES}").stdout
+    manifest = scratch / MANIFEST
+    _write(sorted(_entries(scratch / "files.gz", _digests(scratch / "digests.gz")), key=lambda entry: entry.path), manifest)
+    return GuestListing(manifest, tuple(Package(*line.split("\t")) for line in packages.splitlines() if line.count("\t") == 3))
+
+
+TYPE_BITS = {"f": 0o100000, "d": 0o040000, "l": 0o120000, "c": 0o020000, "b": 0o060000, "p": 0o010000, "s": 0o140000}
+
+
+def _entries(path: Path, digests: dict[str, str]) -> Iterator[FileEntry]:
+    for record in gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape").split("\0"):
+        fields = record.lstrip("\n").split("\t", 7)
+        if len(fields) == 8:
+            kind, mode, uid, gid, size, mtime, target, name = fields
+            clean = "/" + name.removeprefix(".").lstrip("/")
+            bits = TYPE_BITS.get(kind, 0) | int(mode, 8)
+            yield FileEntry(clean, bits, int(uid), int(gid), int(size), digests.get(name, ""), target, int(float(mtime)))
+
+
+def _digests(path: Path) -> dict[str, str]:
+    records = gzip.decompress(path.read_bytes()).decode("utf-8", "surrogateescape").split("\0")
+    return {record[66:]: record[:64] for record in records if len(record) > 66}
+
+
+def _packages(disk: Disk) -> tuple[Package, ...]:
+    try:
+        return tuple(installed_packages(disk))
+    except UnsupportedFilesystem:
+        return ()
+
+
+def _count(manifest: Path) -> int:
+    with gzip.open(manifest) as file:
+        return sum(1 for _ in file)

@@ -1,0 +1,207 @@
+"""One build while it runs: its id, its scratch directory, its ledger, its log, and the story that becomes its record."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from baker import process
+from baker.builders.base import Builder, Machine
+from baker.communicator.base import Communicator
+from baker.errors import BakeError
+from baker.events import Event, Reporter, Sink, StageFinished, StepFinished, StepStarted, Tee, TestFinished
+from baker.host import now
+from baker.inspection import GuestListing
+from baker.ledger import BuildLedger, Ledger
+from baker.locks import shared
+from baker.model import Disk, Endpoint, Identity, MachineFacts, TestOutcome, TestReport
+from baker.paths import Home, check_writable, ensure
+from baker.render.logfile import LogFile
+from baker.render.mask import Masked
+from baker.sources.base import Source
+from baker.sources.userns import remove_tree
+from baker.store.directory import DirectoryStore
+from baker.template.model import OnError, Template
+
+if TYPE_CHECKING:
+    from baker.catalog.catalog import Catalog
+
+STORE_LOCK = "in-use"  # shared by everybody who adds blobs; held alone by who collects them
+
+Decision = Literal["cleanup", "abort", "retry"]
+
+
+class Interaction(Protocol):
+    """A person, where there is one."""
+
+    def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
+        """A step failed and the machine is still there: `ssh` is the command that enters it."""
+
+
+class Nobody:
+    """No person at the terminal: clean up."""
+
+    def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
+        return "cleanup"
+
+
+class Connect(Protocol):
+    """Waits for a machine's SSH and opens the one connection."""
+
+    def __call__(
+        self, endpoint: Endpoint, identity: Identity, machine: Machine, scratch: Path, *, report: Reporter, timeout: float
+    ) -> AbstractContextManager[Communicator]: ...
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything outside: where things are kept, what runs machines, who listens. Unit tests hand in fakes."""
+
+    home: Home
+    store: DirectoryStore
+    catalog: Catalog
+    ledger: Ledger
+    sink: Sink
+    builder: Callable[[str, str | None], Builder]  # (kind, uri)
+    connect: Connect
+    source: Callable[[Any], Source]
+    interaction: Interaction = field(default_factory=Nobody)
+    env: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build, as opposed to what."""
+
+    on_error: OnError | None = None  # over the template's and the step's
+    skip_verify: bool = False
+    force: bool = False  # build although the catalog has this fingerprint
+    keep_failed: bool = False  # leave the machine of a failed verification
+    pull: bool = False  # ask the source again instead of using what this host has
+    uri: str | None = None
+
+
+@dataclass(frozen=True)
+class Captured:
+    """The disk of the build machine after its shutdown, and what is known of the machine."""
+
+    disk: Disk
+    facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
+    guest_listing: GuestListing | None = None  # where the host cannot read the file system
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification says. `report` is None unless tests ran."""
+
+    status: Literal["passed", "skipped", "none"]
+    report: TestReport | None = None
+    facts: MachineFacts | None = None
+
+
+class Story:
+    """A sink that remembers what the record of the build is made of."""
+
+    def __init__(self) -> None:
+        self.timings: dict[str, float] = {}
+        self.steps: dict[int, StepFinished] = {}
+        self.started: set[int] = set()
+        self.tests: list[TestOutcome] = []
+
+    def emit(self, event: Event) -> None:
+        match event:
+            case StageFinished():
+                self.timings[event.stage] = round(self.timings.get(event.stage, 0.0) + event.seconds, 3)
+            case StepStarted():
+                self.started.add(event.index)
+            case StepFinished():
+                self.steps[event.index] = event
+            case TestFinished():
+                self.tests.append(TestOutcome(event.name, event.outcome, event.seconds, event.message))
+
+
+@dataclass(frozen=True)
+class Job:
+    """One build that is running."""
+
+    id: str
+    template: Template
+    options: Options
+    world: World
+    builder: Builder
+    ledger: BuildLedger
+    scratch: Path
+    report: Reporter
+    story: Story
+    log: LogFile
+    started: float = field(default_factory=time.monotonic)
+    started_at: str = field(default_factory=now)
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+
+def new_id() -> str:
+    """12 hex digits."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def open_job(template: Template, options: Options, world: World, build_id: str) -> Iterator[Job]:
+    """Everything that one build needs, given back at its end in reverse order."""
+    check_writable(world.home.data)
+    story = Story()
+    with ExitStack() as stack:
+        stack.enter_context(process_mark(build_id))
+        stack.enter_context(shared(world.home.state, STORE_LOCK))
+        ledger = stack.enter_context(world.ledger.open(build_id))
+        scratch = stack.enter_context(scratch_directory(world.home, build_id, ledger))
+        log = stack.enter_context(LogFile(scratch / "build.log"))
+        sink = Masked(Tee(world.sink, story, log), template.secrets)
+        yield Job(
+            id=build_id,
+            template=template,
+            options=options,
+            world=world,
+            builder=world.builder(template.builder.kind, options.uri or template.builder.uri),
+            ledger=ledger,
+            scratch=scratch,
+            report=Reporter(sink, build_id),
+            story=story,
+            log=log,
+        )
+
+
+@contextmanager
+def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterator[Path]:
+    """The build's private directory, entered in the ledger; gone at the end unless the build's machine is kept."""
+    path = home.work(build_id)
+    entry = ledger.enter("directory", path=str(path))
+    ensure(path)
+    try:
+        yield path
+    finally:
+        if not ledger.kept:
+            remove_tree(path)
+            ledger.strike(entry)
+
+
+@contextmanager
+def process_mark(build_id: str) -> Iterator[None]:
+    """Mark every child of this process as the build's, so that `bake sweep` knows what a killed build left running."""
+    before = os.environ.get(process.BUILD_ID_VARIABLE)
+    os.environ[process.BUILD_ID_VARIABLE] = build_id
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[process.BUILD_ID_VARIABLE]
+        else:
+            os.environ[process.BUILD_ID_VARIABLE] = before

@@ -1,0 +1,56 @@
+"""A machine of a build, from launch to an open connection; and what is done to it when its build fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from baker.builders.base import Launch, Machine
+from baker.builders.identity import make_identity
+from baker.communicator.base import Communicator
+from baker.job import Job
+from baker.model import Disk, Identity, Shape
+from baker.paths import ensure
+
+DEFAULT_USERNAME = "root"
+
+
+@contextmanager
+def launched(job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Identity]]:
+    """A machine on an overlay of `disk`, with a new identity; its console log is kept whatever happens."""
+    directory = ensure(job.scratch / name)
+    username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
+    identity = make_identity(directory, job.template.name, username)
+    request = Launch(name, disk, shape, identity, directory, job.ledger, job.report)
+    with ExitStack() as stack:
+        with job.report.stage("launch", name):
+            machine = stack.enter_context(job.builder.launch(request))
+        stack.callback(lambda: keep_console(job, name, machine.console_log))
+        yield machine, identity
+
+
+@contextmanager
+def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Communicator]:
+    """The connection to a machine that has been launched, as soon as it answers."""
+    timeout = job.template.communicator.ssh_timeout
+    directory = job.scratch / machine.name
+    with ExitStack() as stack:
+        with job.report.stage("boot", machine.name):
+            connection = job.world.connect(machine.endpoint, identity, machine, directory, report=job.report, timeout=timeout)
+            communicator = stack.enter_context(connection)
+        yield communicator
+
+
+@contextmanager
+def running(job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
+    """A machine that is up and answers."""
+    with launched(job, name, disk, shape, source_username) as (machine, identity):
+        with connected(job, machine, identity) as communicator:
+            yield machine, communicator
+
+
+def keep_console(job: Job, name: str, console_log: Path) -> None:
+    """Keep what the guest wrote to its serial console: the launch's directory goes away with the machine."""
+    if console_log.exists():
+        (job.scratch / f"{name}.console.log").write_bytes(console_log.read_bytes())

@@ -1,0 +1,154 @@
+"""The frozen values that go from stage to stage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+Firmware = Literal["bios", "uefi"]
+Accelerator = Literal["auto", "kvm", "tcg"]
+DiskFormat = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The machine that a build runs on. Sizes in bytes."""
+
+    cpus: int = 2
+    memory: int = 1 << 30
+    disk_size: int | None = None  # None: as large as the source's disk
+    firmware: Firmware = "bios"
+    accelerator: Accelerator = "auto"
+    machine_type: str = "q35"
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A disk image file on this host. Nobody writes to it once it has this type."""
+
+    path: Path
+    format: DiskFormat
+    virtual_size: int  # bytes
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """One exact source: what a build starts from.
+
+    `digest` ("sha256:...") is that of the raw disk for an image and a file, and covers everything below it. `pins` is
+    what the lock file and
+    the record keep to find the same source again. `parent` is the id of the catalog image it is, if it is one.
+    """
+
+    kind: str  # debootstrap, file, url, image
+    title: str  # for people: "debian trixie (debootstrap)", "debian-13@13.1.0"
+    digest: str
+    disk: Disk
+    pins: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    ssh_username: str | None = None  # who can log in, where the source knows
+    chain: tuple[str, ...] = ()  # the blobs that hold the disk, its own first; what an image made of it is backed by
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who a machine is for one boot, injected and never trusted on first use. The private files live in a build's scratch
+    directory (mode 0600) and die with it."""
+
+    hostname: str
+    username: str
+    client_key: Path  # private key file, OpenSSH format, ed25519; the public half is beside it with .pub
+    host_key: Path  # the same for the guest's ssh host key
+
+    @property
+    def client_public(self) -> str:
+        return self.client_key.with_suffix(".pub").read_text().strip()
+
+    @property
+    def host_public(self) -> str:
+        return self.host_key.with_suffix(".pub").read_text().strip()
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where a machine's SSH answers."""
+
+    host: str
+    port: int
+    proxy_command: str | None = None  # for machines that this host does not reach directly
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A port of the guest that this host's loopback shows. `host_port` 0: any free one."""
+
+    guest_port: int
+    host_port: int = 0
+
+
+@dataclass(frozen=True)
+class MachineFacts:
+    """What a machine ran on, for the record."""
+
+    hypervisor: str  # "QEMU 7.2.22"
+    accelerator: str  # "tcg" or "kvm"
+    accelerator_reason: str  # why that one: "the probe's kernel did not finish under KVM"
+    machine_type: str
+    connection: str  # libvirt URI, or the like
+    tools: Mapping[str, str] = field(default_factory=dict)  # "libvirt": "9.0.0"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One file of an image's manifest. `mode` has the type bits, as st_mode has; `target` is a symbolic link's."""
+
+    path: str
+    mode: int
+    uid: int
+    gid: int
+    size: int
+    sha256: str = ""  # of regular files
+    target: str = ""
+    mtime: int = 0
+    xattrs: Mapping[str, str] = field(default_factory=dict)  # name -> hex of the value
+    device: str = ""  # "major:minor" of device nodes
+
+
+@dataclass(frozen=True)
+class Package:
+    """An installed package, as the image's own package database names it."""
+
+    name: str
+    version: str
+    architecture: str = ""
+    kind: str = "deb"
+
+
+@dataclass(frozen=True)
+class TestOutcome:
+    """One test of a verification."""
+
+    __test__ = False
+
+    name: str
+    outcome: Literal["passed", "failed", "skipped", "error"]
+    seconds: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class TestReport:
+    """A whole verification."""
+
+    __test__ = False
+
+    outcomes: tuple[TestOutcome, ...]
+    seconds: float
+    junit: str  # JUnit XML
+
+    @property
+    def passed(self) -> bool:
+        """True when every test passed or was skipped, and at least one ran."""
+        return bool(self.outcomes) and all(o.outcome in ("passed", "skipped") for o in self.outcomes)

@@ -1,0 +1,154 @@
+"""Template -> Plan: ordered steps, each with a content key that covers everything that can change its outcome.
+
+A key is the SHA-256 of a canonical JSON document (RFC 8785's rules as far as they matter here: sorted names, no white space, UTF-8)
+that holds the parent's key, the resolved step and the bytes and modes of every file it reads. Secret values stand in it as
+keyed hashes. What cannot change the outcome is left out: names of templates and steps, descriptions, time limits,
+comments, the steps after it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from baker.model import Shape, SourceImage
+from baker.provision import registry
+from baker.secrets import Secrets
+from baker.template.model import BuilderSpec, Step, Template
+
+KEY_FORMAT = 1  # part of every key: raise it when the meaning of a key changes
+SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with its content key (64 hex digits) and the digests of the files it reads (path relative to its base -> sha256)."""
+
+    index: int  # from 1
+    step: Step
+    key: str
+    files: Mapping[str, str]
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def kind(self) -> str:
+        return self.step.kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do. `fingerprint` (64 hex digits) names the image that comes out: same fingerprint, same image."""
+
+    template: Template
+    source: SourceImage
+    shape: Shape
+    root_key: str
+    steps: tuple[PlannedStep, ...]
+    fingerprint: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Every file that the build reads, with its digest, for the record."""
+        found = {str(path): file_digest(path) for path in (self.template.path, *self.template.files)}
+        for planned in self.steps:
+            found.update({str(planned.step.base_dir / name): digest for name, digest in planned.files.items()})
+        return found
+
+
+def make_plan(template: Template, source: SourceImage) -> Plan:
+    """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
+    shape = machine_shape(template.builder)
+    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": _shape_key(shape)})
+    steps = tuple(_planned(template, root_key))
+    last = steps[-1].key if steps else root_key
+    fingerprint = digest_of({"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible})
+    return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
+
+
+def machine_shape(spec: BuilderSpec) -> Shape:
+    """The machine that a template asks for."""
+    return Shape(
+        cpus=spec.cpus,
+        memory=spec.memory,
+        disk_size=spec.disk_size,
+        firmware=spec.firmware,
+        accelerator=spec.accelerator,
+        machine_type=spec.machine_type,
+    )
+
+
+def _shape_key(shape: Shape) -> dict[str, Any]:
+    """What a step can see of the machine. The accelerator is left out: it changes how fast, not what."""
+    return {
+        "cpus": shape.cpus,
+        "memory": shape.memory,
+        "disk_size": shape.disk_size,
+        "firmware": shape.firmware,
+        "machine_type": shape.machine_type,
+    }
+
+
+def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
+    parent = root_key
+    for index, step in enumerate(template.provisioners, start=1):
+        kind = registry.get(step.kind)
+        files = dict(digest_files(kind.inputs(step.config, step.base_dir), step.base_dir))
+        parent = step_key(parent, step, files, template.secrets)
+        yield PlannedStep(index=index, step=step, key=parent, files=files)
+
+
+def step_key(parent: str, step: Step, files: Mapping[str, str], secrets: Secrets) -> str:
+    """The content key of one step on `parent`."""
+    config = json.loads(secrets.seal(canonical(step.config.model_dump(mode="json"))))
+    return digest_of({"parent": parent, "kind": step.kind, "config": config, "files": dict(files)})
+
+
+def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, str]]:
+    """(name, digest) of each file below `paths`, sorted; a name is relative to `base_dir` where the file lies below it.
+
+    The digest covers type, permission bits, and content or link target; a directory counts by its name and mode.
+    """
+    for path in sorted(set(paths)):
+        for found in [path, *sorted(path.rglob("*"))] if path.is_dir() and not path.is_symlink() else [path]:
+            name = found.relative_to(base_dir) if found.is_relative_to(base_dir) else found
+            yield str(name), _entry_digest(found)
+
+
+def _entry_digest(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return digest_of({"link": str(path.readlink())})
+    if stat.S_ISDIR(mode):
+        return digest_of({"directory": stat.S_IMODE(mode)})
+    return digest_of({"file": file_digest(path), "mode": stat.S_IMODE(mode)})
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """JSON text that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    raise TypeError(f"no canonical JSON for {type(value).__name__}")

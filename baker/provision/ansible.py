@@ -1,0 +1,136 @@
+"""The kind `ansible`: a playbook, run from this host over the machine's one SSH connection.
+
+    - ansible: {playbook: ansible/site.yaml, requirements: ansible/requirements.yaml, extra_vars: {port: 80}, idempotent: true}
+
+Only what the template names counts: no ansible.cfg of the user or the host is read (one beside the playbook is), roles and
+collections of `requirements` go into a directory of this step, and nothing is written to the user's home.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import shutil
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from baker.errors import HostError
+from baker.provision.base import OnHost, Operation, Run, StepConfig, StepContext
+from baker.provision.fields import Env, Paths, Texts
+
+# What ansible looks for beside a playbook: the step's inputs when the playbook lies among other things.
+BESIDE_PLAYBOOK = (
+    "ansible.cfg", "roles", "collections", "group_vars", "host_vars", "vars", "tasks", "handlers", "files", "templates", "library",
+    "module_utils", "action_plugins", "callback_plugins", "filter_plugins", "lookup_plugins", "strategy_plugins", "test_plugins",
+)  # fmt: skip
+EMPTY = "empty.cfg"  # settings that nobody made: without a file of its own ansible reads the user's or the host's
+CHANGED_TASK = r"TASK \[([^\n]*)\] \**\n(?:(?!TASK \[|PLAY |RUNNING HANDLER )[^\n]*\n)*?changed: \[|RUNNING HANDLER \[([^\n]*)\]"
+NEEDS_PYTHON = """command -v python3 >/dev/null || {
+  echo "ansible needs python3 in the machine: add a step before this one, such as shell: apt-get install -y python3" >&2
+  exit 1
+}
+"""
+
+
+class AnsibleConfig(StepConfig):
+    """An Ansible playbook that runs on this host against the machine."""
+
+    playbook: Path = Field(description="The playbook file.")
+    requirements: Path | None = Field(None, description="Roles and collections for ansible-galaxy to install first.")
+    extra_vars: dict[str, Any] = Field(default_factory=dict, description="Extra variables; handed over in a private file.")
+    groups: Texts = Field((), description="Inventory groups that the machine is in.")
+    tags: Texts = Field((), description="Only plays and tasks with these tags.")
+    skip_tags: Texts = Field((), description="No plays and tasks with these tags.")
+    become: bool | None = Field(None, description="Become root in the machine. Default: when the login user is not root.")
+    idempotent: bool = Field(False, description="Run the playbook a second time and fail when that changes anything.")
+    extra_arguments: Texts = Field((), description="More arguments for ansible-playbook, such as -v.")
+    roles_path: Paths = Field((), description="More directories with roles.")
+    env: Env = Field(default_factory=dict, description="Environment variables for ansible on this host.")
+    inputs: Paths = Field((), description="More files and directories that the playbook reads: a change in them runs the step again.")
+
+
+class Ansible:
+    """Runs a playbook against the machine."""
+
+    name = "ansible"
+    Config: type[BaseModel] = AnsibleConfig
+
+    def inputs(self, config: AnsibleConfig, base_dir: Path) -> Iterable[Path]:
+        playbook = base_dir / config.playbook
+        named = [config.requirements] if config.requirements else []
+        found = [playbook, *(base_dir / path for path in (*named, *config.roles_path, *config.inputs))]
+        if playbook.parent != base_dir:
+            return [playbook, playbook.parent, *found[1:]] if playbook.exists() else found
+        beside = [base_dir / name for name in BESIDE_PLAYBOOK]
+        return found + [path for path in beside if path.exists()]
+
+    def operations(self, config: AnsibleConfig, context: StepContext) -> Iterator[Operation]:
+        directory = (context.base_dir / config.playbook).parent
+        env = {**_environment(config, context.base_dir, directory), **context.env, **config.env}
+        yield Run(NEEDS_PYTHON, env=context.env)
+        if config.requirements:
+            requirements = str(context.base_dir / config.requirements)
+            yield OnHost((_tool("ansible-galaxy"), "install", "-r", requirements), env=env, files={EMPTY: ""}, cwd=directory)
+        argv = _playbook(config, context.base_dir)
+        files = {EMPTY: "", "inventory.json": _inventory(config), "extra_vars.json": json.dumps(config.extra_vars)}
+        yield OnHost(argv, env=env, files=files, cwd=directory)
+        if config.idempotent:
+            complaint = "the playbook is not idempotent: its second run changed {found}"
+            yield OnHost(argv, env=env, cwd=directory, refuse=CHANGED_TASK, expect=r"changed=0\b", complaint=complaint)
+
+
+def _playbook(config: AnsibleConfig, base_dir: Path) -> tuple[str, ...]:
+    argv = [_tool("ansible-playbook"), "-i", "{files}/inventory.json"]
+    argv += ["--extra-vars", "@{files}/extra_vars.json"] if config.extra_vars else []
+    argv += [f"--tags={','.join(config.tags)}"] if config.tags else []
+    argv += [f"--skip-tags={','.join(config.skip_tags)}"] if config.skip_tags else []
+    return (*argv, *config.extra_arguments, str(base_dir / config.playbook))
+
+
+def _inventory(config: AnsibleConfig) -> str:
+    """An inventory (JSON is YAML) with the one machine in it; where it is comes from the environment, never from argv."""
+    become: Any = "{{ lookup('env', 'BAKE_ANSIBLE_USER') != 'root' }}" if config.become is None else config.become
+    host = {"ansible_host": "{{ lookup('env', 'BAKE_ANSIBLE_HOST') }}", "ansible_become": become}
+    return json.dumps(
+        {"all": {"hosts": {"default": host}, "children": {group: {"hosts": {"default": None}} for group in config.groups}}}, indent=1
+    )
+
+
+def _environment(config: AnsibleConfig, base_dir: Path, directory: Path) -> dict[str, str]:
+    """Ansible's settings (ansible-config(1)); `{...}` are filled in by the executor."""
+    settings = directory / "ansible.cfg"
+    roles = ["{files}/roles", str(directory / "roles"), *(str(base_dir / path) for path in config.roles_path)]
+    return {
+        "ANSIBLE_CONFIG": str(settings) if settings.exists() else f"{{files}}/{EMPTY}",
+        "ANSIBLE_HOME": "{files}/ansible",
+        "ANSIBLE_LOCAL_TEMP": "{files}/tmp",
+        "ANSIBLE_REMOTE_TEMP": "/tmp/.ansible-${USER}",
+        "ANSIBLE_ROLES_PATH": ":".join(roles),
+        "ANSIBLE_COLLECTIONS_PATH": f"{{files}}/collections:{directory / 'collections'}",
+        "ANSIBLE_SSH_ARGS": f"-F {shlex.quote('{ssh_config}')}",
+        "ANSIBLE_SSH_TRANSFER_METHOD": "piped",  # needs no sftp server in the machine
+        "ANSIBLE_HOST_KEY_CHECKING": "True",
+        "ANSIBLE_PIPELINING": "True",
+        "ANSIBLE_TIMEOUT": "60",
+        "ANSIBLE_PYTHON_INTERPRETER": "auto_silent",
+        "ANSIBLE_RETRY_FILES_ENABLED": "False",
+        "ANSIBLE_NOCOLOR": "True",
+        "ANSIBLE_NOCOWS": "True",
+        "ANSIBLE_LOCALHOST_WARNING": "False",
+        "BAKE_ANSIBLE_HOST": "{host}",
+        "BAKE_ANSIBLE_USER": "{user}",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _tool(name: str) -> str:
+    """Ansible's program `name`: the one of bake's own Python environment before any other."""
+    beside = Path(sys.executable).parent / name
+    found = str(beside) if beside.exists() else shutil.which(name)
+    if found is None:
+        raise HostError(f"{name} is not installed", hint="install bake with its ansible extra: pip install 'bake[ansible]'")
+    return found

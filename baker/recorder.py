@@ -1,0 +1,158 @@
+"""The record of a build: the evidence goes into the store first, then one transaction writes the rows. That is the commit point."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from baker import host
+from baker.catalog.evidence import pack_packages, pack_text
+from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
+from baker.inspection import Inspection
+from baker.job import Captured, Job, Verdict, new_id
+from baker.model import MachineFacts, TestReport
+from baker.plan import Plan, machine_shape
+
+JUNIT = "junit.xml"
+
+
+def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, verdict: Verdict) -> ImageRecord:
+    """Register the image with the whole record of its build: before this there is no image, after it there is one."""
+    with job.report.stage("record"):
+        store, source = job.world.store, plan.source
+        parent = job.world.catalog.image(source.parent) if source.parent else None
+        below = parent.chain if parent else source.chain
+        delta = store.add_disk(captured.disk, below[0] if below else None)
+        template = job.template
+        image = ImageRecord(
+            id=new_id(),
+            name=template.name,
+            version=template.version,
+            digest=inspection.digest,
+            fingerprint=plan.fingerprint,
+            parent=source.parent,
+            created=host.now(),
+            size=store.size(delta) + (0 if parent else sum(map(store.size, below))),
+            virtual_size=captured.disk.virtual_size,
+            chain=(delta, *below),
+            verified=verdict.status == "passed",
+            build=job.id,
+            builder=template.builder.kind,
+            firmware=template.builder.firmware,
+            ssh_username=template.communicator.ssh_username or source.ssh_username or "root",
+            description=template.description,
+            labels=dict(template.labels),
+            matrix=dict(template.matrix),
+        )
+        evidence = _evidence(job) | _inspection_evidence(job, inspection)
+        build = replace(
+            _record(job, "built", plan, captured.facts or verdict.facts),
+            verify=verdict.status,
+            tests=verdict.report.outcomes if verdict.report else (),
+            evidence=evidence,
+        )
+        job.world.catalog.register(build, image)
+    return image
+
+
+def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:
+    """Keep the record and the log of a build that made no image."""
+    job.log.write_error(str(error))
+    tests = tuple(job.story.tests)
+    build = replace(
+        _record(job, status, None, None),
+        error=job.template.secrets.mask(str(error)),
+        verify="failed" if tests else "not reached",
+        tests=tests,
+        evidence=_evidence(job),
+    )
+    job.world.catalog.register(build, None)
+
+
+def note_tests(job: Job, report: TestReport) -> None:
+    """Keep the JUnit report of a verification where the evidence is looked for."""
+    (job.scratch / JUNIT).write_text(report.junit)
+
+
+def _record(job: Job, status: Literal["built", "failed", "interrupted"], plan: Plan | None, facts: MachineFacts | None) -> BuildRecord:
+    template, secrets = job.template, job.template.secrets
+    source: dict[str, Any] = {"spec": json.loads(secrets.seal(template.source.model_dump_json()))}
+    if plan:
+        source |= {"kind": plan.source.kind, "title": plan.source.title, "digest": plan.source.digest}
+        source |= {"parent": plan.source.parent, "pins": dict(plan.source.pins)}
+    machine = asdict(facts) if facts else {}
+    return BuildRecord(
+        id=job.id,
+        status=status,
+        started=job.started_at,
+        finished=host.now(),
+        template_name=template.name,
+        template_version=template.version,
+        template_path=str(template.path),
+        template_text=secrets.seal(template.text),
+        template_digest="sha256:" + hashlib.sha256(template.text.encode()).hexdigest(),
+        git_commit=template.git_commit,
+        git_dirty=template.git_dirty,
+        variables=_variables(job),
+        source=source,
+        steps=tuple(_steps(job, plan)),
+        shape=asdict(plan.shape if plan else machine_shape(template.builder)),
+        machine=machine,
+        host=host.host_facts(),
+        tools=host.tool_versions() | machine.get("tools", {}),
+        who=host.who(),
+        ci=host.ci_run(job.world.env),
+        timings=dict(job.story.timings),
+        fingerprint=plan.fingerprint if plan else "",
+        inputs=plan.inputs if plan else {},
+    )
+
+
+def _variables(job: Job) -> dict[str, Any]:
+    """The variables as the record may show them: a sensitive value is its keyed hash."""
+    found = {}
+    for variable in job.template.variables.values():
+        value = {"hmac": job.template.secrets.hash(str(variable.value))} if variable.sensitive else variable.value
+        found[variable.name] = {"value": value, "type": variable.type, "origin": variable.origin, "sensitive": variable.sensitive}
+    return found
+
+
+def _steps(job: Job, plan: Plan | None) -> Iterable[StepRecord]:
+    keys = {planned.index: planned.key for planned in plan.steps} if plan else {}
+    for index, step in enumerate(job.template.provisioners, start=1):
+        done = job.story.steps.get(index)
+        record = StepRecord(index, step.name, step.kind, keys.get(index, ""), step.origin, step.bundle)
+        if done:
+            status: Literal["done", "failed", "cached"] = "cached" if done.cached else "done" if done.ok else "failed"
+            record = replace(record, status=status, seconds=round(done.seconds, 3), exit_code=done.exit_code, attempts=done.attempts)
+        yield record
+
+
+def _evidence(job: Job) -> dict[str, str]:
+    """Put the logs and the test report into the store."""
+    found = {"log": _keep_text(job, job.log.path)}
+    for path in sorted(job.scratch.glob("*.console.log")):
+        found[path.name.removesuffix(".log").replace(".", "_")] = _keep_text(job, path)
+    if (job.scratch / JUNIT).exists():
+        found["junit"] = _keep_text(job, job.scratch / JUNIT)
+    return found
+
+
+def _keep_text(job: Job, path: Path) -> str:
+    text = job.template.secrets.mask(path.read_text(errors="replace"))
+    return job.world.store.add_bytes(pack_text(text))
+
+
+def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
+    store = job.world.store
+    found = {
+        "packages_before": store.add_bytes(pack_packages(inspection.packages_before)),
+        "packages_after": store.add_bytes(pack_packages(inspection.packages_after)),
+    }
+    if inspection.manifest:
+        found["manifest"] = store.add_file(inspection.manifest)
+    return found

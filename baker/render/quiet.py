@@ -1,0 +1,42 @@
+"""Almost nothing: warnings and failures, and the id of each image at the end."""
+
+from __future__ import annotations
+
+import threading
+
+from baker import events
+from baker.events import Event
+from baker.render.describe import describe
+from baker.render.state import Builds
+from baker.render.summary import summary
+from baker.render.terminal import Terminal
+
+
+class Quiet:
+    """Writes the image id of each build that succeeds to `out`, and what went wrong to `error`."""
+
+    def __init__(self, out: Terminal, error: Terminal) -> None:
+        self.out = out
+        self.error = error
+        self.builds = Builds()
+        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this very thread writes
+
+    def emit(self, event: Event) -> None:
+        with self._lock:
+            state = self.builds.apply(event)
+            try:
+                if isinstance(event, events.Message) and event.level in ("warning", "error"):
+                    prefix = f"{state.title}: " if state is not None and self.builds.several else ""
+                    for line in describe(event):
+                        self.error.line(prefix + line)
+                elif isinstance(event, events.BuildFinished) and state is not None:
+                    self.out.line(event.image) if event.image else self._fail(state.id)
+            except (OSError, ValueError):
+                pass  # the reader is gone: that is no reason to stop a build
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+    def _fail(self, build: str) -> None:
+        for line in summary(self.builds.by_id[build], self.error):
+            self.error.line(line)

@@ -1,0 +1,166 @@
+"""Text for people: sizes, times, tables, and lines from a guest made safe to show."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+# Escape sequences as ECMA-48 defines them: CSI, OSC (ended by BEL or ST), other string sequences, two-character escapes.
+_ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[ -/]*[0-~]")
+# C0 and C1 controls, and the marks that turn the direction of text (Unicode Bidirectional Algorithm, explicit formatting).
+_CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+_NARROWEST = 8  # cells that a shrunk table column keeps
+
+
+@dataclass(frozen=True)
+class Glyphs:
+    """The few signs in the output; each has an ASCII form for terminals that cannot show it."""
+
+    ok: str = "✓"
+    bad: str = "✗"
+    warn: str = "!"
+    skip: str = "-"
+    bar: str = "│"
+    fork: str = "├── "
+    corner: str = "└── "
+    pipe: str = "│   "
+    ellipsis: str = "…"
+    full: str = "━"
+    empty: str = "─"
+    dot: str = "·"
+    arrow: str = "→"
+    spinner: str = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏"
+
+
+UNICODE = Glyphs()
+ASCII = Glyphs(
+    ok="+", bad="x", bar="|", fork="|-- ", corner="`-- ", pipe="|   ", ellipsis="...",
+    full="#", empty=".", dot="-", arrow="->", spinner="|/-\\",
+)  # fmt: skip
+
+
+def clean(line: str) -> str:
+    """One line of a guest's output without anything that would move the cursor, change colours or lie about its direction.
+
+    What a carriage return overwrote is dropped, as a terminal would.
+    """
+    line = _ESCAPES.sub("", line).rstrip("\r\n")
+    if "\r" in line:
+        line = next((part for part in reversed(line.split("\r")) if part.strip()), "")
+    return _CONTROLS.sub("", line.expandtabs(4))
+
+
+def size(count: float) -> str:
+    """Bytes as people read them: "312 MiB", "1.4 GiB"."""
+    for unit in _UNITS:
+        if count < 1024 or unit == _UNITS[-1]:
+            return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: "0.4s", "12s", "1m02s", "2h05m"."""
+    if seconds < 9.95:
+        return f"{max(seconds, 0):.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+
+
+def when(moment: str) -> datetime | None:
+    """The time in an ISO 8601 text; None when it is none."""
+    try:
+        found = datetime.fromisoformat(moment)
+    except ValueError:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
+def ago(moment: str, now: datetime) -> str:
+    """How long ago an ISO 8601 time is: "3 minutes ago"; the text itself when it is no time."""
+    then = when(moment)
+    if then is None:
+        return moment
+    seconds = (now - then).total_seconds()
+    if seconds < 0:
+        return "in the future"
+    for unit, length in (("year", 31_557_600), ("month", 2_629_800), ("week", 604_800), ("day", 86_400), ("hour", 3600), ("minute", 60)):
+        count = int(seconds // length)
+        if count:
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "just now"
+
+
+def short(digest: str, length: int = 12) -> str:
+    """The beginning of a digest or key, without the algorithm's name."""
+    return digest.rpartition(":")[2][:length]
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def cells(text: str) -> int:
+    """How many terminal cells `text` takes."""
+    if text.isascii():
+        return len(text)
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def cut(text: str, limit: int, ellipsis: str = "…") -> str:
+    """`text` in at most `limit` cells, with the ellipsis at its end if something is missing."""
+    if cells(text) <= limit:
+        return text
+    kept, used, room = [], 0, limit - len(ellipsis)
+    for char in text:
+        used += cells(char)
+        if used > room:
+            break
+        kept.append(char)
+    return ("".join(kept).rstrip() + ellipsis)[: max(limit, 0)]
+
+
+def pad(text: str, width: int, *, right: bool = False) -> str:
+    fill = " " * max(width - cells(text), 0)
+    return fill + text if right else text + fill
+
+
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int | None = None,
+    right: Collection[int] = (),
+    ellipsis: str = "…",
+) -> list[str]:
+    """Lines of a table without rules: a header line and one line per row, two blanks between columns.
+
+    The columns in `right` are aligned at their right. Where the table is wider than `width`, its widest columns are shortened.
+    """
+    texts = [list(headers), *([clean(cell) for cell in row] for row in rows)]
+    widths = [max(cells(row[column]) for row in texts) for column in range(len(headers))]
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    return [
+        "  ".join(pad(cut(cell, widths[i], ellipsis), widths[i], right=i in right) for i, cell in enumerate(row)).rstrip() for row in texts
+    ]
+
+
+def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ", width: int = 0) -> list[str]:
+    """Lines `name   value` with the values in one column; pairs without a value are left out."""
+    shown = [(name, value) for name, value in pairs if value]
+    column = max([width, *(cells(name) for name, _ in shown)], default=0)
+    lines: list[str] = []
+    for name, value in shown:
+        first, *others = value.splitlines() or [""]
+        lines.append(f"{indent}{pad(name, column)}  {clean(first)}".rstrip())
+        lines += [f"{indent}{' ' * column}  {clean(other)}" for other in others]
+    return lines

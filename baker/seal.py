@@ -1,0 +1,307 @@
+"""Sealing: what must not be in an image leaves it, by named rules, as the last thing before the machine shuts down.
+
+All rules run as one script over the connection that is still open. What the shutdown itself would write again (a random seed, login
+records, logs) is stopped first, and memory is mounted over the directories that services write to while they go down: the disk
+below stays as the rules left it. docs/seal.md lists the rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from baker.communicator.base import Communicator, Disconnected, GuestTimeout
+from baker.errors import BuildError
+from baker.events import Reporter
+from baker.model import Identity
+
+TIMEOUT = 300.0  # seconds; discarding a large disk's free blocks is what takes time
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Something that leaves the image. `script` is POSIX sh and skips what the guest does not have."""
+
+    name: str
+    removes: str  # what, for people
+    reason: str
+    script: str
+
+
+@dataclass(frozen=True)
+class SealReport:
+    """What each rule did: its name -> "removed /path", "emptied /path", ... Rules that found nothing are there with ()."""
+
+    actions: dict[str, tuple[str, ...]]
+
+
+# `say` reports; `erase` overwrites with zeros; `drop` removes; `inside` removes what is in a directory; `blank` empties regular
+# files; `stop` ends services.
+FUNCTIONS = r"""
+say() { printf 'seal\t%s\t%s %s\n' "$rule" "$1" "$2"; }
+# Giving free space back (fstrim) works in whole clusters of the disk image: the content of small files would stay in the others.
+erase() {
+  command -v shred >/dev/null || return 0
+  find "$@" -xdev -type f -links 1 -size +0 -size -32768k -exec shred -f -n 0 -z -- {} + 2>/dev/null || true
+}
+drop() { for p; do if [ -e "$p" ] || [ -L "$p" ]; then erase "$p"; rm -rf -- "$p"; say removed "$p"; fi; done; }
+blank() { for p; do if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then erase "$p"; : >"$p"; say emptied "$p"; fi; done; }
+inside() {
+  for d; do
+    [ -d "$d" ] && [ ! -L "$d" ] || continue
+    [ -n "$(find "$d" -xdev -mindepth 1 -maxdepth 1 | head -n 1)" ] || continue
+    erase "$d"
+    find "$d" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +
+    say emptied "$d"
+  done
+}
+stop() {
+  if [ -d /run/systemd/system ]; then
+    for u; do if systemctl is-active --quiet "$u"; then systemctl stop "$u" 2>/dev/null; say stopped "$u"; fi; done
+  elif command -v rc-service >/dev/null; then
+    for u; do if rc-service -e "${u%.service}" && rc-service "${u%.service}" stop >/dev/null 2>&1; then say stopped "$u"; fi; done
+  fi
+}
+homes() { { echo /root; awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 65534) { print $6 }' /etc/passwd; } | sort -u | grep -v '^/$'; }
+in_homes() { homes | while read -r home; do for n; do drop "$home"/$n; done; done; }
+"""
+
+SEAL_RULES: tuple[Rule, ...] = (
+    Rule(
+        "timers",
+        "running timers and cron jobs are stopped, and when they last ran is forgotten",
+        "a job that starts now would write to the disk after it was cleaned",
+        """
+        if [ -d /run/systemd/system ]; then systemctl stop '*.timer' 2>/dev/null || true; fi
+        stop cron.service crond.service atd.service anacron.service unattended-upgrades.service
+        inside /var/lib/systemd/timers
+        drop /var/lib/logrotate/status /var/lib/logrotate.status
+        """,
+    ),
+    Rule(
+        "build-key",
+        "the build's SSH key in every authorized_keys; a file and directory that held nothing else go too",
+        "who baked the image must not be able to enter the machines made of it",
+        r"""
+        { homes | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
+          find /etc/ssh/authorized_keys.d -type f 2>/dev/null || true; } | while read -r f; do
+          [ -f "$f" ] && grep -qF -- "$BAKE_KEY" "$f" || continue
+          kept=$(grep -vF -- "$BAKE_KEY" "$f" || true)
+          if [ -n "$kept" ]; then printf '%s\n' "$kept" >"$f"; say cleaned "$f"
+          else drop "$f"; rmdir "${f%/*}" 2>/dev/null || true; fi
+        done
+        """,
+    ),
+    Rule(
+        "ssh-host-keys",
+        "/etc/ssh/ssh_host_*_key and .pub",
+        "two machines with one host key can be mistaken for each other",
+        "drop /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub",
+    ),
+    Rule(
+        "machine-id",
+        "the content of /etc/machine-id; D-Bus's copy when it is no link; the Docker engine's id",
+        "DHCP, journals and clusters take machines with one id for one machine. The file is left empty, not with the word "
+        "`uninitialized`: that would make the next boot a first boot that resets which services are enabled",
+        """
+        blank /etc/machine-id
+        [ -L /var/lib/dbus/machine-id ] || drop /var/lib/dbus/machine-id
+        drop /var/lib/docker/engine-id /etc/docker/key.json
+        """,
+    ),
+    Rule(
+        "random-seed",
+        "saved random seeds of systemd, the boot loader, SeedRNG and older init scripts",
+        "machines that start from one seed may draw the same keys. The service is stopped first, or the shutdown would save a new seed",
+        """
+        stop systemd-random-seed.service seedrng.service urandom.service
+        drop /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed /var/lib/misc/random-seed
+        inside /var/lib/seedrng
+        drop /boot/efi/loader/random-seed /boot/loader/random-seed /efi/loader/random-seed
+        """,
+    ),
+    Rule(
+        "credential-secret",
+        "/var/lib/systemd/credential.secret",
+        "systemd encrypts a machine's credentials with it: each machine makes its own",
+        "drop /var/lib/systemd/credential.secret",
+    ),
+    Rule(
+        "cloud-init",
+        "cloud-init's instance data, seed, logs, semaphores and the network configuration it wrote",
+        "cloud-init must take the next boot for a new instance and must not know the build's",
+        """
+        if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
+        inside /var/lib/cloud
+        drop /var/log/cloud-init.log /var/log/cloud-init-output.log /etc/netplan/50-cloud-init.yaml
+        drop /etc/network/interfaces.d/50-cloud-init /etc/NetworkManager/system-connections/cloud-init-*.nmconnection
+        """,
+    ),
+    Rule(
+        "dhcp-leases",
+        "leases and client ids of dhclient, dhcpcd, systemd-networkd and NetworkManager",
+        "a lease is an address that belongs to the build machine",
+        """
+        inside /var/lib/dhcp /var/lib/dhclient /var/lib/systemd/network
+        drop /var/lib/dhcpcd/*.lease* /var/lib/dhcpcd/duid /var/lib/dhcpcd/secret /var/db/dhcpcd/*.lease /etc/dhcpcd.duid
+        drop /var/lib/NetworkManager/*.lease /var/lib/NetworkManager/timestamps /var/lib/NetworkManager/seen-bssids
+        """,
+    ),
+    Rule(
+        "networkmanager-secret",
+        "/var/lib/NetworkManager/secret_key",
+        "NetworkManager derives stable addresses and ids from it: each machine makes its own",
+        "drop /var/lib/NetworkManager/secret_key",
+    ),
+    Rule(
+        "persistent-net",
+        "udev rules that tie network names to hardware addresses",
+        "the next machine's cards have other addresses, and its network would not come up",
+        "drop /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-net-generator.rules",
+    ),
+    Rule(
+        "resolv-conf",
+        "/etc/resolv.conf when it is a file that names the build network's name server",
+        "10.0.2.3 answers in the build's user-mode network only; the next network's DHCP fills the file again",
+        r"if grep -q '^nameserver 10\.0\.2\.3$' /etc/resolv.conf 2>/dev/null; then blank /etc/resolv.conf; fi",
+    ),
+    Rule(
+        "package-lists",
+        "package lists, downloaded packages and caches of apt, dnf and apk",
+        "they are stale the next day, large, and never the same twice",
+        """
+        for d in /var/lib/apt/lists /var/cache/apt/archives; do
+          [ -d "$d" ] || continue
+          [ -z "$(find "$d" -xdev -type f | head -n 1)" ] || { find "$d" -xdev -type f -exec rm -f -- {} +; say emptied "$d"; }
+        done
+        inside /var/lib/apt/lists/auxfiles /var/cache/dnf /var/cache/libdnf5 /var/cache/yum /var/cache/apk
+        drop /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/periodic/*
+        """,
+    ),
+    Rule("ldconfig-cache", "/var/cache/ldconfig/aux-cache", "it holds inode numbers and times, so no two builds agree on it",
+         "drop /var/cache/ldconfig/aux-cache"),
+    Rule(
+        "histories",
+        "shell and editor histories, hosts that were connected to (known_hosts, wget's list)",
+        "they show what was typed in the build, sometimes with passwords",
+"""
+        in_homes '.*_history' .history .lesshst .viminfo .wget-hsts .local/share/nano/search_history
+        in_homes .ssh/known_hosts .ssh/known_hosts.old
+        """,
+    ),
+    Rule("ansible-temp", "~/.ansible of every user", "ansible's own files in the machine that it configured", "in_homes .ansible"),
+    Rule("mail", "local mail", "cron and installers send root mail about the build", "inside /var/mail /var/spool/mail"),
+    Rule(
+        "crash-dumps",
+        "core dumps and crash reports",
+        "the memory of a process of the build may hold its secrets",
+        "inside /var/crash /var/lib/systemd/coredump /var/lib/systemd/pstore",
+    ),
+    Rule(
+        "backups",
+        "backups of account files (/etc/shadow-, ...) and of the package database",
+        "they may hold a password hash that the image does not have any more",
+        """
+        for n in passwd shadow group gshadow subuid subgid; do drop "/etc/$n-"; done
+        inside /var/backups
+        """,
+    ),
+    Rule("temporary-files", "everything in /tmp and /var/tmp", "nobody but the build needs it", "inside /tmp /var/tmp"),
+    Rule(
+        "logins",
+        "wtmp, btmp, lastlog, faillog and their database successors",
+        "they record the build's logins. The files of the old kind stay, empty: not every system makes them again",
+        """
+        stop systemd-update-utmp.service wtmpdb-update-boot.service
+        blank /var/log/wtmp /var/log/btmp /var/log/lastlog /var/log/faillog /var/log/tallylog
+        drop /var/lib/wtmpdb/wtmp.db* /var/log/wtmp.db* /var/lib/lastlog/lastlog2.db*
+        """,
+    ),
+    Rule(
+        "logs",
+        "journals, rotated logs, and the content of every other file in /var/log, which stays with its owner and mode",
+        "they tell of the build machine, not of the machines to come; services that cannot make their log file need it to exist. "
+        "journald is told to let go of the disk, and what services log while they stop goes to memory",
+        r"""
+        stop rsyslog.service syslog.service auditd.service
+        journalctl --relinquish-var >/dev/null 2>&1 || true
+        inside /var/log/journal
+        find /var/log -xdev -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.old' -o -name '*.[0-9]' \
+          -o -name '*-20[0-9][0-9][0-9][0-9][0-9][0-9]' \) | while read -r f; do drop "$f"; done
+        find /var/log -xdev -type f -size +0 | while read -r f; do blank "$f"; done
+        """,
+    ),
+    Rule(
+        "lid",
+        "nothing; memory is mounted over directories that services write to while they stop",
+        "what the shutdown writes must not reach the disk",
+        """
+        for d in /var/log /var/tmp /var/lib/dhcp /var/lib/systemd/timers /var/lib/wtmpdb /var/lib/lastlog; do
+          [ -d "$d" ] || continue
+          mode=$(stat -c %a "$d") owner=$(stat -c %u:%g "$d")
+          if mount -t tmpfs -o "mode=$mode,size=16m" tmpfs "$d" 2>/dev/null; then chown "$owner" "$d"; say covered "$d"; fi
+        done
+        """,
+    ),
+    Rule(
+        "free-space",
+        "the blocks of deleted files",
+        "what was deleted should not be readable in the image's free space, and the image gets smaller. What the rules above remove was "
+        "overwritten with zeros before",
+        """
+        sync
+        if command -v fstrim >/dev/null; then
+          awk '$3 ~ /^(ext[234]|xfs|btrfs|f2fs|vfat)$/ && $1 ~ "^/dev/" && !seen[$1]++ { print $2 }' /proc/mounts | while read -r d; do
+            if fstrim "$d" 2>/dev/null; then say trimmed "$d"; fi
+          done
+        fi
+        sync
+        """,
+    ),
+)  # fmt: skip
+
+
+def seal(communicator: Communicator, identity: Identity, report: Reporter, *, keep: Iterable[str] = ()) -> SealReport:
+    """Apply every rule but those named in `keep` to the running machine. BuildError when a rule fails: such an image must not ship.
+
+    Afterwards nobody can log in with the build's key any more; the open connection serves for the shutdown.
+    """
+    rules = [rule for rule in SEAL_RULES if rule.name not in set(keep)]
+    key = identity.client_public.split()[1]
+    try:
+        result = communicator.run(seal_script(rules), env={"BAKE_KEY": key}, timeout=TIMEOUT)
+    except (Disconnected, GuestTimeout) as error:
+        raise BuildError("the machine could not be sealed: " + (str(error) or "the connection was lost")) from error
+    found = _actions(result.stdout, rules)
+    for name, actions in found.items():
+        for action in actions:
+            report.debug(f"seal: {name}: {action}")
+    if result.exit_code != 0:
+        rule = next((line.split("\t")[1] for line in result.stdout.splitlines() if line.startswith("seal-failed\t")), "unknown")
+        last = "\n".join(result.stderr.strip().splitlines()[-5:])
+        raise BuildError(f"the machine could not be sealed: the rule {rule} failed with exit code {result.exit_code}\n{last}".rstrip())
+    report.info(f"sealed: {sum(map(bool, found.values()))} of {len(rules)} rules had something to do")
+    return SealReport(found)
+
+
+def seal_script(rules: Iterable[Rule]) -> str:
+    """All rules as one script for `sh -e`; it prints `seal<TAB>rule<TAB>action` lines, and `seal-failed<TAB>rule` when one fails."""
+    parts = [FUNCTIONS, 'trap \'code=$?; if [ $code -ne 0 ]; then printf "seal-failed\\t%s\\n" "$rule"; fi\' EXIT\n']
+    parts += [f"rule={rule.name}\n{rule.script.strip()}\n" for rule in rules]
+    return "".join(parts)
+
+
+def rules_table() -> str:
+    """The rules as the Markdown table of docs/seal.md."""
+    rows = [f"| `{rule.name}` | {rule.removes} | {rule.reason} |" for rule in SEAL_RULES]
+    return "\n".join(["| Rule | What leaves the image | Why |", "|---|---|---|", *rows]) + "\n"
+
+
+def _actions(output: str, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, list[str]] = {rule.name: [] for rule in rules}
+    for line in output.splitlines():
+        kind, _, rest = line.partition("\t")
+        name, _, action = rest.partition("\t")
+        if kind == "seal" and name in found:
+            found[name].append(action)
+    return {name: tuple(actions) for name, actions in found.items()}

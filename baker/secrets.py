@@ -1,0 +1,96 @@
+"""Secret values: masked wherever text leaves the process, and replaced by keyed hashes wherever a record or key is made of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import os
+import secrets
+import shlex
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from baker.paths import ensure
+
+MASK = "***"
+SHORTEST_FORM = 4  # a shorter encoded form would blank out unrelated text
+
+
+@dataclass(frozen=True)
+class Secrets:
+    """The sensitive values of one build by variable name. Its `repr` shows none of them."""
+
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
+    key: bytes = field(default=b"", repr=False)  # of the keyed hash: one per catalog, never in a record
+
+    def mask(self, text: str) -> str:
+        """`text` with every form of every secret (plain, quoted, base64, hex, URL, JSON) replaced by `***`."""
+        for form in self._forms():
+            if form in text:
+                text = text.replace(form, MASK)
+        return text
+
+    def seal(self, text: str) -> str:
+        """`text` with each secret value replaced by `{{secret NAME HASH}}`: what goes into keys and records.
+
+        HASH is HMAC-SHA256 (RFC 2104) under this catalog's key, cut to 128 bits: equal secrets give equal keys, and nobody
+        without the key can test a guess.
+        """
+        for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
+            for form in _seal_forms(value):
+                text = text.replace(form, f"{{{{secret {name} {self.hash(value)}}}}}")
+        return text
+
+    def hash(self, value: str) -> str:
+        return hmac.new(self.key, value.encode(), hashlib.sha256).hexdigest()[:32]
+
+    def _forms(self) -> list[str]:
+        forms: set[str] = set()
+        for value in self.values.values():
+            forms |= forms_of(value)
+        return sorted(forms, key=len, reverse=True)
+
+
+def forms_of(value: str) -> set[str]:
+    """The ways in which `value` may stand in text: plain, each line, shell-quoted, JSON, URL, hex, and inside base64 at any offset."""
+    if not value:
+        return set()
+    raw = value.encode()
+    forms = {
+        value,
+        json.dumps(value)[1:-1],
+        json.dumps(value, ensure_ascii=False)[1:-1],
+        shlex.quote(value),
+        urllib.parse.quote(value, safe=""),
+    }
+    forms |= {urllib.parse.quote_plus(value), raw.hex(), raw.hex().upper(), value.replace("'", "'\"'\"'"), value.replace("'", "'\\''")}
+    forms |= {line for line in value.splitlines() if len(line) >= 8}
+    for offset in range(3):
+        # the base64 characters that depend on this value alone when it starts at `offset` modulo 3 inside a longer text
+        encoded = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")
+        inner = encoded[(0, 2, 3)[offset] :]
+        inner = inner[: len(inner) - 1] if (len(raw) + offset) % 3 else inner
+        forms |= {inner, inner.replace("+", "-").replace("/", "_")}
+    return {form for form in forms if len(form) >= SHORTEST_FORM or form == value}
+
+
+def _seal_forms(value: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys((value, json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1])))
+
+
+def catalog_key(data: Path) -> bytes:
+    """The key of the keyed hashes: 32 random bytes in `data/secret.key`, made at first use, readable by the user only."""
+    path = ensure(data) / "secret.key"
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        return path.read_bytes()
+    with os.fdopen(handle, "wb") as file:
+        file.write(secrets.token_bytes(32))
+        file.flush()
+        os.fsync(file.fileno())
+    return path.read_bytes()

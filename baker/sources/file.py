@@ -1,0 +1,92 @@
+"""The source `file`: a disk image file on this host, imported into the store once for as long as the file stays as it is.
+
+cache/files/<key>.json   the key is of the path, size and times; {"digest", "blob", "virtual_size", "format", "checksums": {"sha256": ...}}
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from baker.disks.space import host_error
+from baker.errors import SourceError
+from baker.model import Disk, SourceImage
+from baker.paths import ensure
+from baker.sources import disk_image, keep
+from baker.sources.base import Context
+from baker.sources.index import Index
+from baker.template.model import FileSource
+
+
+class File:
+    """Imports local disk images."""
+
+    def peek(self, spec: FileSource, context: Context) -> SourceImage | None:
+        """The import of the file as it is now, if there was one. Reads the file's times, not the file."""
+        path = _path(spec, context)
+        try:
+            entry = _index(context).read(_key(path, path.stat()))
+        except OSError:
+            return None
+        disk = keep.disk_of(entry, context.store)
+        if entry is None or disk is None or not disk_image.known(entry, spec.format):
+            return None
+        algorithm, _, wanted = (spec.checksum or "").lower().partition(":")
+        if spec.checksum and entry.get("checksums", {}).get(algorithm) != wanted:
+            return None
+        return _source(path, entry, disk)
+
+    def fetch(self, spec: FileSource, context: Context) -> SourceImage:
+        """Import the file. SourceError when it is missing, changes meanwhile, or is not what the template says."""
+        path = _path(spec, context)
+        before = _stat(path)
+        checksums = {}
+        if spec.checksum:
+            context.report.info(f"checking {path}")
+            disk_image.verify(path, spec.checksum, str(path))
+            algorithm, _, hexadecimal = spec.checksum.lower().partition(":")
+            checksums[algorithm] = hexadecimal
+        context.report.info(f"importing {path}")
+        work = ensure(context.scratch / f"file-{_key(path, before)[:12]}")
+        entry: dict[str, Any] = {**disk_image.take(path, spec.format, context, work), "path": str(path), "checksums": checksums}
+        shutil.rmtree(work)
+        if _key(path, _stat(path)) != _key(path, before):
+            raise SourceError(f"{path} was changed while it was read", hint="is a machine running on it? stop that first")
+        _index(context).write(_key(path, before), entry)
+        disk = keep.disk_of(entry, context.store)
+        assert disk is not None
+        return _source(path, entry, disk)
+
+
+def _path(spec: FileSource, context: Context) -> Path:
+    return (context.base_dir / spec.path.expanduser()).absolute()
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise SourceError(f"the disk image {path} does not exist", hint="`path:` is relative to the template's directory") from None
+    except OSError as error:
+        raise host_error(error, path) from error
+    if not path.is_file():
+        raise SourceError(f"{path} is not a file", hint="bake reads disk images from files, not from devices or directories")
+    return found
+
+
+def _key(path: Path, found: os.stat_result) -> str:
+    text = f"{path}\0{found.st_size}\0{found.st_mtime_ns}\0{found.st_ctime_ns}\0{found.st_ino}\0{found.st_dev}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _source(path: Path, entry: Mapping[str, Any], disk: Disk) -> SourceImage:
+    pins = {"path": str(path), "format": str(entry["format"])}
+    return SourceImage("file", f"{path.name} (file)", str(entry["digest"]), disk, pins=pins, chain=(str(entry["blob"]),))
+
+
+def _index(context: Context) -> Index:
+    return Index(context.home.cache / "files")

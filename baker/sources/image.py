@@ -1,0 +1,62 @@
+"""The source `image`: an image of the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from baker.catalog.records import ImageRecord
+from baker.errors import NotFoundError, SourceError
+from baker.model import Disk, SourceImage
+from baker.sources.base import Context
+from baker.template.model import ImageSource
+
+
+class Image:
+    """Finds images in the catalog."""
+
+    def peek(self, spec: ImageSource, context: Context) -> SourceImage | None:
+        """The image, or None when the catalog has none that answers to the reference."""
+        try:
+            record = context.catalog.resolve(spec.image)
+        except NotFoundError:
+            return None
+        return _source(record, context)
+
+    def fetch(self, spec: ImageSource, context: Context) -> SourceImage:
+        """The image. NotFoundError, saying which template would bake it, when there is none."""
+        try:
+            record = context.catalog.resolve(spec.image)
+        except NotFoundError as error:
+            template = _template(spec, context.base_dir)
+            hint = f"bake build {template} makes it" if template else "bake images lists what there is"
+            raise NotFoundError(error.message, hint=hint) from error
+        return _source(record, context)
+
+
+def _source(record: ImageRecord, context: Context) -> SourceImage:
+    try:
+        path = context.store.path(record.chain[0])
+        for digest in record.chain[1:]:
+            context.store.path(digest)
+    except NotFoundError as error:
+        raise SourceError(
+            f"image {record.name}@{record.version} ({record.id}) is in the catalog, but the store lacks a part of it: {error.message}",
+            hint=f"bake rm {record.id} and build it again",
+        ) from error
+    return SourceImage(
+        kind="image",
+        title=f"{record.name}@{record.version}",
+        digest=record.digest,
+        disk=Disk(path, "qcow2", record.virtual_size),
+        pins={"image": record.name, "version": record.version, "id": record.id, "digest": record.digest},
+        parent=record.id,
+        ssh_username=record.ssh_username,
+        chain=record.chain,
+    )
+
+
+def _template(spec: ImageSource, base_dir: Path) -> Path | None:
+    """The template that would bake the image: the one that is named, else NAME.yaml beside this template."""
+    name = spec.image.partition("@")[0]
+    candidates = [base_dir / spec.template] if spec.template else [base_dir / f"{name}.yaml", base_dir / f"{name}.yml"]
+    return next((path for path in candidates if path.is_file()), None)

@@ -1,0 +1,160 @@
+"""The stages of the recipe in bake.py, each a function from frozen values to frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Literal
+
+from baker import recorder
+from baker.catalog.records import ImageRecord
+from baker.errors import BakeError, BuildError, Interrupted, VerifyError
+from baker.events import BuildFinished, BuildStarted
+from baker.inspection import Inspection, inspect_disk
+from baker.job import Captured, Job, Verdict
+from baker.machine import running
+from baker.model import SourceImage
+from baker.plan import Plan
+from baker.sources.base import Context
+from baker.verify import verify as run_tests
+
+
+def announce(job: Job) -> None:
+    template = job.template
+    steps = tuple(step.name for step in template.provisioners)
+    job.report.sink.emit(BuildStarted(build=job.id, template=str(template.path), name=template.name, version=template.version, steps=steps))
+
+
+def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=image.name,
+            status="unchanged" if unchanged else "built",
+            seconds=job.seconds,
+            image=image.id,
+            version=image.version,
+            digest=image.digest,
+            fingerprint=image.fingerprint,
+            size=image.size,
+            verified=image.verified,
+            timings=dict(job.story.timings),
+        )
+    )
+
+
+def say_waiting(job: Job) -> None:
+    job.report.info("another build is making this very image: waiting for it")
+
+
+@contextmanager
+def failures_on_record(job: Job) -> Iterator[None]:
+    """A build that fails leaves a record with its log; the error goes on."""
+    try:
+        yield
+    except (BakeError, Interrupted, OSError, KeyboardInterrupt) as error:
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
+        try:
+            recorder.record_failure(job, error, status)
+        except (BakeError, OSError) as second:
+            error.add_note(f"the failed build could not be recorded: {second}")
+        job.report.sink.emit(
+            BuildFinished(
+                build=job.id,
+                name=job.template.name,
+                version=job.template.version,
+                status=status,
+                seconds=job.seconds,
+                error=str(error),
+                timings=dict(job.story.timings),
+            )
+        )
+        raise
+
+
+def resolve(job: Job) -> SourceImage:
+    """The one exact source image, made or downloaded now if this host does not have it."""
+    world, template = job.world, job.template
+    source = world.source(template.source)
+    context = Context(
+        home=world.home,
+        store=world.store,
+        catalog=world.catalog,
+        base_dir=template.path.parent,
+        scratch=job.scratch,
+        ledger=job.ledger,
+        report=job.report,
+    )
+    with job.report.stage("resolve"):
+        found = None if job.options.pull else source.peek(template.source, context)
+        found = found or source.fetch(template.source, context)
+        job.report.info(f"source: {found.title} {found.digest}")
+    return found
+
+
+def reuse(job: Job, plan: Plan) -> ImageRecord | None:
+    """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now."""
+    if job.options.force:
+        return None
+    template = job.template
+    image = job.world.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
+    if image and not image.verified and template.verify and not job.options.skip_verify:
+        job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
+        return None
+    return image
+
+
+@contextmanager
+def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Inspection]]:
+    """Digest, manifest and package list of the captured disk, taken on the host while verification boots the image."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
+        yield pool.submit(inspect_disk, captured, plan.source, job.scratch)
+
+
+def verify(job: Job, plan: Plan, captured: Captured) -> Verdict:
+    """Boot the captured image as a stranger would (new identity, new keys) and run its tests. VerifyError when one fails."""
+    template = job.template
+    if job.options.skip_verify:
+        return Verdict("skipped")
+    if not template.verify:
+        return Verdict("none")
+    with job.report.stage("verify"):
+        with running(job, "verify", captured.disk, plan.shape, plan.source.ssh_username) as (machine, communicator):
+            report = run_tests(
+                template.verify,
+                communicator.ssh_config,
+                communicator.host,
+                scratch=job.scratch / "tests",
+                report=job.report,
+                mask=template.secrets.mask,
+            )
+            if not report.passed and job.options.keep_failed:
+                machine.keep()
+                job.ledger.keep("failed verification")
+                job.report.warn(f"the failed machine is left running: ssh -F {communicator.ssh_config} {communicator.host}")
+            facts = machine.facts
+    verdict = Verdict("passed", report, facts)
+    recorder.note_tests(job, report)
+    if not report.passed:
+        failed = [outcome for outcome in report.outcomes if outcome.outcome in ("failed", "error")]
+        names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)
+        raise VerifyError(
+            f"{len(failed)} of {len(report.outcomes)} tests failed, so the image is not registered{names}",
+            hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine to look at",
+        )
+    return verdict
+
+
+def post_process(job: Job, image: ImageRecord) -> None:
+    """Run the template's post-processors on the registered image. When one fails the image stays."""
+    for spec in job.template.post_processors:
+        from baker.publish.export import export
+
+        destination = job.template.path.parent / (spec.path or f"{image.name}-{image.version}.{spec.format}")
+        with job.report.stage("export", str(destination)):
+            try:
+                export(job.world.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
+            except BakeError as error:
+                raise BuildError(f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint) from error

@@ -1,0 +1,102 @@
+"""Give back what dead builds left: processes, machines, disks, directories, then blobs that nothing refers to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from baker import process
+from baker.builders import registry as builders
+from baker.errors import BakeError
+from baker.events import Reporter
+from baker.ledger import DeadBuild, Entry, Ledger
+from baker.paths import Home
+from baker.sources.userns import remove_tree
+
+PATIENCE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One thing of a dead build: given back, or not (`error` says why; it stays in the ledger)."""
+
+    build: str
+    kind: str
+    name: str
+    error: str = ""
+
+
+def sweep(home: Home, report: Reporter, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
+    """Give back what every dead build left, newest thing first; with `kept` also what a person asked to keep."""
+    ledger = Ledger(home.ledger)
+    swept: list[Swept] = []
+    for build_id in ledger.dead_builds(kept=kept):
+        with ledger.dead(build_id) as build:
+            if build is not None:
+                swept += _list(build) if dry_run else _sweep_build(build, home, report)
+    return swept
+
+
+def _list(build: DeadBuild) -> list[Swept]:
+    return [Swept(build.build_id, entry.kind, _name(entry)) for entry in build.entries]
+
+
+def _sweep_build(build: DeadBuild, home: Home, report: Reporter) -> list[Swept]:
+    swept = [Swept(build.build_id, "process", str(pid)) for pid in end_processes(build.build_id)]
+    for entry in build.entries:
+        error = ""
+        try:
+            reclaim(entry, home)
+        except (BakeError, OSError) as problem:
+            error = str(problem)
+            what = f"{entry.kind} {_name(entry)} of build {build.build_id}"
+            report.warn(f"could not give back {what}: {problem}", hint="run bake sweep again")
+        else:
+            entry.path.unlink(missing_ok=True)
+        swept.append(Swept(build.build_id, entry.kind, _name(entry), error))
+    return swept
+
+
+def reclaim(entry: Entry, home: Home) -> None:
+    """Give back one entry: files and directories here, the rest by the builder that made it."""
+    if entry.kind == "directory":
+        remove_tree(Path(entry.details["path"]))  # also what a bootstrap left to subordinate users
+    elif entry.kind == "file":
+        Path(entry.details["path"]).unlink(missing_ok=True)
+    elif not any(builder.reclaim(entry.kind, entry.details) for builder in builders.all_for_sweep(home)):
+        raise BakeError(f"no builder here knows how to give back {entry.kind!r}", hint="install the plugin that made it")
+
+
+def _name(entry: Entry) -> str:
+    return str(entry.details.get("name") or entry.details.get("path") or entry.details.get("id") or dict(entry.details))
+
+
+def end_processes(build_id: str) -> list[int]:
+    """End the processes that carry `build_id` in their environment, never this one; the ids of those that were ended."""
+    found = [pid for pid in processes_of(build_id) if pid != os.getpid()]
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        alive = [pid for pid in found if pid in set(processes_of(build_id))]
+        for pid in alive:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while time.monotonic() < deadline and set(found) & set(processes_of(build_id)):
+            time.sleep(0.02)
+    return found
+
+
+def processes_of(build_id: str) -> Iterator[int]:
+    """The processes of this user whose environment says that they belong to the build."""
+    mark = f"{process.BUILD_ID_VARIABLE}={build_id}".encode()
+    for directory in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (directory / "environ").read_bytes().split(b"\0") and b") Z " not in (directory / "stat").read_bytes():
+                yield int(directory.name)
+        except OSError:
+            continue  # gone meanwhile, or another user's

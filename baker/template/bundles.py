@@ -1,0 +1,111 @@
+"""Where files and bundles are found.
+
+A bundle is a directory with a provisioner.yaml. `uses: NAME` looks in `provisioners/` beside the file that names it, then in the
+same place of each directory above up to the root of the git work tree (outside one: one directory up), then in the directories
+that the caller added, then among installed Python packages (entry-point group `baker.bundles`, whose entries are a path or a
+package). `uses: ./path` is that directory.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from baker.template.document import Document, Item, Place, Problems, parse, quote, read, suggest
+from baker.template.git import project_root
+from baker.template.observed import Observed
+
+DIRECTORY, MANIFEST, GROUP = "provisioners", "provisioner.yaml", "baker.bundles"
+
+
+class Files:
+    """Reads the YAML files that a template names, each once."""
+
+    def __init__(self, problems: Problems, search: Sequence[Path] = ()) -> None:
+        self.problems = problems
+        self.search = tuple(search)
+        self.observed = Observed()
+        self._read: dict[Path, Item | None] = {}
+
+    @property
+    def seen(self) -> tuple[Path, ...]:
+        return tuple(self._read)
+
+    def open(self, path: Path, shown: str) -> Item | None:
+        """The tree of a file; None when it has none, which has been reported."""
+        key = path.resolve()
+        self.observed.went(path)
+        if key not in self._read:
+            document = self.read(path, shown)
+            self._read[key] = parse(document, self.problems) if document else None
+        return self._read[key]
+
+    def read(self, path: Path, shown: str, *, private: bool = False) -> Document | None:
+        """The text of a file; None when it cannot be read, which has been reported."""
+        document = read(path, shown, self.problems, private=private)
+        if document is not None:
+            self.observed.read(path, document.data)
+        return document
+
+    def bundle(self, name: str, base_dir: Path, place: Place) -> Path | None:
+        """The manifest of the bundle that `uses: name` means; None after reporting that there is none."""
+        if "/" in name or name in (".", ".."):
+            path = base_dir / name / MANIFEST
+            if not path.is_file():
+                self.problems.add(place, f"there is no {MANIFEST} in {quote(name)}", "a bundle is a directory with that file")
+                return None
+            return path
+        directories = [*self._places(base_dir), *self.search]
+        for directory in directories:
+            self.observed.looked(directory / name / MANIFEST)
+            if (directory / name / MANIFEST).is_file():
+                return directory / name / MANIFEST
+        self.observed.doubt("installed packages")
+        installed = _installed()
+        found: Path | None = installed[name]() if name in installed else None
+        if found is not None and (found / MANIFEST).is_file():
+            return found / MANIFEST
+        known = {each.parent.name for directory in directories for each in directory.glob(f"*/{MANIFEST}")} | set(installed)
+        looked = (
+            f"looked in {', '.join(shown_path(each, place) for each in directories if each.is_dir()) or 'provisioners/ here and above'}"
+        )
+        self.problems.add(place, f"there is no bundle {quote(name)}", suggest(name, list(known)) or looked)
+        return None
+
+    def _places(self, base_dir: Path) -> Iterator[Path]:
+        start = base_dir.resolve()
+        root = project_root(start) or start.parent
+        for each in (start, *start.parents):
+            self.observed.looked(each / ".git")
+            yield each / DIRECTORY
+            if each == root:
+                break
+        for each in root.parents if not (root / ".git").exists() else ():
+            self.observed.looked(each / ".git")  # there is none; with one, the search would go up to it
+
+
+def _installed() -> dict[str, Any]:
+    """Bundle name -> a function that finds its directory, of the installed packages."""
+    from importlib.metadata import entry_points
+
+    def directory(entry: Any) -> Path | None:
+        try:
+            value = entry.load()
+            return Path(next(iter(value.__path__)) if hasattr(value, "__path__") else value)
+        except Exception:  # whatever somebody else's package raises: it has no bundle for us
+            return None
+
+    return {entry.name: lambda entry=entry: directory(entry) for entry in entry_points(group=GROUP)}
+
+
+def shown_path(path: Path, place: Place) -> str:
+    """How messages name a file that the document of `place` led to: as the user typed that one, relative if it was."""
+    document = place.document
+    if Path(document.shown).is_absolute():
+        return os.path.normpath(path)
+    if path.is_absolute() or document.path.is_absolute():
+        relative = os.path.relpath(path, document.path.parent)
+        return os.path.normpath(Path(document.shown).parent / relative)
+    return os.path.normpath(path)

@@ -1,0 +1,153 @@
+"""`${{ var.x }}`: names are replaced by values, and nothing is evaluated.
+
+A scalar that is exactly one expression becomes the value itself (a list stays a list); inside other text the value is written
+out. `$${{` stands for a literal `${{`. An unknown name is a problem, at the very place of the expression.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from baker.template.document import Item, Place, Problems, quote, suggest, wrap
+
+OPEN, CLOSE = "${{", "}}"
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
+_PIECES = re.compile(r"(?P<escape>\$\$\{\{)|\$\{\{(?P<name>.*?)(?P<close>\}\}|\Z)", re.DOTALL)
+
+
+class NoValue(Exception):
+    """A name that cannot be looked up. An empty message: that was reported elsewhere."""
+
+    def __init__(self, message: str = "", hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What names mean: root ("var", "env", ...) -> lookup of the rest. A lookup raises NoValue."""
+
+    roots: Mapping[str, Callable[[str], Any]]
+    sensitive: frozenset[str] = frozenset()  # "var.token": names that must not get into a record
+    extra: Mapping[str, str] = field(default_factory=dict)  # root -> why it has no meaning here
+
+    def plus(self, **roots: Callable[[str], Any]) -> Scope:
+        return Scope({**self.roots, **roots}, self.sensitive, self.extra)
+
+    def lookup(self, name: str) -> Any:
+        root, _, rest = name.partition(".")
+        if root in self.extra and root not in self.roots:
+            raise NoValue(f"{name} has no meaning here", self.extra[root])
+        if root not in self.roots:
+            raise NoValue(f"unknown name {name}", suggest(root, [f"{each}" for each in self.roots]))
+        return self.roots[root](rest)
+
+
+def named(values: Mapping[str, Any], what: str, used: set[str] | None = None) -> Callable[[str], Any]:
+    """A lookup in `values` (maps by further dots). A name whose value is NoValue was reported elsewhere."""
+
+    def lookup(rest: str) -> Any:
+        first, *deeper = rest.split(".")
+        if first not in values:
+            raise NoValue(f"unknown {what} {quote(first)}", suggest(first, list(values)) or f"there is no {what} here")
+        if used is not None:
+            used.add(first)
+        value = values[first]
+        for key in deeper:
+            if not isinstance(value, Mapping) or key not in value:
+                hint = suggest(key, list(value)) if isinstance(value, Mapping) else ""
+                raise NoValue(f"{what} {quote(first)} has nothing called {quote(key)}", hint)
+            value = value[key]
+        if value is NoValue:
+            raise NoValue
+        return value
+
+    return lookup
+
+
+def interpolate(item: Item, scope: Scope, problems: Problems, *, public: bool = False) -> Item:
+    """`item` with every expression replaced. `public`: sensitive values are refused (names, labels: they go into records)."""
+    if isinstance(item.value, dict):
+        found = {key: interpolate(each, scope, problems, public=public) for key, each in item.value.items()}
+        return Item(found, item.place, item.keys, broken=item.broken)
+    if isinstance(item.value, list):
+        return Item([interpolate(each, scope, problems, public=public) for each in item.value], item.place, broken=item.broken)
+    if isinstance(item.value, str) and OPEN in item.value:
+        return _Scalar(item, scope, problems, public).result()
+    return item
+
+
+def references(item: Item) -> Iterator[str]:
+    """The names that the expressions below `item` use."""
+    for each in item.walk():
+        if isinstance(each.value, str) and OPEN in each.value:
+            yield from (match["name"].strip() for match in _PIECES.finditer(each.value) if not match["escape"])
+
+
+class _Scalar:
+    """One string with expressions in it."""
+
+    def __init__(self, item: Item, scope: Scope, problems: Problems, public: bool) -> None:
+        self.item = item
+        self.scope = scope
+        self.problems = problems
+        self.public = public
+        self.broken = False
+
+    def result(self) -> Item:
+        text: str = self.item.value
+        pieces = list(_PIECES.finditer(text))
+        places = self.places()
+        if len(pieces) == 1 and not pieces[0]["escape"] and pieces[0].span() == (0, len(text)):
+            value = self.value(pieces[0], places[0])
+            found = wrap(None if self.broken else value, self.item.place)
+        else:
+            parts, at = [], 0
+            for piece, place in zip(pieces, places, strict=False):
+                parts += [text[at : piece.start()], OPEN if piece["escape"] else self.text(piece, place)]
+                at = piece.end()
+            found = Item("".join([*parts, text[at:]]), self.item.place)
+        found.source, found.broken, found.plain = self.item.source, self.broken, False
+        found.start, found.end = self.item.start, self.item.end
+        return found
+
+    def places(self) -> list[Place]:
+        """Where each expression starts: found again in the document's own text, where quotes and indentation differ."""
+        document = self.item.place.document
+        raw = document.text[self.item.start : self.item.end]
+        found = [document.at(self.item.start + match.start()) for match in _PIECES.finditer(raw)]
+        wanted = len(list(_PIECES.finditer(self.item.value)))
+        return found if len(found) == wanted else [self.item.place] * wanted
+
+    def value(self, piece: re.Match[str], place: Place) -> Any:
+        name = piece["name"].strip()
+        if not piece["close"]:
+            return self.bad(place, "an expression is not closed", "write ${{ name }}, or $${{ for a literal ${{")
+        if not _NAME.fullmatch(name):
+            roots = ", ".join(f"{root}." for root in self.scope.roots)
+            return self.bad(place, f"{quote(name)} is not a name: nothing is evaluated here", f"names start with {roots}")
+        if self.public and any(name == each or name.startswith(each + ".") for each in self.scope.sensitive):
+            return self.bad(place, f"{name} is sensitive and would be recorded here", "use it in a provisioner only")
+        try:
+            return self.scope.lookup(name)
+        except NoValue as error:
+            return self.bad(place, error.message, error.hint)
+
+    def text(self, piece: re.Match[str], place: Place) -> str:
+        value = self.value(piece, place)
+        if isinstance(value, bool):
+            return "true" if value else "false"
+        if isinstance(value, list | tuple | Mapping):
+            kind = "map" if isinstance(value, Mapping) else "list"
+            self.bad(place, f"{piece['name'].strip()} is a {kind} and cannot be part of a text", "let the expression be the whole value")
+            return ""
+        return "" if value is None else str(value)
+
+    def bad(self, place: Place, message: str, hint: str) -> None:
+        self.broken = True
+        if message:
+            self.problems.add(place, message, hint)

@@ -1,0 +1,279 @@
+"""YAML text -> templates, or every problem at once, each as `web.yaml:12:5: what is wrong`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from baker.errors import TemplateError, UsageError
+from baker.secrets import Secrets
+from baker.template import matrix
+from baker.template import variables as inputs
+from baker.template.bundles import Files
+from baker.template.document import Item, Problems, quote, suggest, wrap
+from baker.template.explain import validate
+from baker.template.git import GitFacts
+from baker.template.interpolate import NoValue, Scope, interpolate, named
+from baker.template.language import TemplateFile, VariableSpec
+from baker.template.model import DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
+from baker.template.observed import Observed
+from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_items
+
+PUBLIC = ("name", "version", "description", "labels")  # they go into records and names as they are
+
+
+def load(
+    path: Path,
+    *,
+    variables: Mapping[str, str] | None = None,
+    var_files: Sequence[Path] = (),
+    env: Mapping[str, str] | None = None,
+    only: Sequence[str] = (),
+    except_: Sequence[str] = (),
+    secret_key: bytes = b"",
+    search: Sequence[Path] = (),
+    overrides: Mapping[str, Any] | None = None,
+    kinds: Kinds | None = None,
+) -> list[Template]:
+    """The templates in the file `path`: one, or one for each combination of its matrix.
+
+    `variables` (text) win over `var_files` (YAML), those over BAKE_VAR_* in `env`, those over defaults. `only` and `except_` choose
+    among the images: names with * and ?, or "axis=value". `search` adds directories of bundles. `overrides` replaces values of the
+    file by dotted key ("builder.accelerator": "tcg"). `secret_key` is for the keyed hashes of sensitive values. `kinds` are the provisioner
+    kinds; left out, the built-in ones and the installed plugins.
+
+    Raises TemplateError with every problem of the file and of all files that it leads to, and UsageError when `only` and `except_`
+    leave no image. Runs no process unless the template uses `${{ git.* }}`.
+    """
+    if kinds is None:
+        from baker.provision import registry
+
+        kinds = cast(Kinds, registry)
+    problems = Problems()
+    files = Files(problems, search)
+    document = files.read(path, str(path))
+    loader = _Loader(path, files, kinds, problems, env=os.environ if env is None else env, secret_key=secret_key)
+    root = loader.root(document.shown, overrides or {}) if document else None
+    images: list[_Image] = []
+    if root is not None and document is not None:
+        loader.text = document.text
+        images = loader.images(root, variables or {}, var_files)
+    made = [loader.template(image, images) for image in images]
+    if problems:
+        raise TemplateError(problems.list())
+    if any(each and each.secrets.values for each in made):
+        files.observed.doubt("sensitive values")
+    chosen = [each for each, image in zip(made, images, strict=True) if matrix.selected(image.name, image.row, only, except_)]
+    if not chosen:
+        known = ", ".join(image.name for image in images)
+        raise UsageError(f"--only and --except leave no image of {path}", hint=f"images: {known}")
+    return [each for each in chosen if each is not None]
+
+
+@dataclass(frozen=True)
+class _Image:
+    """One combination of the matrix, with the file's tree and what names mean for it."""
+
+    name: str
+    row: Mapping[str, Any]
+    root: Item
+    scope: Scope
+    variables: Mapping[str, Variable]
+
+
+class _UsedEnvironment:
+    """Looks up environment variables and remembers which."""
+
+    def __init__(self, env: Mapping[str, str], observed: Observed) -> None:
+        self.env = env
+        self.observed = observed
+        self.used: dict[str, str] = {}
+
+    def lookup(self, name: str) -> str:
+        self.observed.asked(name, self.env.get(name))
+        if name not in self.env:
+            raise NoValue(f"the environment variable {name} is not set", "use a variable with a default for what may be left out")
+        self.used[name] = self.env[name]
+        return self.env[name]
+
+
+class _Loader:
+    """Loads one template file."""
+
+    def __init__(self, path: Path, files: Files, kinds: Kinds, problems: Problems, *, env: Mapping[str, str], secret_key: bytes) -> None:
+        self.path = path
+        self.text = ""
+        self.directory = path.parent
+        self.files = files
+        self.kinds = kinds
+        self.problems = problems
+        self.env = env
+        self.secret_key = secret_key
+        self.git = GitFacts(path.parent.resolve())
+        self.environment = _UsedEnvironment(env, files.observed)
+
+    def root(self, shown: str, overrides: Mapping[str, Any]) -> Item | None:
+        """The file's tree with `overrides` in place."""
+        root = self.files.open(self.path, shown)
+        if root is None:
+            return None
+        if not isinstance(root.value, dict):
+            self.problems.add(root.place, "a template is a mapping of keys to values", "begin with: schema: 1")
+            return None
+        for key, value in overrides.items():
+            _override(root, key, value)
+        return root
+
+    # -- what names mean ------------------------------------------------------------------------------------------------------
+
+    def images(self, root: Item, given: Mapping[str, str], var_files: Sequence[Path]) -> list[_Image]:
+        """Every image of the file, with its variables, its matrix row and its name."""
+        scope = Scope(
+            {"env": self.environment.lookup, "git": self._git, "template": named({"dir": str(self.directory.resolve())}, "fact")},
+            extra={"param": "parameters are for bundles and includes", "matrix": "this template has no matrix"},
+        )
+        specs, declared = self._declarations(root, scope)
+        for name in specs:
+            self.files.observed.asked(inputs.PREFIX + name, self.env.get(inputs.PREFIX + name))
+        found = inputs.resolve_all(
+            specs,
+            declared,
+            [
+                inputs.from_command_line(given),
+                inputs.from_files(var_files, self.files, self.problems),
+                inputs.from_environment(self.env, specs),
+            ],
+            self.problems,
+        )
+        sensitive = frozenset(f"var.{name}" for name, spec in specs.items() if spec.sensitive)
+        scope = Scope({"var": named(inputs.values(found, declared.value), "variable"), **scope.roots}, sensitive, scope.extra)
+        axes = root.get("matrix")
+        rows = matrix.combinations(interpolate(axes, scope, self.problems, public=True) if axes else None, self.problems)
+        scopes = [scope.plus(matrix=named(row, "axis")) if row else scope for row in rows]
+        bases = [self._text(root, "name", each) for each in scopes]
+        images = []
+        for name, row, each in zip(matrix.names(bases, rows), rows, scopes, strict=True):
+            facts = {"name": name, "version": self._text(root, "version", each), "dir": str(self.directory.resolve())}
+            images.append(_Image(name, row, root, each.plus(template=named(facts, "fact")), found))
+        self._check_names(images, root)
+        return images
+
+    def _declarations(self, root: Item, scope: Scope) -> tuple[dict[str, VariableSpec], Item]:
+        """The declared variables; one whose declaration does not fit is reported and left out."""
+        section = root.get("variables")
+        if section is None or not isinstance(section.value, dict):
+            return {}, Item({}, root.place)  # a wrong type is reported with the whole file
+        section = interpolate(section, scope, self.problems)
+        found = {name: validate(VariableSpec, item, self.problems, f"variables.{name}") for name, item in section.value.items()}
+        specs = {name: spec for name, spec in found.items() if spec}
+        inputs.hide_defaults(specs, self.problems)
+        return specs, section
+
+    def _git(self, name: str) -> Any:
+        self.files.observed.doubt("git")
+        if name not in ("commit", "short", "branch", "dirty"):
+            raise NoValue(f"git has nothing called {quote(name)}", suggest(name, ["commit", "short", "branch", "dirty"]))
+        value = getattr(self.git, name)
+        if self.git.error:
+            raise NoValue(f"git.{name} has no value: {self.git.error}")
+        if value == "":
+            raise NoValue(f"git.{name} has no value: no {'branch is checked out' if name == 'branch' else 'commit was made yet'}")
+        return value
+
+    def _text(self, root: Item, key: str, scope: Scope) -> str:
+        """The value of name or version, "" when it has a problem: the model reports that."""
+        item = root.get(key)
+        value = interpolate(item, scope, Problems(), public=True).value if item else None
+        return value if isinstance(value, str) else ""
+
+    def _check_names(self, images: Sequence[_Image], root: Item) -> None:
+        names = [image.name for image in images]
+        for name in sorted({each for each in names if names.count(each) > 1 and each}):
+            item = root.get("name") or root
+            self.problems.add(item.place, f"{names.count(name)} images of the matrix are called {name}", "let the name say all axes")
+
+    # -- one image ------------------------------------------------------------------------------------------------------------
+
+    def template(self, image: _Image, images: Sequence[_Image]) -> Template | None:
+        """The template of one image; None after reporting problems."""
+        model = self._file(image)
+        others = [(each.name, each.row) for each in images if each is not image]
+        expander = Expander(self.files, self.kinds, self.problems, [(image.name, image.row), *others])
+        frame = Frame(self.directory, image.scope)
+        expander.expand(image.root.get("provisioners"), frame)
+        specs = verify_items(image.root.get("verify"), image.scope, self.directory, self.files.observed, self.problems)
+        if model is None or self.problems:
+            return None
+        base_dir = self.directory.resolve()
+        own = [TestinfraVerify(testinfra=spec.testinfra, timeout=spec.timeout, vars=spec.vars, base_dir=base_dir) for spec in specs]
+        return Template(
+            name=image.name,
+            version=model.version,
+            description=model.description,
+            labels=model.labels,
+            variables=image.variables,
+            source=model.source.chosen,
+            builder=model.builder,
+            communicator=model.communicator,
+            provisioners=tuple(expander.found.steps),
+            verify=(*own, *expander.found.verify),
+            on_error=model.on_error,
+            post_processors=tuple(each.export for each in model.post_processors),
+            reproducible=model.reproducible,
+            path=self.path.absolute(),
+            text=self.text,
+            files=tuple(each for each in self.files.seen if each != self.path.resolve()),
+            matrix=image.row,
+            secrets=Secrets({**inputs.secret_values(image.variables), **expander.found.secrets}, self.secret_key),
+            environment=dict(self.environment.used),
+            git=self.git,
+            observed=self.files.observed,
+        )
+
+    def _file(self, image: _Image) -> TemplateFile | None:
+        """Everything but variables, matrix, steps and tests, which have their own ways."""
+        rest = image.root.without("variables", "matrix", "provisioners", "verify")
+        parts = {key: interpolate(item, image.scope, self.problems, public=key in PUBLIC) for key, item in rest.value.items()}
+        whole = Item(parts, rest.place, rest.keys, broken=rest.broken)
+        section = image.root.get("variables")
+        if section is not None and not isinstance(section.value, dict):
+            self.problems.add(section.place, "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}")
+        model = validate(TemplateFile, whole, self.problems)
+        if model is not None:
+            self._check_files(model, whole)
+        return model
+
+    def _check_files(self, model: TemplateFile, item: Item) -> None:
+        """Every file of this host that the sections name must be there."""
+        source = model.source.chosen
+        named_here: list[tuple[str, Path | None]] = [("communicator", model.communicator.ssh_private_key_file)]
+        if isinstance(source, FileSource):
+            named_here.append(("source", source.path))
+        elif isinstance(source, DebootstrapSource):
+            named_here.append(("source", source.keyring))
+        elif isinstance(source, ImageSource):
+            named_here.append(("source", source.template))
+        for key, path in named_here:
+            if path is None:
+                continue
+            if str(path).startswith("~"):
+                self.files.observed.doubt("a home directory")
+            self.files.observed.looked(self.directory / path.expanduser())
+            if not (self.directory / path.expanduser()).exists():
+                report_missing(item.value[key], path, self.directory, self.problems)
+
+
+def _override(root: Item, key: str, value: Any) -> None:
+    """Put `value` at the dotted `key`."""
+    *above, last = key.split(".")
+    item = root
+    for part in above:
+        if not isinstance(item.value.get(part), Item) or not isinstance(item.value[part].value, dict):
+            item.value[part] = Item({}, item.place)
+            item.keys[part] = item.place
+        item = item.value[part]
+    item.value[last] = wrap(value, inputs.outside(key).place)
+    item.keys[last] = item.value[last].place

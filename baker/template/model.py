@@ -1,0 +1,194 @@
+"""A template as frozen values. The loader (load.py) makes these; the reference and the JSON Schema are made of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from baker.model import Accelerator, DiskFormat, Firmware
+from baker.secrets import Secrets
+from baker.template.git import GitFacts
+from baker.template.observed import Observed
+from baker.template.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
+
+CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+OnError = Literal["cleanup", "abort", "ask", "shell"]
+
+
+class Frozen(BaseModel):
+    """Base of all models: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), defer_build=True)
+
+
+def one_or_more(value: object) -> object:
+    """A list may be written as its only element."""
+    return [value] if isinstance(value, str) else value
+
+
+Words = Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
+Paths = Annotated[tuple[Path, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
+
+
+class DebootstrapSource(Frozen):
+    """A Debian root file system made by mmdebstrap, on a disk that boots by itself under BIOS and UEFI."""
+
+    suite: str = Field(pattern=r"^[a-z][a-z0-9.-]*$", description="Debian suite by code name", examples=["trixie", "bookworm"])
+    packages: Words = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
+    components: Words = Field(("main",), description="archive components")
+    mirror: str | None = Field(
+        None, description="archive URL; left out, mmdebstrap's own for the suite", pattern=r"^(https?|file|copy)://?\S+$"
+    )
+    keyring: Path | None = Field(None, description="file with the keys that sign the archive; left out, the host's Debian keyring")
+    variant: Literal["minbase", "apt", "required", "important", "standard"] = Field("minbase", description="mmdebstrap's package selection")
+    hostname: str = Field("debian", description="what is in /etc/hostname", pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
+
+
+class FileSource(Frozen):
+    """A disk image file on this host."""
+
+    path: Path = Field(description="the file, relative to the template")
+    format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
+    checksum: str | None = Field(None, pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
+
+
+class UrlSource(Frozen):
+    """A disk image behind an http(s) URL. The checksum is what makes it the same image tomorrow."""
+
+    url: str = Field(pattern=r"^https?://\S+$", description="where the disk image is")
+    checksum: str = Field(pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
+    format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
+
+
+class ImageSource(Frozen):
+    """An image of the catalog: name, name@1.2.3, name@^1.2, name@channel, sha256:..., or an id."""
+
+    image: str = Field(alias="name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(@\S+)?$", description="which one", examples=["debian-13@^13.1"])
+    template: Path | None = Field(
+        None, description="the template that bakes it when it is missing; left out, looked for by name beside this template"
+    )
+
+
+class BuilderSpec(Frozen):
+    """The machine that the image is built on."""
+
+    kind: str = Field("libvirt", description="which builder")
+    uri: str | None = Field(None, description="libvirt connection, such as qemu:///system; left out, a private one inside bake")
+    cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
+    memory: Size = Field(1 << 30, description="memory")
+    disk_size: Size | None = Field(None, description="size of the disk; left out, that of the source")
+    firmware: Firmware = Field("bios", description="what boots the machine")
+    accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
+    machine_type: str = Field("q35", description="QEMU machine type")
+
+
+class CommunicatorSpec(Frozen):
+    """How bake reaches the machine: SSH, over one shared connection."""
+
+    ssh_username: str | None = Field(None, description="who logs in; left out, the source's own user, else root")
+    ssh_timeout: Duration = Field(600.0, description="how long SSH may take to answer after the start")
+    ssh_private_key_file: Path | None = Field(None, description="key for a source that takes no injected key")
+    ssh_host_key: str | None = Field(None, description='the host key of such a source: "ssh-ed25519 AAAA..."')
+    shutdown_timeout: Duration = Field(120.0, description="how long the machine may take to shut down")
+
+
+class CacheSpec(Frozen):
+    """How a step's layer may be used again. `cache: false` is `enabled: false`."""
+
+    enabled: bool = Field(True, description="false: run the step in every build")
+    max_age: Duration | None = Field(None, description="run the step again when the layer is older")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One provisioning step, includes and bundles already taken apart, selected by only/except already."""
+
+    name: str
+    kind: str  # "shell", "file", "ansible", or a plugin's
+    config: BaseModel = field(repr=False)  # the kind's own model, validated; it may hold secrets
+    base_dir: Path  # relative paths in `config` are relative to it
+    origin: str  # "web.yaml:12:5"
+    bundle: str = ""  # the bundle it came from
+    timeout: float | None = None  # seconds
+    retries: int = 0
+    pause_before: float = 0.0
+    on_error: OnError | None = None
+    cache: CacheSpec = field(default_factory=CacheSpec)
+
+
+class VerifySpec(Frozen):
+    """testinfra (pytest) files to run against the captured image."""
+
+    testinfra: Paths = Field(min_length=1, description="test files or directories, relative to the file that names them")
+    timeout: Duration = Field(600.0, description="how long the tests may take")
+    vars: Mapping[str, Any] = Field(default_factory=dict, description="values for the tests; a bundle's parameters are always among them")
+
+
+class TestinfraVerify(VerifySpec):
+    """A VerifySpec with the directory that its paths are relative to, and the bundle that it came with."""
+
+    __test__ = False
+
+    base_dir: Path = Path()
+    bundle: str = ""
+
+
+class ExportPostProcessor(Frozen):
+    """Writes the finished image to a file."""
+
+    format: Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "tar"] = Field(description="file format; tar holds the root file system")
+    path: Path | None = Field(None, description="where to; left out, <name>-<version>.<format> in the working directory")
+    compress: Literal["none", "zlib", "zstd"] = Field("none", description="compression inside the file, for formats that have it")
+
+
+@dataclass(frozen=True)
+class Variable:
+    """A variable with the value that this build has for it."""
+
+    name: str
+    value: Any
+    type: str
+    sensitive: bool
+    origin: str  # "default", "--var", "prod.vars.yaml", "BAKE_VAR_x"
+
+    def __repr__(self) -> str:
+        return f"Variable({self.name}={'***' if self.sensitive else repr(self.value)}, {self.origin})"
+
+
+@dataclass(frozen=True)
+class Template:
+    """One image to be baked: everything resolved, nothing left to interpolate."""
+
+    name: str
+    version: str
+    description: str
+    labels: Mapping[str, str]
+    variables: Mapping[str, Variable]
+    source: DebootstrapSource | FileSource | UrlSource | ImageSource
+    builder: BuilderSpec
+    communicator: CommunicatorSpec
+    provisioners: tuple[Step, ...]
+    verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle used
+    on_error: OnError
+    post_processors: tuple[ExportPostProcessor, ...]
+    reproducible: bool
+    path: Path  # of the template file, absolute
+    text: str = field(repr=False)  # of the template file, as it was read
+    files: tuple[Path, ...]  # every file that was read to make this: includes, bundles
+    matrix: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Secrets = field(default_factory=Secrets)
+    environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used
+    git: GitFacts = field(default_factory=GitFacts, repr=False, compare=False)
+    observed: Observed = field(default_factory=Observed, repr=False, compare=False)  # what loading looked at
+
+    @property
+    def git_commit(self) -> str:
+        """The commit of the repository around the template, "" outside one. Asks git at the first access only."""
+        return self.git.commit
+
+    @property
+    def git_dirty(self) -> bool:
+        """True when the work tree around the template differs from that commit."""
+        return self.git.dirty

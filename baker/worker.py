@@ -1,0 +1,61 @@
+"""A build in a process of its own: `python -m baker.worker` reads one JSON request on stdin and writes events as JSON lines.
+
+The request comes on stdin, not in the argument list, because variables may be secret.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from baker.api import Baker, BuildRequest
+from baker.errors import BakeError, Interrupted
+from baker.events import BuildFinished, Event
+from baker.paths import Home
+
+
+class Lines:
+    """Events to stdout. When nobody reads any more the parent is dead: stop as if it had said so."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def emit(self, event: Event) -> None:
+        self.ended = self.ended or isinstance(event, BuildFinished)
+        try:
+            sys.stdout.write(json.dumps(event.to_json()) + "\n")
+            sys.stdout.flush()
+        except (BrokenPipeError, ValueError):
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def main() -> int:
+    """Build what stdin says; the exit code is the error's."""
+
+    def interrupt(number: int, _: object) -> None:
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, interrupt)
+    lines = Lines()
+    name = ""
+    try:
+        request: dict[str, Any] = json.load(sys.stdin)
+        home = Home(**{key: Path(value) for key, value in request.pop("home").items()})
+        name = str(request.pop("select"))
+        with Baker(home, sink=lines) as baker:
+            baker.build_here(BuildRequest.from_json(request), name)
+    except (BakeError, Interrupted) as error:
+        if not lines.ended:
+            lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=str(error)))
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,2 @@
+def test_inner(host):
+    assert host.file("/etc/debian_version").exists

@@ -1,0 +1,82 @@
+"""Real machines. The shipped base is baked once for all tests; each test works on a copy of its home (blobs hard-linked)."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from baker.paths import Home
+from tests.support.cli import PROJECT, Bake
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A machine that does not come up is a failure, not a hang. One test that bakes the shared base comes first, then those that can do
+    without it, so that the other workers have something to do meanwhile."""
+    for item in items:
+        if not any(item.iter_markers("timeout")):
+            item.add_marker(pytest.mark.timeout(2700))
+    needing = [item for item in items if "baked_home" in getattr(item, "fixturenames", ())]
+    others = [item for item in items if item not in needing]
+    items[:] = [*needing[:1], *others, *needing[1:]]
+
+
+@pytest.fixture(scope="session")
+def shared_root(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """A directory that all workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    return base if worker_id == "master" else base.parent
+
+
+@pytest.fixture(scope="session")
+def baked_home(shared_root: Path) -> Path:
+    """A home in which `bake build templates/web.yaml` was run once, base and all. Nobody may change it.
+
+    BAKE_TEST_HOME names one from an earlier run, for whoever runs a single test again and again."""
+    if os.environ.get("BAKE_TEST_HOME"):
+        return Path(os.environ["BAKE_TEST_HOME"])
+    home = shared_root / "baked"
+    with (shared_root / "baked.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "done").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            result = Bake(home)("build", PROJECT / "templates/web.yaml", "--json", timeout=2000)
+            (shared_root / "baked.out").write_text(result.out + result.err)
+            (home / "peak").write_text(str(result.peak_kib))
+            result.ok()
+            (home / "done").touch()
+    return home
+
+
+@pytest.fixture
+def baked(baked_home: Path, tmp_path: Path) -> Iterator[Bake]:
+    """`bake` with a home of the test's own that has the shipped images."""
+    home = tmp_path / "home"
+    shutil.copytree(baked_home, home, copy_function=_link_blobs, symlinks=True)
+    yield Bake(home)
+    _end(home)
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> Iterator[Bake]:
+    """`bake` with an empty home."""
+    yield Bake(tmp_path / "home")
+    _end(tmp_path / "home")
+
+
+def _link_blobs(source: str, destination: str) -> None:
+    if "/blobs/" in source:
+        os.link(source, destination)
+    else:
+        shutil.copy2(source, destination)
+
+
+def _end(home: Path) -> None:
+    """Leave no machine behind, whatever the test did."""
+    if home.is_dir():
+        Bake(home)("sweep", "--kept", timeout=120)
+        shutil.rmtree(Home.from_environment({"BAKE_HOME": str(home), "HOME": "/"}).runtime, ignore_errors=True)

@@ -1,0 +1,70 @@
+"""A small cloud image such as distributions publish, made of Debian's packages: cloud-init, a login user of its own, no word of bake.
+
+For tests of the sources `url` and `file` and of the NoCloud seed: nothing in it reads systemd credentials on purpose, root may not
+log in by cloud-init's default, and all it knows of its machine comes from cloud-init.
+"""
+
+from __future__ import annotations
+
+import io
+import shlex
+import tarfile
+import time
+from pathlib import Path
+
+from baker.disks import qemuimg
+from baker.model import Disk
+from baker.process import need, run
+from baker.sources import bootstrap, keep, layout, machine_files
+from baker.sources.userns import in_private_mounts, is_root
+
+USERNAME = "debian"  # cloud-init's default user on Debian
+PACKAGES = (
+    "systemd-sysv", "linux-image-cloud-amd64", "initramfs-tools", "zstd", "e2fsprogs", "openssh-server", "systemd-resolved", "dbus", "sudo",
+    "iproute2", "cloud-init", "cloud-guest-utils", "fdisk",
+)  # fmt: skip
+CUSTOMIZE = """
+chroot "$1" systemctl enable systemd-networkd systemd-resolved ssh
+ln -sf ../run/systemd/resolve/stub-resolv.conf "$1/etc/resolv.conf"
+rm -f "$1"/etc/ssh/ssh_host_* "$1/etc/apt/apt.conf.d/00bake-host"
+: > "$1/etc/machine-id"
+echo localhost > "$1/etc/hostname"
+for unit in e2scrub_reap.service apt-daily.timer apt-daily-upgrade.timer; do chroot "$1" systemctl disable $unit || true; done
+"""
+
+
+def make_cloud_image(destination: Path, scratch: Path, suite: str = "trixie") -> str:
+    """Write a qcow2 cloud image to `destination`; returns its checksum ("sha256:..."). Takes about two minutes and needs a mirror."""
+    scratch.mkdir(parents=True, exist_ok=True)
+    tar, raw, names = scratch / "cloud.tar", scratch / "cloud.raw", layout.Names.of(f"cloud {suite}")
+    files, settings = scratch / "files.tar", scratch / "settings.tar"
+    _write_files(files, names)
+    bootstrap.write_host_settings(settings)
+    run(
+        in_private_mounts([
+            need("mmdebstrap"), "--mode=root" if is_root() else "--mode=unshare", "--variant=minbase", "--format=tar",
+            f"--include={','.join(PACKAGES)}",
+            f"--setup-hook=tar-in {shlex.quote(str(settings))} /",
+            f"--customize-hook=tar-in {shlex.quote(str(files))} /",
+            f"--customize-hook={CUSTOMIZE}",
+            suite, str(tar),
+        ]),
+        env={"TMPDIR": str(scratch) if is_root() else "/var/tmp"},
+        what="making a cloud image",
+    )  # fmt: skip
+    early = machine_files.text(machine_files.EARLY_GRUB, names)
+    made = layout.make_disk(tar, raw, names=names, early_config=early, scratch=scratch, epoch=int(time.time()))
+    qemuimg.convert(Disk(raw, "raw", made.size), destination, "qcow2", compress=True)
+    for path in (tar, raw, files, settings):
+        path.unlink()
+    return keep.file_digest(destination)
+
+
+def _write_files(destination: Path, names: layout.Names) -> None:
+    """How it boots and finds its root; its network is cloud-init's business."""
+    with tarfile.open(destination, "w") as tar:
+        for name, path in (("grub.cfg", "./boot/grub/grub.cfg"), ("fstab.conf", "./etc/fstab")):
+            data = machine_files.text(name, names).encode()
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))

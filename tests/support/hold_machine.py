@@ -1,0 +1,29 @@
+"""Start a machine on an empty disk and end as told: `hold_machine.py BASE BUILD DISK kill|keep|leave URI`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from baker.builders.base import Launch
+from baker.builders.identity import make_identity
+from baker.builders.libvirt.builder import LibvirtBuilder
+from baker.disks import qemuimg
+from baker.events import Null, Reporter
+from baker.ledger import Ledger
+from baker.model import Shape
+from baker.paths import Home, ensure
+
+base, build, disk, ending, uri = sys.argv[1:]
+home = Home.from_environment({"BAKE_HOME": base, "HOME": base})
+with Ledger(ensure(home.ledger)).open(build) as ledger:
+    scratch = ensure(home.work(build))
+    shape = Shape(cpus=1, memory=256 << 20, accelerator="tcg")
+    request = Launch("build", qemuimg.as_disk(Path(disk)), shape, make_identity(scratch, "g", "root"), scratch, ledger, Reporter(Null()))
+    with LibvirtBuilder(home, uri).launch(request) as machine:
+        assert machine.running()
+        print(machine.endpoint.port, machine.runtime, flush=True)
+        if ending == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if ending == "keep":
+            machine.keep()

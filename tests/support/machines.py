@@ -1,0 +1,25 @@
+"""What tests of real machines share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from baker.disks import qemuimg
+from baker.model import Disk
+from baker.paths import Home
+
+SSH_SECONDS = 600  # a deadline, not a measure: emulated machines share the host with whatever else runs
+
+
+def bootable(request: pytest.FixtureRequest) -> Disk:
+    """A bootable Debian: the disk that BAKE_TEST_DISK names, else the base that this test run baked."""
+    if os.environ.get("BAKE_TEST_DISK"):
+        return qemuimg.as_disk(Path(os.environ["BAKE_TEST_DISK"]))
+    from baker.api import Baker
+
+    baked = request.getfixturevalue("baked_home")
+    baker = Baker(home=Home.from_environment({"BAKE_HOME": str(baked), "HOME": str(baked)}))
+    return baker.disk(baker.catalog.resolve("debian-13"))

@@ -1,0 +1,38 @@
+"""What a source needs around it: a home of its own, a store, a live ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from baker.errors import NotFoundError
+from baker.events import Memory, Reporter
+from baker.ledger import Ledger
+from baker.paths import Home, ensure
+from baker.sources.base import Context
+from baker.store.directory import DirectoryStore
+
+
+class EmptyCatalog:
+    """A catalog without images."""
+
+    def resolve(self, text: str) -> Any:
+        raise NotFoundError(f"no image {text!r}")
+
+
+@contextmanager
+def context_in(root: Path, *, catalog: Any = None, sink: Memory | None = None) -> Iterator[Context]:
+    """A build's context with its home in `root`; templates lie in `root` itself."""
+    home = Home.from_environment({"BAKE_HOME": str(root / "home"), "HOME": str(root)})
+    with Ledger(home.ledger).open("0123456789ab") as ledger:
+        yield Context(
+            home=home,
+            store=DirectoryStore(home.blobs),
+            catalog=catalog or EmptyCatalog(),
+            base_dir=root,
+            scratch=ensure(home.work("0123456789ab")),
+            ledger=ledger,
+            report=Reporter(sink or Memory()),
+        )

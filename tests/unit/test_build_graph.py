@@ -1,0 +1,96 @@
+"""Which builds a run is made of, as `Baker.build` answers: nothing here gets as far as a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from baker.api import Baker, BuildRequest
+from baker.errors import NotFoundError, UsageError
+from baker.events import BuildStarted, Memory
+from baker.paths import Home
+from tests.support.fake_app import an_image, fill
+
+NO_DISK = "file: {path: disk.raw, checksum: 'sha256:" + 64 * "0" + "'}"
+
+
+@pytest.fixture
+def heard() -> Memory:
+    return Memory(only=BuildStarted)
+
+
+@pytest.fixture
+def bake(tmp_path: Path, heard: Memory) -> Iterator[Baker]:
+    with Baker(Home.from_environment({"BAKE_HOME": str(tmp_path / "home")}), sink=heard, env={}) as made:
+        yield made
+
+
+@pytest.fixture
+def template(tmp_path: Path):
+    """Writes a template; its request."""
+    (tmp_path / "disk.raw").write_bytes(bytes(4096))
+
+    def write(name: str, source: str, directory: str = ".") -> BuildRequest:
+        path = tmp_path / directory / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{{source}}}\n")
+        return BuildRequest(path)
+
+    return write
+
+
+def test_a_missing_image_stops_everything_before_it_begins(bake: Baker, template, heard: Memory) -> None:
+    with pytest.raises(NotFoundError, match=r"lost\.yaml: there is no image 'nowhere'"):
+        bake.build([template("disk", NO_DISK), template("lost", "image: nowhere")])
+    assert heard.events == []
+
+
+def test_keeping_going_a_missing_image_fails_its_own_build(bake: Baker, template) -> None:
+    requests = [template("lost", "image: nowhere"), template("on-lost", "image: lost@^1"), template("disk", NO_DISK)]
+    lost, on_lost, disk = sorted(bake.build(requests, parallel=1, fail_fast=False), key=lambda r: ["lost", "on-lost", "disk"].index(r.name))
+    assert (lost.status, lost.exit_code, lost.build_id) == ("failed", 5, "")
+    assert "there is no image 'nowhere'" in lost.error
+    assert on_lost.status == "skipped"
+    assert "it needs lost, which failed" in on_lost.error
+    assert (disk.status, disk.exit_code) == ("failed", 3), "it was begun, and its disk is not what it should be"
+    assert "disk.raw is not what the template says" in disk.error
+
+
+def test_keeping_going_a_base_of_another_version_fails_its_own_build(bake: Baker, template) -> None:
+    template("base", NO_DISK)
+    (web,) = bake.build([template("web", "image: base@^2")], fail_fast=False)
+    assert (web.status, web.exit_code) == ("failed", 2)
+    assert "web.yaml starts from base@^2, but base.yaml bakes base@1.0.0" in web.error
+    with pytest.raises(UsageError, match=r"bakes base@1\.0\.0"):
+        bake.build([template("web", "image: base@^2")])
+
+
+def test_the_ways_out_of_a_missing_image_are_named(bake: Baker, template) -> None:
+    with pytest.raises(NotFoundError) as caught:
+        bake.build([template("web", "image: base@^2")])
+    hint = caught.value.hint
+    assert "no template beside web.yaml is called base" in hint
+    assert "source: {image: {name: base@^2, template: path/to/base.yaml}}" in hint
+    assert "bake build path/to/base.yaml" in hint
+
+
+def test_what_there_is_instead_is_named_too(bake: Baker, template) -> None:
+    fill(bake, an_image("base", "1.4.0"))
+    with pytest.raises(NotFoundError, match="no version of base is \\^2") as caught:
+        bake.build([template("web", "image: base@^2")])
+    assert "there is base@1.4.0" in caught.value.hint
+
+
+def test_a_named_template_that_bakes_another_image_is_named(bake: Baker, template) -> None:
+    template("other", NO_DISK)
+    with pytest.raises(NotFoundError) as caught:
+        bake.build([template("web", "image: {name: base, template: other.yaml}")])
+    assert "other.yaml bakes no base" in caught.value.hint
+
+
+def test_a_template_elsewhere_is_found_where_it_is_named(bake: Baker, template) -> None:
+    template("base", "image: nowhere", "elsewhere")
+    with pytest.raises(NotFoundError, match=r"base\.yaml: there is no image 'nowhere'"):
+        bake.build([template("web", "image: {name: base, template: elsewhere/base.yaml}")])

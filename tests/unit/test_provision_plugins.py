@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from baker.errors import UsageError
+from baker.events import Memory, Reporter
+from baker.provision import registry
+from baker.provision.execute import execute
+from baker.template.load import load
+from tests.support.documents import write_examples
+from tests.support.fakes import FakeCommunicator, ended
+from tests.support.plugins import on_path
+
+
+def _install(directory: Path, name: str, entries: dict[str, str]) -> None:
+    """What pip leaves of a package beside its modules."""
+    info = directory / f"{name.replace('-', '_')}-1.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n")
+    lines = [f"{kind} = {value}\n" for kind, value in entries.items()]
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{''.join(lines)}")
+
+
+def test_the_plugin_of_the_documentation(tmp_path: Path) -> None:
+    site = tmp_path / "site-packages"
+    write_examples("plugins.md", site)
+    project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
+    _install(site, project["name"], project["entry-points"][registry.GROUP])
+    (tmp_path / "keys").mkdir()
+    (tmp_path / "keys/deploy.pub").write_text("ssh-ed25519 AAAA deploy\n")
+    (tmp_path / "t.yaml").write_text(
+        "schema: 1\nname: t\nversion: 1.0.0\nsource: {image: debian-13}\n"
+        "provisioners:\n  - user: {name: deploy, groups: [adm, systemd-journal], authorized_keys: keys/deploy.pub}\n"
+    )
+    guest = FakeCommunicator()
+    guest.answers["id -gn"] = ended(0, "deploy\n")
+    with on_path(site):
+        assert registry.names() == ("shell", "file", "ansible", "user")
+        step = load(tmp_path / "t.yaml")[0].provisioners[0]
+        assert list(registry.get("user").inputs(step.config, step.base_dir)) == [tmp_path / "keys/deploy.pub"]
+        execute(step, guest, Reporter(Memory()), scratch=tmp_path / "scratch")
+    assert "useradd" in guest.calls[0].script
+    assert guest.calls[0].env["GROUPS_OF_USER"] == "adm systemd-journal"
+    assert guest.files["/home/deploy/.ssh/authorized_keys"] == (b"ssh-ed25519 AAAA deploy\n", 0o600, "deploy", "deploy")
+
+
+def test_without_the_package_the_kind_is_unknown() -> None:
+    assert registry.names() == ("shell", "file", "ansible")
+    with pytest.raises(KeyError):
+        registry.get("user")
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        ("raise RuntimeError('no licence')", r"plugin 'broken' \(broken_plugin:Kind\) cannot be loaded: no licence"),
+        ("", "has no attribute 'Kind'"),
+        ("class Kind:\n    pass\n", r"lacks Config, inputs\(\) or operations\(\)"),
+    ],
+)
+def test_a_broken_plugin_says_what_is_wrong_with_it(tmp_path: Path, module: str, message: str) -> None:
+    name = f"broken_plugin_{abs(hash(module))}"  # modules stay imported
+    (tmp_path / f"{name}.py").write_text(module)
+    _install(tmp_path, "broken", {"broken": f"{name}:Kind"})
+    with on_path(tmp_path), pytest.raises(UsageError, match=message.replace("broken_plugin:", f"{name}:")):
+        registry.get("broken")
+
+
+def test_a_plugin_does_not_replace_a_built_in_kind(tmp_path: Path) -> None:
+    _install(tmp_path, "other-shell", {"shell": "no_such_module:Shell"})
+    with on_path(tmp_path):
+        assert registry.get("shell").name == "shell"
+        assert registry.names() == ("shell", "file", "ansible")
+
+
+def test_the_bundle_of_the_documentation(tmp_path: Path) -> None:
+    write_examples("bundles.md", tmp_path)
+    template = load(tmp_path / "greeter.yaml")[0]
+    guest = FakeCommunicator()
+    for step in template.provisioners:
+        execute(step, guest, Reporter(Memory()), scratch=tmp_path / "scratch")
+    assert guest.files["/etc/motd"][0] == b"Welcome aboard\nLooked after by nobody in particular.\n"
+    assert [check.testinfra for check in template.verify] == [(Path("test_greeting.py"),)]
+    assert template.verify[0].vars["message"] == "Welcome aboard"
+
+
+def test_every_shipped_bundle_is_documented_and_has_a_test() -> None:
+    root = Path(__file__).parents[2]
+    document = (root / "docs/bundles.md").read_text()
+    bundles = [path.parent for path in sorted((root / "provisioners").glob("*/provisioner.yaml"))]
+    assert len(bundles) >= 4
+    for bundle in bundles:
+        assert f"| `{bundle.name}` |" in document
+        assert (bundle / f"test_{bundle.name.replace('-', '_')}.py").is_file()

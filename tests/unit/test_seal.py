@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from baker.errors import BuildError
+from baker.events import Memory, Message, Reporter
+from baker.model import Identity
+from baker.seal import SEAL_RULES, rules_table, seal, seal_script
+from tests.support.fakes import FakeCommunicator, ended
+
+DOCS = Path(__file__).parents[2] / "docs/seal.md"
+
+
+@pytest.fixture
+def identity(tmp_path: Path) -> Identity:
+    (tmp_path / "client.pub").write_text("ssh-ed25519 AAAAC3thekey bake\n")
+    return Identity("web", "root", tmp_path / "client", tmp_path / "host")
+
+
+def test_the_documentation_lists_the_rules_as_they_are() -> None:
+    assert rules_table() in DOCS.read_text(), "write what baker.seal.rules_table() returns into docs/seal.md"
+
+
+def test_every_rule_says_what_and_why() -> None:
+    assert len({rule.name for rule in SEAL_RULES}) == len(SEAL_RULES)
+    assert all(rule.removes and rule.reason and rule.script.strip() for rule in SEAL_RULES)
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_script_is_valid_shell(shell: str) -> None:
+    subprocess.run([shell, "-n"], input=seal_script(SEAL_RULES), text=True, check=True)
+
+
+def test_it_reports_what_each_rule_did(identity: Identity) -> None:
+    guest, events = FakeCommunicator(), Memory()
+    guest.answers["rule="] = ended(
+        0, "seal\tmachine-id\temptied /etc/machine-id\nnoise\nseal\tlogs\temptied /var/log/a\nseal\tlogs\temptied /var/log/b\n"
+    )
+    report = seal(guest, identity, Reporter(events))
+    assert report.actions["machine-id"] == ("emptied /etc/machine-id",)
+    assert report.actions["logs"] == ("emptied /var/log/a", "emptied /var/log/b")
+    assert report.actions["mail"] == ()
+    assert f"sealed: 2 of {len(SEAL_RULES)} rules had something to do" in [e.text for e in events.events if isinstance(e, Message)]
+
+
+def test_the_key_is_looked_for_by_its_content_and_not_in_the_script(identity: Identity) -> None:
+    guest = FakeCommunicator()
+    seal(guest, identity, Reporter(Memory()))
+    assert guest.calls[0].env == {"BAKE_KEY": "AAAAC3thekey"}
+    assert "AAAAC3thekey" not in guest.calls[0].script
+
+
+def test_rules_can_be_kept_from_running(identity: Identity) -> None:
+    guest = FakeCommunicator()
+    report = seal(guest, identity, Reporter(Memory()), keep=["package-lists"])
+    assert "package-lists" not in report.actions
+    assert "/var/lib/apt/lists" not in guest.calls[0].script
+
+
+def test_a_rule_that_fails_fails_the_build(identity: Identity) -> None:
+    guest = FakeCommunicator()
+    guest.answers["rule="] = ended(1, "seal-failed\tlogs\n", "find: /var/log: Input/output error\n")
+    with pytest.raises(BuildError, match=r"the rule logs failed with exit code 1\nfind: /var/log: Input/output error"):
+        seal(guest, identity, Reporter(Memory()))
+
+
+def test_the_failing_rule_is_named_by_the_script_itself() -> None:
+    from baker.seal import Rule
+
+    script = seal_script([Rule("first", "x", "x", "true"), Rule("second", "x", "x", "false"), Rule("third", "x", "x", "echo never")])
+    done = subprocess.run(["sh", "-e"], input=script, text=True, capture_output=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == "seal-failed\tsecond\n"

@@ -1,0 +1,64 @@
+"""Secrets: masked in every form in which they could leave, keyed hashes in records."""
+
+import base64
+import json
+import shlex
+import urllib.parse
+from pathlib import Path
+
+import pytest
+
+from baker.secrets import Secrets, catalog_key
+
+VALUE = "p4ss \"word'$x/=ü"
+SECRETS = Secrets({"token": VALUE}, b"k" * 32)
+
+FORMS = {
+    "plain": VALUE,
+    "shell-quoted": shlex.quote(VALUE),
+    "JSON": json.dumps({"a": VALUE}),
+    "JSON, unicode kept": json.dumps({"a": VALUE}, ensure_ascii=False),
+    "URL": "https://u:" + urllib.parse.quote(VALUE, safe="") + "@host/",
+    "form": urllib.parse.urlencode({"a": VALUE}),
+    "hex": VALUE.encode().hex(),
+    **{f"base64 after {n} bytes": base64.b64encode(b"x" * n + VALUE.encode() + b"tail").decode() for n in range(4)},
+    "base64 for URLs": base64.urlsafe_b64encode(b"??>" + VALUE.encode()).decode(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+def test_every_form_is_masked(form: str) -> None:
+    masked = SECRETS.mask(f"before {form} after")
+    assert "***" in masked
+    assert masked.startswith("before ") and masked.endswith(" after")
+    for part in (VALUE, base64.b64encode(VALUE.encode()).decode()[4:16], "p4ss"):
+        assert part not in masked
+
+
+def test_text_without_secrets_stays_as_it_is() -> None:
+    assert SECRETS.mask("nothing to see: pass word") == "nothing to see: pass word"
+
+
+def test_each_line_of_a_secret_with_several_is_masked() -> None:
+    key = "-----BEGIN KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END KEY-----"
+    assert "b3BlbnNzaC1rZXktdjEAAAAA" not in Secrets({"key": key}).mask("line: b3BlbnNzaC1rZXktdjEAAAAA")
+
+
+def test_the_keyed_hash_depends_on_the_value_and_on_the_key() -> None:
+    text = json.dumps({"password": VALUE})
+    sealed = SECRETS.seal(text)
+    assert VALUE not in sealed and "p4ss" not in sealed
+    assert json.loads(sealed)["password"].startswith("{{secret token ")
+    assert sealed == SECRETS.seal(text)
+    assert sealed != Secrets({"token": VALUE}, b"j" * 32).seal(text)
+    assert sealed != Secrets({"token": VALUE + "x"}, b"k" * 32).seal(json.dumps({"password": VALUE + "x"}))
+
+
+def test_no_value_shows_in_a_repr() -> None:
+    assert "p4ss" not in repr(SECRETS) and "kkkk" not in repr(SECRETS)
+
+
+def test_the_catalogs_key_is_made_once_and_private(tmp_path: Path) -> None:
+    key = catalog_key(tmp_path / "data")
+    assert len(key) == 32 and catalog_key(tmp_path / "data") == key
+    assert (tmp_path / "data" / "secret.key").stat().st_mode & 0o777 == 0o600

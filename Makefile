@@ -8,7 +8,7 @@ BAKE := .venv/bin/bake
 PYTEST := .venv/bin/python -m pytest
 export BAKE_TIMES := $(CURDIR)/.times
 
-.PHONY: demo test check lint unit integration test-unproven setup setup-test bench lock clean help
+.PHONY: demo test check lint unit integration setup setup-test bench lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -43,10 +43,7 @@ unit:
 	@$(PYTEST) -q -n 2 tests/unit
 
 integration:
-	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 -m "not unproven" tests/integration
-
-test-unproven:  ## the real-machine tests that no run has passed yet
-	@$(PYTEST) -v -n 2 --dist loadgroup -m unproven tests/integration
+	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 tests/integration
 
 bench: setup  ## how fast bake starts, as ratios to Python's own start
 	@.venv/bin/python bench/startup.py

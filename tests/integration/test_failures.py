@@ -15,7 +15,7 @@ from tests.support.cli import Bake, leftovers, wait_until
 pytestmark = pytest.mark.vm
 
 HEAD = "schema: 1\nname: small\nversion: 1.0.0\nsource: {image: debian-13}\nbuilder: {cpus: 1, memory: 512MiB}\n"
-STAGES = ["resolve", "launch", "boot", "provision", "seal", "capture", "verify", pytest.param("record", marks=pytest.mark.unproven)]
+STAGES = ["resolve", "launch", "boot", "provision", "seal", "capture", "verify", "record"]
 
 
 def small(tmp_path: Path, *lines: str, head: str = HEAD) -> Path:
@@ -54,7 +54,6 @@ def test_kill_9_at_any_stage_is_cleaned_up_by_sweep(baked: Bake, tmp_path: Path,
     assert set(consistent(baked)) == {"debian-13", "web"}
 
 
-@pytest.mark.unproven
 def test_the_next_build_cleans_up_after_a_killed_one_and_goes_on(baked: Bake, tmp_path: Path) -> None:
     template = tested(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
     baked.until(["build", template], lambda e: e["event"] == "step_started", signal.SIGKILL)
@@ -67,9 +66,7 @@ def test_the_next_build_cleans_up_after_a_killed_one_and_goes_on(baked: Bake, tm
     assert "small" in consistent(baked)
 
 
-@pytest.mark.parametrize(
-    ("number", "code", "at"), [pytest.param(signal.SIGINT, 130, "provision", marks=pytest.mark.unproven), (signal.SIGTERM, 143, "boot")]
-)
+@pytest.mark.parametrize(("number", "code", "at"), [(signal.SIGINT, 130, "provision"), (signal.SIGTERM, 143, "boot")])
 def test_an_interrupted_build_cleans_up_by_itself(baked: Bake, tmp_path: Path, number: int, code: int, at: str) -> None:
     template = small(tmp_path, "provisioners:", "  - shell: sleep 300")
     ended, events = baked.until(["build", template], lambda e: e["event"] == "stage_started" and e["stage"] == at, number)
@@ -78,7 +75,6 @@ def test_an_interrupted_build_cleans_up_by_itself(baked: Bake, tmp_path: Path, n
     assert leftovers(baked.home) == []
 
 
-@pytest.mark.unproven
 def test_a_failing_step_says_which_and_what_it_printed(baked: Bake, tmp_path: Path) -> None:
     template = small(tmp_path, "provisioners:", "  - name: break it", "    shell: echo about to fail; echo no luck >&2; exit 7")
     result = baked("build", template)
@@ -92,7 +88,6 @@ def test_a_failing_step_says_which_and_what_it_printed(baked: Bake, tmp_path: Pa
     assert leftovers(baked.home) == []
 
 
-@pytest.mark.unproven
 def test_an_image_that_fails_its_tests_is_not_registered(baked: Bake, tmp_path: Path) -> None:
     template = tested(tmp_path, "provisioners:", "  - shell: 'true'")
     result = baked("build", template)
@@ -114,7 +109,6 @@ def test_a_guest_that_never_boots_shows_its_console(fresh: Bake, tmp_path: Path)
     assert leftovers(fresh.home) == []
 
 
-@pytest.mark.unproven
 def test_a_guest_whose_ssh_never_answers(baked: Bake, tmp_path: Path) -> None:
     broken = tested(tmp_path, "provisioners:", "  - shell: systemctl mask ssh.service ssh.socket",
                     "communicator: {ssh_timeout: 200s}")  # fmt: skip
@@ -124,7 +118,6 @@ def test_a_guest_whose_ssh_never_answers(baked: Bake, tmp_path: Path) -> None:
     assert "small" not in consistent(baked)
 
 
-@pytest.mark.unproven
 def test_two_bakes_of_one_template_make_one_image(baked: Bake, tmp_path: Path) -> None:
     template = small(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
     with baked.start("build", template, "--json") as first, baked.start("build", template, "--json") as second:
@@ -134,7 +127,6 @@ def test_two_bakes_of_one_template_make_one_image(baked: Bake, tmp_path: Path) -
     assert consistent(baked).count("small") == 1
 
 
-@pytest.mark.unproven
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting a small file system needs root")
 def test_a_full_disk_is_said_and_leaves_nothing(baked_home: Path, tmp_path: Path) -> None:
     home = tmp_path / "full"
@@ -170,7 +162,6 @@ def test_a_read_only_store_is_said(baked: Bake, tmp_path: Path) -> None:
         subprocess.run(["umount", "-l", str(data)], check=True)
 
 
-@pytest.mark.unproven
 def test_on_error_abort_leaves_the_machine_until_sweep(baked: Bake, tmp_path: Path) -> None:
     template = small(tmp_path, "provisioners:", "  - shell: echo here > /root/evidence; exit 1")
     result = baked("build", template, "--on-error=abort")

@@ -26,7 +26,6 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-@pytest.mark.unproven
 @pytest.mark.net
 def test_a_cloud_image_behind_a_url(fresh: Bake, tmp_path: Path) -> None:
     checksum = make_cloud_image(tmp_path / "cloud.qcow2", tmp_path / "scratch")
@@ -61,7 +60,6 @@ def test_the_root_grew(host):
 """
 
 
-@pytest.mark.unproven
 def test_builds_run_side_by_side_and_one_failure_spares_the_other_when_asked_to(baked: Bake, tmp_path: Path) -> None:
     bad = write(tmp_path / "bad.yaml", f"schema: 1\nname: bad\nversion: 1.0.0\n{ON_DEBIAN}provisioners:\n  - shell: exit 9\n")
     good = write(tmp_path / "good.yaml", f"schema: 1\nname: good\nversion: 1.0.0\n{ON_DEBIAN}provisioners:\n  - shell: 'true'\n")
@@ -75,7 +73,6 @@ def test_builds_run_side_by_side_and_one_failure_spares_the_other_when_asked_to(
     assert leftovers(baked.home) == []
 
 
-@pytest.mark.unproven
 def test_a_matrix_makes_several_images_and_exports_them(baked: Bake, tmp_path: Path) -> None:
     template = write(
         tmp_path / "m.yaml",
@@ -91,7 +88,6 @@ def test_a_matrix_makes_several_images_and_exports_them(baked: Bake, tmp_path: P
             assert digest == f"sha256:{hashlib.file_digest(raw, 'sha256').hexdigest()}"
 
 
-@pytest.mark.unproven
 def test_a_person_enters_the_failed_machine_mends_it_and_tries_again(baked: Bake, tmp_path: Path) -> None:
     template = write(
         tmp_path / "p.yaml", f"schema: 1\nname: mended\nversion: 1.0.0\n{ON_DEBIAN}provisioners:\n  - shell: test -e /root/mended\n"
@@ -110,7 +106,6 @@ def test_a_person_enters_the_failed_machine_mends_it_and_tries_again(baked: Bake
     assert leftovers(baked.home) == []
 
 
-@pytest.mark.unproven
 @pytest.mark.skipif(not is_root(), reason="makes a user")
 @pytest.mark.net
 def test_an_ordinary_user_bakes_too(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -157,7 +157,6 @@ def test_verification_waits_until_the_services_are_up_and_sees_the_machine(guest
     assert report.passed, report.junit
 
 
-@pytest.mark.unproven
 @pytest.mark.parametrize("command", ["systemctl reboot", "echo b > /proc/sysrq-trigger; sleep 60"])
 def test_a_reboot_in_a_step(guest: Guest, command: str) -> None:
     before = guest.communicator.boot_id()
@@ -167,7 +166,6 @@ def test_a_reboot_in_a_step(guest: Guest, command: str) -> None:
     assert guest.output == ["back"]
 
 
-@pytest.mark.unproven
 def test_a_step_that_might_have_rebooted(guest: Guest) -> None:
     before = guest.communicator.boot_id()
     guest.step("shell", {"inline": "true", "expect_disconnect": True}, timeout=100.0)

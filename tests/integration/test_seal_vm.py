@@ -11,7 +11,7 @@ import pytest
 from tests.support.cli import Bake
 from tests.support.machine import copied
 
-pytestmark = [pytest.mark.vm, pytest.mark.unproven, pytest.mark.xdist_group("seal")]
+pytestmark = [pytest.mark.vm, pytest.mark.xdist_group("seal")]
 
 MARKER = "what-the-build-knew"
 TEMPLATE = f"""

@@ -83,7 +83,6 @@ def occurrences(root: Path) -> list[str]:
     return found
 
 
-@pytest.mark.unproven
 def test_a_secret_is_used_and_found_nowhere(baked: Bake, tmp_path: Path) -> None:
     template = tmp_path / "secretive.yaml"
     template.write_text(TEMPLATE)

@@ -40,7 +40,7 @@ lint:
 	@.venv/bin/mypy --no-error-summary
 
 unit:
-	@$(PYTEST) -q -n 2 tests/unit
+	@$(PYTEST) -q -n 2 --timeout 120 tests/unit
 
 integration:
 	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 tests/integration

@@ -54,6 +54,9 @@ class BuildRequest:
     pull: bool = False
     uri: str | None = None
     accelerator: Accelerator | None = None
+    no_cache: bool = False
+    first: str | None = None
+    last: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(Path(self.path).absolute()), "var_files": [str(Path(p).absolute()) for p in self.var_files]}
@@ -432,6 +435,9 @@ def _options(request: BuildRequest) -> Options:
         keep_failed=request.keep_failed,
         pull=request.pull,
         uri=request.uri,
+        no_cache=request.no_cache,
+        first=request.first,
+        last=request.last,
     )
 
 

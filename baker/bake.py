@@ -11,17 +11,17 @@ from baker import recorder, stages
 from baker.catalog.records import ImageRecord
 from baker.job import Job, Options, World, new_id, open_job
 from baker.locks import exclusive
-from baker.plan import Plan, make_plan
-from baker.provisioning import provision_and_capture
+from baker.plan import Plan
+from baker.provisioning import provision_and_capture, provision_until
 from baker.template.model import Template
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build came to: a new image, or the one that the catalog had already."""
+    """What a build came to: a new image, the one that the catalog had already, or none where it was to stop after a step."""
 
     build_id: str
-    image: ImageRecord
+    image: ImageRecord | None
     unchanged: bool
     seconds: float
 
@@ -31,7 +31,12 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
     with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
         source = stages.resolve(job)
-        plan = make_plan(template, source)
+        plan = stages.plan(job, source)
+        if options.last:
+            provision_until(job, plan)
+            recorder.record_stopped(job)
+            stages.announce_stop(job)
+            return Outcome(job.id, None, False, job.seconds)
         with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
             known = stages.reuse(job, plan)
             image = known or make(job, plan)

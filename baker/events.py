@@ -36,6 +36,15 @@ class BuildStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """What the build is going to do. `steps`: for each its `index`, `key` and `inputs` (what the key was made of, secrets hashed)."""
+
+    fingerprint: str
+    source: dict[str, Any]  # kind, title, digest, parent, pins
+    steps: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageStarted(Event):
     stage: str  # load, resolve, plan, launch, provision, seal, capture, verify, record, ...
     detail: str = ""
@@ -66,6 +75,7 @@ class StepFinished(Event):
     exit_code: int | None = None
     cached: bool = False
     attempts: int = 1
+    ran: float = 0.0  # when it was carried out: for a cached step, when its layer was made
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,10 +118,10 @@ class TestFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFinished(Event):
-    """The end of a build. `status`: built, unchanged, failed, unverified, interrupted."""
+    """The end of a build. `status`: stopped is what `--until` asked for."""
 
     name: str
-    status: Literal["built", "unchanged", "failed", "interrupted"]
+    status: Literal["built", "unchanged", "stopped", "failed", "interrupted"]
     seconds: float
     image: str = ""
     version: str = ""

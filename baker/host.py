@@ -36,14 +36,18 @@ def now() -> str:
 def host_facts() -> dict[str, str]:
     """The host's name, system, kernel, machine and processor."""
     release = platform.freedesktop_os_release() if Path("/etc/os-release").exists() else {}
-    cpu = next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
     return {
         "name": platform.node(),
         "system": release.get("PRETTY_NAME", platform.system()),
         "kernel": platform.release(),
         "machine": platform.machine(),
-        "cpu": cpu,
+        "cpu": cpu_model(),
     }
+
+
+def cpu_model() -> str:
+    """The processor as the kernel names it."""
+    return next((line.split(":", 1)[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
 
 
 def tool_versions(tools: Mapping[str, tuple[str, ...]] = VERSION_COMMANDS) -> dict[str, str]:

@@ -15,7 +15,7 @@ from baker import process
 from baker.builders.base import Builder, Machine
 from baker.communicator.base import Communicator
 from baker.errors import BakeError
-from baker.events import Event, Reporter, Sink, StageFinished, StepFinished, StepStarted, Tee, TestFinished
+from baker.events import Event, Planned, Reporter, Sink, StageFinished, StepFinished, StepStarted, Tee, TestFinished
 from baker.host import now
 from baker.inspection import GuestListing
 from baker.ledger import BuildLedger, Ledger
@@ -85,6 +85,9 @@ class Options:
     keep_failed: bool = False  # leave the machine of a failed verification
     pull: bool = False  # ask the source again instead of using what this host has
     uri: str | None = None
+    no_cache: bool = False  # start from the source, not from a layer
+    first: str | None = None  # this step (name or number) and those after it are carried out, layer or not
+    last: str | None = None  # stop after this step: there is a layer then, and no image
 
 
 @dataclass(frozen=True)
@@ -113,11 +116,14 @@ class Story:
         self.steps: dict[int, StepFinished] = {}
         self.started: set[int] = set()
         self.tests: list[TestOutcome] = []
+        self.planned: Planned | None = None
 
     def emit(self, event: Event) -> None:
         match event:
             case StageFinished():
                 self.timings[event.stage] = round(self.timings.get(event.stage, 0.0) + event.seconds, 3)
+            case Planned():
+                self.planned = event
             case StepStarted():
                 self.started.add(event.index)
             case StepFinished():

@@ -31,3 +31,16 @@ def shared(directory: Path, name: str) -> Iterator[None]:
     with path.open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_SH)
         yield
+
+
+@contextmanager
+def try_exclusive(directory: Path, name: str) -> Iterator[bool]:
+    """Hold the lock `name` in `directory`, or learn by False that another process holds it."""
+    path = ensure(directory) / f"{name}.lock"
+    with path.open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        yield True

@@ -17,12 +17,15 @@ DEFAULT_USERNAME = "root"
 
 
 @contextmanager
-def launched(job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Identity]]:
-    """A machine on an overlay of `disk`, with a new identity; its console log is kept whatever happens."""
+def launched(
+    job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None, *, hostname: str = "", overlay: Path | None = None
+) -> Iterator[tuple[Machine, Identity]]:
+    """A machine on an overlay of `disk`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
+    name if left out."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
-    identity = make_identity(directory, job.template.name, username)
-    request = Launch(name, disk, shape, identity, directory, job.ledger, job.report)
+    identity = make_identity(directory, hostname or job.template.name, username)
+    request = Launch(name, disk, shape, identity, directory, job.ledger, job.report, overlay=overlay)
     with ExitStack() as stack:
         with job.report.stage("launch", name):
             machine = stack.enter_context(job.builder.launch(request))

@@ -48,6 +48,10 @@ class Home:
         return self.data / "blobs"
 
     @property
+    def layers(self) -> Path:
+        return self.cache / "layers"
+
+    @property
     def ledger(self) -> Path:
         return self.state / "ledger"
 

@@ -18,7 +18,6 @@ from typing import Any
 
 from baker.model import Shape, SourceImage
 from baker.provision import registry
-from baker.secrets import Secrets
 from baker.template.model import BuilderSpec, Step, Template
 
 KEY_FORMAT = 1  # part of every key: raise it when the meaning of a key changes
@@ -33,6 +32,12 @@ class PlannedStep:
     step: Step
     key: str
     files: Mapping[str, str]
+    config: Mapping[str, Any]  # as it stands in the key: secrets as keyed hashes
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the key was made of besides the step before."""
+        return {"kind": self.kind, "config": dict(self.config), "files": dict(self.files)}
 
     @property
     def name(self) -> str:
@@ -101,14 +106,9 @@ def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
     for index, step in enumerate(template.provisioners, start=1):
         kind = registry.get(step.kind)
         files = dict(digest_files(kind.inputs(step.config, step.base_dir), step.base_dir))
-        parent = step_key(parent, step, files, template.secrets)
-        yield PlannedStep(index=index, step=step, key=parent, files=files)
-
-
-def step_key(parent: str, step: Step, files: Mapping[str, str], secrets: Secrets) -> str:
-    """The content key of one step on `parent`."""
-    config = json.loads(secrets.seal(canonical(step.config.model_dump(mode="json"))))
-    return digest_of({"parent": parent, "kind": step.kind, "config": config, "files": dict(files)})
+        config = json.loads(template.secrets.seal(canonical(step.config.model_dump(mode="json"))))
+        parent = digest_of({"parent": parent, "kind": step.kind, "config": config, "files": files})
+        yield PlannedStep(index=index, step=step, key=parent, files=files, config=config)
 
 
 def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, str]]:

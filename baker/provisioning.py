@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from baker.builders.base import Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
-from baker.errors import StepError
+from baker.errors import BuildError, StepError, UsageError
 from baker.events import StepFinished, StepStarted
 from baker.inspection import GuestListing, list_in_guest, readable_offline
 from baker.job import Captured, Job
-from baker.machine import connected, launched
-from baker.model import Identity
+from baker.layering import Layering, Started
+from baker.layers import policy
 from baker.plan import Plan, PlannedStep
 from baker.provision.execute import execute
 from baker.seal import seal
@@ -27,25 +28,50 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
-    with launched(job, "build", plan.source.disk, plan.shape, plan.source.ssh_username) as (machine, identity):
-        listing = _work(job, plan, machine, identity)
+    with Layering(job, plan, wish(job, plan)) as layers, layers.started() as start:
+        listing = _work(job, plan, start, layers)
         with job.report.stage("capture"):
-            machine.shutdown(job.template.communicator.shutdown_timeout)
-            disk = job.builder.capture(machine, destination)
-        return Captured(disk, machine.facts, listing)
+            start.machine.shutdown(job.template.communicator.shutdown_timeout)
+            disk = job.builder.capture(start.machine, destination)
+        return Captured(disk, start.machine.facts, listing)
 
 
-def _work(job: Job, plan: Plan, machine: Machine, identity: Identity) -> GuestListing | None:
+def provision_until(job: Job, plan: Plan) -> None:
+    """Carry out the steps up to the one that the build is to stop after, and keep the machine as it is then."""
+    wanted = wish(job, plan)
+    last = wanted.last or len(plan.steps)
+    with Layering(job, plan, wanted) as layers:
+        layers.check_keeping(last)
+        with layers.started() as start, start.connection:
+            _provision(job, plan, start, layers, plan.steps[start.depth : last])
+    if layers.store.find(policy.keys(plan)[last]) is None:
+        raise BuildError(f"the machine after step {last} could not be kept")
+
+
+def wish(job: Job, plan: Plan) -> policy.Wish:
+    """What the command line says of layers. UsageError for a step that does not exist."""
+    first, last = (policy.step_number(plan, name) if name else None for name in (job.options.first, job.options.last))
+    if first and last and first > last:
+        raise UsageError(f"step {first}, to begin with, comes after step {last}, to stop after")
+    return policy.Wish(use=not job.options.no_cache, first=first, last=last)
+
+
+def _work(job: Job, plan: Plan, start: Started, layers: Layering) -> GuestListing | None:
     """Everything over the connection; ends with the guest on its way down."""
-    with connected(job, machine, identity) as communicator:
-        with job.report.stage("provision"):
-            for planned in plan.steps:
-                _step_or_policy(job, plan, planned, machine, communicator)
+    with start.connection:
+        _provision(job, plan, start, layers, plan.steps[start.depth :])
         with job.report.stage("seal"):
-            seal(communicator, identity, job.report)
-            listing = None if readable_offline(communicator) else list_in_guest(communicator, job.scratch)
-            _power_off(communicator)
+            seal(start.communicator, start.identity, job.report)
+            listing = None if readable_offline(start.communicator) else list_in_guest(start.communicator, job.scratch)
+            _power_off(start.communicator)
         return listing
+
+
+def _provision(job: Job, plan: Plan, start: Started, layers: Layering, steps: Sequence[PlannedStep]) -> None:
+    with job.report.stage("provision"):
+        for planned in steps:
+            _step_or_policy(job, plan, planned, start.machine, start.communicator)
+            layers.after(start, planned.index)
 
 
 def _step_or_policy(job: Job, plan: Plan, planned: PlannedStep, machine: Machine, communicator: Communicator) -> None:
@@ -71,14 +97,21 @@ def _step_or_policy(job: Job, plan: Plan, planned: PlannedStep, machine: Machine
 
 def _step(job: Job, plan: Plan, planned: PlannedStep, communicator: Communicator) -> None:
     """Carry out one step and report its start and end."""
-    sink, started = job.report.sink, time.monotonic()
+    sink, started, ran = job.report.sink, time.monotonic(), time.time()
     sink.emit(StepStarted(build=job.id, index=planned.index, total=len(plan.steps), step=planned.name, kind=planned.kind))
 
     def finished(ok: bool, exit_code: int | None, attempts: int) -> None:
         seconds = time.monotonic() - started
         sink.emit(
             StepFinished(
-                build=job.id, index=planned.index, step=planned.name, seconds=seconds, ok=ok, exit_code=exit_code, attempts=attempts
+                build=job.id,
+                index=planned.index,
+                step=planned.name,
+                seconds=seconds,
+                ok=ok,
+                exit_code=exit_code,
+                attempts=attempts,
+                ran=ran,
             )
         )
 

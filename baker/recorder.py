@@ -50,7 +50,8 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
         )
         evidence = _evidence(job) | _inspection_evidence(job, inspection)
         build = replace(
-            _record(job, "built", plan, captured.facts or verdict.facts),
+            _record(job, "built", captured.facts or verdict.facts),
+            inputs=plan.inputs,
             verify=verdict.status,
             tests=verdict.report.outcomes if verdict.report else (),
             evidence=evidence,
@@ -64,7 +65,7 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
     job.log.write_error(str(error))
     tests = tuple(job.story.tests)
     build = replace(
-        _record(job, status, None, None),
+        _record(job, status, None),
         error=job.template.secrets.mask(str(error)),
         verify="failed" if tests else "not reached",
         tests=tests,
@@ -73,17 +74,20 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
     job.world.catalog.register(build, None)
 
 
+def record_stopped(job: Job) -> None:
+    """Keep the record of a build that was to stop after a step."""
+    job.world.catalog.register(replace(_record(job, "stopped", None), evidence=_evidence(job)), None)
+
+
 def note_tests(job: Job, report: TestReport) -> None:
     """Keep the JUnit report of a verification where the evidence is looked for."""
     (job.scratch / JUNIT).write_text(report.junit)
 
 
-def _record(job: Job, status: Literal["built", "failed", "interrupted"], plan: Plan | None, facts: MachineFacts | None) -> BuildRecord:
-    template, secrets = job.template, job.template.secrets
+def _record(job: Job, status: Literal["built", "stopped", "failed", "interrupted"], facts: MachineFacts | None) -> BuildRecord:
+    template, secrets, planned = job.template, job.template.secrets, job.story.planned
     source: dict[str, Any] = {"spec": json.loads(secrets.seal(template.source.model_dump_json()))}
-    if plan:
-        source |= {"kind": plan.source.kind, "title": plan.source.title, "digest": plan.source.digest}
-        source |= {"parent": plan.source.parent, "pins": dict(plan.source.pins)}
+    source |= planned.source if planned else {}
     machine = asdict(facts) if facts else {}
     return BuildRecord(
         id=job.id,
@@ -99,16 +103,15 @@ def _record(job: Job, status: Literal["built", "failed", "interrupted"], plan: P
         git_dirty=template.git_dirty,
         variables=_variables(job),
         source=source,
-        steps=tuple(_steps(job, plan)),
-        shape=asdict(plan.shape if plan else machine_shape(template.builder)),
+        steps=tuple(_steps(job)),
+        shape=asdict(machine_shape(template.builder)),
         machine=machine,
         host=host.host_facts(),
         tools=host.tool_versions() | machine.get("tools", {}),
         who=host.who(),
         ci=host.ci_run(job.world.env),
         timings=dict(job.story.timings),
-        fingerprint=plan.fingerprint if plan else "",
-        inputs=plan.inputs if plan else {},
+        fingerprint=planned.fingerprint if planned else "",
     )
 
 
@@ -121,14 +124,15 @@ def _variables(job: Job) -> dict[str, Any]:
     return found
 
 
-def _steps(job: Job, plan: Plan | None) -> Iterable[StepRecord]:
-    keys = {planned.index: planned.key for planned in plan.steps} if plan else {}
+def _steps(job: Job) -> Iterable[StepRecord]:
+    planned = {step["index"]: step for step in job.story.planned.steps} if job.story.planned else {}
     for index, step in enumerate(job.template.provisioners, start=1):
-        done = job.story.steps.get(index)
-        record = StepRecord(index, step.name, step.kind, keys.get(index, ""), step.origin, step.bundle)
+        done, known = job.story.steps.get(index), planned.get(index, {})
+        record = StepRecord(index, step.name, step.kind, known.get("key", ""), step.origin, step.bundle, inputs=known.get("inputs", {}))
         if done:
             status: Literal["done", "failed", "cached"] = "cached" if done.cached else "done" if done.ok else "failed"
             record = replace(record, status=status, seconds=round(done.seconds, 3), exit_code=done.exit_code, attempts=done.attempts)
+            record = replace(record, ran=done.ran)
         yield record
 
 

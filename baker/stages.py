@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Literal
 
 from baker import recorder
-from baker.catalog.records import ImageRecord
+from baker.catalog.records import BuildRecord, ImageRecord
 from baker.errors import BakeError, BuildError, Interrupted, VerifyError
-from baker.events import BuildFinished, BuildStarted
+from baker.events import BuildFinished, BuildStarted, Planned
 from baker.inspection import Inspection, inspect_disk
 from baker.job import Captured, Job, Verdict
+from baker.layers.policy import must_run
 from baker.machine import running
 from baker.model import SourceImage
-from baker.plan import Plan
+from baker.plan import Plan, make_plan
 from baker.sources.base import Context
 from baker.verify import verify as run_tests
 
@@ -39,6 +41,20 @@ def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
             fingerprint=image.fingerprint,
             size=image.size,
             verified=image.verified,
+            timings=dict(job.story.timings),
+        )
+    )
+
+
+def announce_stop(job: Job) -> None:
+    """The end of a build that was to stop after a step."""
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=job.template.name,
+            version=job.template.version,
+            status="stopped",
+            seconds=job.seconds,
             timings=dict(job.story.timings),
         )
     )
@@ -94,16 +110,34 @@ def resolve(job: Job) -> SourceImage:
     return found
 
 
+def plan(job: Job, source: SourceImage) -> Plan:
+    """What is going to be done, with its keys."""
+    made = make_plan(job.template, source)
+    facts = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": source.parent, "pins": dict(source.pins)}
+    steps = tuple({"index": planned.index, "key": planned.key, "inputs": planned.inputs} for planned in made.steps)
+    job.report.sink.emit(Planned(build=job.id, fingerprint=made.fingerprint, source=facts, steps=steps))
+    return made
+
+
 def reuse(job: Job, plan: Plan) -> ImageRecord | None:
-    """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now."""
-    if job.options.force:
+    """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now, or a step
+    is to be carried out again."""
+    if job.options.force or job.options.no_cache or job.options.first:
         return None
     template = job.template
     image = job.world.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
     if image and not image.verified and template.verify and not job.options.skip_verify:
         job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
         return None
+    if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), time.time())):
+        job.report.info(f"image {image.id} has this fingerprint, but {reason}")
+        return None
     return image
+
+
+def ran(build: BuildRecord) -> dict[str, float]:
+    """When each step of a build was carried out, by its key."""
+    return {step.key: step.ran for step in build.steps}
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from baker.events import Reporter
 from baker.ledger import BuildLedger
@@ -25,6 +25,7 @@ class Launch:
     ledger: BuildLedger
     report: Reporter
     forwards: tuple[Forward, ...] = ()
+    overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
 
 
 class Machine(Protocol):
@@ -74,3 +75,25 @@ class Builder(Protocol):
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         """Give back one ledger entry of a dead build; False when `kind` is not this builder's. Already gone counts as given back."""
+
+
+@runtime_checkable
+class Keeper(Protocol):
+    """A builder whose machines can be kept as they run, disk and memory, and be restored later: what layers are made of.
+
+    A kept machine is a directory with `disk.qcow2` and whatever else the builder needs. The directory may be renamed, but its disk
+    is referred to by a path relative to the disks above it, so that only the whole tree of kept machines moves."""
+
+    def keeps(self) -> bool:
+        """Whether machines of this connection can be kept."""
+
+    def keep(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
+        """Keep the machine as it is now in `directory`, in which its overlay lies. It stands still for about a second and goes on,
+        its connections open, on a new overlay at `following` that names the one before as `reference`."""
+
+    def pack(self, directory: Path) -> None:
+        """Make what `keep` wrote small and safe from a crash of the host. May take its time: the machine goes on meanwhile."""
+
+    def restore(self, request: Launch, directory: Path) -> AbstractContextManager[Machine]:
+        """A machine that goes on where the one kept in `directory` stood, on a fresh overlay; `request.identity` is that one's.
+        HostError when this host cannot restore it."""

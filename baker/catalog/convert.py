@@ -17,7 +17,7 @@ BUILD_COLUMNS = (
     "git_commit", "git_dirty", "variables", "source", "shape", "machine", "host", "tools", "who", "ci", "timings", "inputs", "verify",
     "error", "fingerprint",
 )  # fmt: skip
-STEP_COLUMNS = ("name", "kind", "key", "origin", "bundle", "status", "seconds", "exit_code", "attempts")
+STEP_COLUMNS = ("name", "kind", "key", "origin", "bundle", "status", "seconds", "exit_code", "attempts", "ran", "inputs")
 
 
 def image_row(record: ImageRecord) -> tables.Image:

@@ -48,6 +48,8 @@ class StepRecord:
     seconds: float = 0.0
     exit_code: int | None = None
     attempts: int = 0
+    ran: float = 0.0  # when it was carried out, seconds since the epoch: for a cached step, when its layer was made
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # kind, config and files that its key was made of; secrets as keyed hashes
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class BuildRecord:
     """How an image was made, or how making it failed. No value in it is secret: sensitive ones are keyed hashes."""
 
     id: str
-    status: Literal["built", "failed", "interrupted"]
+    status: Literal["built", "stopped", "failed", "interrupted"]
     started: str
     finished: str
     template_name: str

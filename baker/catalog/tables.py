@@ -81,6 +81,8 @@ class Step(Base):
     seconds: Mapped[float] = mapped_column(Float)
     exit_code: Mapped[int | None] = mapped_column(Integer)
     attempts: Mapped[int] = mapped_column(Integer)
+    ran: Mapped[float] = mapped_column(Float, server_default="0")
+    inputs: Mapped[dict[str, Any]] = mapped_column(JSON, server_default="{}")
 
 
 class Test(Base):

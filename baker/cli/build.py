@@ -26,7 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
     add_template_options(parser)
     how = parser.add_argument_group("how to build")
-    how.add_argument("--force", action="store_true", help="build although an image with this fingerprint is there")
+    how.add_argument("--force", action="store_true", help="build although an image with this fingerprint is there; layers are used")
+    how.add_argument("--no-cache", action="store_true", help="start from the source, not from a layer, although the image is there")
+    how.add_argument("--from", dest="from_", metavar="STEP", help="carry out this step (its name or number) and those after it in any case")
+    how.add_argument("--until", metavar="STEP", help="stop after this step and keep the machine: see `bake shell --layer`")
     how.add_argument("--pull", action="store_true", help="ask the source again instead of using what this host has")
     how.add_argument("--skip-verify", action="store_true", help="do not test the image; it is listed as not verified")
     how.add_argument("--parallel", type=positive, default=0, metavar="N", help="builds at a time (default: as many as processors)")
@@ -77,6 +80,9 @@ def requests(args: argparse.Namespace) -> list[BuildRequest]:
             pull=args.pull,
             uri=args.connect,
             accelerator=args.accelerator,
+            no_cache=args.no_cache,
+            first=args.from_,
+            last=args.until,
         )
         for file in args.files
     ]

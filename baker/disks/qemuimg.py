@@ -122,12 +122,15 @@ def create(path: Path, size: int) -> Disk:
     return Disk(path, "qcow2", size)
 
 
-def create_overlay(backing: Disk, path: Path, *, size: int | None = None) -> Disk:
-    """A new qcow2 at `path` that reads as `backing` until it is written to. `size` in bytes: larger than the backing disk, or None."""
-    argv: list[str] = [tool(), "create", "-q", "-f", "qcow2", "-F", backing.format, "-b", str(backing.path.absolute()), _name(path)]
+def create_overlay(backing: Disk, path: Path, *, size: int | None = None, reference: str | None = None) -> Disk:
+    """A new qcow2 at `path` that reads as `backing` until it is written to. `size` in bytes: larger than the backing disk, or None.
+    `reference` is what it names its backing disk (relative to itself, and not looked up now); left out, the absolute path."""
+    named = ["-u", "-b", reference] if reference else ["-b", str(backing.path.absolute())]
+    argv: list[str] = [tool(), "create", "-q", "-f", "qcow2", "-F", backing.format, *named, _name(path)]
     if size is not None and size < backing.virtual_size:
         raise HostError(f"a disk of {size} bytes cannot hold {backing.path.name}, which has {backing.virtual_size}")
-    _run(argv + ([str(size)] if size is not None else []), "making the overlay", path)
+    known = size if size is not None else backing.virtual_size if reference else None
+    _run(argv + ([str(known)] if known is not None else []), "making the overlay", path)
     return Disk(path, "qcow2", size or backing.virtual_size)
 
 
@@ -165,6 +168,12 @@ def rebase(path: Path, backing: str, backing_format: DiskFormat = "qcow2") -> No
     """Write another backing reference (relative to the image's own directory, or absolute) into a qcow2. No data moves; whether
     the new backing disk has the same content is the caller's business."""
     _run([tool(), "rebase", "-u", "-f", "qcow2", "-F", backing_format, "-b", backing, _name(path)], "rebasing the disk", path)
+
+
+def join(path: Path, base: Disk) -> None:
+    """Take into the qcow2 at `path` whatever the overlays between it and `base` hold, so that `base` becomes what it is backed by."""
+    argv = [tool(), "rebase", "-t", "unsafe", "-f", "qcow2", "-F", base.format, "-b", str(base.path.absolute()), _name(path)]
+    _run(argv, "joining the overlays", path)
 
 
 def map_extents(disk: Disk) -> Extents:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +14,8 @@ import libvirt
 
 from baker.builders.base import Launch, Machine
 from baker.builders.holdings import Holdings
-from baker.builders.libvirt import accelerator
+from baker.builders.identity import write_credentials
+from baker.builders.libvirt import accelerator, kept
 from baker.builders.libvirt.connection import (
     Connection,
     close_embedded,
@@ -28,8 +29,8 @@ from baker.builders.libvirt.connection import (
     remove_root,
 )  # fmt: skip
 from baker.builders.libvirt.console import follow_console
-from baker.builders.libvirt.domain import DomainSpec, domain_xml
-from baker.builders.libvirt.files import Files, local_files, volume_files
+from baker.builders.libvirt.domain import DomainSpec, Places, domain_xml, moved, uuid_of
+from baker.builders.libvirt.files import Files, local_files, overlay_on, volume_files
 from baker.builders.libvirt.machine import SSH_PORT, LibvirtMachine, Power
 from baker.builders.libvirt.reclaim import destroy, end_qemu, reclaim_domain
 from baker.builders.libvirt.volumes import VOLUME, delete
@@ -57,10 +58,15 @@ class LibvirtBuilder:
     def launch(self, request: Launch) -> Iterator[LibvirtMachine]:
         """A started machine. On leaving everything is given back unless `keep` was called; what could not be stays in the
         ledger and is told as a note of the error that matters, or as the error when there is no other."""
+        with self._held(request, lambda holdings: self._start(request, holdings)) as machine:
+            yield machine
+
+    @contextmanager
+    def _held(self, request: Launch, start: Callable[[Holdings], LibvirtMachine]) -> Iterator[LibvirtMachine]:
         holdings = Holdings(request.ledger)
         machine: LibvirtMachine | None = None
         try:
-            machine = self._start(request, holdings)
+            machine = start(holdings)
             yield machine
         except BaseException as error:
             if machine is None or not machine.kept:
@@ -79,9 +85,61 @@ class LibvirtBuilder:
             raise TypeError("this machine is another builder's")
         if machine.running() or not machine.stopped_cleanly:
             raise BuildError("a machine that has not powered off by itself is not captured")
-        captured = qemuimg.convert(machine.fetch(), destination, "qcow2", backing=machine.backing)
+        disk = machine.fetch()
+        if machine.layered:
+            qemuimg.join(disk.path, machine.backing)
+        captured = qemuimg.convert(disk, destination, "qcow2", backing=machine.backing)
         _sync(destination)
         return captured
+
+    # -- machines that are kept ---------------------------------------------------------------------------------------------
+
+    def keeps(self) -> bool:
+        """Only the embedded driver's: others have their files elsewhere, and one name and UUID can be there only once."""
+        return self._uri is None
+
+    def keep(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
+        if not isinstance(machine, LibvirtMachine):
+            raise TypeError("this machine is another builder's")
+        now = machine.fetch()
+        overlay = qemuimg.create_overlay(now, following, reference=reference)
+        found = kept.Kept(machine.made_by, machine.describe())
+        machine.save(directory / kept.MEMORY, overlay)
+        kept.write(directory, found, machine.console_log.parent)
+
+    def pack(self, directory: Path) -> None:
+        kept.pack(directory)
+
+    @contextmanager
+    def restore(self, request: Launch, directory: Path) -> Iterator[LibvirtMachine]:
+        with self._held(request, lambda holdings: self._take_up(request, directory, holdings)) as machine:
+            yield machine
+
+    def _take_up(self, request: Launch, place: Path, holdings: Holdings) -> LibvirtMachine:
+        found = kept.read(place)
+        decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
+        connection, runtime = self._open(request, holdings)
+        made_by = kept.made_by(connection, decision.name)
+        kept.check(found, made_by)
+        directory = self._directory(request, holdings)
+        disk = overlay_on(qemuimg.as_disk(place / kept.DISK, "qcow2"), request, directory)
+        kept.bring(place, directory)
+        memory, log = directory / kept.MEMORY, directory / "console.log"
+        kept.unpack(place, memory)
+        nvram = directory / kept.NVRAM if (directory / kept.NVRAM).exists() else None
+        places = Places(disk.path, directory / kept.SEED, log, write_credentials(request.identity, directory), nvram)
+        description = moved(found.description, places)
+        domain, power = _restored(connection, description, memory, holdings)
+        memory.unlink()
+        machine = LibvirtMachine(
+            request.name, connection, domain, power,
+            backing=request.disk, fetch=lambda: disk, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
+            made_by=made_by,
+        )  # fmt: skip
+        machine.layered = True
+        for forward in (Forward(SSH_PORT), *request.forwards):
+            machine.add_forward(forward)
+        return machine
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         if kind == VOLUME:
@@ -97,9 +155,7 @@ class LibvirtBuilder:
         decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
         connection, runtime = self._open(request, holdings)
         connection.check_machine(request.shape.machine_type, decision.name)
-        directory = request.scratch / f"{request.name}.machine"
-        holdings.enter("directory", lambda: _remove(directory), path=str(directory))
-        ensure(directory)
+        directory = self._directory(request, holdings)
         shared = connection.shares_files
         files = local_files(request, directory) if shared else volume_files(request, directory, connection, holdings)
         spec = _spec(request, decision.name, files)
@@ -109,6 +165,7 @@ class LibvirtBuilder:
         machine = LibvirtMachine(
             request.name, connection, domain, power,
             backing=request.disk, fetch=files.fetch, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
+            made_by=kept.made_by(connection, decision.name),
         )  # fmt: skip
         if not shared:
             follow_console(connection, domain, log)
@@ -116,6 +173,12 @@ class LibvirtBuilder:
             machine.add_forward(forward)
         _resume(domain, power, machine)
         return machine
+
+    def _directory(self, request: Launch, holdings: Holdings) -> Path:
+        """The place of the machine's own files."""
+        directory = request.scratch / f"{request.name}.machine"
+        holdings.enter("directory", lambda: _remove(directory), path=str(directory))
+        return ensure(directory)
 
     def _open(self, request: Launch, holdings: Holdings) -> tuple[Connection, Path]:
         """The connection, and a directory with a short path for sockets (the embedded driver's root is that, too)."""
@@ -165,21 +228,43 @@ def _facts(request: Launch, connection: Connection, decision: accelerator.Decisi
 
 def _create(connection: Connection, spec: DomainSpec, holdings: Holdings) -> tuple[libvirt.virDomain, Power]:
     """Create the domain, paused, in the ledger before it is and followed from its first moment."""
-    power = Power(connection, spec.uuid)
+
+    def create() -> libvirt.virDomain:
+        return connection.handle.createXML(domain_xml(spec), libvirt.VIR_DOMAIN_START_PAUSED)
+
+    return _domain(connection, spec.uuid, spec.name, create, holdings)
+
+
+def _restored(connection: Connection, description: str, memory: Path, holdings: Holdings) -> tuple[libvirt.virDomain, Power]:
+    """Take up a saved domain, running; in the ledger before it is."""
+    uuid = uuid_of(description)
+
+    def create() -> libvirt.virDomain:
+        connection.handle.restoreFlags(str(memory), description, libvirt.VIR_DOMAIN_SAVE_RUNNING)
+        return connection.handle.lookupByUUIDString(uuid)
+
+    return _domain(connection, uuid, "restored", create, holdings)
+
+
+def _domain(
+    connection: Connection, uuid: str, name: str, create: Callable[[], libvirt.virDomain], holdings: Holdings
+) -> tuple[libvirt.virDomain, Power]:
+    """The domain that `create` makes, with all that has to be done when it is given back."""
+    power = Power(connection, uuid)
     created: list[libvirt.virDomain] = []
+    root = str(connection.root) if connection.root else None
 
     def give_back() -> None:
-        destroy(connection, spec.uuid)
-        if connection.embedded:
-            end_qemu(spec.uuid)
+        destroy(connection, uuid)
+        if root:
+            end_qemu(uuid, root)
         if created:
             power.wait_stopped(EVENT_SECONDS)
         power.close()
 
-    root = str(connection.root) if connection.root else None
-    holdings.enter(DOMAIN, give_back, uri=connection.uri, root=root, name=spec.name, uuid=spec.uuid)
+    holdings.enter(DOMAIN, give_back, uri=connection.uri, root=root, name=name, uuid=uuid)
     try:
-        created.append(connection.handle.createXML(domain_xml(spec), libvirt.VIR_DOMAIN_START_PAUSED))
+        created.append(create())
     except libvirt.libvirtError as error:
         raise host_error(error, "the machine cannot be started") from error
     return created[0], power

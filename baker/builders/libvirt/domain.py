@@ -60,6 +60,55 @@ def domain_xml(spec: DomainSpec) -> str:
     return ET.tostring(domain, encoding="unicode")
 
 
+def snapshot_xml(memory: Path, overlay: Path) -> str:
+    """What keeps a running machine (https://libvirt.org/formatsnapshot.html): its memory goes to a file, its disk on to an overlay."""
+    snapshot = ET.Element("domainsnapshot")
+    ET.SubElement(snapshot, "memory", snapshot="external", file=str(memory))
+    disks = ET.SubElement(snapshot, "disks")
+    disk = ET.SubElement(disks, "disk", name="vda", snapshot="external", type="file")
+    ET.SubElement(disk, "driver", type="qcow2")
+    ET.SubElement(disk, "source", file=str(overlay))
+    ET.SubElement(disks, "disk", name="vdb", snapshot="no")
+    return ET.tostring(snapshot, encoding="unicode")
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the files of a machine are that goes on elsewhere."""
+
+    disk: Path
+    seed: Path
+    console_log: Path
+    credentials: Mapping[str, Path]
+    nvram: Path | None = None
+
+
+def moved(description: str, places: Places) -> str:
+    """The XML of a kept machine with its files at other places; name and UUID stay, as libvirt wants it."""
+    domain = ET.fromstring(description)  # noqa: S314 - libvirt's own
+    for disk in domain.iterfind("devices/disk"):
+        target, source = disk.find("target"), disk.find("source")
+        assert target is not None and source is not None
+        source.set("file", str(places.disk if target.get("dev") == "vda" else places.seed))
+        for backing in disk.findall("backingStore"):
+            disk.remove(backing)  # libvirt finds the chain by itself
+    for log in domain.iterfind("devices/*/log"):
+        log.set("file", str(places.console_log))
+    for entry in domain.iterfind("sysinfo/entry"):
+        entry.set("file", str(places.credentials[entry.get("name", "").removeprefix(CREDENTIAL_PREFIX)]))
+    nvram = domain.find("os/nvram")
+    if nvram is not None and places.nvram:
+        nvram.text = str(places.nvram)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def uuid_of(description: str) -> str:
+    """The UUID in a machine's XML."""
+    found = ET.fromstring(description).findtext("uuid")  # noqa: S314 - libvirt's own
+    assert found
+    return found
+
+
 def _credentials(domain: ET.Element, credentials: Mapping[str, Path]) -> None:
     """Files, not values: what stands in the XML stands on QEMU's command line, too."""
     sysinfo = ET.SubElement(domain, "sysinfo", type="fwcfg")

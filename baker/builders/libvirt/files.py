@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +32,7 @@ class Files:
 
 def local_files(request: Launch, directory: Path) -> Files:
     """Files of this host in `directory`."""
-    disk = qemuimg.create_overlay(request.disk, directory / "disk.qcow2", size=request.shape.disk_size)
+    disk = overlay_on(request.disk, request, directory)
     loader = nvram = None
     if request.shape.firmware == "uefi":
         loader, variables = firmware.find()
@@ -45,6 +46,14 @@ def local_files(request: Launch, directory: Path) -> Files:
         loader=loader,
         nvram=nvram,
     )
+
+
+def overlay_on(disk: Disk, request: Launch, directory: Path) -> Disk:
+    """The machine's own disk, on `disk`. Where the caller says where it goes it may be kept: it refers to `disk` by a relative path."""
+    if request.overlay is None:
+        return qemuimg.create_overlay(disk, directory / "disk.qcow2", size=request.shape.disk_size)
+    reference = os.path.relpath(disk.path, request.overlay.parent)
+    return qemuimg.create_overlay(disk, request.overlay, size=request.shape.disk_size, reference=reference)
 
 
 def volume_files(request: Launch, directory: Path, connection: Connection, holdings: Holdings) -> Files:

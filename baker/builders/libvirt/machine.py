@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -15,7 +15,7 @@ import libvirt
 import libvirt_qemu
 
 from baker.builders.libvirt.connection import Connection, host_error
-from baker.builders.libvirt.domain import NETDEV
+from baker.builders.libvirt.domain import NETDEV, snapshot_xml
 from baker.errors import BuildError, HostError
 from baker.model import Disk, Endpoint, Forward, MachineFacts
 
@@ -75,11 +75,14 @@ class LibvirtMachine:
         console_log: Path,
         facts: MachineFacts,
         runtime: Path,
+        made_by: Mapping[str, str],
     ) -> None:
         self._name, self._connection, self._domain, self._power = name, connection, domain, power
         self._backing, self._fetch, self._console_log, self._facts, self._runtime = backing, fetch, console_log, facts, runtime
         self._ports: dict[int, int] = {}
+        self.made_by = made_by  # what has to be the same on a host that restores it
         self.kept = False
+        self.layered = False  # whether there are overlays between its own and `backing`
 
     @property
     def name(self) -> str:
@@ -120,6 +123,23 @@ class LibvirtMachine:
     def fetch(self) -> Disk:
         """The overlay that the machine wrote to, as a file of this host."""
         return self._fetch()
+
+    def save(self, memory: Path, following: Disk) -> None:
+        """Write the memory to a file and go on on `following`, an overlay on the one so far. The guest stands still meanwhile."""
+        flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
+        try:
+            self._domain.snapshotCreateXML(snapshot_xml(memory, following.path), flags)
+        except libvirt.libvirtError as error:
+            raise host_error(error, "the machine cannot be kept") from error
+        self.layered = True
+        self._fetch = lambda: following
+
+    def describe(self) -> str:
+        """The XML that restores it."""
+        try:
+            return str(self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
+        except libvirt.libvirtError as error:
+            raise host_error(error, "the machine cannot be described") from error
 
     @property
     def stopped_cleanly(self) -> bool:

@@ -35,7 +35,7 @@ def reclaim_domain(uri: str, root: str | None, uuid: str) -> None:
             process.run(argv, timeout=LIBVIRT_SECONDS, what="destroy the machine", env={"PYTHONPATH": os.pathsep.join(sys.path)})
         except process.CommandError:
             pass  # libvirt cannot: its process is ended below
-    end_qemu(uuid)
+    end_qemu(uuid, root or "")
 
 
 def destroy(connection: Connection, uuid: str) -> None:
@@ -47,15 +47,16 @@ def destroy(connection: Connection, uuid: str) -> None:
             raise host_error(error, "cannot destroy the machine") from error
 
 
-def end_qemu(uuid: str) -> None:
-    """End the QEMU processes that were started for the domain `uuid`, and nothing else."""
-    for pid in qemu_processes(uuid):
+def end_qemu(uuid: str, root: str = "") -> None:
+    """End the QEMU processes that were started for the domain `uuid` below the embedded driver's `root`, and nothing else: machines
+    restored from one layer have one UUID."""
+    for pid in qemu_processes(uuid, root):
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            if pid in qemu_processes(uuid):  # still the same process: from here on the handle names it, whatever its number
+            if pid in qemu_processes(uuid, root):  # still the same process: from here on the handle names it, whatever its number
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 ended, _, _ = select.select([handle], [], [], END_SECONDS)
                 if not ended:
@@ -66,14 +67,15 @@ def end_qemu(uuid: str) -> None:
             os.close(handle)
 
 
-def qemu_processes(uuid: str) -> Iterator[int]:
-    """The processes whose arguments are those of a QEMU with `-uuid UUID`."""
+def qemu_processes(uuid: str, root: str = "") -> Iterator[int]:
+    """The processes whose arguments are those of a QEMU with `-uuid UUID` and with files below `root`."""
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             arguments = (directory / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue  # gone meanwhile
-        if b"qemu" in Path(os.fsdecode(arguments[0])).name.encode() and _follows(arguments, b"-uuid", uuid.encode()):
+        ours = any(root.encode() in argument for argument in arguments)
+        if ours and b"qemu" in Path(os.fsdecode(arguments[0])).name.encode() and _follows(arguments, b"-uuid", uuid.encode()):
             yield int(directory.name)
 
 

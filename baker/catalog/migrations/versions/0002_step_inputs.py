@@ -1,0 +1,21 @@
+"""Steps know when they ran and what their keys were made of: what layers are explained by."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0002"
+down_revision = "0001"
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    with op.batch_alter_table("steps") as steps:
+        steps.add_column(sa.Column("ran", sa.Float(), server_default="0", nullable=False))
+        steps.add_column(sa.Column("inputs", sa.JSON(), server_default="{}", nullable=False))
+
+
+def downgrade() -> None:
+    with op.batch_alter_table("steps") as steps:
+        steps.drop_column("inputs")
+        steps.drop_column("ran")

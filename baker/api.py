@@ -19,22 +19,27 @@ from typing import TYPE_CHECKING, Any
 from baker.errors import BakeError, UsageError
 from baker.events import BuildFinished, Null, Reporter, Sink
 from baker.ledger import Ledger
-from baker.model import Accelerator, Disk, Forward, Shape
+from baker.model import Accelerator, Disk, Forward, Wanted
 from baker.paths import Home
 
 if TYPE_CHECKING:
-    from baker.builders.base import Builder, Machine
     from baker.catalog.catalog import Catalog
-    from baker.catalog.records import ImageRecord
-    from baker.communicator.base import Communicator
+    from baker.catalog.records import BuildRecord, ImageRecord
     from baker.doctor import Finding
     from baker.job import Interaction, Options, World
+    from baker.layers.collect import Collected
+    from baker.layers.explain import Explained
+    from baker.layers.policy import Wish
+    from baker.layers.store import Layer, LayerStore
     from baker.plan import Plan
     from baker.schedule import Ended, Node
     from baker.store.directory import DirectoryStore
     from baker.sweep import Swept
     from baker.template.model import OnError, Template
+    from baker.throwaway import Running
+    from baker.usage import Used
 
+DEFAULT_CACHE_SIZE = "20GiB"
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
 
 
@@ -82,17 +87,6 @@ class BuildResult:
     exit_code: int
 
 
-@dataclass(frozen=True)
-class Running:
-    """A throw-away machine from an image, up and answering. `ssh` is the command that enters it."""
-
-    image: ImageRecord
-    machine: Machine
-    communicator: Communicator
-    ssh: tuple[str, ...]
-    ports: Mapping[int, int]  # guest port -> port on this host's loopback
-
-
 class Baker:
     """One user's images, builds and machines."""
 
@@ -130,6 +124,12 @@ class Baker:
         from baker.store.directory import DirectoryStore
 
         return DirectoryStore(self.home.blobs)
+
+    @property
+    def layers(self) -> LayerStore:
+        from baker.layers.store import LayerStore
+
+        return LayerStore(self.home.layers)
 
     # -- templates ------------------------------------------------------------------------------------------------------------
 
@@ -177,6 +177,16 @@ class Baker:
         """The catalog's image that building `plan` would answer with."""
         return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
 
+    def explain(self, plan: Plan, wish: Wish | None = None) -> list[Explained]:
+        """What a build would do about each step, and why; compared with the last build of this template's name."""
+        import time
+
+        from baker.layers.explain import explain
+        from baker.layers.policy import Wish
+
+        last = self.catalog.builds(plan.template.name, limit=1)
+        return explain(plan, wish or Wish(), self.layers.find, last[0] if last else None, time.time())
+
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
     def build(self, requests: Sequence[BuildRequest], *, parallel: int = 0, fail_fast: bool = True) -> list[BuildResult]:
@@ -192,6 +202,7 @@ class Baker:
         by_key = {node.key: node for node in nodes}
         with schedule.Workers(self.sink) as workers:
             ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
+        self._trim_layers()
         return [self._result(by_key[end.key], end) for end in ended]
 
     def build_here(self, request: BuildRequest, name: str) -> None:
@@ -257,7 +268,7 @@ class Baker:
         missing. None where nothing needs to be baked; NotFoundError or UsageError when the image cannot be had."""
         from baker.catalog.reference import matches
         from baker.errors import NotFoundError
-        from baker.schedule import find_template
+        from baker.schedule import find_template, ways_out
         from baker.template.model import ImageSource
 
         if not isinstance(template.source, ImageSource):
@@ -271,7 +282,7 @@ class Baker:
         except NotFoundError as error:
             below = find_template(template.source, template, self.load)
             if below is None:
-                raise NotFoundError(f"{template.path.name}: {error.message}", hint=_ways_out(template, reference, error.hint)) from error
+                raise NotFoundError(f"{template.path.name}: {error.message}", hint=ways_out(template, reference, error.hint)) from error
             if not matches(reference, below.name, below.version):
                 raise UsageError(
                     f"{template.path.name} starts from {reference}, but {below.path.name} bakes {below.name}@{below.version}"
@@ -330,26 +341,28 @@ class Baker:
         timeout: float = 600.0,
     ) -> Iterator[Running]:
         """A throw-away machine from an image, gone with all its changes at the end. `shape` overrides fields of Shape."""
-        from baker.builders.base import Launch
-        from baker.builders.identity import make_identity
-        from baker.job import new_id, process_mark, scratch_directory
+        from baker.throwaway import boot
 
         image = self.catalog.resolve(reference)
-        world, session = self._world(), new_id()
-        recorded = {k: v for k, v in self.catalog.build(image.build).shape.items() if k in {f.name for f in fields(Shape)}}
-        wanted = Shape(**(recorded | {"disk_size": None, "accelerator": "auto"} | dict(shape or {})))
-        report = Reporter(self.sink, session)
-        with process_mark(session), self.ledger.open(session) as ledger, scratch_directory(self.home, session, ledger) as scratch:
-            identity = make_identity(scratch, image.name, username or image.ssh_username)
-            request = Launch("run", self.disk(image), wanted, identity, scratch, ledger, report, tuple(forwards))
-            builder: Builder = world.builder(image.builder, uri)
-            with (
-                builder.launch(request) as running,
-                world.connect(running.endpoint, identity, running, scratch, report=report, timeout=timeout) as communicator,
-            ):
-                ports = {forward.guest_port: running.forwarded(forward.guest_port) for forward in forwards}
-                ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
-                yield Running(image, running, communicator, ssh, ports)
+        wanted = Wanted(tuple(forwards), dict(shape or {}), uri, username, timeout)
+        with boot(self._world(), image, self.disk(image), self.catalog.build(image.build).shape, wanted) as running:
+            yield running
+
+    @contextmanager
+    def enter(self, reference: str, *, forwards: Sequence[Forward] = (), timeout: float = 60.0) -> Iterator[Running]:
+        """The machine as it was after a step, `web@3` or `web@packages`: a twin of it, gone with all its changes at the end."""
+        from baker.throwaway import restore
+
+        layer, build = self.layer(reference)
+        with restore(self._world(), layer, build, Wanted(tuple(forwards), timeout=timeout)) as running:
+            yield running
+
+    def layer(self, reference: str) -> tuple[Layer, BuildRecord]:
+        """The layer that `NAME@STEP` means: of the last build of the template NAME, after the step with this number or name.
+        NotFoundError when that was not kept."""
+        from baker.layers.find import find
+
+        return find(self.catalog, self.layers, reference)
 
     def export(
         self,
@@ -368,8 +381,6 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
-        from baker.catalog.orphans import collect_orphans
-
         images = {image.id: image for image in map(self.catalog.resolve, references)}
         removed = []
         while images:
@@ -377,21 +388,76 @@ class Baker:
             assert image is not None, "lineage has no circles"
             self.catalog.remove(image.id, force=force)
             removed.append(images.pop(image.id))
-        collect_orphans(self.catalog, self.store, self.home.state)
+        self._drop_layers()
+        self._collect_orphans()
         return removed
+
+    def _collect_orphans(self) -> None:
+        """Remove blobs that nothing refers to but sources that a next build would use again, and what layers stand on."""
+        from baker.catalog.orphans import collect_orphans
+        from baker.sources.index import kept_blobs
+
+        collect_orphans(self.catalog, self.store, self.home.state, keep=kept_blobs(self.home.cache) | self.layers.blobs())
+
+    def _drop_layers(self) -> None:
+        """Remove the layers that stand on what is not an image or a kept source any more."""
+        from baker.layers.collect import drop_based_on
+        from baker.sources.index import kept_blobs
+
+        missing = self.layers.blobs() - self.catalog.referenced_digests() - kept_blobs(self.home.cache)
+        if missing:
+            drop_based_on(self.layers, missing)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
         """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
-        from baker.catalog.orphans import collect_orphans
-        from baker.sources.index import kept_blobs
         from baker.sweep import sweep
 
         swept = sweep(self.home, Reporter(self.sink), kept=kept, dry_run=dry_run)
         if not dry_run:
-            collect_orphans(self.catalog, self.store, self.home.state, keep=kept_blobs(self.home.cache))
+            self.layers.clean()
+            self._collect_orphans()
         return swept
+
+    def usage(self) -> list[Used]:
+        """What takes how much disk; each byte is counted once."""
+        from baker.usage import usage
+
+        return usage(self.home, self.catalog, self.store, self.layers)
+
+    def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
+        """Remove layers until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older than
+        `max_age` seconds since its last use; then blobs that nothing refers to."""
+        import time
+
+        from baker.layers.collect import collect
+
+        wanted = self.cache_size if budget is None else budget
+        gone = collect(self.layers, now=time.time(), budget=wanted, max_age=max_age, dry_run=dry_run)
+        if not dry_run:
+            self._drop_layers()
+            self._collect_orphans()
+        return gone
+
+    def _trim_layers(self) -> None:
+        """After builds: layers down to the budget."""
+        import time
+
+        from baker.layers.collect import collect
+
+        collect(self.layers, now=time.time(), budget=self.cache_size)
+
+    @property
+    def cache_size(self) -> int:
+        """What layers may take together: bytes. UsageError when BAKE_CACHE_SIZE is no size."""
+        from baker.template.units import parse_size
+
+        text = self.env.get("BAKE_CACHE_SIZE", DEFAULT_CACHE_SIZE)
+        try:
+            return parse_size(text)
+        except ValueError as error:
+            raise UsageError(f"BAKE_CACHE_SIZE: {error}", hint="for example: BAKE_CACHE_SIZE=20GiB") from error
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):
@@ -409,20 +475,6 @@ class Baker:
 
 def _node_key(template: Template) -> str:
     return f"{template.path}#{template.name}"
-
-
-def _ways_out(template: Template, reference: str, there: str) -> str:
-    """What to do when an image is missing and no template is known that bakes it. `there`: what the catalog has to say."""
-    name = reference.partition("@")[0]
-    if ":" in name:
-        return there  # a digest: no template promises one
-    named = getattr(template.source, "template", None)
-    looked = f"{named} bakes no {name}" if named else f"no template beside {template.path.name} is called {name}"
-    ways = (
-        f"point to a template that bakes it, source: {{image: {{name: {reference}, template: path/to/{name}.yaml}}}}",
-        f"or bake it first, bake build path/to/{name}.yaml",
-    )
-    return "\n    ".join((there, looked, *ways))
 
 
 def _options(request: BuildRequest) -> Options:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 Firmware = Literal["bios", "uefi"]
 Accelerator = Literal["auto", "kvm", "tcg"]
@@ -86,6 +86,17 @@ class Forward:
 
     guest_port: int
     host_port: int = 0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a person wants of a throw-away machine. `shape` overrides fields of Shape; `timeout` in seconds until it answers."""
+
+    forwards: tuple[Forward, ...] = ()
+    shape: Mapping[str, Any] = field(default_factory=dict)
+    uri: str | None = None
+    username: str | None = None
+    timeout: float = 600.0
 
 
 @dataclass(frozen=True)

@@ -198,3 +198,17 @@ def _mentions(path: Path, name: str) -> bool:
     except OSError:
         return False
     return any(line.startswith("name:") and (name in line or "${{" in line) for line in lines)
+
+
+def ways_out(template: Template, reference: str, there: str) -> str:
+    """What to do when an image is missing and no template is known that bakes it. `there`: what the catalog has to say."""
+    name = reference.partition("@")[0]
+    if ":" in name:
+        return there  # a digest: no template promises one
+    named = getattr(template.source, "template", None)
+    looked = f"{named} bakes no {name}" if named else f"no template beside {template.path.name} is called {name}"
+    ways = (
+        f"point to a template that bakes it, source: {{image: {{name: {reference}, template: path/to/{name}.yaml}}}}",
+        f"or bake it first, bake build path/to/{name}.yaml",
+    )
+    return "\n    ".join((there, looked, *ways))

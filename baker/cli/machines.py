@@ -14,11 +14,12 @@ from baker.errors import UsageError
 from baker.model import Forward
 
 if TYPE_CHECKING:
-    from baker.api import Running
+    from baker.throwaway import Running
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("--layer", metavar="NAME@STEP", help="instead of an image: the machine as it was after a step of the last build")
     parser.add_argument(
         "-p", "--publish", action="append", default=[], metavar="[HOST:]GUEST", help="show a port of the guest on this host's loopback"
     )
@@ -55,13 +56,18 @@ def shape(args: argparse.Namespace) -> dict[str, Any]:
 @contextmanager
 def machine(args: argparse.Namespace, app: App, *, timeout: float | None = None) -> Iterator[Running]:
     """The machine, up and answering; what happens until then is shown on stderr."""
+    if (args.image is None) == (args.layer is None):
+        raise UsageError("one of IMAGE and --layer is needed", hint="bake shell web, or bake shell --layer web@3")
     forwards = [forward(text) for text in args.publish]
-    wanted = shape(args)
+    wanted, seconds = shape(args), timeout or args.timeout
     with display(app, on_error_stream=True) as shown:
         baker = app.baker(shown)
-        with baker.boot(
-            args.image, forwards=forwards, shape=wanted, uri=args.connect, username=args.user, timeout=timeout or args.timeout
-        ) as running:
+        start = (
+            baker.enter(args.layer, forwards=forwards, timeout=seconds)
+            if args.layer
+            else baker.boot(args.image, forwards=forwards, shape=wanted, uri=args.connect, username=args.user, timeout=seconds)
+        )
+        with start as running:
             shown.close()
             yield running
 

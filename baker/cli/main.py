@@ -22,6 +22,8 @@ VERBS = {
     "export": ("baker.cli.export", "write an image as one file"),
     "rm": ("baker.cli.rm", "remove images"),
     "sweep": ("baker.cli.sweep", "give back what killed builds left"),
+    "du": ("baker.cli.du", "what takes how much disk"),
+    "gc": ("baker.cli.gc", "make room: layers worth least first, never an image"),
     "doctor": ("baker.cli.doctor", "check this host, with a fix for each finding"),
     "completion": ("baker.cli.completion", "print a completion script for a shell"),
 }
@@ -30,7 +32,7 @@ GROUPS = (
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "logs")),
     ("Using", ("run", "shell", "export")),
-    ("Upkeep", ("rm", "sweep", "doctor", "completion")),
+    ("Upkeep", ("rm", "sweep", "du", "gc", "doctor", "completion")),
 )
 EXIT_CODES = """\
   0  success                            5  no such image or build

@@ -11,6 +11,8 @@ from baker.render.text import fields, plural, short, size, table
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
+    from baker.layers.explain import Explained
+    from baker.layers.policy import Wish
     from baker.plan import Plan
     from baker.template.model import Template
 
@@ -23,6 +25,8 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
     add_template_options(parser)
+    parser.add_argument("--from", dest="from_", metavar="STEP", help="as if `bake build --from STEP` were meant")
+    parser.add_argument("--no-cache", action="store_true", help="as if `bake build --no-cache` were meant")
     add_json(parser)
 
 
@@ -31,16 +35,25 @@ def run(args: argparse.Namespace, app: App) -> int:
     for file in args.files:
         for template in baker.load(file, variables=values, var_files=args.var_file, only=listed(args.only), except_=listed(args.except_)):
             plan = baker.plan(template)
-            found.append((template, plan, baker.planned_image(plan) if plan else None))
+            image = baker.planned_image(plan) if plan and not (args.no_cache or args.from_) else None
+            steps = baker.explain(plan, wish(plan, args)) if plan else []
+            found.append((template, plan, image, steps))
     if args.json:
-        app.json([to_json(template, plan, image) for template, plan, image in found])
+        app.json([to_json(*each) for each in found])
         return 0
-    for number, (template, plan, image) in enumerate(found):
-        app.lines([""] * bool(number) + lines(app, template, plan, image))
+    for number, each in enumerate(found):
+        app.lines([""] * bool(number) + lines(app, *each))
     return 0
 
 
-def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None) -> list[str]:
+def wish(plan: Plan, args: argparse.Namespace) -> Wish:
+    """What the command line says of layers."""
+    from baker.layers.policy import Wish, step_number
+
+    return Wish(use=not args.no_cache, first=step_number(plan, args.from_) if args.from_ else None)
+
+
+def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
     """The plan of one image for a person."""
     paint, ellipsis = app.out.paint, app.out.glyphs.ellipsis
     spec = template.builder
@@ -49,21 +62,35 @@ def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | 
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])
     keys = {planned.index: short(planned.key) for planned in plan.steps} if plan else {}
+    explained = {step.index: step for step in steps}
     rows = [
-        [str(index), step.name, step.kind, keys.get(index, "?"), "yes" if image else "no", step.bundle or step.origin]
+        [str(index), step.name, step.kind, keys.get(index, "?"), *cached(explained.get(index), image), step.bundle or step.origin]
         for index, step in enumerate(template.provisioners, start=1)
     ]
-    body = table(["#", "STEP", "KIND", "KEY", "CACHED", "FROM"], rows, width=app.out.width, right={0}, ellipsis=ellipsis) if rows else []
-    return [*head, *([""] if rows else []), *("  " + line for line in body), "", "  " + outcome(template, plan, image)]
+    names = ["#", "STEP", "KIND", "KEY", "CACHED", "WHY", "FROM"]
+    body = table(names, rows, width=app.out.width, right={0}, ellipsis=ellipsis) if rows else []
+    return [*head, *([""] if rows else []), *("  " + line for line in body), "", "  " + outcome(template, plan, image, steps)]
 
 
-def outcome(template: Template, plan: Plan | None, image: ImageRecord | None) -> str:
+def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:
+    """The columns CACHED and WHY of a step: why it is carried out anew; of one that is not kept, why it is not."""
+    if step is None:
+        return ["?", ""]
+    if image is not None or step.cached:
+        return ["yes", "" if step.kept or image is not None else "in a later layer"]
+    return ["no", step.reason + (f"; not kept: {step.keep}" if step.keep else "")]
+
+
+def outcome(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> str:
     """What `bake build` would do now, in a sentence."""
     if image is not None:
         verified = "verified" if image.verified else "not verified"
         return f"bake build would do nothing: image {image.id} ({verified}) has this fingerprint"
     work = [] if plan else ["get the source"]
-    work.append(f"carry out {plural(len(template.provisioners), 'step')}" if template.provisioners else "take the source as it is")
+    done = sum(step.cached for step in steps)
+    work += [f"go on from the layer after step {done}"] if done else []
+    left = len(template.provisioners) - done
+    work.append(f"carry out {plural(left, 'step')}" if template.provisioners else "take the source as it is")
     if template.verify:
         work.append(f"test the image ({plural(len(template.verify), 'suite')})")
     return "bake build would " + (", then ".join(work))
@@ -79,9 +106,10 @@ def source_title(template: Template) -> str:
     return type(source).__name__
 
 
-def to_json(template: Template, plan: Plan | None, image: ImageRecord | None) -> dict[str, Any]:
+def to_json(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> dict[str, Any]:
     """The plan of one image for programs; keys and digests are null while the source is not on this host."""
     keys = {planned.index: planned for planned in plan.steps} if plan else {}
+    explained = {step.index: step for step in steps}
     return {
         "name": template.name,
         "version": template.version,
@@ -98,7 +126,10 @@ def to_json(template: Template, plan: Plan | None, image: ImageRecord | None) ->
                 "bundle": step.bundle,
                 "key": keys[index].key if index in keys else None,
                 "files": dict(keys[index].files) if index in keys else {},
-                "cached": image is not None,
+                "cached": image is not None or (index in explained and explained[index].cached),
+                "why": explained[index].reason if index in explained and image is None else "",
+                "layer": index in explained and explained[index].kept,
+                "why_not_kept": explained[index].keep if index in explained else "",
             }
             for index, step in enumerate(template.provisioners, start=1)
         ],

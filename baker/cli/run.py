@@ -14,7 +14,7 @@ from baker.cli.machines import add_machine_options, machine, urls
 from baker.errors import Interrupted
 
 if TYPE_CHECKING:
-    from baker.api import Running
+    from baker.throwaway import Running
 
 EXAMPLES = """
   bake run web                     with port 80 on a free port of this host
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 def stay(app: App, running: Running) -> int:
     """Say where the machine is and keep it until Ctrl-C, or until it powers off by itself."""
-    app.line(f"{app.out.paint(f'{running.image.name} {running.image.version}', 'bold')} is running")
+    app.line(f"{app.out.paint(running.title, 'bold')} is running")
     app.lines(["  " + url for url in urls(running)])
     app.line(f"  log in: {shlex.join(running.ssh)}")
     app.note("Ctrl-C ends it; all its changes go with it")

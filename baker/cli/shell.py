@@ -13,6 +13,7 @@ from baker.errors import HostError, UsageError
 EXAMPLES = """
   bake shell web
   bake shell web --user debian -p 8080:80
+  bake shell --layer web@3         the machine as it was after step 3 of the last build
   bake shell web --serial          the serial console; leave with Ctrl-]
 """
 
@@ -29,12 +30,12 @@ def run(args: argparse.Namespace, app: App) -> int:
         for url in urls(running):
             app.note(url)
         if not args.serial:
-            app.note(f"{running.image.name} {running.image.version}, a throw-away machine ({shlex.join(running.ssh)}); leave with `exit`")
+            app.note(f"{running.title}, a throw-away machine ({shlex.join(running.ssh)}); leave with `exit`")
             process.interactive(running.ssh, env={"TERM": app.env.get("TERM", "dumb")})
             return 0
         console = getattr(running.machine, "serial", None)
         if console is None:
-            raise HostError(f"the machines of the builder {running.image.builder} have no serial console to attach to")
+            raise HostError("machines of this builder have no serial console to attach to")
         from baker.cli.serial import attach
 
         app.note("the serial console; Enter for a prompt, leave with Ctrl-]")

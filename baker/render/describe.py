@@ -46,6 +46,8 @@ def finished(event: events.BuildFinished) -> list[str]:
     title = f"{event.name} {event.version}".strip()
     if event.status in ("failed", "interrupted"):
         return [f"{title}: {event.status} after {duration(event.seconds)}", *("  " + clean(line) for line in event.error.splitlines())]
+    if event.status == "stopped":
+        return [f"{title}: stopped as asked, {duration(event.seconds)}"]
     verified = "verified" if event.verified else "not verified"
     word = "built" if event.status == "built" else "unchanged"
     return [f"{title}: {word} as {event.image}, {short(event.digest)}, {size(event.size)}, {verified}, {duration(event.seconds)}"]

@@ -59,6 +59,7 @@ class BuildState:
     steps: tuple[str, ...] = ()
     stages: list[Stage] = field(default_factory=list)
     step: events.StepStarted | None = None
+    done: list[int] = field(default_factory=list)  # the numbers of the steps that are done, cached ones too
     failed_step: events.StepFinished | None = None
     failed_stage: str = ""
     last_line: str = ""
@@ -84,7 +85,7 @@ class BuildState:
                 self.started, self.steps = event.at, event.steps
             case events.StageStarted():
                 self.stages.append(Stage(event.stage, event.detail, event.at))
-                self.transfer, self.last_line = None, ""
+                self.transfer, self.last_line, self.failed_stage = None, "", ""  # one that failed before this was survived
                 self.tail.clear()
             case events.StageFinished():
                 self._end_stage(event)
@@ -94,6 +95,7 @@ class BuildState:
             case events.StepFinished():
                 self.step = None
                 self.failed_step = None if event.ok else event
+                self.done += [event.index] if event.ok else []
             case events.Output():
                 self._take_line(event)
             case events.Progress():

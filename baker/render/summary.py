@@ -19,6 +19,8 @@ def summary(state: BuildState, terminal: Terminal) -> list[str]:
         return []
     if end.status in ("failed", "interrupted"):
         return failure(state, end, terminal)
+    if end.status == "stopped":
+        return stopped(state, end, terminal)
     return success(state, end, terminal)
 
 
@@ -41,6 +43,16 @@ def success(state: BuildState, end: events.BuildFinished, terminal: Terminal) ->
     if terminal.width and 8 + len("  or  ".join(commands)) > terminal.width:
         commands = commands[:1]
     return [*lines, "next    " + "  or  ".join(paint(command, "cyan") for command in commands)]
+
+
+def stopped(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:
+    """There is a layer and no image, as asked for."""
+    paint, done = terminal.paint, max(state.done, default=0)
+    title = f"{terminal.paint(terminal.glyphs.ok, 'green', 'bold')} {paint(f'{end.name} {end.version}', 'bold')}"
+    return [
+        f"{title} stopped after step {done} as asked, {duration(end.seconds)}: a layer, no image",
+        "next    " + paint(f"bake shell --layer {end.name}@{done}", "cyan"),
+    ]
 
 
 def failure(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baker import events
-from baker.api import Baker, BuildRequest, BuildResult, Running
+from baker.api import Baker, BuildRequest, BuildResult
 from baker.catalog import evidence
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.cli.main import VERBS, split
@@ -19,6 +19,7 @@ from baker.doctor import Finding
 from baker.model import Forward, TestOutcome
 from baker.paths import Home
 from baker.sweep import Swept
+from baker.throwaway import Running
 
 
 class Screen(io.StringIO):
@@ -95,7 +96,7 @@ class FakeBaker(Baker):
         self.script.asked |= {"boot": reference, "forwards": tuple(forwards), **options}
         image = self.catalog.resolve(reference)
         ports = {forward.guest_port: forward.host_port or 40000 + forward.guest_port for forward in forwards}
-        yield Running(image, self.script.machine, None, self.script.ssh, ports)  # type: ignore[arg-type]
+        yield Running(f"{image.name} {image.version}", self.script.machine, None, self.script.ssh, ports)  # type: ignore[arg-type]
 
     def export(self, reference: str, format: str, path: str | Path, *, compress: str = "none", overwrite: bool = False) -> Path:  # noqa: A002
         self.script.asked |= {"format": format, "compress": compress}

@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from baker.api import Baker, Running
+from baker.api import Baker
 from baker.communicator.base import Communicator
 from baker.events import Memory, Output, Reporter
 from baker.paths import Home
 from baker.provision import registry
 from baker.provision.execute import StepResult, execute
 from baker.template.model import Step
+from baker.throwaway import Running
 
 
 @contextmanager
@@ -40,7 +41,7 @@ def booted(home: Path, image: str, directory: Path) -> Iterator[Running]:
 
 
 def _link_blobs(source: str, destination: str) -> None:
-    if "/blobs/" in source:
+    if "/blobs/" in source or "/layers/" in source:
         os.link(source, destination)
     else:
         shutil.copy2(source, destination)

@@ -333,7 +333,7 @@ def test_a_newer_schema_is_refused(catalog: Catalog) -> None:
     catalog.close()
     with sqlite3.connect(str(catalog.place)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(HostError, match=rf"schema 9999.*up to {HEAD}"):
+    with pytest.raises(HostError, match=rf"schema 9999.*up to {database.HEAD}"):
         catalog.images()
 
 

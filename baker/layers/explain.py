@@ -1,0 +1,118 @@
+"""Why a step comes from a layer or does not: compared with what the template's last build was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from baker.catalog.records import BuildRecord, StepRecord
+from baker.layers import policy
+from baker.layers.policy import Wish
+from baker.layers.store import Layer
+from baker.plan import Plan, PlannedStep
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What a build would do about one step. `keep`: why the machine after it would not be kept, "" if it would."""
+
+    index: int
+    cached: bool
+    reason: str
+    kept: bool
+    keep: str
+
+
+def explain(plan: Plan, wish: Wish, find: Callable[[str], Layer | None], last: BuildRecord | None, now: float) -> list[Explained]:
+    """One for each step, in order."""
+    usable = list(policy.candidates(plan, wish, find, now=now, username=_username(plan)))
+    depth = usable[0].depth if usable else 0
+    changed = source_changes(plan, last)
+    before = {step.index: step for step in last.steps} if last else {}
+    explained = []
+    for planned in plan.steps:
+        layer = find(planned.key)
+        if planned.index <= depth:
+            reason, cached = "", True
+        else:
+            old = policy.too_old(plan.steps[: planned.index], layer.record.ran, now) if layer else ""
+            reason = _told(planned, wish) or _why(planned, before.get(planned.index), changed) or _layer(layer, old)
+            cached = False
+            changed = changed or (["an earlier step"] if _differs(planned, before.get(planned.index)) else [])
+        keep = policy.never_kept(plan, planned.index) or _worth(before.get(planned.index), planned)
+        explained.append(Explained(planned.index, cached, reason, layer is not None, "" if layer else keep))
+    return explained
+
+
+def _username(plan: Plan) -> str:
+    return plan.template.communicator.ssh_username or plan.source.ssh_username or "root"
+
+
+def _told(planned: PlannedStep, wish: Wish) -> str:
+    """A step that is carried out anew because somebody said so."""
+    if not planned.step.cache.enabled:
+        return "cache: false"
+    if not wish.use:
+        return "--no-cache"
+    return "--from" if wish.first and planned.index >= wish.first else ""
+
+
+def _why(planned: PlannedStep, before: StepRecord | None, changed: list[str]) -> str:
+    """A step that is carried out anew because of what it is made of."""
+    if before is None or not before.key:
+        return "never carried out"
+    own = list(differences(before.inputs, planned.inputs))
+    if own:
+        return f"changed: {', '.join(own)}"
+    if changed:
+        return f"after a change of {', '.join(changed)}"
+    if before.status not in ("done", "cached"):
+        return "failed in the last build" if before.status == "failed" else "never carried out"
+    return ""
+
+
+def _layer(layer: Layer | None, old: str) -> str:
+    if old:
+        return f"{old} is older than its max_age"
+    return "its layer cannot be used" if layer else "no layer of it is there"
+
+
+def _differs(planned: PlannedStep, before: StepRecord | None) -> bool:
+    return before is None or before.key != planned.key
+
+
+def _worth(before: StepRecord | None, planned: PlannedStep) -> str:
+    if before is None or before.key != planned.key or before.status != "done" or policy.pays(before.seconds, policy.FIRST_COST):
+        return ""
+    return f"{before.seconds:.1f} s of work, less than keeping costs"
+
+
+def source_changes(plan: Plan, last: BuildRecord | None) -> list[str]:
+    """What is another below all steps."""
+    if last is None or not last.source.get("digest"):
+        return []
+    found = ["the source"] if last.source["digest"] != plan.source.digest else []
+    shape = plan.shape
+    for name in ("cpus", "memory", "disk_size", "firmware", "machine_type"):
+        if last.shape.get(name) != getattr(shape, name):
+            found.append(f"builder.{name}")
+    return found
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    """The names of the inputs that are not the same: files by their path, the rest by their place in the step."""
+    if before.get("kind") != now.get("kind"):
+        yield "kind"
+        return
+    files = {**before.get("files", {}), **now.get("files", {})}
+    yield from sorted(name for name in files if before.get("files", {}).get(name) != now.get("files", {}).get(name))
+    yield from _paths(before.get("config", {}), now.get("config", {}), "")
+
+
+def _paths(before: Any, now: Any, place: str) -> Iterator[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        for name in sorted({*before, *now}):
+            yield from _paths(before.get(name), now.get(name), f"{place}.{name}" if place else str(name))
+    elif before != now:
+        yield place

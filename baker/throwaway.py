@@ -1,0 +1,87 @@
+"""Machines that somebody uses for a while and that leave nothing: from an image, or from a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from baker.builders.base import Keeper, Launch, Machine
+from baker.builders.identity import make_identity
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.communicator.base import Communicator
+from baker.errors import HostError, NotFoundError
+from baker.events import Reporter
+from baker.job import World, new_id, process_mark, scratch_directory
+from baker.layers.store import Layer, LayerStore
+from baker.layers.wake import wake
+from baker.ledger import BuildLedger
+from baker.model import Disk, Identity, Shape, Wanted
+
+
+@dataclass(frozen=True)
+class Running:
+    """A throw-away machine, up and answering. `ssh` is the command that enters it."""
+
+    title: str  # "web 1.4.0", "web after step 3 (packages)"
+    machine: Machine
+    communicator: Communicator
+    ssh: tuple[str, ...]
+    ports: Mapping[int, int]  # guest port -> port on this host's loopback
+
+
+@contextmanager
+def boot(world: World, image: ImageRecord, disk: Disk, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
+    """A machine from an image. `recorded` is the shape of the machine that it was built on."""
+    shape = Shape(**(_known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
+    with _session(world) as (ledger, scratch, report):
+        identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
+        request = Launch("run", disk, shape, identity, scratch, ledger, report, wanted.forwards)
+        with world.builder(image.builder, wanted.uri).launch(request) as machine:
+            with _connected(world, machine, identity, request, wanted) as communicator:
+                yield _running(f"{image.name} {image.version}", machine, communicator, wanted)
+
+
+@contextmanager
+def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> Iterator[Running]:
+    """A machine as it was when a layer was kept."""
+    record, store = layer.record, LayerStore(world.home.layers)
+    builder = world.builder("libvirt", None)
+    if not isinstance(builder, Keeper):
+        raise HostError("this builder has no layers")
+    with _session(world) as (ledger, scratch, report), ExitStack() as stack:
+        if not stack.enter_context(store.using(layer)):
+            raise NotFoundError(f"the layer {layer.id} has just been removed")
+        identity = layer.identity(scratch)
+        disk = Disk(layer.directory / "disk.qcow2", "qcow2", 0)
+        request = Launch("run", disk, Shape(**_known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
+        machine = stack.enter_context(builder.restore(request, layer.directory))
+        communicator = stack.enter_context(_connected(world, machine, identity, request, wanted))
+        wake(communicator)
+        yield _running(f"{record.template} after step {record.step} ({record.name})", machine, communicator, wanted)
+
+
+@contextmanager
+def _session(world: World) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
+    session = new_id()
+    with process_mark(session), world.ledger.open(session) as ledger, scratch_directory(world.home, session, ledger) as scratch:
+        yield ledger, scratch, Reporter(world.sink, session)
+
+
+@contextmanager
+def _connected(world: World, machine: Machine, identity: Identity, request: Launch, wanted: Wanted) -> Iterator[Communicator]:
+    scratch = request.scratch
+    with world.connect(machine.endpoint, identity, machine, scratch, report=request.report, timeout=wanted.timeout) as communicator:
+        yield communicator
+
+
+def _running(title: str, machine: Machine, communicator: Communicator, wanted: Wanted) -> Running:
+    ports = {forward.guest_port: machine.forwarded(forward.guest_port) for forward in wanted.forwards}
+    return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports)
+
+
+def _known(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """What a record says of a shape, without what this version does not know."""
+    return {name: value for name, value in recorded.items() if name in {field.name for field in fields(Shape)}}

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from baker import process
 from baker.builders.base import Builder, Machine
+from baker.clock import Clock
 from baker.communicator.base import Communicator
 from baker.errors import BakeError
 from baker.events import Event, Planned, Reporter, Sink, StageFinished, StepFinished, StepStarted, Tee, TestFinished
@@ -72,6 +73,7 @@ class World:
     connect: Connect
     source: Callable[[Any], Source]
     interaction: Interaction = field(default_factory=Nobody)
+    clock: Clock = field(default_factory=Clock)
     env: Mapping[str, str] = field(default_factory=dict)
 
 

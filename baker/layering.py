@@ -6,7 +6,6 @@ a later one is), and who wants to carry out the same step waits for that and the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -52,6 +51,7 @@ class Layering:
 
     def __init__(self, job: Job, plan: Plan, wish: Wish) -> None:
         self._job, self._plan, self._wish = job, plan, wish
+        self._clock = job.world.clock
         self.store = LayerStore(job.world.home.layers)
         builder = job.builder
         self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and builder.keeps() else None
@@ -62,7 +62,7 @@ class Layering:
         self._pending: list[Future[None]] = []
         self._parent: str | None = None
         self._ran: dict[str, float] = {}
-        self._since = time.monotonic()  # when the work began that the next layer would save
+        self._since = self._clock.now()  # when the work began that the next layer would save
         self._cost = policy.FIRST_COST
         self._keys = policy.keys(plan)
 
@@ -89,7 +89,7 @@ class Layering:
     def _candidates(self) -> list[Candidate]:
         if self._keeper is None:
             return []
-        return list(policy.candidates(self._plan, self._wish, self.store.find, now=time.time(), username=self._username))
+        return list(policy.candidates(self._plan, self._wish, self.store.find, now=self._clock.date(), username=self._username))
 
     @property
     def _username(self) -> str:
@@ -133,7 +133,7 @@ class Layering:
             stack.push(attempt)
             self._tell_cached(candidate)
             self._parent, self._ran = candidate.layer.id, dict(candidate.layer.record.ran)
-            self._since = time.monotonic()
+            self._since = self._clock.now()
             return start
         return None
 
@@ -200,6 +200,11 @@ class Layering:
             return ""
         return f"{work:.1f} s of work are less than keeping would cost"
 
+    def settle(self) -> None:
+        """Wait until all that was kept is a layer: only then are the disks below the machine's own where it names them."""
+        for done in self._pending:
+            done.result()
+
     def check_keeping(self, depth: int) -> None:
         """BuildError when the machine after `depth` steps cannot be kept, before any work is done for it."""
         reason = self.why_not(depth, 0.0)
@@ -216,7 +221,7 @@ class Layering:
         )
 
     def _consider(self, start: Started, depth: int, name: str) -> None:
-        reason = self.why_not(depth, time.monotonic() - self._since)
+        reason = self.why_not(depth, self._clock.now() - self._since)
         if reason:
             self._job.report.debug(f"not kept after {name}: {reason}")
         else:
@@ -232,12 +237,12 @@ class Layering:
 
     def _keep(self, start: Started, depth: int, name: str) -> None:
         assert self._keeper is not None
-        job, began = self._job, time.monotonic()
+        job, began = self._job, self._clock.now()
         key, place = self._keys[depth], self._rooms.current
         final = self.store.name(key, job.id)
         self._keeper.keep(start.machine, place, self._rooms.next() / "disk.qcow2", f"../{final}/disk.qcow2")
         with_key_files(place, start.identity)
-        self._cost = time.monotonic() - began
+        self._cost = self._clock.now() - began
         record = LayerRecord(
             key=key,
             parent=self._parent,
@@ -245,7 +250,7 @@ class Layering:
             name=name,
             template=job.template.name,
             build=job.id,
-            made=time.time(),
+            made=self._clock.date(),
             work=round(began - self._since, 3),
             cost=round(self._cost, 3),
             ran=dict(self._ran),
@@ -255,7 +260,7 @@ class Layering:
         )
         job.report.debug(f"kept after {name}: the machine stood still for {self._cost:.1f} s")
         self._pending.append(self._pool.submit(self._commit, self._keeper, place, record, tuple(self._claims)))
-        self._parent, self._since = final, time.monotonic()
+        self._parent, self._since = final, self._clock.now()
 
     def _commit(self, keeper: Keeper, place: Path, record: LayerRecord, claims: tuple[str, ...]) -> None:
         """In the background: make a layer of what was kept, and let go of whoever waits for it."""

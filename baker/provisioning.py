@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 
 from baker.builders.base import Machine
@@ -32,6 +31,7 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         listing = _work(job, plan, start, layers)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
+            layers.settle()
             disk = job.builder.capture(start.machine, destination)
         return Captured(disk, start.machine.facts, listing)
 
@@ -97,11 +97,12 @@ def _step_or_policy(job: Job, plan: Plan, planned: PlannedStep, machine: Machine
 
 def _step(job: Job, plan: Plan, planned: PlannedStep, communicator: Communicator) -> None:
     """Carry out one step and report its start and end."""
-    sink, started, ran = job.report.sink, time.monotonic(), time.time()
+    sink, clock = job.report.sink, job.world.clock
+    started, ran = clock.now(), clock.date()
     sink.emit(StepStarted(build=job.id, index=planned.index, total=len(plan.steps), step=planned.name, kind=planned.kind))
 
     def finished(ok: bool, exit_code: int | None, attempts: int) -> None:
-        seconds = time.monotonic() - started
+        seconds = clock.now() - started
         sink.emit(
             StepFinished(
                 build=job.id,
@@ -123,6 +124,7 @@ def _step(job: Job, plan: Plan, planned: PlannedStep, communicator: Communicator
             scratch=job.scratch,
             variables={name: variable.value for name, variable in job.template.variables.items()},
             mask=job.template.secrets.mask,
+            clock=clock,
         )
     except StepError as error:
         finished(False, error.exit_code_of_step, planned.step.retries + 1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -129,7 +128,7 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if image and not image.verified and template.verify and not job.options.skip_verify:
         job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
         return None
-    if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), time.time())):
+    if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
     return image

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from baker import process
+from baker.clock import Clock
 from baker.communicator.base import CommandResult, Communicator, Disconnected, GuestTimeout
 from baker.errors import BakeError, HostError, StepError
 from baker.events import Reporter
@@ -42,14 +42,6 @@ class StepResult:
     attempts: int
     seconds: float
     tail: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Clock:
-    """Time, as the executor sees it: tests have one that does not wait."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
 
 
 def execute(

@@ -22,6 +22,9 @@ class FakeClock:
     def now(self) -> float:
         return self.time
 
+    def date(self) -> float:
+        return 1_700_000_000.0 + self.time
+
     def sleep(self, seconds: float) -> None:
         self.slept.append(seconds)
         self.time += seconds

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 from pydantic import Field
 
+from baker.clock import Clock
 from baker.communicator.base import Disconnected, GuestTimeout
 from baker.errors import StepError
 from baker.events import Memory, Message, Output, Reporter
 from baker.provision import registry
 from baker.provision.base import OnHost, Operation, StepConfig
-from baker.provision.execute import Clock, StepResult, execute
+from baker.provision.execute import StepResult, execute
 from baker.secrets import Secrets
 from baker.template.model import Step
 from tests.support.fakes import FakeClock, FakeCommunicator, ended
@@ -46,7 +47,7 @@ class Run:
             scratch=self.scratch,
             env=env,
             mask=secrets.mask,
-            clock=Clock(self.clock.now, self.clock.sleep),
+            clock=Clock(self.clock.now, self.clock.date, self.clock.sleep),
         )
 
     @property

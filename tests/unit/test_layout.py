@@ -20,7 +20,15 @@ ONLY_THERE = {
     "shtab": "cli",
 }
 # a layer may import itself and what stands after it
-LAYERS = (("cli",), ("api", "worker", "schedule"), ("bake",), ("stages", "provisioning", "recorder"), ("layering", "throwaway"), ("machine",), ("job",))
+LAYERS = (
+    ("cli",),
+    ("api", "worker", "schedule"),
+    ("bake",),
+    ("stages", "provisioning", "recorder"),
+    ("layering", "throwaway"),
+    ("machine",),
+    ("job",),
+)
 LONGEST_FUNCTION = 60
 LONGEST_MODULE = 500
 

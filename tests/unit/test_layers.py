@@ -1,0 +1,319 @@
+"""Layers as a build uses them, on fakes: which machine it goes on from, and which it keeps."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from baker.bake import Outcome, bake
+from baker.catalog.catalog import Catalog
+from baker.clock import Clock
+from baker.disks import qemuimg
+from baker.errors import BuildError, StepError, UsageError
+from baker.events import Memory, Message, StepFinished, StepStarted
+from baker.job import Options, World
+from baker.layers.explain import explain
+from baker.layers.policy import Wish
+from baker.layers.store import LayerStore
+from baker.ledger import Ledger
+from baker.paths import Home
+from baker.plan import make_plan
+from baker.sources import registry as sources
+from baker.store.directory import DirectoryStore
+from baker.template.load import load
+from tests.support.fake_builder import FakeBuilder, FakeGuests
+from tests.support.fakes import FakeClock
+
+STEPS = ("step-1", "step-2", "step-3")
+
+
+@dataclass
+class Workshop:
+    """A home, a builder and guests that are fakes, and a template that can be changed."""
+
+    home: Home
+    directory: Path
+    clock: FakeClock
+    builder: FakeBuilder
+    guests: FakeGuests
+    catalog: Catalog
+    heard: Memory = field(default_factory=Memory)
+
+    def template(self, *steps: str, name: str = "web", more: str = ""):
+        lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
+        body = "".join("  - " + line.replace("\n", "\n    ") + "\n" for line in lines)
+        path = self.directory / f"{name}.yaml"
+        path.write_text(
+            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\nbuilder: {{memory: 1MiB}}\n{more}provisioners:\n{body}"
+        )
+        return load(path, env={}, secret_key=b"k" * 32)[0]
+
+    def bake(self, *steps: str, name: str = "web", more: str = "", **options: object) -> Outcome:
+        self.builder.events.clear()
+        self.heard = Memory()
+        options.setdefault("force", True)  # what the catalog has is another test's business
+        return bake(self.template(*steps, name=name, more=more), Options(**options), self.world(self.heard))  # type: ignore[arg-type]
+
+    def world(self, heard: Memory) -> World:
+        return World(
+            home=self.home,
+            store=DirectoryStore(self.home.blobs),
+            catalog=self.catalog,
+            ledger=Ledger(self.home.ledger),
+            sink=heard,
+            builder=lambda kind, uri: self.builder,
+            connect=self.guests,
+            source=sources.for_spec,
+            clock=Clock(self.clock.now, self.clock.date, self.clock.sleep),
+        )
+
+    @property
+    def ran(self) -> list[str]:
+        return [event.step for event in self.heard.events if isinstance(event, StepStarted)]
+
+    @property
+    def cached(self) -> list[int]:
+        return [event.index for event in self.heard.events if isinstance(event, StepFinished) and event.cached]
+
+    @property
+    def said(self) -> str:
+        return "\n".join(event.text for event in self.heard.events if isinstance(event, Message))
+
+    @property
+    def layers(self) -> LayerStore:
+        return LayerStore(self.home.layers)
+
+    def kept(self) -> list[int]:
+        return sorted(layer.record.step for layer in self.layers.all())
+
+    def left(self) -> list[str]:
+        """What a build left beside finished layers."""
+        found = [path.name for path in self.home.layers.glob("*") if path.name != "locks" and not (path / "layer.json").exists()]
+        return found + [path.name for path in self.home.ledger.glob("*")]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Workshop]:
+    clock = FakeClock()
+    qemuimg.create(tmp_path / "disk.qcow2", 1 << 20)
+    home = Home.from_environment({"BAKE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)})
+    home.data.mkdir(parents=True)
+    guests = FakeGuests(clock, takes={"step-": 30.0})
+    catalog = Catalog(home.catalog)
+    yield Workshop(home, tmp_path, clock, FakeBuilder(clock), guests, catalog)
+    catalog.close()
+
+
+def test_the_first_build_boots_and_keeps_each_machine_that_pays(shop: Workshop) -> None:
+    shop.bake()
+    assert shop.builder.events == ["launch build", "keep 0", "keep 1", "keep 2", "keep 3"]
+    assert (shop.kept(), shop.left()) == ([0, 1, 2, 3], [])
+
+
+def test_a_change_of_the_last_step_goes_on_from_the_one_before(shop: Workshop) -> None:
+    shop.bake()
+    shop.bake("step-1", "step-2", "step-3b")
+    assert shop.builder.events == ["restore 2", "keep 3"]
+    assert (shop.cached, shop.ran) == ([1, 2], ["shell 3"])
+
+
+def test_a_change_in_the_middle_goes_on_from_there_and_both_branches_stay(shop: Workshop) -> None:
+    shop.bake()
+    shop.bake("step-1", "step-2b", "step-3")
+    assert shop.builder.events == ["restore 1", "keep 2", "keep 3"]
+    shop.bake("step-1", "step-2", "step-3")
+    assert shop.builder.events == ["restore 3"]
+    assert shop.kept() == [0, 1, 2, 2, 3, 3]
+
+
+def test_another_template_on_the_same_source_does_not_wait_for_a_boot(shop: Workshop) -> None:
+    shop.bake()
+    shop.bake("step-9", name="other")
+    assert shop.builder.events == ["restore 0", "keep 1"]
+
+
+def test_the_image_is_on_its_source_and_on_no_layer(shop: Workshop) -> None:
+    shop.bake()
+    image = shop.bake("step-1", "step-2", "step-3b").image
+    assert image is not None and len(image.chain) == 2
+    assert "layers" not in str(qemuimg.info(DirectoryStore(shop.home.blobs).path(image.chain[0]), "qcow2").backing_path)
+
+
+def test_a_failed_build_goes_on_at_the_step_that_failed(shop: Workshop) -> None:
+    shop.guests.fails = {"step-3"}
+    with pytest.raises(StepError):
+        shop.bake()
+    assert (shop.kept(), shop.left()) == ([0, 1, 2], [])
+    shop.guests.fails = set()
+    shop.bake()
+    assert (shop.builder.events, shop.ran) == (["restore 2", "keep 3"], ["shell 3"])
+
+
+def test_what_costs_less_than_keeping_is_not_kept_but_is_before_a_step_that_failed_last_time(shop: Workshop) -> None:
+    shop.guests.takes = {"step-1": 30.0, "step-2": 0.5, "step-3": 30.0}
+    shop.guests.fails = {"step-3"}
+    for kept in ([0, 1], [0, 1, 2]):
+        with pytest.raises(StepError):
+            shop.bake()
+        assert shop.kept() == kept
+
+
+def test_from_carries_out_a_step_that_has_a_layer(shop: Workshop) -> None:
+    shop.bake()
+    shop.bake(first="2")
+    assert (shop.cached, shop.ran) == ([1], ["shell 2", "shell 3"])
+    assert shop.kept() == [0, 1, 2, 2, 3, 3], "what was made anew is kept beside what was there"
+
+
+def test_until_keeps_the_machine_and_makes_no_image(shop: Workshop) -> None:
+    shop.guests.takes = {}
+    outcome = shop.bake(last="shell 2")
+    assert outcome.image is None and shop.catalog.images() == []
+    assert (shop.kept(), shop.ran, shop.left()) == ([0, 2], ["shell 1", "shell 2"], [])
+    assert shop.catalog.builds("web")[0].status == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"first": "shel 2"}, r"no step 'shel 2'\n.*did you mean 'shell 2'"),
+        ({"last": "9"}, "no step '9'"),
+        ({"first": "3", "last": "2"}, "step 3, to begin with, comes after step 2"),
+    ],
+)
+def test_a_step_that_is_not_there_is_told(shop: Workshop, options: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        shop.bake(**options)
+
+
+def test_no_cache_boots_and_makes_layers_anew(shop: Workshop) -> None:
+    shop.bake()
+    shop.bake(no_cache=True)
+    assert shop.builder.events[0] == "launch build"
+    assert shop.kept() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_a_step_with_cache_false_runs_in_every_build_and_nothing_after_it_is_kept(shop: Workshop) -> None:
+    steps = ("step-1", "shell: step-2\ncache: false", "step-3")
+    shop.bake(*steps)
+    assert shop.kept() == [0, 1]
+    shop.bake(*steps, force=False)
+    assert shop.ran == ["shell 2", "shell 3"], "although an image with this fingerprint is there"
+
+
+def test_a_step_with_max_age_runs_again_when_it_is_older(shop: Workshop) -> None:
+    steps = ("step-1", "shell: step-2\ncache: {max_age: 1h}", "step-3")
+    shop.bake(*steps)
+    shop.clock.sleep(1800)
+    assert shop.bake(*steps, force=False).unchanged
+    shop.clock.sleep(1800)
+    shop.bake(*steps, force=False)
+    assert (shop.cached, shop.ran) == ([1], ["shell 2", "shell 3"])
+    assert shop.bake(*steps, force=False).unchanged, "the new one is young again"
+
+
+def test_no_machine_that_knows_a_secret_is_kept(shop: Workshop) -> None:
+    more = "variables:\n  token: {type: string, sensitive: true, default: hunter2hunter2}\n"
+    steps = ("step-1", "shell: {inline: step-2, env: {TOKEN: '${{ var.token }}'}}", "step-3")
+    shop.bake(*steps, more=more)
+    assert shop.kept() == [0, 1]
+
+
+def test_a_layer_that_cannot_be_restored_is_told_and_passed_over(shop: Workshop) -> None:
+    shop.bake()
+    shop.builder.broken = {layer.id for layer in shop.layers.all() if layer.record.step > 1}
+    shop.bake()
+    assert shop.builder.events == ["restore 1", "keep 2", "keep 3"]
+    assert "the layer after shell 3 cannot be restored (it was kept with another QEMU)" in shop.said
+    shop.builder.broken = set()
+    shop.bake()
+    assert shop.builder.events == ["restore 3"], "the new one, not the broken one"
+
+
+def test_without_any_layer_that_can_be_restored_it_boots(shop: Workshop) -> None:
+    shop.bake()
+    shop.builder.broken = {layer.id for layer in shop.layers.all()}
+    shop.bake()
+    assert shop.builder.events[0] == "launch build" and shop.ran == ["shell 1", "shell 2", "shell 3"]
+
+
+@pytest.mark.parametrize("fault", ["fail_to_keep", "fail_to_pack"])
+def test_a_machine_that_cannot_be_kept_does_not_stop_the_build(shop: Workshop, fault: str) -> None:
+    setattr(shop.builder, fault, True)
+    assert shop.bake().image is not None
+    assert (shop.kept(), shop.left()) == ([], [])
+    assert "kept" in shop.said
+
+
+def test_a_connection_without_layers_builds_as_ever(shop: Workshop) -> None:
+    shop.builder.can_keep = False
+    assert shop.bake().image is not None
+    assert (shop.builder.events, shop.kept()) == (["launch build"], [])
+    with pytest.raises(BuildError, match="cannot be kept"):
+        shop.bake(last="2")
+
+
+def test_two_builds_that_share_steps_make_them_once(shop: Workshop) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def hold(script: str) -> None:
+        if "step-2" in script:
+            reached.set()
+            assert go_on.wait(30)
+
+    shop.guests.before = hold
+    second = Workshop(shop.home, shop.directory, shop.clock, FakeBuilder(shop.clock), shop.guests, Catalog(shop.home.catalog))
+    first = threading.Thread(target=lambda: shop.bake("step-1", "step-2", "step-3a", name="one"))
+    other = threading.Thread(target=lambda: second.bake("step-1", "step-2", "step-3b", name="two"))
+    first.start()
+    assert reached.wait(30)
+    other.start()
+    while "waiting for it" not in second.said:
+        assert other.is_alive()
+        time.sleep(0.02)
+    go_on.set()
+    first.join(60)
+    other.join(60)
+    second.catalog.close()
+    assert second.builder.events[0] == "restore 2" and second.ran == ["shell 3"]
+
+
+# -- what `bake plan` says ---------------------------------------------------------------------------------------------------------
+
+
+def reasons(shop: Workshop, *steps: str, wish: Wish | None = None, **options: str) -> list[str]:
+    template = shop.template(*steps, **options)
+    source = sources.for_spec(template.source)
+    from baker.sources.base import Context
+
+    found = source.peek(template.source, Context.for_peek(shop.home, DirectoryStore(shop.home.blobs), shop.catalog, template.path.parent))
+    assert found is not None
+    explained = explain(
+        make_plan(template, found), wish or Wish(), shop.layers.find, shop.catalog.builds("web", limit=1)[0], shop.clock.date()
+    )
+    return ["cached" if step.cached else step.reason for step in explained]
+
+
+def test_the_plan_says_which_input_changed(shop: Workshop) -> None:
+    (shop.directory / "a.conf").write_text("one")
+    put = "file: {source: a.conf, destination: /etc/a.conf}"
+    shop.bake("step-1", put, "step-3")
+    assert reasons(shop, "step-1", put, "step-3") == ["cached", "cached", "cached"]
+    assert reasons(shop, "step-1", put, "step-3b") == ["cached", "cached", "changed: inline"]
+    (shop.directory / "a.conf").write_text("two")
+    assert reasons(shop, "step-1", put, "step-3") == ["cached", "changed: a.conf", "after a change of an earlier step"]
+    assert reasons(shop, "step-0", put, "step-3")[0] == "changed: inline"
+    assert reasons(shop, "step-1", wish=Wish(use=False)) == ["--no-cache"]
+    assert reasons(shop, "step-1", "step-2", "step-3", "step-4")[3] == "never carried out"
+
+
+def test_the_plan_says_that_the_machine_is_another(shop: Workshop) -> None:
+    shop.bake()
+    template = (shop.directory / "web.yaml").read_text()
+    assert "memory: 1MiB" in template
+    assert reasons(shop, *STEPS, more="communicator: {ssh_timeout: 10s}\n") == ["cached"] * 3, "that changes nothing in the machine"

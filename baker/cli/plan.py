@@ -78,7 +78,9 @@ def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:
         return ["?", ""]
     if image is not None or step.cached:
         return ["yes", "" if step.kept or image is not None else "in a later layer"]
-    return ["no", step.reason + (f"; not kept: {step.keep}" if step.keep else "")]
+    reason = step.reason.removesuffix("not kept")
+    kept = f"not kept: {step.keep}" if step.keep else ""
+    return ["no", "; ".join(part for part in (reason, kept) if part)]
 
 
 def outcome(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> str:

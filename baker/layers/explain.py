@@ -12,6 +12,8 @@ from baker.layers.policy import Wish
 from baker.layers.store import Layer
 from baker.plan import Plan, PlannedStep
 
+NOT_KEPT = "not kept"
+
 
 @dataclass(frozen=True)
 class Explained:
@@ -37,10 +39,10 @@ def explain(plan: Plan, wish: Wish, find: Callable[[str], Layer | None], last: B
             reason, cached = "", True
         else:
             old = policy.too_old(plan.steps[: planned.index], layer.record.ran, now) if layer else ""
-            reason = _told(planned, wish) or _why(planned, before.get(planned.index), changed) or _layer(layer, old)
-            cached = False
+            reason = _told(planned, wish) or _why(planned, before.get(planned.index), changed)
+            reason, cached = reason or _layer(layer, old, _not_kept(plan, planned, before.get(planned.index))), False
             changed = changed or (["an earlier step"] if _differs(planned, before.get(planned.index)) else [])
-        keep = policy.never_kept(plan, planned.index) or _worth(before.get(planned.index), planned)
+        keep = _not_kept(plan, planned, before.get(planned.index))
         explained.append(Explained(planned.index, cached, reason, layer is not None, "" if layer else keep))
     return explained
 
@@ -72,19 +74,24 @@ def _why(planned: PlannedStep, before: StepRecord | None, changed: list[str]) ->
     return ""
 
 
-def _layer(layer: Layer | None, old: str) -> str:
+def _layer(layer: Layer | None, old: str, not_kept: str) -> str:
+    """A step that was carried out just so before, but is not at hand."""
     if old:
         return f"{old} is older than its max_age"
-    return "its layer cannot be used" if layer else "no layer of it is there"
+    if layer:
+        return "its layer cannot be used"
+    return NOT_KEPT if not_kept else "its layer is gone"
 
 
 def _differs(planned: PlannedStep, before: StepRecord | None) -> bool:
     return before is None or before.key != planned.key
 
 
-def _worth(before: StepRecord | None, planned: PlannedStep) -> str:
-    if before is None or before.key != planned.key or before.status != "done" or policy.pays(before.seconds, policy.FIRST_COST):
-        return ""
+def _not_kept(plan: Plan, planned: PlannedStep, before: StepRecord | None) -> str:
+    """Why the machine after the step is not kept, as far as can be told beforehand."""
+    never = policy.never_kept(plan, planned.index)
+    if never or before is None or before.key != planned.key or before.status != "done" or policy.pays(before.seconds, policy.FIRST_COST):
+        return never
     return f"{before.seconds:.1f} s of work, less than keeping costs"
 
 

@@ -13,6 +13,17 @@ import pytest
 from baker.paths import Home
 from tests.support.cli import PROJECT, Bake
 
+# Most tests want a small machine on the base: layer 0 of that shape is in the shared home, so that they need not wait for a boot.
+SMALL = """
+schema: 1
+name: small-base
+version: 1.0.0
+source: {image: debian-13}
+builder: {cpus: 1, memory: 512MiB}
+provisioners:
+  - shell: 'true'
+"""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """A machine that does not come up is a failure, not a hang. One test that bakes the shared base comes first, then those that can do
@@ -48,6 +59,9 @@ def baked_home(shared_root: Path) -> Path:
             (shared_root / "baked.out").write_text(result.out + result.err)
             (home / "peak").write_text(str(result.peak_kib))
             result.ok()
+            small = shared_root / "small-base.yaml"
+            small.write_text(SMALL)
+            Bake(home)("build", small, "--until", "1", timeout=600).ok()
             (home / "done").touch()
     return home
 

@@ -124,6 +124,7 @@ def leftovers(home: Path) -> list[str]:
     places = Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})
     found = [f"ledger {path.name}" for path in places.ledger.glob("*")]
     found += [f"scratch {path.name}" for path in (places.state / "builds").glob("*")]
+    found += [f"layer {path.name}" for path in places.layers.glob("*") if path.name.startswith(("at-", "gone-"))]
     found += [f"runtime {path.name}" for path in places.runtime.glob("*")] if places.runtime.is_dir() else []
     # a machine of another test may be backed by this home's blobs: what it writes to is not here
     marks = (str(places.state).encode(), str(places.runtime).encode())

@@ -300,16 +300,22 @@ def reasons(shop: Workshop, *steps: str, wish: Wish | None = None, **options: st
 
 
 def test_the_plan_says_which_input_changed(shop: Workshop) -> None:
-    (shop.directory / "a.conf").write_text("one")
-    put = "file: {source: a.conf, destination: /etc/a.conf}"
+    (shop.directory / "a.sh").write_text("step-2")
+    put = "shell: {script: a.sh}"
     shop.bake("step-1", put, "step-3")
     assert reasons(shop, "step-1", put, "step-3") == ["cached", "cached", "cached"]
     assert reasons(shop, "step-1", put, "step-3b") == ["cached", "cached", "changed: inline"]
-    (shop.directory / "a.conf").write_text("two")
-    assert reasons(shop, "step-1", put, "step-3") == ["cached", "changed: a.conf", "after a change of an earlier step"]
+    (shop.directory / "a.sh").write_text("step-2b")
+    assert reasons(shop, "step-1", put, "step-3") == ["cached", "changed: a.sh", "after a change of an earlier step"]
     assert reasons(shop, "step-0", put, "step-3")[0] == "changed: inline"
     assert reasons(shop, "step-1", wish=Wish(use=False)) == ["--no-cache"]
     assert reasons(shop, "step-1", "step-2", "step-3", "step-4")[3] == "never carried out"
+
+
+def test_the_plan_says_what_was_not_worth_keeping(shop: Workshop) -> None:
+    shop.guests.takes = {"step-1": 30.0, "step-2": 0.5, "step-3": 0.5}
+    shop.bake()
+    assert reasons(shop, *STEPS) == ["cached", "not kept", "not kept"]
 
 
 def test_the_plan_says_that_the_machine_is_another(shop: Workshop) -> None:

@@ -63,7 +63,7 @@ class Layering:
         self._parent: str | None = None
         self._ran: dict[str, float] = {}
         self._since = self._clock.now()  # when the work began that the next layer would save
-        self._cost = policy.FIRST_COST
+        self._cost = policy.FIRST_COST  # of keeping: standing still, and then packing, for which the guest gets less of the host
         self._keys = policy.keys(plan)
 
     def __enter__(self) -> Layering:
@@ -242,7 +242,7 @@ class Layering:
         final = self.store.name(key, job.id)
         self._keeper.keep(start.machine, place, self._rooms.next() / "disk.qcow2", f"../{final}/disk.qcow2")
         with_key_files(place, start.identity)
-        self._cost = self._clock.now() - began
+        standing = self._clock.now() - began
         record = LayerRecord(
             key=key,
             parent=self._parent,
@@ -252,20 +252,22 @@ class Layering:
             build=job.id,
             made=self._clock.date(),
             work=round(began - self._since, 3),
-            cost=round(self._cost, 3),
+            cost=round(standing, 3),
             ran=dict(self._ran),
             blobs=self._plan.source.chain,
             hostname=start.identity.hostname,
             username=start.identity.username,
         )
-        job.report.debug(f"kept after {name}: the machine stood still for {self._cost:.1f} s")
+        job.report.debug(f"kept after {name}: the machine stood still for {standing:.1f} s")
         self._pending.append(self._pool.submit(self._commit, self._keeper, place, record, tuple(self._claims)))
         self._parent, self._since = final, self._clock.now()
 
     def _commit(self, keeper: Keeper, place: Path, record: LayerRecord, claims: tuple[str, ...]) -> None:
         """In the background: make a layer of what was kept, and let go of whoever waits for it."""
+        began = self._clock.now()
         try:
             keeper.pack(place)
+            self._cost = record.cost + self._clock.now() - began
             layer = self.store.commit(place, record)
             self._rooms.forget(place)
             self._held.enter_context(self.store.using(layer))

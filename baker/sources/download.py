@@ -150,10 +150,16 @@ def _pool(url: str) -> PoolManager:
         Timeout(connect=CONNECT_TIMEOUT, read=READ_TIMEOUT),
         Retry(total=10, connect=0, read=0, other=0, status=0, redirect=10),
     )
-    proxy = urllib.request.getproxies().get(found.scheme or "http")
-    if proxy and not urllib.request.proxy_bypass(found.host or ""):
-        return ProxyManager(proxy if "://" in proxy else f"http://{proxy}", timeout=timeout, retries=retries)
-    return PoolManager(timeout=timeout, retries=retries)
+    proxy = proxy_for(found.scheme or "http", found.host or "")
+    return ProxyManager(proxy, timeout=timeout, retries=retries) if proxy else PoolManager(timeout=timeout, retries=retries)
+
+
+def proxy_for(scheme: str, host: str) -> str | None:
+    """The URL of the proxy that this host's environment (`http_proxy`, `https_proxy`, `no_proxy`) names for `host`, if any."""
+    proxy = urllib.request.getproxies().get(scheme)
+    if not proxy or urllib.request.proxy_bypass(host):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _range(value: str) -> tuple[int | None, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -13,13 +14,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 @dataclass
 class Site:
     """What the server shows. `drop_after`: for each request in turn, how many bytes of the body it sends before it hangs up (None: all);
-    `statuses`: for each request in turn, an answer instead of the file."""
+    `statuses`: for each request in turn, an answer instead of the file; `headers` come with every file. With `chunked` the length is not
+    said; with `pause_after` the rest of a body waits for `go_on`. What is posted comes back."""
 
     files: dict[str, bytes]
     etag: str | None = '"one"'
     ranges: bool = True
     drop_after: list[int | None] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    headers: dict[str, str] = field(default_factory=dict)
+    chunked: bool = False
+    pause_after: int | None = None
+    go_on: threading.Event = field(default_factory=threading.Event)
     requests: list[dict[str, str]] = field(default_factory=list)
     url: str = ""
 
@@ -28,8 +34,14 @@ class Site:
 def serving(site: Site) -> Iterator[Site]:
     """Serve `site` on a free port of 127.0.0.1; `site.url` is its address, without a slash at the end."""
 
+    connections: list[socket.socket] = []
+
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+
+        def setup(self) -> None:
+            super().setup()
+            connections.append(self.connection)
 
         def do_GET(self) -> None:
             site.requests.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
@@ -40,12 +52,25 @@ def serving(site: Site) -> Iterator[Site]:
             else:
                 self._send(site.files[self.path])
 
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            site.requests.append({"path": self.path, **{name.lower(): value for name, value in self.headers.items()}})
+            self._send(body)
+
         def _refuse(self, status: int) -> None:
             self.send_response(status)
             self.send_header("Content-Length", "0")
             self.end_headers()
 
         def _send(self, data: bytes) -> None:
+            if site.etag and self.headers.get("If-None-Match") == site.etag:
+                self.send_response(304)
+                self._describe()
+                self.end_headers()
+                return
             first = self._first(data)
             if first is not None and first >= len(data):
                 self.send_response(416)
@@ -57,14 +82,31 @@ def serving(site: Site) -> Iterator[Site]:
             self.send_response(200 if first is None else 206)
             if first is not None:
                 self.send_header("Content-Range", f"bytes {first}-{len(data) - 1}/{len(data)}")
-            if site.etag:
-                self.send_header("ETag", site.etag)
-            self.send_header("Content-Length", str(len(body)))
+            self._describe()
+            self.send_header(*(("Transfer-Encoding", "chunked") if site.chunked else ("Content-Length", str(len(body)))))
             self.end_headers()
+            if self.command == "HEAD":
+                return
             most = site.drop_after.pop(0) if site.drop_after else None
-            self.wfile.write(body[:most])
+            if site.pause_after is not None:
+                self._write(body[: site.pause_after])
+                site.go_on.wait(30)
+                body = body[site.pause_after :]
+            self._write(body[:most])
+            if site.chunked and most is None:
+                self.wfile.write(b"0\r\n\r\n")
             if most is not None:
                 self.close_connection = True
+
+        def _write(self, data: bytes) -> None:
+            try:
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(data), data) if site.chunked else data)
+            except ConnectionError:
+                self.close_connection = True  # the client is gone
+
+        def _describe(self) -> None:
+            for name, value in {**site.headers, **({"ETag": site.etag} if site.etag else {})}.items():
+                self.send_header(name, value)
 
         def _first(self, data: bytes) -> int | None:
             found = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -85,4 +127,7 @@ def serving(site: Site) -> Iterator[Site]:
     finally:
         server.shutdown()
         server.server_close()
+        for connection in connections:  # a client may keep it open
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
         thread.join(5)

@@ -16,6 +16,8 @@ ONLY_THERE = {
     "alembic": "catalog",
     "rich": ("render", "cli"),
     "urllib3": "sources",
+    "aiohttp": "httpcache",
+    "yarl": "httpcache",
     "jinja2": "provision",
     "shtab": "cli",
 }
@@ -99,7 +101,7 @@ def test_bake_py_is_one_page() -> None:
     assert len((PACKAGE / "bake.py").read_text().splitlines()) <= 66
 
 
-HEAVY = ("libvirt", "sqlalchemy", "alembic", "pydantic", "rich", "jinja2", "urllib3", "yaml", "argparse")
+HEAVY = ("libvirt", "sqlalchemy", "alembic", "pydantic", "rich", "jinja2", "urllib3", "aiohttp", "yaml", "argparse")
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -1,0 +1,90 @@
+"""The proxy's process: `python -m baker.httpcache.server DIRECTORY` serves on a free port of 127.0.0.1 until its stdin ends.
+
+On stdout it tells its parent, as JSON lines, the port, then what became of every request. When the parent dies, stdin ends.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from baker.httpcache.exchange import Cache, Served
+from baker.httpcache.store import Store
+from baker.httpcache.tunnels import Door, Tunnels
+from baker.httpcache.upstream import LONGEST_LINE, Guard, Upstream
+
+BACKLOG = 128
+AT_THE_END_SECONDS = 0.1  # for requests that are under way when the build is over
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="baker.httpcache.server")
+    parser.add_argument("directory", type=Path)
+    parser.add_argument("--allow", action="append", default=[], metavar="ADDRESS", help="serve this address although it is the host's own")
+    parser.add_argument("--offline", action="store_true", help="serve what is kept, and nothing else")
+    options = parser.parse_args(argv)
+    try:
+        asyncio.run(_serve(options.directory, options.allow, offline=options.offline))
+    except BrokenPipeError:
+        os._exit(1)  # nobody reads any more: the parent is dead, and flushing stdout once more would fail as well
+    return 0
+
+
+async def _serve(directory: Path, allow: Sequence[str], *, offline: bool) -> None:
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await loop.connect_read_pipe(lambda: _UntilEnd(stop), sys.stdin)
+    store = Store(directory)
+    async with Upstream(Guard(allow)) as upstream:
+        tunnels = Tunnels(upstream, served=_served, offline=offline)
+        cache = Cache(store, upstream, served=_served, warn=_warn, offline=offline)
+        handlers = web.Server(
+            cache.answer, access_log=None, auto_decompress=False, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE
+        )  # fmt: skip
+        listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
+        server = await loop.create_server(lambda: Door(handlers, tunnels), sock=listening)
+        _tell(port=listening.getsockname()[1])
+        await asyncio.to_thread(store.clean_tmp)
+        await stop.wait()
+        server.close()
+        await tunnels.close()
+        await handlers.shutdown(AT_THE_END_SECONDS)
+
+
+class _UntilEnd(asyncio.Protocol):
+    """Sets an event when the stream ends."""
+
+    def __init__(self, event: asyncio.Event) -> None:
+        self._event = event
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._event.set()
+
+
+def _served(served: Served) -> None:
+    _tell(**asdict(served))
+
+
+def _warn(text: str) -> None:
+    _tell(warning=text)
+
+
+def _tell(**line: Any) -> None:
+    sys.stdout.write(json.dumps(line) + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from baker.throwaway import Running
     from baker.usage import Used
 
-DEFAULT_CACHE_SIZE = "20GiB"
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
 
 
@@ -202,7 +201,7 @@ class Baker:
         by_key = {node.key: node for node in nodes}
         with schedule.Workers(self.sink) as workers:
             ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
-        self._trim_layers()
+        self.collect_quietly()
         return [self._result(by_key[end.key], end) for end in ended]
 
     def build_here(self, request: BuildRequest, name: str) -> None:
@@ -427,37 +426,28 @@ class Baker:
         return usage(self.home, self.catalog, self.store, self.layers)
 
     def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
-        """Remove layers until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older than
-        `max_age` seconds since its last use; then blobs that nothing refers to."""
+        """Remove layers and downloads until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older
+        than `max_age` seconds since its last use; then blobs that nothing refers to."""
         import time
 
-        from baker.layers.collect import collect
+        from baker.downloads import DIRECTORY
+        from baker.httpcache.store import Store
+        from baker.layers.collect import collect, default_budget
 
-        wanted = self.cache_size if budget is None else budget
-        gone = collect(self.layers, now=time.time(), budget=wanted, max_age=max_age, dry_run=dry_run)
+        wanted = default_budget(self.env) if budget is None else budget
+        http = Store(self.home.cache / DIRECTORY)
+        gone = collect(self.layers, http, now=time.time(), budget=wanted, max_age=max_age, dry_run=dry_run)
         if not dry_run:
             self._drop_layers()
             self._collect_orphans()
         return gone
 
-    def _trim_layers(self) -> None:
-        """After builds: layers down to the budget."""
-        import time
-
-        from baker.layers.collect import collect
-
-        collect(self.layers, now=time.time(), budget=self.cache_size)
-
-    @property
-    def cache_size(self) -> int:
-        """What layers may take together: bytes. UsageError when BAKE_CACHE_SIZE is no size."""
-        from baker.template.units import parse_size
-
-        text = self.env.get("BAKE_CACHE_SIZE", DEFAULT_CACHE_SIZE)
+    def collect_quietly(self) -> None:
+        """After builds: the cache down to its budget."""
         try:
-            return parse_size(text)
-        except ValueError as error:
-            raise UsageError(f"BAKE_CACHE_SIZE: {error}", hint="for example: BAKE_CACHE_SIZE=20GiB") from error
+            self.collect()
+        except BakeError as error:
+            Reporter(self.sink).warn(f"the cache could not be trimmed: {error.message}")
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):

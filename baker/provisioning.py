@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from baker.builders.base import Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
+from baker.downloads import Environment, shared_downloads
 from baker.errors import BuildError, StepError, UsageError
 from baker.events import StepFinished, StepStarted
 from baker.inspection import GuestListing, list_in_guest, readable_offline
@@ -27,8 +27,8 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
-    with Layering(job, plan, wish(job, plan)) as layers, layers.started() as start:
-        listing = _work(job, plan, start, layers)
+    with Layering(job, plan, wish(job, plan)) as layers, shared_downloads(job) as downloads, layers.started() as start:
+        listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
@@ -42,8 +42,8 @@ def provision_until(job: Job, plan: Plan) -> None:
     last = wanted.last or len(plan.steps)
     with Layering(job, plan, wanted) as layers:
         layers.check_keeping(last)
-        with layers.started() as start, start.connection:
-            _provision(job, plan, start, layers, plan.steps[start.depth : last])
+        with shared_downloads(job) as downloads, layers.started() as start, start.connection:
+            _provision(job, start, layers, plan.steps[start.depth : last], downloads)
     if layers.store.find(policy.keys(plan)[last]) is None:
         raise BuildError(f"the machine after step {last} could not be kept")
 
@@ -56,10 +56,10 @@ def wish(job: Job, plan: Plan) -> policy.Wish:
     return policy.Wish(use=not job.options.no_cache, first=first, last=last)
 
 
-def _work(job: Job, plan: Plan, start: Started, layers: Layering) -> GuestListing | None:
+def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Environment) -> GuestListing | None:
     """Everything over the connection; ends with the guest on its way down."""
     with start.connection:
-        _provision(job, plan, start, layers, plan.steps[start.depth :])
+        _provision(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
             listing = None if readable_offline(start.communicator) else list_in_guest(start.communicator, job.scratch)
@@ -67,19 +67,20 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering) -> GuestListin
         return listing
 
 
-def _provision(job: Job, plan: Plan, start: Started, layers: Layering, steps: Sequence[PlannedStep]) -> None:
+def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
     with job.report.stage("provision"):
         for planned in steps:
-            _step_or_policy(job, plan, planned, start.machine, start.communicator)
+            _step_or_policy(job, planned, start, downloads(start.machine))
             layers.after(start, planned.index)
 
 
-def _step_or_policy(job: Job, plan: Plan, planned: PlannedStep, machine: Machine, communicator: Communicator) -> None:
+def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping[str, str]) -> None:
     """Carry out a step; when it fails do as `on_error` says (command line, step, template, in this order)."""
     policy = job.options.on_error or planned.step.on_error or job.template.on_error
+    communicator = start.communicator
     while True:
         try:
-            _step(job, plan, planned, communicator)
+            _step(job, planned, communicator, env)
             return
         except StepError as error:
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
@@ -89,26 +90,25 @@ def _step_or_policy(job: Job, plan: Plan, planned: PlannedStep, machine: Machine
             if decision == "retry":
                 continue
             if decision == "abort":
-                machine.keep()
+                start.machine.keep()
                 job.ledger.keep(f"step {planned.name} failed")
                 error.add_note(f"the machine is left running: {' '.join(ssh)}\nbake sweep --kept ends it")
             raise
 
 
-def _step(job: Job, plan: Plan, planned: PlannedStep, communicator: Communicator) -> None:
+def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mapping[str, str]) -> None:
     """Carry out one step and report its start and end."""
-    sink, clock = job.report.sink, job.world.clock
+    sink, clock, total = job.report.sink, job.world.clock, len(job.template.provisioners)
     started, ran = clock.now(), clock.date()
-    sink.emit(StepStarted(build=job.id, index=planned.index, total=len(plan.steps), step=planned.name, kind=planned.kind))
+    sink.emit(StepStarted(build=job.id, index=planned.index, total=total, step=planned.name, kind=planned.kind))
 
     def finished(ok: bool, exit_code: int | None, attempts: int) -> None:
-        seconds = clock.now() - started
         sink.emit(
             StepFinished(
                 build=job.id,
                 index=planned.index,
                 step=planned.name,
-                seconds=seconds,
+                seconds=clock.now() - started,
                 ok=ok,
                 exit_code=exit_code,
                 attempts=attempts,
@@ -123,6 +123,7 @@ def _step(job: Job, plan: Plan, planned: PlannedStep, communicator: Communicator
             job.report,
             scratch=job.scratch,
             variables={name: variable.value for name, variable in job.template.variables.items()},
+            env=env,
             mask=job.template.secrets.mask,
             clock=clock,
         )

@@ -12,7 +12,7 @@ from baker.paths import Home
 from baker.sources.index import kept_blobs
 from baker.store.directory import DirectoryStore
 
-Kind = Literal["image", "source", "layer", "downloads", "http", "evidence", "leftover"]
+Kind = Literal["image", "source", "layer", "downloads", "evidence", "leftover"]
 
 
 @dataclass(frozen=True)
@@ -31,10 +31,9 @@ def usage(home: Home, catalog: Catalog, store: DirectoryStore, layers: LayerStor
     """Everything below the data and cache directories, largest kinds of things first by their order here."""
     counted: set[str] = set()
     found = [*_images(catalog, store, counted), *_sources(home, store, layers, counted), *_layers(layers)]
-    for kind, name in (("downloads", "downloads"), ("http", "http")):
-        size = allocated(home.cache / name)
-        if size:
-            found.append(Used("downloads" if kind == "downloads" else "http", f"{name} in the cache", size))
+    for directory, name in (("downloads", "disk images on their way in"), ("http", "what guests fetched over HTTP")):
+        size = allocated(home.cache / directory)
+        found += [Used("downloads", name, size)] if size else []
     return [*found, *_rest(catalog, store, counted)]
 
 

@@ -44,6 +44,10 @@ class Machine(Protocol):
     def runtime(self) -> Path:
         """A private directory with a short path, for sockets; it goes away with the machine."""
 
+    @property
+    def host_address(self) -> str | None:
+        """Where the guest reaches what listens on this host's loopback; None where it does not."""
+
     def running(self) -> bool:
         """Whether it has power."""
 

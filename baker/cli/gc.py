@@ -1,4 +1,4 @@
-"""Make room: remove the layers that are worth least and what nothing refers to. Never an image, never what a build uses."""
+"""Make room: remove the layers and downloads that are worth least, and what nothing refers to. Never an image, never what a build uses."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--keep-size", metavar="SIZE", help="what layers may take together (default: 20GiB, or BAKE_CACHE_SIZE)")
+    parser.add_argument("--keep-size", metavar="SIZE", help="what the cache may take (default: 20GiB, or BAKE_CACHE_SIZE)")
     parser.add_argument("--max-age", metavar="TIME", help="remove what nobody used for so long, such as 30d")
     parser.add_argument("--dry-run", action="store_true", help="only say what would be removed")
     add_json(parser)
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     word = "would remove" if args.dry_run else "removed"
     for item in gone:
         if not app.quiet:
-            app.line(f"{word} {item.template}@{item.step} {item.name}, {size(item.size)}: {item.reason}")
+            app.line(f"{word} {item.kind} {item.name}, {size(item.size)}: {item.reason}")
     total = sum(item.size for item in gone)
     app.note(f"{plural(len(gone), 'thing')} {'to remove' if args.dry_run else 'removed'}, {size(total)}" if gone else "nothing to remove")
     return 0

@@ -162,7 +162,7 @@ def test_collecting_every_layer_leaves_the_images_whole(baked: Bake, tmp_path: P
     used = baked("du", "--json").ok().json
     assert {"image", "layer", "evidence"} <= {item["kind"] for item in used}
     shown = baked("gc", "--keep-size", "0", "--dry-run").ok().out
-    assert "would remove small@1 first" in shown
+    assert "would remove layer small@1 first" in shown
     baked("gc", "--keep-size", "0").ok()
     assert layer_files(baked, "layer.json") == []
     image = baked("images", "--name", "small", "--json").json[0]

@@ -43,6 +43,10 @@ class FakeMachine:
     def runtime(self) -> Path:
         return self.scratch
 
+    @property
+    def host_address(self) -> str | None:
+        return None
+
     def running(self) -> bool:
         return self.on
 

@@ -70,6 +70,7 @@ class Workshop:
             connect=self.guests,
             source=sources.for_spec,
             clock=Clock(self.clock.now, self.clock.date, self.clock.sleep),
+            env={"BAKE_HTTP_CACHE": "0"},
         )
 
     @property

@@ -27,7 +27,7 @@ LAYERS = (
     ("api", "worker", "schedule"),
     ("bake",),
     ("stages", "provisioning", "recorder"),
-    ("layering", "throwaway"),
+    ("layering", "throwaway", "downloads"),
     ("machine",),
     ("job",),
 )

@@ -21,6 +21,7 @@ from baker.model import Disk, Endpoint, Forward, MachineFacts
 
 LOOPBACK = "127.0.0.1"
 SSH_PORT = 22
+HOST_ADDRESS = "10.0.2.2"  # of the host's loopback in QEMU's user network
 PRIVATE_PORTS = range(49152, 65536)  # RFC 6335, 6: dynamic ports
 PORT_TRIES = 50
 POWER_BUTTON_SECONDS = 10.0  # a guest that is still booting may miss the first press
@@ -106,6 +107,10 @@ class LibvirtMachine:
         except libvirt.libvirtError as error:
             raise host_error(error, "cannot find the serial console") from error
         return Path(source.attrib["path"]) if source is not None and "path" in source.attrib else None
+
+    @property
+    def host_address(self) -> str | None:
+        return None if self._connection.remote_host else HOST_ADDRESS
 
     @property
     def facts(self) -> MachineFacts:

@@ -39,11 +39,11 @@ OTHER_USER = "games"  # any user of the system who is not root
 
 
 @pytest.fixture(scope="module")
-def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
-    """The URI of a system libvirtd, and where its volumes are."""
-    directory = tmp_path_factory.mktemp("sys")
-    with system_libvirtd(directory) as uri:
-        yield uri, directory / "pool"
+def pool() -> Iterator[tuple[str, Path]]:
+    """The URI of a system libvirtd, and where its volumes are: not below pytest's directory, which any other run of pytest closes to
+    QEMU's user again."""
+    with tempfile.TemporaryDirectory(prefix="bake-sys-") as directory, system_libvirtd(Path(directory)) as uri:
+        yield uri, Path(directory) / "pool"
 
 
 @pytest.fixture

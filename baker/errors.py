@@ -121,6 +121,10 @@ class HostError(BakeError):
     exit_code = 6
 
 
+class LayerError(HostError):
+    """A layer cannot be restored on this host, now or later: it is damaged, or was kept by other programs."""
+
+
 class BusyError(BakeError):
     """Somebody else is using it now."""
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from baker.builders.base import Keeper, Launch, Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks.space import free
-from baker.errors import BakeError, BootError, BuildError, HostError
+from baker.errors import BakeError, BootError, BuildError, HostError, LayerError
 from baker.events import StepFinished
 from baker.job import Job
 from baker.layers import policy
@@ -121,10 +121,11 @@ class Layering:
             try:
                 with self._job.report.stage("restore", name):
                     start = self._restore(candidate, attempt)
-            except (BuildError, HostError, BootError, Disconnected, GuestTimeout) as error:
+            except (BakeError, Disconnected, GuestTimeout) as error:
                 attempt.close()
                 words = error.message if isinstance(error, BakeError) else str(error)
-                self.store.mark_broken(candidate.layer, words)
+                if isinstance(error, (LayerError, BootError)):
+                    self.store.mark_broken(candidate.layer, words)
                 self._job.report.warn(f"the layer after {name} cannot be restored ({words}): going on from an earlier one")
                 continue
             except BaseException:
@@ -196,6 +197,8 @@ class Layering:
             return reason
         if free(self.store.root) < policy.ROOM * self._plan.shape.memory:
             return "the disk has too little room"
+        if depth and self._plan.steps[depth - 1].step.cache.keep:
+            return ""
         if depth == self._wish.last or self._failed_last_time(depth + 1) or policy.pays(work, self._cost):
             return ""
         return f"{work:.1f} s of work are less than keeping would cost"

@@ -90,7 +90,14 @@ def _differs(planned: PlannedStep, before: StepRecord | None) -> bool:
 def _not_kept(plan: Plan, planned: PlannedStep, before: StepRecord | None) -> str:
     """Why the machine after the step is not kept, as far as can be told beforehand."""
     never = policy.never_kept(plan, planned.index)
-    if never or before is None or before.key != planned.key or before.status != "done" or policy.pays(before.seconds, policy.FIRST_COST):
+    if (
+        never
+        or planned.step.cache.keep
+        or before is None
+        or before.key != planned.key
+        or before.status != "done"
+        or policy.pays(before.seconds, policy.FIRST_COST)
+    ):
         return never
     return f"{before.seconds:.1f} s of work, less than keeping costs"
 

@@ -99,6 +99,7 @@ class CacheSpec(Frozen):
 
     enabled: bool = Field(True, description="false: run the step in every build")
     max_age: Duration | None = Field(None, description="run the step again when the layer is older")
+    keep: bool = Field(False, description="true: keep the machine after this step however little that saves")
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def fresh(tmp_path: Path) -> Iterator[Bake]:
 
 
 def _link_blobs(source: str, destination: str) -> None:
-    if "/blobs/" in source or "/layers/" in source:
+    if "/blobs/" in source or ("/layers/" in source and "/locks/" not in source):
         os.link(source, destination)
     else:
         shutil.copy2(source, destination)

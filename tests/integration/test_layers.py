@@ -19,8 +19,9 @@ from tests.support.web import Site, serving
 pytestmark = pytest.mark.vm
 
 HEAD = "schema: 1\nname: small\nversion: 1.0.0\nsource: {image: debian-13}\nbuilder: {cpus: 1, memory: 512MiB}\nprovisioners:\n"
-FIRST = "  - name: first\n    shell: sleep 4; date +%s > /etc/first; head -c 16 /dev/urandom | od -An -tx1 > /etc/first-random\n"
-SECOND = "  - name: second\n    shell: sleep 4; echo two > /etc/second\n"
+KEPT = "    cache: {keep: true}\n"  # else the host's load would decide
+FIRST = "  - name: first\n    shell: date +%s > /etc/first; head -c 16 /dev/urandom | od -An -tx1 > /etc/first-random\n" + KEPT
+SECOND = "  - name: second\n    shell: echo two > /etc/second\n" + KEPT
 LAST = "  - name: last\n    shell: date +%s > /etc/last; head -c 16 /dev/urandom | od -An -tx1 > /etc/random\n"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from baker.builders.base import Launch
 from baker.communicator.base import CommandResult
 from baker.disks import qemuimg
-from baker.errors import HostError
+from baker.errors import HostError, LayerError
 from baker.events import Reporter
 from baker.model import Disk, Endpoint, Identity, MachineFacts
 from tests.support.fakes import Call, FakeClock, FakeCommunicator, ended
@@ -112,7 +112,7 @@ class FakeBuilder:
     @contextmanager
     def restore(self, request: Launch, directory: Path) -> Iterator[FakeMachine]:
         if directory.name in self.broken:
-            raise HostError("it was kept with another QEMU")
+            raise LayerError("it was kept with another QEMU")
         done = json.loads((directory / "memory.zst").read_text())
         self.events.append(f"restore {len(done)}")
         self.base = request.disk

@@ -41,7 +41,7 @@ def booted(home: Path, image: str, directory: Path) -> Iterator[Running]:
 
 
 def _link_blobs(source: str, destination: str) -> None:
-    if "/blobs/" in source or "/layers/" in source:
+    if "/blobs/" in source or ("/layers/" in source and "/locks/" not in source):
         os.link(source, destination)
     else:
         shutil.copy2(source, destination)

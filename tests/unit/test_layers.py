@@ -164,6 +164,12 @@ def test_what_costs_less_than_keeping_is_not_kept_but_is_before_a_step_that_fail
         assert shop.kept() == kept
 
 
+def test_a_step_can_ask_for_its_machine_to_be_kept(shop: Workshop) -> None:
+    shop.guests.takes = {}
+    shop.bake("step-1", "shell: step-2\ncache: {keep: true}", "step-3")
+    assert shop.kept() == [0, 2]
+
+
 def test_from_carries_out_a_step_that_has_a_layer(shop: Workshop) -> None:
     shop.bake()
     shop.bake(first="2")

@@ -21,7 +21,7 @@ from pathlib import Path
 from baker import process
 from baker.builders.libvirt.connection import Connection, libvirt_version
 from baker.disks.space import full
-from baker.errors import HostError
+from baker.errors import LayerError
 from baker.host import cpu_model
 
 DISK, MEMORY, PACKED, MACHINE, NVRAM, SEED = "disk.qcow2", "memory", "memory.zst", "machine.json", "nvram.fd", "seed.img"
@@ -51,19 +51,19 @@ def write(directory: Path, kept: Kept, files: Path) -> None:
 
 
 def read(directory: Path) -> Kept:
-    """HostError when nothing whole is there."""
+    """LayerError when nothing whole is there."""
     try:
         found = json.loads((directory / MACHINE).read_text())
         return Kept(found["made_by"], found["description"])
     except (OSError, ValueError, KeyError) as error:
-        raise HostError(f"{directory.name} holds no kept machine: {error}") from error
+        raise LayerError(f"{directory.name} holds no kept machine: {error}") from error
 
 
 def check(kept: Kept, here: Mapping[str, str]) -> None:
-    """HostError when this host is not one that can restore it."""
+    """LayerError when this host is not one that can restore it."""
     other = [f"{name} {kept.made_by.get(name)!r}, here it is {value!r}" for name, value in here.items() if kept.made_by.get(name) != value]
     if other:
-        raise HostError(f"it was kept with {'; '.join(other)}")
+        raise LayerError(f"it was kept with {'; '.join(other)}")
 
 
 def pack(directory: Path) -> None:
@@ -80,9 +80,14 @@ def pack(directory: Path) -> None:
 
 
 def unpack(directory: Path, memory: Path) -> None:
-    """The memory as libvirt reads it, at `memory`. HostError when it is damaged: zstd's own checksum tells."""
+    """The memory as libvirt reads it, at `memory`. LayerError when it is damaged: zstd's own checksum tells."""
     tool = process.need("zstd")
-    process.run([tool, "-q", "-d", directory / PACKED, "-o", memory], what="unpack the memory")
+    try:
+        process.run([tool, "-q", "-d", directory / PACKED, "-o", memory], what="unpack the memory")
+    except process.CommandError as error:
+        if "No space left" in error.result.tail:
+            raise full(memory) from error
+        raise LayerError(f"its memory is damaged: {error.result.tail.rpartition(': ')[2]}") from error
 
 
 def bring(directory: Path, files: Path) -> None:

@@ -279,7 +279,8 @@ class Layering:
             self._rooms.move(place, self.store.root / self.store.name(record.key, record.build))
             self._job.report.warn(f"the layer after {record.name} is not kept: {error}")
         for key in claims:
-            self._claims.pop(key).close()
+            if claim := self._claims.pop(key, None):  # one kept before this has let go of it already, maybe
+                claim.close()
 
     def _claim_if_free(self, key: str) -> None:
         if self._keeper is None or key in self._claims:

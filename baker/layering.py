@@ -30,7 +30,7 @@ from baker.paths import ensure
 from baker.plan import Plan
 from baker.sources.userns import remove_tree
 
-RESTORE_SECONDS = 60.0  # for a restored machine to answer: one that does not by then never will
+RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
 NAME = "build"  # of the machine
 HOSTNAME = "bake"  # of every build machine: machines of templates with other names share their layers
 

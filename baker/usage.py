@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from baker.catalog.catalog import Catalog
+from baker.errors import NotFoundError
 from baker.layers.store import LayerStore, allocated
 from baker.paths import Home
 from baker.sources.index import kept_blobs
@@ -77,5 +78,5 @@ def _rest(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Iterato
 def _size(store: DirectoryStore, blob: str) -> int:
     try:
         return store.path(blob).stat().st_blocks * 512
-    except OSError:
+    except (OSError, NotFoundError):  # removed meanwhile, or damaged: `bake doctor` tells
         return 0

@@ -1,0 +1,94 @@
+"""The command line of layers: what `du`, `gc`, `plan` and `shell --layer` say. The layers are files; no machine runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from baker.catalog.records import StepRecord
+from baker.layers.store import LayerRecord, LayerStore
+from baker.paths import Home
+from tests.support.fake_app import Cli, a_build, an_image, fill
+
+KEYS = ("1" * 64, "2" * 64)
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Cli:
+    """A catalog with web, whose build had two steps, and layers of a boot and the first step."""
+    cli = Cli(tmp_path)
+    image = an_image("web", "1.0.0", 1)
+    baker = cli.baker
+    steps = (StepRecord(1, "packages", "shell", KEYS[0], "web.yaml:9:5"), StepRecord(2, "page", "file", KEYS[1], "web.yaml:12:5"))
+    fill(baker, image, change=lambda build: a_build(image, steps=steps, evidence=dict(build.evidence)))
+    baker.catalog.close()
+    store = LayerStore(Home.from_environment(cli.environment).layers)
+    boot = make(store, "0" * 64, 0, "boot", None)
+    make(store, KEYS[0], 1, "packages", boot)
+    return cli
+
+
+def make(store: LayerStore, key: str, step: int, name: str, parent: str | None) -> str:
+    place = store.place("0" * 12, step)
+    place.mkdir(parents=True)
+    (place / "memory.zst").write_bytes(b"x" * 300_000)
+    return store.commit(place, LayerRecord(key, parent, step, name, "web", f"{step}" * 12, 1.7e9, 30.0, 1.0)).id
+
+
+def test_du_counts_layers_and_says_what_needs_them(shop: Cli) -> None:
+    lines = shop("du").out.splitlines()
+    assert lines[0].split() == ["KIND", "NAME", "SIZE", "NEEDED", "BY", "LAST", "USED"]
+    assert any("layer" in line and "web@0 boot" in line and "web@1" in line for line in lines)
+    items = json.loads(shop("du", "--json").out)
+    assert {item["kind"] for item in items} >= {"image", "layer", "evidence"}
+    assert all(item["size"] >= 0 for item in items)
+
+
+def test_du_of_an_empty_home_says_so(tmp_path: Path) -> None:
+    result = Cli(tmp_path)("du")
+    assert (result.code, result.out) == (0, "") and "nothing is there" in result.err
+
+
+def test_gc_removes_what_is_above_first_and_says_why(shop: Cli) -> None:
+    shown = shop("gc", "--keep-size", "0", "--dry-run")
+    assert [line.split(",")[0] for line in shown.out.splitlines()] == ["would remove layer web@1 packages", "would remove layer web@0 boot"]
+    assert "2 things to remove" in shown.err
+    assert [item["name"] for item in json.loads(shop("gc", "--keep-size", "0", "--json").out)] == ["web@1 packages", "web@0 boot"]
+    assert "nothing to remove" in shop("gc", "--keep-size", "0").err
+
+
+def test_gc_keeps_to_the_budget_of_the_environment(shop: Cli) -> None:
+    shop.env["BAKE_CACHE_SIZE"] = "1GiB"
+    assert "nothing to remove" in shop("gc").err
+    shop.env["BAKE_CACHE_SIZE"] = "400KiB"
+    assert [line.partition(",")[0] for line in shop("gc").out.splitlines()] == ["removed layer web@1 packages"]
+
+
+@pytest.mark.parametrize("flags", [("--keep-size", "much"), ("--max-age", "old")])
+def test_gc_wants_sizes_and_times(shop: Cli, flags: tuple[str, str]) -> None:
+    result = shop("gc", *flags)
+    assert result.code == 2 and "for example: --keep-size 10GiB --max-age 30d" in result.err
+
+
+def test_a_cache_size_that_is_none_is_told(shop: Cli) -> None:
+    shop.env["BAKE_CACHE_SIZE"] = "huge"
+    result = shop("gc")
+    assert result.code == 2 and "BAKE_CACHE_SIZE" in result.err
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "words"),
+    [
+        (("shell", "--layer", "web@2"), 5, "no layer of web after step 2 (page)\n    there are layers after the steps 1; bake build"),
+        (("shell", "--layer", "web@nginx"), 5, "web has no step 'nginx'\n    there are: 1 packages, 2 page"),
+        (("shell", "--layer", "shop@1"), 5, "no template called shop was ever built"),
+        (("run", "--layer", "web"), 2, "'web' names no layer"),
+        (("shell",), 2, "one of IMAGE and --layer is needed"),
+        (("shell", "web", "--layer", "web@1"), 2, "one of IMAGE and --layer is needed"),
+    ],
+)
+def test_a_layer_that_is_not_there_is_told_with_what_there_is(shop: Cli, argv: tuple[str, ...], code: int, words: str) -> None:
+    result = shop(*argv)
+    assert (result.code, words in result.err) == (code, True), result.err

@@ -36,7 +36,8 @@ class SealReport:
 
 
 # `say` reports; `erase` overwrites with zeros; `drop` removes; `inside` removes what is in a directory; `blank` empties regular
-# files; `stop` ends services.
+# files; `found ACTION` does so with the paths that come on stdin; `stop` ends services. Each takes many things at once and looks at
+# them without starting processes: on an emulated machine a process costs as much as a file.
 FUNCTIONS = r"""
 say() { printf 'seal\t%s\t%s %s\n' "$rule" "$1" "$2"; }
 # Giving free space back (fstrim) works in whole clusters of the disk image: the content of small files would stay in the others.
@@ -44,26 +45,54 @@ erase() {
   command -v shred >/dev/null || return 0
   find "$@" -xdev -type f -links 1 -size +0 -size -32768k -exec shred -f -n 0 -z -- {} + 2>/dev/null || true
 }
-drop() { for p; do if [ -e "$p" ] || [ -L "$p" ]; then erase "$p"; rm -rf -- "$p"; say removed "$p"; fi; done; }
-blank() { for p; do if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then erase "$p"; : >"$p"; say emptied "$p"; fi; done; }
+drop() {
+  for p; do shift; if [ -e "$p" ] || [ -L "$p" ]; then set -- "$@" "$p"; fi; done
+  [ $# -gt 0 ] || return 0
+  erase "$@"
+  rm -rf -- "$@"
+  for p; do say removed "$p"; done
+}
+blank() {
+  for p; do shift; if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then set -- "$@" "$p"; fi; done
+  [ $# -gt 0 ] || return 0
+  erase "$@"
+  for p; do : >"$p"; say emptied "$p"; done
+}
+has() { for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do if [ -e "$e" ] || [ -L "$e" ]; then return 0; fi; done; return 1; }
 inside() {
-  for d; do
-    [ -d "$d" ] && [ ! -L "$d" ] || continue
-    [ -n "$(find "$d" -xdev -mindepth 1 -maxdepth 1 | head -n 1)" ] || continue
-    erase "$d"
-    find "$d" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +
-    say emptied "$d"
-  done
+  for d; do shift; if [ -d "$d" ] && [ ! -L "$d" ] && has "$d"; then set -- "$@" "$d"; fi; done
+  [ $# -gt 0 ] || return 0
+  erase "$@"
+  find "$@" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +
+  for d; do say emptied "$d"; done
+}
+found() {
+  action=$1
+  paths=$(cat)
+  [ -n "$paths" ] || return 0
+  IFS='
+'
+  set -f
+  "$action" $paths
+  set +f
+  unset IFS
 }
 stop() {
   if [ -d /run/systemd/system ]; then
-    for u; do if systemctl is-active --quiet "$u"; then systemctl stop "$u" 2>/dev/null; say stopped "$u"; fi; done
+    for state in $(systemctl is-active "$@" 2>/dev/null || true); do
+      u=$1
+      shift
+      case "$state" in active | reloading) set -- "$@" "$u" ;; esac
+    done
+    [ $# -gt 0 ] || return 0
+    systemctl stop "$@" 2>/dev/null
+    for u; do say stopped "$u"; done
   elif command -v rc-service >/dev/null; then
     for u; do if rc-service -e "${u%.service}" && rc-service "${u%.service}" stop >/dev/null 2>&1; then say stopped "$u"; fi; done
   fi
 }
-homes() { { echo /root; awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 65534) { print $6 }' /etc/passwd; } | sort -u | grep -v '^/$'; }
-in_homes() { homes | while read -r home; do for n; do drop "$home"/$n; done; done; }
+homes=$({ echo /root; awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 65534) { print $6 }' /etc/passwd; } | sort -u | grep -v '^/$')
+in_homes() { printf '%s\n' "$homes" | while read -r home; do for n; do drop "$home"/$n; done; done; }
 """
 
 SEAL_RULES: tuple[Rule, ...] = (
@@ -83,7 +112,7 @@ SEAL_RULES: tuple[Rule, ...] = (
         "the build's SSH key in every authorized_keys; a file and directory that held nothing else go too",
         "who baked the image must not be able to enter the machines made of it",
         r"""
-        { homes | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
+        { printf '%s\n' "$homes" | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
           find /etc/ssh/authorized_keys.d -type f 2>/dev/null || true; } | while read -r f; do
           [ -f "$f" ] && grep -qF -- "$BAKE_KEY" "$f" || continue
           kept=$(grep -vF -- "$BAKE_KEY" "$f" || true)
@@ -227,8 +256,8 @@ SEAL_RULES: tuple[Rule, ...] = (
         journalctl --relinquish-var >/dev/null 2>&1 || true
         inside /var/log/journal
         find /var/log -xdev -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.old' -o -name '*.[0-9]' \
-          -o -name '*-20[0-9][0-9][0-9][0-9][0-9][0-9]' \) | while read -r f; do drop "$f"; done
-        find /var/log -xdev -type f -size +0 | while read -r f; do blank "$f"; done
+          -o -name '*-20[0-9][0-9][0-9][0-9][0-9][0-9]' \) | found drop
+        find /var/log -xdev -type f -size +0 | found blank
         """,
     ),
     Rule(
@@ -238,8 +267,7 @@ SEAL_RULES: tuple[Rule, ...] = (
         """
         for d in /var/log /var/tmp /var/lib/dhcp /var/lib/systemd/timers /var/lib/wtmpdb /var/lib/lastlog; do
           [ -d "$d" ] || continue
-          mode=$(stat -c %a "$d") owner=$(stat -c %u:%g "$d")
-          if mount -t tmpfs -o "mode=$mode,size=16m" tmpfs "$d" 2>/dev/null; then chown "$owner" "$d"; say covered "$d"; fi
+          if mount -t tmpfs -o "$(stat -c mode=%a,uid=%u,gid=%g "$d"),size=16m" tmpfs "$d" 2>/dev/null; then say covered "$d"; fi
         done
         """,
     ),

@@ -97,7 +97,7 @@ def _record(job: Job, status: Literal["built", "stopped", "failed", "interrupted
         template_name=template.name,
         template_version=template.version,
         template_path=str(template.path),
-        template_text=secrets.seal(template.text),
+        template_text=template.text,
         template_digest="sha256:" + hashlib.sha256(template.text.encode()).hexdigest(),
         git_commit=template.git_commit,
         git_dirty=template.git_dirty,

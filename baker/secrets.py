@@ -17,6 +17,7 @@ from pathlib import Path
 from baker.paths import ensure
 
 MASK = "***"
+SEALED = "{{secret "  # how the place of a sealed value begins
 SHORTEST_FORM = 4  # a shorter encoded form would blank out unrelated text
 
 
@@ -42,7 +43,7 @@ class Secrets:
         """
         for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
             for form in _seal_forms(value):
-                text = text.replace(form, f"{{{{secret {name} {self.hash(value)}}}}}")
+                text = text.replace(form, f"{SEALED}{name} {self.hash(value)}}}}}")
         return text
 
     def hash(self, value: str) -> str:

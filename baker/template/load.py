@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from baker.errors import TemplateError, UsageError
-from baker.secrets import Secrets
+from baker.secrets import SEALED, Secrets
 from baker.template import matrix
 from baker.template import variables as inputs
 from baker.template.bundles import Files
@@ -209,6 +210,7 @@ class _Loader:
             return None
         base_dir = self.directory.resolve()
         own = [TestinfraVerify(testinfra=spec.testinfra, timeout=spec.timeout, vars=spec.vars, base_dir=base_dir) for spec in specs]
+        secrets = Secrets({**inputs.secret_values(image.variables), **expander.found.secrets}, self.secret_key)
         return Template(
             name=image.name,
             version=model.version,
@@ -224,10 +226,10 @@ class _Loader:
             post_processors=tuple(each.export for each in model.post_processors),
             reproducible=model.reproducible,
             path=self.path.absolute(),
-            text=self.text,
+            text=_sealed(self.text, image.root, secrets),
             files=tuple(each for each in self.files.seen if each != self.path.resolve()),
             matrix=image.row,
-            secrets=Secrets({**inputs.secret_values(image.variables), **expander.found.secrets}, self.secret_key),
+            secrets=secrets,
             environment=dict(self.environment.used),
             git=self.git,
             observed=self.files.observed,
@@ -264,6 +266,19 @@ class _Loader:
             self.files.observed.looked(self.directory / path.expanduser())
             if not (self.directory / path.expanduser()).exists():
                 report_missing(item.value[key], path, self.directory, self.problems)
+
+
+def _sealed(text: str, root: Item, secrets: Secrets) -> str:
+    """The template's text without its sensitive values: where YAML spells one in its own way (a doubled quote, a block, a line that
+    goes on in the next), only the scalar's place tells where it stands."""
+    if not secrets.values:
+        return text
+    scalars = [item for item in root.walk() if isinstance(item.source, str) and item.place.document is root.place.document]
+    for item in sorted(scalars, key=lambda item: item.start, reverse=True):
+        sealed, raw = secrets.seal(item.source), text[item.start : item.end].rstrip()
+        if sealed.count(SEALED) > secrets.seal(raw).count(SEALED):
+            text = f"{text[: item.start]}{json.dumps(sealed, ensure_ascii=False)}{text[item.start + len(raw) :]}"
+    return secrets.seal(text)
 
 
 def _override(root: Item, key: str, value: Any) -> None:

@@ -176,7 +176,7 @@ class Template:
     post_processors: tuple[ExportPostProcessor, ...]
     reproducible: bool
     path: Path  # of the template file, absolute
-    text: str = field(repr=False)  # of the template file, as it was read
+    text: str = field(repr=False)  # of the template file, keyed hashes in the place of sensitive values
     files: tuple[Path, ...]  # every file that was read to make this: includes, bundles
     matrix: Mapping[str, Any] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)

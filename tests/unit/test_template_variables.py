@@ -126,3 +126,22 @@ def test_the_key_of_the_hashes_arrives(tmp_path: Path) -> None:
     path = template_with(tmp_path, "{sensitive: true}")
     hashes = {load(path, variables={"x": "hunter22"}, env={}, secret_key=key)[0].secrets.hash("hunter22") for key in (b"1", b"2")}
     assert len(hashes) == 2
+
+
+SPELLINGS = {
+    "plain": "pass'word of it",
+    "doubled quote": "'pass''word of it'",
+    "escaped": '"pass\\x27word of it"',
+    "going on in the next line": "pass'word\n      of it",
+    "block": "|-\n      pass'word of it",
+    "folded block": ">-\n      pass'word\n      of it",
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+def test_the_text_that_is_recorded_has_no_sensitive_default(tmp_path: Path, spelling: str) -> None:
+    (template,) = load(template_with(tmp_path, f"\n    sensitive: true\n    default: {spelling}\n    description: what y is\n"), env={})
+    assert template.variables["x"].value == "pass'word of it"
+    assert "word" not in template.text
+    assert template.secrets.hash("pass'word of it") in template.text
+    assert "description: what y is" in template.text

@@ -14,10 +14,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from baker.errors import HostError
 from baker.paths import ensure
 
 MASK = "***"
 SEALED = "{{secret "  # how the place of a sealed value begins
+KEY_BYTES = 32
 SHORTEST_FORM = 4  # a shorter encoded form would blank out unrelated text
 
 
@@ -84,14 +86,25 @@ def _seal_forms(value: str) -> tuple[str, ...]:
 
 
 def catalog_key(data: Path) -> bytes:
-    """The key of the keyed hashes: 32 random bytes in `data/secret.key`, made at first use, readable by the user only."""
+    """The key of the keyed hashes: 32 random bytes in `data/secret.key`, made at first use, readable by the user only.
+
+    It is there whole or not at all, also for another process at the same moment: hashes under half a key would tell secrets.
+    """
+    import tempfile  # it takes longer to load than all the rest here
+
     path = ensure(data) / "secret.key"
-    try:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return path.read_bytes()
-    with os.fdopen(handle, "wb") as file:
-        file.write(secrets.token_bytes(32))
-        file.flush()
-        os.fsync(file.fileno())
-    return path.read_bytes()
+    if not path.exists():
+        with tempfile.NamedTemporaryFile(dir=data, prefix=".secret.key.") as file:  # mode 0600
+            file.write(secrets.token_bytes(KEY_BYTES))
+            file.flush()
+            os.fsync(file.fileno())
+            try:
+                os.link(file.name, path)
+            except FileExistsError:
+                pass  # somebody else was faster
+    key = path.read_bytes()
+    if len(key) != KEY_BYTES:
+        raise HostError(
+            f"{path} has {len(key)} bytes instead of {KEY_BYTES}", hint="restore it from a backup; without it, remove it: keys change"
+        )
+    return key

@@ -3,11 +3,14 @@
 import base64
 import json
 import shlex
+import subprocess
+import sys
 import urllib.parse
 from pathlib import Path
 
 import pytest
 
+from baker.errors import HostError
 from baker.secrets import Secrets, catalog_key
 
 VALUE = "p4ss \"word'$x/=ü"
@@ -62,3 +65,18 @@ def test_the_catalogs_key_is_made_once_and_private(tmp_path: Path) -> None:
     key = catalog_key(tmp_path / "data")
     assert len(key) == 32 and catalog_key(tmp_path / "data") == key
     assert (tmp_path / "data" / "secret.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_processes_that_want_the_catalogs_key_at_once_get_the_same_whole_one(tmp_path: Path) -> None:
+    program = f"from pathlib import Path; from baker.secrets import catalog_key; print(catalog_key(Path({str(tmp_path / 'data')!r})).hex())"
+    running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    keys = {process.communicate()[0].strip() for process in running}
+    assert keys == {catalog_key(tmp_path / "data").hex()}
+    assert [path.name for path in (tmp_path / "data").iterdir()] == ["secret.key"]
+
+
+@pytest.mark.parametrize("left", [b"", b"half a key"])
+def test_what_is_no_whole_key_is_not_used(tmp_path: Path, left: bytes) -> None:
+    (tmp_path / "secret.key").write_bytes(left)
+    with pytest.raises(HostError, match="bytes instead of 32"):
+        catalog_key(tmp_path)

@@ -13,6 +13,7 @@ printf '127.0.0.1\tlocalhost\n127.0.1.1\t%s\n::1\tlocalhost ip6-localhost ip6-lo
 ln -sf ../run/systemd/resolve/stub-resolv.conf /etc/resolv.conf
 rm -f /etc/ssh/ssh_host_*_key /etc/ssh/ssh_host_*_key.pub
 : > /etc/machine-id
+rm -f /etc/.resolv.conf.systemd-resolved.bak  # systemd-resolved keeps the name servers of the host there
 rm -f /var/lib/dbus/machine-id /var/lib/systemd/random-seed /etc/apt/apt.conf.d/00bake-host
 mkdir -p /boot/efi
 # the caches that systemd would rebuild at the first start are as new as /usr: systemd-update-done.service(8)

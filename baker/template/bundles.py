@@ -28,6 +28,7 @@ class Files:
         self.search = tuple(search)
         self.observed = Observed()
         self._read: dict[Path, Item | None] = {}
+        self._documents: dict[tuple[Path, bool], Document | None] = {}
 
     @property
     def seen(self) -> tuple[Path, ...]:
@@ -43,10 +44,15 @@ class Files:
         return self._read[key]
 
     def read(self, path: Path, shown: str, *, private: bool = False) -> Document | None:
-        """The text of a file; None when it cannot be read, which has been reported."""
-        document = read(path, shown, self.problems, private=private)
+        """The text of a file; None when it cannot be read, which has been reported. A pipe can be read once only, so each file is."""
+        key = (path.resolve(), private)
+        if key not in self._documents:
+            self._documents[key] = read(path, shown, self.problems, private=private)
+        document = self._documents[key]
         if document is not None:
             self.observed.read(path, document.data)
+            if not path.is_file():
+                self.observed.doubt(f"{path} is not a file")
         return document
 
     def bundle(self, name: str, base_dir: Path, place: Place) -> Path | None:

@@ -165,17 +165,18 @@ def suggest(word: str, known: Iterator[str] | list[str] | tuple[str, ...]) -> st
 
 
 def read(path: Path, shown: str, problems: Problems, *, private: bool = False) -> Document | None:
-    """The file's text as a Document, or None after reporting why not. Larger files are refused unread."""
+    """The file's text as a Document, or None after reporting why not. Of a larger one no more is read than tells that it is."""
     nowhere = Place(Document(path, shown, "", private), 0, 0)
     try:
-        size = path.stat().st_size
         if path.is_dir():
             problems.add(nowhere, "this is a directory, not a file")
             return None
-        if size > LARGEST:
-            problems.add(nowhere, f"the file has {size / 1e6:.1f} MB, and 1 MiB is the most", "put large content into files of its own")
+        with path.open("rb") as file:
+            data = file.read(LARGEST + 1)  # of a pipe or a device the size is not known before
+        if len(data) > LARGEST:
+            size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "no end in sight"
+            problems.add(nowhere, f"the file has {size}, and 1 MiB is the most", "put large content into files of its own")
             return None
-        data = path.read_bytes()
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
         problems.add(nowhere, "no such file")

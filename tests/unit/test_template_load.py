@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -234,3 +236,16 @@ def test_many_aliases_cost_nothing() -> None:
     with pytest.raises(TemplateError):
         load_case(CASES / "invalid/billion-laughs.yaml")
     assert time.monotonic() - started < 2
+
+
+def test_a_template_may_come_through_a_pipe(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(HEAD,), daemon=True)
+    writer.start()
+    assert one(pipe).name == "web"
+    writer.join(5)
+
+
+def test_a_file_without_end_is_refused() -> None:
+    assert "no end in sight" in problems_of(Path("/dev/zero"))

@@ -55,8 +55,8 @@ def explain(errors: list[ErrorDetails], model: type[BaseModel], root: Item, prob
         item = found.item
         if any(each.broken for each in item.walk()) or id(item) in seen:
             continue
-        if found.branch and any(other.inside(found) for other in located):
-            continue  # another branch of the union got further: its error is the one that helps
+        if (found.branch or found.kind == "too_short") and any(other.inside(found) for other in located):
+            continue  # another branch of the union got further, or an element fell out: that error is the one that helps
         if found.kind in _WANTED:
             seen.add(id(item))
             same = [each for each in located if each.item is item and each.kind in _WANTED]

@@ -44,10 +44,11 @@ def shape(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of Shape that the command line sets."""
     wanted: dict[str, Any] = {"cpus": args.cpus, "accelerator": args.accelerator}
     if args.memory:
+        from baker.template.model import enough_memory
         from baker.template.units import parse_size
 
         try:
-            wanted["memory"] = parse_size(args.memory)
+            wanted["memory"] = enough_memory(parse_size(args.memory))
         except ValueError as error:
             raise UsageError(f"--memory: {error}", hint="for example: --memory 2GiB") from error
     return {name: value for name, value in wanted.items() if value is not None}
@@ -58,6 +59,8 @@ def machine(args: argparse.Namespace, app: App, *, timeout: float | None = None)
     """The machine, up and answering; what happens until then is shown on stderr."""
     if (args.image is None) == (args.layer is None):
         raise UsageError("one of IMAGE and --layer is needed", hint="bake shell web, or bake shell --layer web@3")
+    if args.layer and (ignored := [f"--{name}" for name in ("cpus", "memory", "user", "connect", "accelerator") if getattr(args, name)]):
+        raise UsageError(f"--layer goes on with the machine as it was: it takes no {', '.join(ignored)}", hint="leave those out")
     forwards = [forward(text) for text in args.publish]
     wanted, seconds = shape(args), timeout or args.timeout
     with display(app, on_error_stream=True) as shown:

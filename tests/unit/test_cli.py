@@ -514,6 +514,18 @@ def test_what_is_no_port(shop: Cli, port: str) -> None:
     assert "is no port to publish" in result.err
 
 
+def test_the_machine_of_a_layer_cannot_be_changed(shop: Cli) -> None:
+    result = shop("run", "--layer", "web@1", "--memory", "2GiB", "--user", "me")
+    assert result.code == 2
+    assert "it takes no --memory, --user" in result.err
+
+
+def test_memory_without_a_unit_is_told(shop: Cli) -> None:
+    result = shop("run", "web", "--memory", "512")
+    assert result.code == 2
+    assert "is a unit missing, as in 512MiB?" in result.err
+
+
 def test_run_can_change_the_machine(shop: Cli) -> None:
     shop("run", "web", "--cpus", "1", "--memory", "512MiB", "--accelerator", "tcg", "--user", "debian")
     assert shop.script.asked["shape"] == {"cpus": 1, "memory": 512 << 20, "accelerator": "tcg"}

@@ -46,6 +46,11 @@ def parse_constraint(text: str) -> Spec | None:
     return None
 
 
+def understood(wanted: str) -> bool:
+    """Whether `wanted`, what stands after the @, can mean a version or a channel at all."""
+    return parse_constraint(wanted) is not None or CHANNEL.fullmatch(wanted) is not None
+
+
 def by_version(images: Iterable[ImageRecord]) -> list[ImageRecord]:
     """Newest version first, releases before prereleases; the last made first among equals. `images` are the last made first."""
     return sorted(images, key=_rank, reverse=True)
@@ -108,7 +113,12 @@ def _of_name(name: str, wanted: str, named: Sequence[ImageRecord], channel: Call
         if found:
             return found
         raise NotFoundError(f"{name} has no version or channel {wanted!r}", hint=f"there is {_versions(named)}")
-    raise UsageError(f"{wanted!r} is no version constraint", hint=f"like {name}@1.4.0, {name}@^1.4, {name}@~1.2 or '{name}@>=1,<2'")
+    raise UsageError(f"{wanted!r} is no version constraint", hint=examples(name))
+
+
+def examples(name: str) -> str:
+    """How a constraint is written."""
+    return f"like {name}@1.4.0, {name}@^1.4, {name}@~1.2 or '{name}@>=1,<2'"
 
 
 def _by_digest(reference: str, images: Sequence[ImageRecord]) -> ImageRecord:

@@ -246,7 +246,27 @@ class _Loader:
         model = validate(TemplateFile, whole, self.problems)
         if model is not None:
             self._check_files(model, whole)
+            self._check_names_of_others(model, whole)
         return model
+
+    def _check_names_of_others(self, model: TemplateFile, item: Item) -> None:
+        """The builder must be one that there is, and a catalog image's version must be readable; whether it is there shows later."""
+        from baker.builders import registry as builders
+
+        kind, source = model.builder.kind, model.source.chosen
+        if kind not in builders.BUILT_IN:
+            self.files.observed.doubt("a plugin's builder")
+            if kind not in builders.kinds():
+                place = item.value["builder"].value["kind"].place
+                self.problems.add(place, f"there is no builder {quote(kind)}", suggest(kind, builders.kinds()))
+        if isinstance(source, ImageSource) and "@" in source.image:
+            from baker.catalog import reference
+
+            name, _, wanted = source.image.partition("@")
+            if not reference.understood(wanted):
+                section = item.value["source"].get("image")
+                named = section.get("name") or section
+                self.problems.add(named.place, f"{quote(wanted)} is no version constraint", reference.examples(name))
 
     def _check_files(self, model: TemplateFile, item: Item) -> None:
         """Every file of this host that the sections name must be there."""

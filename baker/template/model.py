@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from baker.model import Accelerator, DiskFormat, Firmware
 from baker.secrets import Secrets
@@ -13,6 +13,8 @@ from baker.template.git import GitFacts
 from baker.template.observed import Observed
 from baker.template.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
 
+LEAST_MEMORY = 1 << 20
+COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 OnError = Literal["cleanup", "abort", "ask", "shell"]
 
@@ -30,6 +32,13 @@ def one_or_more(value: object) -> object:
 
 Words = Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
+
+
+def enough_memory(size: int) -> int:
+    """`size`, unless it is so little that a unit must be missing."""
+    if size < LEAST_MEMORY:
+        raise ValueError(f"{size} bytes are too little for a machine: is a unit missing, as in 512MiB?")
+    return size
 
 
 class DebootstrapSource(Frozen):
@@ -77,7 +86,7 @@ class BuilderSpec(Frozen):
     kind: str = Field("libvirt", description="which builder")
     uri: str | None = Field(None, description="libvirt connection, such as qemu:///system; left out, a private one inside bake")
     cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
-    memory: Size = Field(1 << 30, description="memory")
+    memory: Annotated[Size, AfterValidator(enough_memory)] = Field(1 << 30, description="memory")
     disk_size: Size | None = Field(None, description="size of the disk; left out, that of the source")
     firmware: Firmware = Field("bios", description="what boots the machine")
     accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
@@ -140,8 +149,15 @@ class ExportPostProcessor(Frozen):
     """Writes the finished image to a file."""
 
     format: Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "tar"] = Field(description="file format; tar holds the root file system")
-    path: Path | None = Field(None, description="where to; left out, <name>-<version>.<format> in the working directory")
+    path: Path | None = Field(None, description="where to; left out, <name>-<version>.<format> beside the template")
     compress: Literal["none", "zlib", "zstd"] = Field("none", description="compression inside the file, for formats that have it")
+
+    @model_validator(mode="after")
+    def _can_be_compressed(self) -> Self:
+        if self.compress != "none" and self.compress not in COMPRESSIONS.get(self.format, ()):
+            can = ", ".join(f"{name} with {' or '.join(ways)}" for name, ways in COMPRESSIONS.items())
+            raise ValueError(f"a {self.format} file cannot be compressed with {self.compress} ({can} can)")
+        return self
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ from baker.disks.raw import raw_digest
 from baker.errors import BusyError, HostError, UsageError
 from baker.events import Memory, Null, Progress, Reporter
 from baker.model import Disk
-from baker.publish.export import export
+from baker.publish.export import COMPRESSED, export
 from baker.store.directory import DirectoryStore
+from baker.template.model import COMPRESSIONS
 
 QUIET = Reporter(Null())
 
@@ -234,3 +235,7 @@ def test_a_tar_of_no_file_system(tmp_path: Path, store: DirectoryStore, image: I
     with pytest.raises(HostError, match="cannot read this disk's root file system"):
         export(store, image, "tar", tmp_path / "out.tar", report=QUIET)
     assert not list(tmp_path.glob("*out.tar*"))
+
+
+def test_the_template_knows_which_formats_can_be_compressed() -> None:
+    assert {(kind, way) for kind, ways in COMPRESSIONS.items() for way in ways} == set(COMPRESSED)

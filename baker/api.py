@@ -183,8 +183,7 @@ class Baker:
         from baker.layers.explain import explain
         from baker.layers.policy import Wish
 
-        last = self.catalog.builds(plan.template.name, limit=1)
-        return explain(plan, wish or Wish(), self.layers.find, last[0] if last else None, time.time())
+        return explain(plan, wish or Wish(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
 
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
@@ -238,9 +237,12 @@ class Baker:
 
         Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
         """
+        from baker.layers import policy
         from baker.schedule import Ended, Node, order
 
         asked = [(template, request) for request in requests for template in self._load_request(request)]
+        for template, request in asked:
+            policy.wish([step.name for step in template.provisioners], first=request.first, last=request.last)
         nodes: dict[str, Node] = {}
         pending = list(asked)
         while pending:
@@ -381,6 +383,8 @@ class Baker:
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
         images = {image.id: image for image in map(self.catalog.resolve, references)}
+        for image_id in images:  # before any is gone
+            self.catalog.check_removable(image_id, force=force, along=set(images))
         removed = []
         while images:
             image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
@@ -446,8 +450,8 @@ class Baker:
         """After builds: the cache down to its budget."""
         try:
             self.collect()
-        except BakeError as error:
-            Reporter(self.sink).warn(f"the cache could not be trimmed: {error.message}")
+        except (BakeError, OSError) as error:
+            Reporter(self.sink).warn(f"the cache could not be trimmed: {error}")
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):

@@ -217,10 +217,10 @@ class Layering:
 
     def _failed_last_time(self, number: int) -> bool:
         """Whether the next step is the one at which this template's last build failed: somebody is at work on it."""
-        before = self._job.world.catalog.builds(self._job.template.name, limit=1)
-        return bool(before) and any(
+        before = self._job.world.catalog.last_planned(self._job.template.name)
+        return before is not None and any(
             step.status == "failed" and step.index == number and step.name == planned.name
-            for step in before[0].steps
+            for step in before.steps
             for planned in self._plan.steps[number - 1 : number]
         )
 

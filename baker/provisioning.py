@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
 from baker.downloads import Environment, shared_downloads
-from baker.errors import BuildError, StepError, UsageError
+from baker.errors import BuildError, StepError
 from baker.events import StepFinished, StepStarted
 from baker.inspection import GuestListing, list_in_guest, readable_offline
 from baker.job import Captured, Job
@@ -27,7 +27,7 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
-    with Layering(job, plan, wish(job, plan)) as layers, shared_downloads(job) as downloads, layers.started() as start:
+    with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started() as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
@@ -38,7 +38,7 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
 
 def provision_until(job: Job, plan: Plan) -> None:
     """Carry out the steps up to the one that the build is to stop after, and keep the machine as it is then."""
-    wanted = wish(job, plan)
+    wanted = wish(job)
     last = wanted.last or len(plan.steps)
     with Layering(job, plan, wanted) as layers:
         layers.check_keeping(last)
@@ -48,12 +48,10 @@ def provision_until(job: Job, plan: Plan) -> None:
         raise BuildError(f"the machine after step {last} could not be kept")
 
 
-def wish(job: Job, plan: Plan) -> policy.Wish:
-    """What the command line says of layers. UsageError for a step that does not exist."""
-    first, last = (policy.step_number(plan, name) if name else None for name in (job.options.first, job.options.last))
-    if first and last and first > last:
-        raise UsageError(f"step {first}, to begin with, comes after step {last}, to stop after")
-    return policy.Wish(use=not job.options.no_cache, first=first, last=last)
+def wish(job: Job) -> policy.Wish:
+    """What the command line says of layers."""
+    names = [step.name for step in job.template.provisioners]
+    return policy.wish(names, no_cache=job.options.no_cache, first=job.options.first, last=job.options.last)
 
 
 def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Environment) -> GuestListing | None:

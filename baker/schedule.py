@@ -154,10 +154,16 @@ class Workers:
         finished: BuildFinished | None = None
         with self._child(argv) as child:
             assert child.stdin and child.stdout
-            child.stdin.write(json.dumps(node.request).encode())
-            child.stdin.close()
+            try:
+                child.stdin.write(json.dumps(node.request).encode())
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # it died at once: its exit code tells
             for line in child.stdout:
-                event = from_json(json.loads(line))
+                try:
+                    event = from_json(json.loads(line))
+                except ValueError:
+                    continue  # some library's own words
                 finished = event if isinstance(event, BuildFinished) else finished
                 self._sink.emit(event)
             code = child.wait()
@@ -173,8 +179,10 @@ class Workers:
             try:
                 yield child
             finally:
-                if child.poll() is None:
+                try:
                     child.wait(self._patience)
+                except subprocess.TimeoutExpired:
+                    process.end(child)
                 with self._lock:
                     self._children.discard(child)
 

@@ -68,7 +68,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
     """A build that fails leaves a record with its log; the error goes on."""
     try:
         yield
-    except (BakeError, Interrupted, OSError, KeyboardInterrupt) as error:
+    except (Exception, Interrupted, KeyboardInterrupt) as error:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
         try:

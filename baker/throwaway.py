@@ -12,7 +12,7 @@ from baker.builders.base import Keeper, Launch, Machine
 from baker.builders.identity import make_identity
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.communicator.base import Communicator
-from baker.errors import HostError, NotFoundError
+from baker.errors import BootError, HostError, NotFoundError
 from baker.events import Reporter
 from baker.job import World, new_id, process_mark, scratch_directory
 from baker.layers.store import Layer, LayerStore
@@ -72,8 +72,15 @@ def _session(world: World) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
 
 @contextmanager
 def _connected(world: World, machine: Machine, identity: Identity, request: Launch, wanted: Wanted) -> Iterator[Communicator]:
-    scratch = request.scratch
-    with world.connect(machine.endpoint, identity, machine, scratch, report=request.report, timeout=wanted.timeout) as communicator:
+    connection = world.connect(machine.endpoint, identity, machine, request.scratch, report=request.report, timeout=wanted.timeout)
+    with ExitStack() as stack:
+        with request.report.stage("boot"):
+            try:
+                communicator = stack.enter_context(connection)
+            except BootError as error:
+                error.hint = "--timeout gives it longer; --memory and --cpus make it larger"
+                error.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in error.console)]))
+                raise
         yield communicator
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Literal
 
 from baker.catalog.catalog import Catalog
@@ -19,13 +20,13 @@ Kind = Literal["image", "source", "layer", "downloads", "evidence", "leftover"]
 @dataclass(frozen=True)
 class Used:
     """One thing that takes room. `size` in bytes on the disk, each byte counted once; `by`: what needs it; `last`: when it was last
-    used, seconds since the epoch, 0 when nobody notes that."""
+    used (ISO 8601, UTC), "" when nobody notes that."""
 
     kind: Kind
     name: str
     size: int
     by: tuple[str, ...] = ()
-    last: float = 0.0
+    last: str = ""
 
 
 def usage(home: Home, catalog: Catalog, store: DirectoryStore, layers: LayerStore) -> list[Used]:
@@ -61,7 +62,13 @@ def _layers(layers: LayerStore) -> Iterator[Used]:
     known = layers.all()
     for layer in known:
         above = tuple(f"{other.record.template}@{other.record.step}" for other in known if other.record.parent == layer.id)
-        yield Used("layer", f"{layer.record.template}@{layer.record.step} {layer.record.name}", layer.size, above, layer.used)
+        yield Used(
+            "layer",
+            f"{layer.record.template}@{layer.record.step} {layer.record.name}",
+            layer.size,
+            above,
+            datetime.fromtimestamp(layer.used, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        )
 
 
 def _rest(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Iterator[Used]:

@@ -9,13 +9,17 @@ import json
 import os
 import signal
 import sys
+import traceback
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from baker import crashes
 from baker.api import Baker, BuildRequest
 from baker.errors import BakeError, Interrupted
 from baker.events import BuildFinished, Event
 from baker.paths import Home
+from baker.secrets import SHORTEST_FORM, Secrets
 
 
 class Lines:
@@ -43,9 +47,9 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, interrupt)
     lines = Lines()
-    name = ""
+    name, request, home = "", dict[str, Any](), None
     try:
-        request: dict[str, Any] = json.load(sys.stdin)
+        request = json.load(sys.stdin)
         home = Home(**{key: Path(value) for key, value in request.pop("home").items()})
         name = str(request.pop("select"))
         with Baker(home, sink=lines) as baker:
@@ -54,7 +58,19 @@ def main() -> int:
         if not lines.ended:
             lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=str(error)))
         return error.exit_code
+    except Exception as error:  # a bug: who waits for this process sees only what it says
+        lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=_crash(error, request, home)))
+        return BakeError.exit_code
     return 0
+
+
+def _crash(error: Exception, request: Mapping[str, Any], home: Home | None) -> str:
+    """One line for the person; the traceback goes to a file. Any value of a variable may be secret."""
+    hidden = Secrets({name: value for name, value in request.get("variables", {}).items() if len(value) > SHORTEST_FORM})
+    text = hidden.mask("".join(traceback.format_exception(error)))
+    path = crashes.keep(text, home.state) if home else None
+    summary = hidden.mask(f"internal error: {type(error).__name__}: {error}".splitlines()[0])
+    return f"{summary}\nthe traceback is in {path}; please report it as a bug" if path else f"{summary}\n{text}"
 
 
 if __name__ == "__main__":

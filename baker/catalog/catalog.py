@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,13 +86,18 @@ class Catalog:
                 raise NotFoundError(f"image {row.id} ({row.name}@{row.version}) was removed at {row.removed}")
             children = self._children(session, row.id)
             if children and not force:
-                names = ", ".join(f"{child.name}@{child.version} ({child.id})" for child in children)
-                raise BusyError(
-                    f"{row.name}@{row.version} ({row.id}) is what {names} is made on", hint="remove those first, or use --force"
-                )
+                raise _in_use(row, children)
             row.removed = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             session.flush()
             return image_record(row)
+
+    def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
+        """BusyError when images that are not removed along with it are made on this one, unless `force`."""
+        with self._reading() as session:
+            row = self._image_row(session, image_id)
+            children = [child for child in self._children(session, row.id) if child.id not in along]
+            if children and not force:
+                raise _in_use(row, children)
 
     # --- images --------------------------------------------------------------------------------------------------
 
@@ -198,6 +203,14 @@ class Catalog:
         with self._reading() as session:
             return [build_record(row) for row in session.scalars(query)]
 
+    def last_planned(self, name: str) -> BuildRecord | None:
+        """The last build of a template that got as far as knowing its steps' keys."""
+        keyed = select(tables.Step.build).where(tables.Step.key != "")
+        query = select(tables.Build).where(tables.Build.template_name == name, tables.Build.id.in_(keyed))
+        with self._reading() as session:
+            row = session.scalar(query.order_by(tables.Build.serial.desc()).limit(1))
+            return build_record(row) if row else None
+
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     def referenced_digests(self) -> set[str]:
@@ -209,3 +222,8 @@ class Catalog:
         )
         with self._reading() as session:
             return set(session.scalars(union(disks, select(tables.Evidence.digest))))
+
+
+def _in_use(row: tables.Image, children: Sequence[ImageRecord]) -> BusyError:
+    names = ", ".join(f"{child.name}@{child.version} ({child.id})" for child in children)
+    return BusyError(f"{row.name}@{row.version} ({row.id}) is what {names} is made on", hint="remove those first, or use --force")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict
-from datetime import UTC, datetime
 
 from baker.cli.app import App
 from baker.cli.options import add_json
@@ -29,17 +28,10 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.note("nothing is there yet")
         return 0
     now = app.now()
-    rows = [
-        [item.kind, item.name, size(item.size), ", ".join(item.by) or "-", ago(_iso(item.last), now) if item.last else "-"]
-        for item in found
-    ]
+    rows = [[item.kind, item.name, size(item.size), ", ".join(item.by) or "-", ago(item.last, now) if item.last else "-"] for item in found]
     lines = table(
         ["KIND", "NAME", "SIZE", "NEEDED BY", "LAST USED"], rows, width=app.out.width, right={2}, ellipsis=app.out.glyphs.ellipsis
     )
     app.lines([app.out.paint(lines[0], "bold"), *lines[1:]])
     app.note(f"{size(sum(item.size for item in found))} in all; layers and downloads may go: bake gc")
     return 0
-
-
-def _iso(moment: float) -> str:
-    return datetime.fromtimestamp(moment, UTC).isoformat()

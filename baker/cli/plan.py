@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         for template in baker.load(file, variables=values, var_files=args.var_file, only=listed(args.only), except_=listed(args.except_)):
             plan = baker.plan(template)
             image = baker.planned_image(plan) if plan and not (args.no_cache or args.from_) else None
-            steps = baker.explain(plan, wish(plan, args)) if plan else []
+            steps = baker.explain(plan, wish(template, args)) if plan else []
             found.append((template, plan, image, steps))
     if args.json:
         app.json([to_json(*each) for each in found])
@@ -46,11 +46,11 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def wish(plan: Plan, args: argparse.Namespace) -> Wish:
+def wish(template: Template, args: argparse.Namespace) -> Wish:
     """What the command line says of layers."""
-    from baker.layers.policy import Wish, step_number
+    from baker.layers import policy
 
-    return Wish(use=not args.no_cache, first=step_number(plan, args.from_) if args.from_ else None)
+    return policy.wish([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
 
 
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:

@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -127,16 +126,13 @@ def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secre
 
 
 def _write_traceback(text: str, home_flag: Path | None, env: Mapping[str, str]) -> Path | None:
-    from baker.paths import ensure
+    from baker import crashes
 
     try:
         home, _ = home_and_env(home_flag, env)
-        path = ensure(home.state / "crashes") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
-        path.write_text(text, encoding="utf-8", errors="backslashreplace")
-        path.chmod(0o600)
-    except (OSError, BakeError):
+    except BakeError:
         return None
-    return path
+    return crashes.keep(text, home.state)
 
 
 def _never_fail_on_characters(stream: TextIO) -> None:

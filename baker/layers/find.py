@@ -17,10 +17,9 @@ def find(catalog: Catalog, store: LayerStore, reference: str) -> tuple[Layer, Bu
     name, sign, step = reference.rpartition("@")
     if not sign or not name or not step:
         raise UsageError(f"{reference!r} names no layer", hint="NAME@STEP: a template's name and the number or the name of a step, web@3")
-    builds = catalog.builds(name, limit=1)
-    if not builds:
+    build = catalog.last_planned(name)
+    if build is None:
         raise NotFoundError(f"no template called {name} was ever built", hint="`bake logs` lists the latest builds")
-    build = builds[0]
     wanted = next((record for record in build.steps if step in (str(record.index), record.name)), None)
     if wanted is None:
         there = ", ".join(f"{record.index} {record.name}" for record in build.steps)

@@ -38,8 +38,8 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     progress, results = Progress(), Results(args.results, subject())
     try:
-        results.open(fresh=args.fresh)
         if not args.report:
+            results.open(fresh=args.fresh)
             measure(args, results, progress)
     except BenchError as error:
         progress.say(f"stopped: {error}")

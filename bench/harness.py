@@ -45,7 +45,7 @@ class Run:
     peak: int  # bytes, of the largest process
     exit_code: int
     lines: tuple[Line, ...]
-    orphans: int = 0  # processes that had to be ended after it
+    others: float = 0.0  # processor time that the rest of this host, and whoever else is on its hardware, took meanwhile, seconds
 
     @property
     def ended(self) -> float:
@@ -69,11 +69,12 @@ class Measurement:
     wall: float
     cpu: float = 0.0
     peak: int = 0
+    others: float = 0.0
     more: Mapping[str, float] = field(default_factory=dict)
 
 
 def measured(case: str, side: Side, number: int, run: Run, more: Mapping[str, float] | None = None) -> Measurement:
-    return Measurement(case, side, number, round(run.wall, 3), round(run.cpu, 2), run.peak, dict(more or {}))
+    return Measurement(case, side, number, round(run.wall, 3), round(run.cpu, 2), run.peak, round(run.others, 2), dict(more or {}))
 
 
 # -- results -------------------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: P
     """Run `argv` to its end; what it prints goes to `log` and, with times, into the result. Nothing else may have children meanwhile."""
     words = tuple(map(str, argv))
     lines: list[Line] = []
-    started, clock = time.time(), time.perf_counter()
+    busy, started, clock = _busy(), time.time(), time.perf_counter()
     with _started(words, env, cwd) as process:
         reader = threading.Thread(target=_read, args=(process, lines, log), daemon=True)
         reader.start()
@@ -153,9 +154,10 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: P
             watch.cancel()
         wall = time.perf_counter() - clock
         process.returncode = account.codes[process.pid]
-        orphans = account.settle()
+        account.settle()
         reader.join(ORPHAN_SECONDS)
-    return Run(words, started, wall, account.cpu, account.peak, process.returncode, tuple(lines), orphans)
+    others = max(0.0, _busy() - busy - account.cpu)
+    return Run(words, started, wall, account.cpu, account.peak, process.returncode, tuple(lines), others)
 
 
 @contextmanager
@@ -223,18 +225,16 @@ class _Account:
         self.peak = max(self.peak, usage.ru_maxrss * 1024)
         return True
 
-    def settle(self, seconds: float = ORPHAN_SECONDS) -> int:
-        """Wait for adopted children; those that stay are ended. Returns how many had to be."""
+    def settle(self, seconds: float = ORPHAN_SECONDS) -> None:
+        """Wait for adopted children; those that stay are ended."""
         if self._drain(time.monotonic() + seconds):
-            return 0
-        left = children()
-        for pid in left:
+            return
+        for pid in children():
             _end(pid)
         if not self._drain(time.monotonic() + 5.0):
             for pid in children():
                 _end(pid, signal.SIGKILL)
             self._drain(time.monotonic() + 5.0)
-        return len(left)
 
     def _drain(self, deadline: float) -> bool:
         while time.monotonic() < deadline:
@@ -244,6 +244,12 @@ class _Account:
             except ChildProcessError:
                 return True
         return False
+
+
+def _busy() -> float:
+    """Seconds that all processors together were not idle since the boot: /proc/stat, see proc(5). "steal" counts: it was taken from us."""
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
 def children() -> list[int]:

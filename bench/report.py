@@ -183,6 +183,7 @@ def markdown(table: Table, machine: Mapping[str, str]) -> str:
         goals=_goals(table),
         times=_times(table),
         account=_account(table),
+        others=_others(table, int(machine.get("cores", "1"))),
         splits=_splits(table),
         stages=_stages(table),
         weighed=f" {TEN} of Packer's are reckoned from the mean of {size.counted}." if size and size.counted < TEN else "",
@@ -214,6 +215,12 @@ def _account(table: Table) -> str:
     found += [(f"Packer: {title}", table.of(case, "packer")) for case, title in names.items()]
     rows = [(title, _text(spread(m.cpu for m in runs)), _text(spread(m.peak / MIB for m in runs), 0)) for title, runs in found if runs]
     return _rows(("", "user + system, s", "largest process, MiB"), rows)
+
+
+def _others(table: Table, cores: int) -> str:
+    """How quiet the machine was."""
+    shares = spread(m.others / m.wall / cores for m in table.measurements if m.wall)
+    return f"median {shares.median:.0%}, at most {max(shares.values):.0%}" if shares else "unknown"
 
 
 def _splits(table: Table) -> str:

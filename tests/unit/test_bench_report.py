@@ -56,10 +56,11 @@ def test_the_page_can_be_written_of_any_part_of_the_results(tmp_path: Path) -> N
     results = Results(tmp_path / "results", "this")
     results.open(fresh=False)
     results.write("machine.json", {"cores": "2"})
-    results.save(Measurement("app", "packer", 1, 120.0, more={"guest overhead": 12.0}))
+    results.save(Measurement("app", "packer", 1, 120.0, others=24.0, more={"guest overhead": 12.0}))
     results.save(Measurement("app/last", "bake", 1, 12.0, more={"cached steps": 4.0, "stage seal": 2.0}))
     page, picture = report.write(results, tmp_path / "docs")
     assert "| last step changed | 12.0 | 120.0 | 1 / 1 | 0.100 | 0.15 |" in page.read_text()
+    assert "median 5%, at most 10%" in page.read_text()
     assert "$" not in page.read_text().replace("$ ", "")
     assert "last step changed" in picture.read_text()
 

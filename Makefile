@@ -7,6 +7,8 @@ SHELL := /bin/sh
 BAKE := .venv/bin/bake
 PYTEST := .venv/bin/python -m pytest
 export BAKE_TIMES := $(CURDIR)/.times
+BENCH_RUNS ?= 3
+BENCH ?=
 
 .PHONY: demo test check lint unit integration setup setup-test bench lock clean help
 
@@ -45,7 +47,9 @@ unit:
 integration:
 	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 tests/integration
 
-bench: setup  ## how fast bake starts, as ratios to Python's own start
+bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: about an hour (BENCH_RUNS=3 BENCH="--only app"); then bake's start
+	@command -v packer >/dev/null || .ci/packages bench
+	@.venv/bin/python -m bench --runs $(BENCH_RUNS) $(BENCH)
 	@.venv/bin/python bench/startup.py
 
 lock:  ## write the locked Python packages anew (needs uv)

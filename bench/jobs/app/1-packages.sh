@@ -1,0 +1,3 @@
+packages="nginx-light rsync"
+apt-get update -q
+apt-get install -q -y $packages

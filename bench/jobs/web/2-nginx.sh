@@ -1,0 +1,2 @@
+packages="nginx-light"
+apt-get install -q -y $packages

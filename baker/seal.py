@@ -35,48 +35,20 @@ class SealReport:
     actions: dict[str, tuple[str, ...]]
 
 
-# `say` reports; `erase` overwrites with zeros; `drop` removes; `inside` removes what is in a directory; `blank` empties regular
-# files; `found ACTION` does so with the paths that come on stdin; `stop` ends services. Each takes many things at once and looks at
-# them without starting processes: on an emulated machine a process costs as much as a file.
+# `say` reports; `drop` removes; `inside` removes what is in a directory; `blank` empties regular files; `found ACTION` does so with the
+# paths that come on stdin; `stop` ends services. What is to go is only noted, on lists in memory, and goes in one sweep in the rule
+# `removal`: on an emulated machine a process costs as much as a whole rule.
 FUNCTIONS = r"""
+lists=/run/bake-seal
+rm -rf "$lists"
+mkdir -m 700 "$lists"
 say() { printf 'seal\t%s\t%s %s\n' "$rule" "$1" "$2"; }
-# Giving free space back (fstrim) works in whole clusters of the disk image: the content of small files would stay in the others.
-erase() {
-  command -v shred >/dev/null || return 0
-  find "$@" -xdev -type f -links 1 -size +0 -size -32768k -exec shred -f -n 0 -z -- {} + 2>/dev/null || true
-}
-drop() {
-  for p; do shift; if [ -e "$p" ] || [ -L "$p" ]; then set -- "$@" "$p"; fi; done
-  [ $# -gt 0 ] || return 0
-  erase "$@"
-  rm -rf -- "$@"
-  for p; do say removed "$p"; done
-}
-blank() {
-  for p; do shift; if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then set -- "$@" "$p"; fi; done
-  [ $# -gt 0 ] || return 0
-  erase "$@"
-  for p; do : >"$p"; say emptied "$p"; done
-}
+note() { printf '%s\0' "$2" >>"$lists/$1"; }
+drop() { for p; do if [ -e "$p" ] || [ -L "$p" ]; then note drop "$p"; say removed "$p"; fi; done; }
+blank() { for p; do if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then note blank "$p"; say emptied "$p"; fi; done; }
 has() { for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do if [ -e "$e" ] || [ -L "$e" ]; then return 0; fi; done; return 1; }
-inside() {
-  for d; do shift; if [ -d "$d" ] && [ ! -L "$d" ] && has "$d"; then set -- "$@" "$d"; fi; done
-  [ $# -gt 0 ] || return 0
-  erase "$@"
-  find "$@" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +
-  for d; do say emptied "$d"; done
-}
-found() {
-  action=$1
-  paths=$(cat)
-  [ -n "$paths" ] || return 0
-  IFS='
-'
-  set -f
-  "$action" $paths
-  set +f
-  unset IFS
-}
+inside() { for d; do if [ -d "$d" ] && [ ! -L "$d" ] && has "$d"; then note inside "$d"; say emptied "$d"; fi; done; }
+found() { while IFS= read -r path; do "$1" "$path"; done; }
 stop() {
   if [ -d /run/systemd/system ]; then
     for state in $(systemctl is-active "$@" 2>/dev/null || true); do
@@ -84,25 +56,32 @@ stop() {
       shift
       case "$state" in active | reloading) set -- "$@" "$u" ;; esac
     done
-    [ $# -gt 0 ] || return 0
-    systemctl stop "$@" 2>/dev/null
+    systemctl stop "$@" '*.timer' 2>/dev/null || [ $# = 0 ] || systemctl stop "$@" 2>/dev/null
     for u; do say stopped "$u"; done
   elif command -v rc-service >/dev/null; then
     for u; do if rc-service -e "${u%.service}" && rc-service "${u%.service}" stop >/dev/null 2>&1; then say stopped "$u"; fi; done
   fi
 }
-homes=$({ echo /root; awk -F: '$3 == 0 || ($3 >= 1000 && $3 < 65534) { print $6 }' /etc/passwd; } | sort -u | grep -v '^/$')
-in_homes() { printf '%s\n' "$homes" | while read -r home; do for n; do drop "$home"/$n; done; done; }
+homes=/root
+while IFS=: read -r _ _ uid _ _ home _; do
+  case "$uid" in '' | *[!0-9]*) continue ;; esac
+  if [ "$uid" = 0 ] || { [ "$uid" -ge 1000 ] && [ "$uid" -lt 65534 ]; }; then
+    case "$home" in / | /root | '') ;; *) homes="$homes
+$home" ;; esac
+  fi
+done </etc/passwd
+in_homes() { printf '%s\n' "$homes" | while IFS= read -r home; do for n; do drop "$home"/$n; done; done; }
 """
 
 SEAL_RULES: tuple[Rule, ...] = (
     Rule(
-        "timers",
-        "running timers and cron jobs are stopped, and when they last ran is forgotten",
-        "a job that starts now would write to the disk after it was cleaned",
+        "services",
+        "running timers, cron jobs, and services that write to the disk when they stop; when timers last ran is forgotten",
+        "what starts or stops now would write to the disk after it was cleaned: a job, a random seed, a login record, a log",
         """
-        if [ -d /run/systemd/system ]; then systemctl stop '*.timer' 2>/dev/null || true; fi
-        stop cron.service crond.service atd.service anacron.service unattended-upgrades.service
+        stop cron.service crond.service atd.service anacron.service unattended-upgrades.service \\
+          systemd-random-seed.service seedrng.service urandom.service \\
+          systemd-update-utmp.service wtmpdb-update-boot.service rsyslog.service syslog.service auditd.service
         inside /var/lib/systemd/timers
         drop /var/lib/logrotate/status /var/lib/logrotate.status
         """,
@@ -113,11 +92,11 @@ SEAL_RULES: tuple[Rule, ...] = (
         "who baked the image must not be able to enter the machines made of it",
         r"""
         { printf '%s\n' "$homes" | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
-          find /etc/ssh/authorized_keys.d -type f 2>/dev/null || true; } | while read -r f; do
+          if [ -d /etc/ssh/authorized_keys.d ]; then find /etc/ssh/authorized_keys.d -type f; fi; } | while read -r f; do
           [ -f "$f" ] && grep -qF -- "$BAKE_KEY" "$f" || continue
           kept=$(grep -vF -- "$BAKE_KEY" "$f" || true)
           if [ -n "$kept" ]; then printf '%s\n' "$kept" >"$f"; say cleaned "$f"
-          else drop "$f"; rmdir "${f%/*}" 2>/dev/null || true; fi
+          else drop "$f"; case "${f%/*}" in */.ssh) note directory "${f%/*}" ;; esac; fi
         done
         """,
     ),
@@ -141,9 +120,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "random-seed",
         "saved random seeds of systemd, the boot loader, SeedRNG and older init scripts",
-        "machines that start from one seed may draw the same keys. The service is stopped first, or the shutdown would save a new seed",
+        "machines that start from one seed may draw the same keys. The service is stopped by now, or the shutdown would save a new seed",
         """
-        stop systemd-random-seed.service seedrng.service urandom.service
         drop /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed /var/lib/misc/random-seed
         inside /var/lib/seedrng
         drop /boot/efi/loader/random-seed /boot/loader/random-seed /efi/loader/random-seed
@@ -192,7 +170,11 @@ SEAL_RULES: tuple[Rule, ...] = (
         "resolv-conf",
         "/etc/resolv.conf when it is a file that names the build network's name server",
         "10.0.2.3 answers in the build's user-mode network only; the next network's DHCP fills the file again",
-        r"if grep -q '^nameserver 10\.0\.2\.3$' /etc/resolv.conf 2>/dev/null; then blank /etc/resolv.conf; fi",
+        r"""
+        if [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ] && grep -q '^nameserver 10\.0\.2\.3$' /etc/resolv.conf; then
+          blank /etc/resolv.conf
+        fi
+        """,
     ),
     Rule(
         "package-lists",
@@ -200,9 +182,11 @@ SEAL_RULES: tuple[Rule, ...] = (
         "they are stale the next day, large, and never the same twice",
         """
         for d in /var/lib/apt/lists /var/cache/apt/archives; do
-          [ -d "$d" ] || continue
-          [ -z "$(find "$d" -xdev -type f | head -n 1)" ] || { find "$d" -xdev -type f -exec rm -f -- {} +; say emptied "$d"; }
+          for f in "$d"/*; do if [ -f "$f" ] && [ "$f" != "$d/lock" ]; then say emptied "$d"; break; fi; done
         done
+        set --
+        for d in /var/lib/apt/lists /var/cache/apt/archives; do if [ -d "$d" ]; then set -- "$@" "$d"; fi; done
+        [ $# = 0 ] || find "$@" -xdev -type f -exec rm -f -- {} +
         inside /var/lib/apt/lists/auxfiles /var/cache/dnf /var/cache/libdnf5 /var/cache/yum /var/cache/apk
         drop /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/periodic/*
         """,
@@ -241,7 +225,6 @@ SEAL_RULES: tuple[Rule, ...] = (
         "wtmp, btmp, lastlog, faillog and their database successors",
         "they record the build's logins. The files of the old kind stay, empty: not every system makes them again",
         """
-        stop systemd-update-utmp.service wtmpdb-update-boot.service
         blank /var/log/wtmp /var/log/btmp /var/log/lastlog /var/log/faillog /var/log/tallylog
         drop /var/lib/wtmpdb/wtmp.db* /var/log/wtmp.db* /var/lib/lastlog/lastlog2.db*
         """,
@@ -252,7 +235,6 @@ SEAL_RULES: tuple[Rule, ...] = (
         "they tell of the build machine, not of the machines to come; services that cannot make their log file need it to exist. "
         "journald is told to let go of the disk, and what services log while they stop goes to memory",
         r"""
-        stop rsyslog.service syslog.service auditd.service
         journalctl --relinquish-var >/dev/null 2>&1 || true
         inside /var/log/journal
         find /var/log -xdev -type f \( -name '*.gz' -o -name '*.xz' -o -name '*.zst' -o -name '*.old' -o -name '*.[0-9]' \
@@ -261,13 +243,32 @@ SEAL_RULES: tuple[Rule, ...] = (
         """,
     ),
     Rule(
+        "removal",
+        "nothing more: what the rules above named is overwritten with zeros and removed",
+        "giving free space back works in whole clusters of the disk image: the content of small files would stay in the others",
+        r"""
+        cd "$lists"
+        touch drop inside blank directory
+        if command -v shred >/dev/null; then
+          cat drop inside blank | xargs -0 -r sh -c 'find "$@" -xdev -type f -links 1 -size +0 -size -32768k \
+            -exec shred -f -n 0 -z -- {} + 2>/dev/null || true' sh
+        fi
+        xargs -0 -r rm -rf -- <drop
+        xargs -0 -r sh -c 'find "$@" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +' sh <inside
+        xargs -0 -r sh -c 'for f; do if [ -f "$f" ]; then : >"$f"; fi; done' sh <blank
+        xargs -0 -r rmdir -- <directory 2>/dev/null || true
+        cd /
+        """,
+    ),
+    Rule(
         "lid",
         "nothing; memory is mounted over directories that services write to while they stop",
         "what the shutdown writes must not reach the disk",
         """
         for d in /var/log /var/tmp /var/lib/dhcp /var/lib/systemd/timers /var/lib/wtmpdb /var/lib/lastlog; do
-          [ -d "$d" ] || continue
-          if mount -t tmpfs -o "$(stat -c mode=%a,uid=%u,gid=%g "$d"),size=16m" tmpfs "$d" 2>/dev/null; then say covered "$d"; fi
+          if [ -d "$d" ]; then printf '%s\\0' "$d"; fi
+        done | xargs -0 -r stat -c '%n mode=%a,uid=%u,gid=%g' | while read -r d owned; do
+          if mount -t tmpfs -o "$owned,size=16m" tmpfs "$d" 2>/dev/null; then say covered "$d"; fi
         done
         """,
     ),

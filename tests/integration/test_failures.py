@@ -24,7 +24,7 @@ def small(tmp_path: Path, *lines: str, head: str = HEAD) -> Path:
     return path
 
 
-def tested(tmp_path: Path, *lines: str, check: str = "assert host.file('/etc/stamp').exists") -> Path:
+def checked(tmp_path: Path, *lines: str, check: str = "assert host.file('/etc/stamp').exists") -> Path:
     (tmp_path / "test_small.py").write_text(f"def test_stamp(host):\n    {check}\n")
     return small(tmp_path, *lines, "verify:\n  - testinfra: test_small.py")
 
@@ -45,7 +45,7 @@ def consistent(bake: Bake) -> list[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_kill_9_at_any_stage_is_cleaned_up_by_sweep(baked: Bake, tmp_path: Path, stage: str) -> None:
-    template = tested(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
+    template = checked(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
     flags = ["--no-cache"] if stage in ("launch", "boot") else []
     code, _ = baked.until(["build", template, *flags], lambda e: e["event"] == "stage_started" and e["stage"] == stage, signal.SIGKILL)
     assert code == -signal.SIGKILL
@@ -56,7 +56,7 @@ def test_kill_9_at_any_stage_is_cleaned_up_by_sweep(baked: Bake, tmp_path: Path,
 
 
 def test_the_next_build_cleans_up_after_a_killed_one_and_goes_on(baked: Bake, tmp_path: Path) -> None:
-    template = tested(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
+    template = checked(tmp_path, "provisioners:", "  - shell: echo hello > /etc/stamp")
     baked.until(["build", template], lambda e: e["event"] == "step_started", signal.SIGKILL)
     assert any("process" in thing for thing in leftovers(baked.home)), "the machine outlives a killed bake"
     result = baked("build", template, "--skip-verify").ok()
@@ -91,7 +91,7 @@ def test_a_failing_step_says_which_and_what_it_printed(baked: Bake, tmp_path: Pa
 
 
 def test_an_image_that_fails_its_tests_is_not_registered(baked: Bake, tmp_path: Path) -> None:
-    template = tested(tmp_path, "provisioners:", "  - shell: 'true'")
+    template = checked(tmp_path, "provisioners:", "  - shell: 'true'")
     result = baked("build", template)
     assert result.code == 4
     assert "test_stamp" in result.out + result.err
@@ -112,7 +112,7 @@ def test_a_guest_that_never_boots_shows_its_console(fresh: Bake, tmp_path: Path)
 
 
 def test_a_guest_whose_ssh_never_answers(baked: Bake, tmp_path: Path) -> None:
-    broken = tested(tmp_path, "provisioners:", "  - shell: systemctl mask ssh.service ssh.socket",
+    broken = checked(tmp_path, "provisioners:", "  - shell: systemctl mask ssh.service ssh.socket",
                     "communicator: {ssh_timeout: 200s}")  # fmt: skip
     result = baked("build", broken)
     assert result.code in (3, 4)

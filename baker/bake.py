@@ -39,6 +39,8 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
             return Outcome(job.id, None, False, job.seconds)
         with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
             known = stages.reuse(job, plan)
+            if known:
+                stages.verify_anew(job, plan, known)
             image = known or make(job, plan)
         stages.post_process(job, image)
         stages.announce_end(job, image, unchanged=known is not None)

@@ -78,6 +78,18 @@ def make_plan(template: Template, source: SourceImage) -> Plan:
     return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
 
 
+def verify_key(template: Template) -> str:
+    """A digest of what the image is tested with: the test files and their values. "" where nothing is tested."""
+    if not template.verify:
+        return ""
+    suites = []
+    for spec in template.verify:
+        paths = [path if path.is_absolute() else spec.base_dir / path for path in spec.testinfra]
+        values = json.loads(template.secrets.seal(canonical(spec.vars)))
+        suites.append({"files": dict(digest_files(paths, spec.base_dir)), "vars": values, "bundle": spec.bundle})
+    return digest_of(suites)
+
+
 def machine_shape(spec: BuilderSpec) -> Shape:
     """The machine that a template asks for."""
     return Shape(

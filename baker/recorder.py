@@ -15,7 +15,7 @@ from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
 from baker.model import MachineFacts, TestReport
-from baker.plan import Plan, machine_shape
+from baker.plan import Plan, machine_shape, verify_key
 
 JUNIT = "junit.xml"
 
@@ -74,6 +74,12 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
     job.world.catalog.register(build, None)
 
 
+def record_verified(job: Job, report: TestReport, facts: MachineFacts | None) -> None:
+    """Keep the record of a build that had nothing to make, but an image of before to test with other tests."""
+    build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_evidence(job))
+    job.world.catalog.register(build, None)
+
+
 def record_stopped(job: Job) -> None:
     """Keep the record of a build that was to stop after a step."""
     job.world.catalog.register(replace(_record(job, "stopped", None), evidence=_evidence(job)), None)
@@ -84,7 +90,7 @@ def note_tests(job: Job, report: TestReport) -> None:
     (job.scratch / JUNIT).write_text(report.junit)
 
 
-def _record(job: Job, status: Literal["built", "stopped", "failed", "interrupted"], facts: MachineFacts | None) -> BuildRecord:
+def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", "interrupted"], facts: MachineFacts | None) -> BuildRecord:
     template, secrets, planned = job.template, job.template.secrets, job.story.planned
     source: dict[str, Any] = {"spec": json.loads(secrets.seal(template.source.model_dump_json()))}
     source |= planned.source if planned else {}
@@ -112,6 +118,7 @@ def _record(job: Job, status: Literal["built", "stopped", "failed", "interrupted
         ci=host.ci_run(job.world.env),
         timings=dict(job.story.timings),
         fingerprint=planned.fingerprint if planned else "",
+        verify_key=verify_key(template),
     )
 
 

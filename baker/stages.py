@@ -15,8 +15,8 @@ from baker.inspection import Inspection, inspect_disk
 from baker.job import Captured, Job, Verdict
 from baker.layers.policy import must_run
 from baker.machine import running
-from baker.model import SourceImage
-from baker.plan import Plan, make_plan
+from baker.model import Disk, SourceImage
+from baker.plan import Plan, make_plan, verify_key
 from baker.sources.base import Context
 from baker.verify import verify as run_tests
 
@@ -134,6 +134,19 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     return image
 
 
+def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
+    """Test an image of before with the template's tests, if it never passed these: they are no part of the fingerprint. VerifyError
+    when one fails; the image stays as it is."""
+    template = job.template
+    if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
+        return
+    job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
+    disk = Disk(job.world.store.path(image.chain[0]), "qcow2", image.virtual_size)
+    verdict = verify(job, plan, Captured(disk), f"image {image.id}, which passed others before, is not what the template says now")
+    if verdict.report:
+        recorder.record_verified(job, verdict.report, verdict.facts)
+
+
 def ran(build: BuildRecord) -> dict[str, float]:
     """When each step of a build was carried out, by its key."""
     return {step.key: step.ran for step in build.steps}
@@ -146,7 +159,7 @@ def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Insp
         yield pool.submit(inspect_disk, captured, plan.source, job.scratch)
 
 
-def verify(job: Job, plan: Plan, captured: Captured) -> Verdict:
+def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> Verdict:
     """Boot the captured image as a stranger would (new identity, new keys) and run its tests. VerifyError when one fails."""
     template = job.template
     if job.options.skip_verify:
@@ -174,7 +187,7 @@ def verify(job: Job, plan: Plan, captured: Captured) -> Verdict:
         failed = [outcome for outcome in report.outcomes if outcome.outcome in ("failed", "error")]
         names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)
         raise VerifyError(
-            f"{len(failed)} of {len(report.outcomes)} tests failed, so the image is not registered{names}",
+            f"{len(failed)} of {len(report.outcomes)} tests failed, so {consequence}{names}",
             hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine to look at",
         )
     return verdict

@@ -203,6 +203,14 @@ class Catalog:
         with self._reading() as session:
             return [build_record(row) for row in session.scalars(query)]
 
+    def was_verified(self, fingerprint: str, verify_key: str) -> bool:
+        """Whether an image with this fingerprint ever passed these very tests."""
+        query = select(tables.Build.id).where(
+            tables.Build.fingerprint == fingerprint, tables.Build.verify_key == verify_key, tables.Build.verify == "passed"
+        )
+        with self._reading() as session:
+            return session.scalar(query.limit(1)) is not None
+
     def last_planned(self, name: str) -> BuildRecord | None:
         """The last build of a template that got as far as knowing its steps' keys."""
         keyed = select(tables.Step.build).where(tables.Step.key != "")

@@ -15,7 +15,7 @@ IMAGE_COLUMNS = (
 BUILD_COLUMNS = (
     "id", "status", "started", "finished", "template_name", "template_version", "template_path", "template_text", "template_digest",
     "git_commit", "git_dirty", "variables", "source", "shape", "machine", "host", "tools", "who", "ci", "timings", "inputs", "verify",
-    "error", "fingerprint",
+    "verify_key", "error", "fingerprint",
 )  # fmt: skip
 STEP_COLUMNS = ("name", "kind", "key", "origin", "bundle", "status", "seconds", "exit_code", "attempts", "ran", "inputs")
 

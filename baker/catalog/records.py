@@ -57,7 +57,7 @@ class BuildRecord:
     """How an image was made, or how making it failed. No value in it is secret: sensitive ones are keyed hashes."""
 
     id: str
-    status: Literal["built", "stopped", "failed", "interrupted"]
+    status: Literal["built", "verified", "stopped", "failed", "interrupted"]  # verified: an image of before was tested anew
     started: str
     finished: str
     template_name: str
@@ -79,6 +79,7 @@ class BuildRecord:
     timings: Mapping[str, float]  # seconds per stage
     tests: tuple[TestOutcome, ...] = ()
     verify: Literal["passed", "failed", "skipped", "none", "not reached"] = "not reached"
+    verify_key: str = ""  # digest of what it was tested with
     error: str = ""
     fingerprint: str = ""
     evidence: Mapping[str, str] = field(

@@ -57,6 +57,7 @@ class Build(Base):
     timings: Mapped[dict[str, Any]] = mapped_column(JSON)
     inputs: Mapped[dict[str, Any]] = mapped_column(JSON)
     verify: Mapped[str] = mapped_column(String(16))
+    verify_key: Mapped[str] = mapped_column(String(64), server_default="")
     error: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
 

@@ -99,6 +99,20 @@ def test_an_image_that_fails_its_tests_is_not_registered(baked: Bake, tmp_path: 
     assert leftovers(baked.home) == []
 
 
+def test_other_tests_are_run_against_the_image_that_is_there(baked: Bake, tmp_path: Path) -> None:
+    """Tests are no part of an image's fingerprint, but an image is verified by those that the template has now."""
+    steps = ("provisioners:", "  - shell: echo hello > /etc/stamp")
+    first = baked("build", checked(tmp_path, *steps), "--json").ok().events
+    again = (
+        baked("build", checked(tmp_path, *steps, check="assert host.file('/etc/stamp').content_string == 'hello\\n'"), "--json").ok().events
+    )
+    assert again[-1]["status"] == "unchanged" and again[-1]["image"] == first[-1]["image"]
+    assert [event["name"] for event in again if event["event"] == "test_finished"] and not any(e["event"] == "step_started" for e in again)
+    failing = baked("build", checked(tmp_path, *steps, check="assert host.file('/etc/stamp').content_string == 'bye'"))
+    assert failing.code == 4 and "which passed others before" in failing.out + failing.err
+    assert "small" in consistent(baked)
+
+
 def test_a_guest_that_never_boots_shows_its_console(fresh: Bake, tmp_path: Path) -> None:
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(tmp_path / "empty.qcow2"), "1G"], check=True)
     head = "schema: 1\nname: empty\nversion: 1.0.0\nsource: {file: empty.qcow2}\nbuilder: {memory: 256MiB}\n"

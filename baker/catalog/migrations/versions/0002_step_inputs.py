@@ -1,4 +1,4 @@
-"""Steps know when they ran and what their keys were made of: what layers are explained by."""
+"""Steps know when they ran and what their keys were made of: what layers are explained by. Builds know what they were tested with."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -13,9 +13,13 @@ def upgrade() -> None:
     with op.batch_alter_table("steps") as steps:
         steps.add_column(sa.Column("ran", sa.Float(), server_default="0", nullable=False))
         steps.add_column(sa.Column("inputs", sa.JSON(), server_default="{}", nullable=False))
+    with op.batch_alter_table("builds") as builds:
+        builds.add_column(sa.Column("verify_key", sa.String(length=64), server_default="", nullable=False))
 
 
 def downgrade() -> None:
+    with op.batch_alter_table("builds") as builds:
+        builds.drop_column("verify_key")
     with op.batch_alter_table("steps") as steps:
         steps.drop_column("inputs")
         steps.drop_column("ran")

@@ -9,6 +9,7 @@ from pathlib import Path
 from baker.builders.base import Launch, Machine
 from baker.builders.identity import make_identity
 from baker.communicator.base import Communicator
+from baker.errors import BootError
 from baker.job import Job
 from baker.model import Disk, Identity, Shape
 from baker.paths import ensure
@@ -41,7 +42,12 @@ def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Commun
     with ExitStack() as stack:
         with job.report.stage("boot", machine.name):
             connection = job.world.connect(machine.endpoint, identity, machine, directory, report=job.report, timeout=timeout)
-            communicator = stack.enter_context(connection)
+            try:
+                communicator = stack.enter_context(connection)
+            except BootError as error:
+                for line in error.console:
+                    job.report.output(line, stream="console")
+                raise
         yield communicator
 
 

@@ -82,7 +82,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
                 version=job.template.version,
                 status=status,
                 seconds=job.seconds,
-                error=str(error),
+                error="\n".join([str(error), *getattr(error, "__notes__", ())]),
                 timings=dict(job.story.timings),
             )
         )

@@ -92,6 +92,8 @@ def _script(config: ShellConfig, path: Path, number: int) -> Iterator[Operation]
         yield _run(config, _text(data, path), config.shell or (interpreter or ["/bin/sh"])[0])
         return
     copy = f"{UPLOADS}/{number}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
+    if config.user != "root":  # who may then remove its own script there, and nobody else's
+        yield Run(f"install -d -m 1777 {UPLOADS}")
     yield Put(data, copy, mode=0o500, owner=config.user, group="root")
     words = shlex.join([*interpreter, copy, *config.args])
     yield _run(config, f"trap 'rm -f {copy}' EXIT\n{words}\n", "/bin/sh", with_args=False)

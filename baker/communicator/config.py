@@ -36,6 +36,8 @@ def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_host
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
         "HostKeyAlgorithms": "ssh-ed25519",
+        # first what an emulated guest computes fast: keys live for one build and the connection is on the loopback
+        "KexAlgorithms": "^curve25519-sha256",
         "PreferredAuthentications": "publickey",
         "BatchMode": "yes",
         "ForwardAgent": "no",

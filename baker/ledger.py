@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from baker.errors import BusyError
-from baker.paths import ensure
+from baker.paths import ensure, sync
 
 KEPT = "kept"
 
@@ -51,7 +51,7 @@ class BuildLedger:
             file.flush()
             os.fsync(file.fileno())
         temporary.rename(path)
-        _sync(self.directory)
+        sync(self.directory)
         return Entry(path, kind, details)
 
     def strike(self, entry: Entry) -> None:
@@ -153,11 +153,3 @@ def _remove_if_empty(directory: Path) -> None:
         for path in directory.iterdir():
             path.unlink(missing_ok=True)
         directory.rmdir()
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

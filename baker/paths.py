@@ -95,3 +95,12 @@ def check_writable(directory: Path) -> None:
         raise HostError(
             f"cannot write to {directory}: {reason}", hint="make it writable, or set BAKE_HOME to a directory that is"
         ) from error
+
+
+def sync(path: Path) -> None:
+    """A file's bytes, or a directory's names, are on the disk when this returns."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

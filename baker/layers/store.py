@@ -26,7 +26,7 @@ from typing import Any
 from baker.disks.space import host_error
 from baker.errors import BusyError
 from baker.model import Identity
-from baker.paths import ensure
+from baker.paths import ensure, sync
 
 FORMAT = 1  # of layer.json and of what lies beside it: other formats are not seen
 RECORD = "layer.json"
@@ -161,7 +161,7 @@ class LayerStore:
                 os.fsync(file.fileno())
             final = self.root / self.name(record.key, record.build)
             place.rename(final)
-            _sync(self.root)
+            sync(self.root)
         except OSError as error:
             raise host_error(error, self.root) from error
         return Layer(final, record)
@@ -250,11 +250,3 @@ def _is_at(handle: int, path: Path) -> bool:
         return os.path.samestat(os.fstat(handle), path.stat())
     except OSError:
         return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

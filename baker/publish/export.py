@@ -20,6 +20,7 @@ from baker.disks.space import host_error
 from baker.errors import BusyError, HostError, UsageError
 from baker.events import Reporter
 from baker.model import Disk, DiskFormat
+from baker.paths import sync
 from baker.publish.tree import write_tar
 from baker.store.base import BlobStore
 
@@ -109,9 +110,9 @@ def _whole_or_absent(destination: Path) -> Iterator[Path]:
         with _locked(part):
             try:
                 yield part
-                _sync(part)
+                sync(part)
                 part.replace(destination)
-                _sync(destination.parent)
+                sync(destination.parent)
             finally:
                 part.unlink(missing_ok=True)
     except OSError as error:
@@ -139,11 +140,3 @@ def _is(path: Path, descriptor: int) -> bool:
         return os.path.samestat(path.stat(), os.fstat(descriptor))
     except FileNotFoundError:
         return False
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

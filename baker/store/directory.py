@@ -25,7 +25,7 @@ from baker.disks import qemuimg
 from baker.disks.space import host_error
 from baker.errors import NotFoundError, UsageError
 from baker.model import Disk
-from baker.paths import ensure
+from baker.paths import ensure, sync
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 READ_ONLY = 0o444
@@ -136,10 +136,10 @@ class DirectoryStore:
         temporary.chmod(READ_ONLY)
         if place.exists():
             return digest  # the temporary file goes with its lock
-        _sync(temporary)
+        sync(temporary)
         temporary.rename(place)
-        _sync(place.parent)
-        _sync(place.parent.parent)
+        sync(place.parent)
+        sync(place.parent.parent)
         return digest
 
     @contextmanager
@@ -239,11 +239,3 @@ def _copy_sparse(original: BinaryIO, copy: BinaryIO) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
@@ -38,7 +37,7 @@ from baker.disks import qemuimg
 from baker.disks.rootfs import find_kernel
 from baker.errors import BuildError
 from baker.model import Disk, Forward, MachineFacts
-from baker.paths import Home, ensure
+from baker.paths import Home, ensure, sync
 
 DOMAIN = "libvirt:domain"  # the ledger's word
 EVENT_SECONDS = 5.0  # for libvirt to tell that a domain which was destroyed has stopped
@@ -89,7 +88,8 @@ class LibvirtBuilder:
         if machine.layered:
             qemuimg.join(disk.path, machine.backing)
         captured = qemuimg.convert(disk, destination, "qcow2", backing=machine.backing)
-        _sync(destination)
+        sync(destination)
+        sync(destination.parent)
         return captured
 
     # -- machines that are kept ---------------------------------------------------------------------------------------------
@@ -290,13 +290,3 @@ def _check_size(request: Launch) -> None:
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
-
-
-def _sync(path: Path) -> None:
-    """The bytes and the name of `path` are on the disk when this returns."""
-    for each in (path, path.parent):
-        handle = os.open(each, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

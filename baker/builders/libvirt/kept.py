@@ -12,7 +12,6 @@ QEMU promises no more than that the same QEMU on the same kind of processor can 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from baker.builders.libvirt.connection import Connection, libvirt_version
 from baker.disks.space import full
 from baker.errors import LayerError
 from baker.host import cpu_model
+from baker.paths import sync
 
 DISK, MEMORY, PACKED, MACHINE, NVRAM, SEED = "disk.qcow2", "memory", "memory.zst", "machine.json", "nvram.fd", "seed.img"
 LEVEL = "-1"  # of zstd: the fastest; more would cost a build more time than it saves in space
@@ -76,7 +76,7 @@ def pack(directory: Path) -> None:
             raise full(directory) from error
         raise
     for path in [*directory.iterdir(), directory]:
-        _sync(path)
+        sync(path)
 
 
 def unpack(directory: Path, memory: Path) -> None:
@@ -95,11 +95,3 @@ def bring(directory: Path, files: Path) -> None:
     for name in (NVRAM, SEED):
         if (directory / name).exists():
             shutil.copy(directory / name, files / name)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -9,6 +9,7 @@ from typing import Literal
 
 from baker import recorder
 from baker.catalog.records import BuildRecord, ImageRecord
+from baker.disks.space import FULL, host_error
 from baker.errors import BakeError, BuildError, Interrupted, VerifyError
 from baker.events import BuildFinished, BuildStarted, Planned
 from baker.inspection import Inspection, inspect_disk
@@ -68,7 +69,9 @@ def failures_on_record(job: Job) -> Iterator[None]:
     """A build that fails leaves a record with its log; the error goes on."""
     try:
         yield
-    except (Exception, Interrupted, KeyboardInterrupt) as error:
+    except (Exception, Interrupted, KeyboardInterrupt) as caught:
+        full_disk = isinstance(caught, OSError) and caught.errno in FULL
+        error = host_error(caught, job.world.home.state) if isinstance(caught, OSError) and full_disk else caught
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
         try:
@@ -86,7 +89,9 @@ def failures_on_record(job: Job) -> Iterator[None]:
                 timings=dict(job.story.timings),
             )
         )
-        raise
+        if error is caught:
+            raise
+        raise error from caught
 
 
 def resolve(job: Job) -> SourceImage:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.paths import ensure
+from baker.locks import try_exclusive
 from baker.store.directory import DirectoryStore
 
 if TYPE_CHECKING:
@@ -34,7 +32,7 @@ def collect_orphans(
     A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
     refers to is asked under the lock: a build that ended just before is in it.
     """
-    with _alone(state) as alone:
+    with try_exclusive(state, IN_USE.removesuffix(".lock")) as alone:
         if not alone:
             return None
         wanted = catalog.referenced_digests() | set(keep)
@@ -44,14 +42,3 @@ def collect_orphans(
                 store.delete(orphan.digest)
             orphans += [Orphan("", 0) for _ in store.clean()]
         return orphans
-
-
-@contextmanager
-def _alone(state: Path) -> Iterator[bool]:
-    with (ensure(state) / IN_USE).open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True

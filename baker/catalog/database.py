@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from baker.disks.space import full, mount_point
+from baker.disks.space import full, mount_point, read_only
 from baker.errors import BakeError, BusyError, HostError
 from baker.paths import ensure
 
@@ -39,7 +41,7 @@ def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Eng
             _migrate_if_behind(engine, place)
             return engine
         ensure(path.parent)
-        url = make_url(place) if isinstance(place, str) and "://" in place else URL.create("sqlite", database=str(path))
+        url = make_url(place) if isinstance(place, str) and "://" in place else _sqlite_url(path)
         engine = create_engine(url, connect_args={"timeout": busy_seconds}, json_serializer=_to_json)
         _tune_sqlite(engine)
         if _revision(engine, place) != HEAD:
@@ -59,6 +61,15 @@ def sqlite_path(place: Path | str) -> Path | None:
     if url.get_backend_name() != "sqlite" or not url.database:
         return None
     return Path(url.database.removeprefix("file:")).absolute()
+
+
+def _sqlite_url(path: Path) -> URL:
+    """Of a directory where nothing can be written, SQLite reads a WAL database only when told that it stands still: its -shm file
+    cannot be made (https://www.sqlite.org/wal.html, "Read-Only Databases"). A -wal file that is there may hold commits: never skipped.
+    """
+    if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
+        return URL.create("sqlite", database=str(path))
+    return URL.create("sqlite", database="file:" + quote(str(path)), query={"mode": "ro", "immutable": "1", "uri": "true"})
 
 
 def _tune_sqlite(engine: Engine) -> None:
@@ -156,7 +167,7 @@ def _database_error(said: str, place: Path | str) -> BakeError:
     if "locked" in said:
         return BusyError(f"another process has been writing to the catalog {shown} for too long", hint="try again when it is done")
     if "readonly" in said or "unable to open" in said:
-        where = f"; its file system is mounted at {mount_point(path)}" if path else ""
+        where = f"; its file system{' (read-only)' if read_only(path) else ''} is mounted at {mount_point(path)}" if path else ""
         return HostError(f"cannot write the catalog {shown}: {said}{where}", hint="set BAKE_HOME to a directory that you may write to")
     if "disk is full" in said and path:
         return full(path)

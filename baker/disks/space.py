@@ -28,6 +28,11 @@ def mount_point(path: Path) -> Path:
     return path
 
 
+def read_only(path: Path) -> bool:
+    """Whether the file system that holds `path` (or would hold it) is mounted read-only."""
+    return bool(os.statvfs(existing(path)).f_flag & os.ST_RDONLY)
+
+
 def free(path: Path) -> int:
     """The bytes that this user may still write to the file system of `path`."""
     found = os.statvfs(existing(path))

@@ -6,6 +6,8 @@ import shutil
 import signal
 import sqlite3
 import subprocess
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -163,10 +165,25 @@ def test_a_full_disk_is_said_and_leaves_nothing(baked_home: Path, tmp_path: Path
         subprocess.run(["umount", "-l", str(home)], check=True)
 
 
+KILLED_WRITER = """
+import os, sqlite3, sys
+catalog = sqlite3.connect(sys.argv[1])
+catalog.execute("UPDATE images SET name = name")
+catalog.commit()
+os._exit(0)
+"""
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="mounting read-only needs root")
-def test_a_read_only_store_is_said(baked: Bake, tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", [False, True], ids=["closed", "killed-while-writing"])
+def test_a_read_only_store_is_said(baked: Bake, tmp_path: Path, killed: bool) -> None:
     template = small(tmp_path, "provisioners:", "  - shell: 'true'")
     data = baked.home / "data"
+    with closing(sqlite3.connect(data / "catalog.sqlite")):
+        pass  # the last one to close takes the -wal file away
+    if killed:  # a -wal file that holds a commit
+        subprocess.run([sys.executable, "-c", KILLED_WRITER, data / "catalog.sqlite"], check=True)
+    assert (data / "catalog.sqlite-wal").exists() == killed
     subprocess.run(["mount", "--bind", str(data), str(data)], check=True)
     try:
         subprocess.run(["mount", "-o", "remount,ro,bind", str(data)], check=True)

@@ -14,6 +14,8 @@ ONLY_THERE = {
     "libvirt_qemu": "builders/libvirt",
     "sqlalchemy": "catalog",
     "alembic": "catalog",
+    "boto3": "aws",
+    "botocore": "aws",
     "rich": ("render", "cli"),
     "urllib3": "sources",
     "aiohttp": "httpcache",

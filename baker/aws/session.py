@@ -1,0 +1,144 @@
+"""The way into AWS: credentials as the AWS CLI finds them, one client per service and region, a count of what was asked.
+
+boto3 loads with the first client, not before. Retries are botocore's "standard" mode: throttling, 5xx and lost connections, with
+jitter (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html); what is asked again that way must be
+idempotent, so whoever creates something hands a client token.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from baker.aws.errors import translated
+
+ATTEMPTS = 8
+CONNECT_SECONDS, READ_SECONDS = 10, 60
+
+
+@dataclass(frozen=True)
+class Access:
+    """Who we are to AWS, and where. What is left out is found as the AWS CLI finds it: environment, profile, SSO, web identity,
+    instance role."""
+
+    region: str | None = None
+    profile: str | None = None
+    endpoint_url: str | None = None
+    role_arn: str | None = None  # assumed with the credentials found
+    external_id: str | None = None
+    session_name: str = "bake"
+
+
+class Aws:
+    """One session. Clients may be used by many threads."""
+
+    def __init__(self, access: Access | None = None) -> None:
+        self.access = access or Access()
+        self.calls: Counter[str] = Counter()  # "ec2:RunInstances" -> requests sent, retries counted
+        self._clients: dict[tuple[str, str], Any] = {}
+        self._lock = threading.Lock()
+
+    def client(self, service: str, region: str | None = None) -> Any:
+        """The boto3 client of `service` ("ec2", "ssm", ...) in `region` or the session's own. HostError without credentials or region."""
+        where = region or self.region
+        with self._lock:
+            if (service, where) not in self._clients:
+                self._clients[service, where] = self._make(service, where)
+            return self._clients[service, where]
+
+    @cached_property
+    def region(self) -> str:
+        """The region that is meant when none is named. HostError when there is none."""
+        from baker.aws.errors import no_region
+
+        found: str | None = self.access.region or self._session.region_name
+        if not found:
+            raise no_region()
+        return found
+
+    @cached_property
+    def account(self) -> str:
+        """The account's 12 digits."""
+        return str(self._identity["Account"])
+
+    @property
+    def arn(self) -> str:
+        """Who the credentials belong to."""
+        return str(self._identity["Arn"])
+
+    @cached_property
+    def _identity(self) -> dict[str, Any]:
+        with translated("who the credentials belong to"):
+            return dict(self.client("sts").get_caller_identity())
+
+    def _make(self, service: str, region: str) -> Any:
+        from botocore.config import Config
+
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            connect_timeout=CONNECT_SECONDS,
+            read_timeout=READ_SECONDS,
+            max_pool_connections=64,
+            user_agent_appid="bake",
+        )
+        with translated(f"the {service} client"):
+            client = self._session.client(service, region_name=region, endpoint_url=self.access.endpoint_url, config=config)
+        client.meta.events.register(f"before-send.{service}", self._count)
+        return client
+
+    def _count(self, event_name: str, **_: Any) -> None:
+        _, service, action = event_name.split(".", 2)
+        with self._lock:
+            self.calls[f"{service}:{action}"] += 1
+
+    @cached_property
+    def _session(self) -> Any:
+        import boto3
+
+        with translated("the AWS session"):
+            base = boto3.Session(profile_name=self.access.profile, region_name=self.access.region)
+            return self._assumed(base) if self.access.role_arn else base
+
+    def _assumed(self, base: Any) -> Any:
+        """A session under the role, whose credentials are renewed as they run out."""
+        import boto3
+        import botocore.session
+        from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
+
+        extra: dict[str, Any] = {"RoleSessionName": self.access.session_name}
+        if self.access.external_id:
+            extra["ExternalId"] = self.access.external_id
+
+        def create_client(service: str, **options: Any) -> Any:
+            return base.client(service, endpoint_url=self.access.endpoint_url, region_name=self.region_of(base), **_credentials(options))
+
+        fetcher = AssumeRoleCredentialFetcher(
+            client_creator=create_client, source_credentials=base.get_credentials(), role_arn=self.access.role_arn, extra_args=extra
+        )
+        inner = botocore.session.get_session()
+        inner._credentials = DeferredRefreshableCredentials(method="assume-role", refresh_using=fetcher.fetch_credentials)
+        return boto3.Session(botocore_session=inner, region_name=self.region_of(base))
+
+    def region_of(self, session: Any) -> str | None:
+        """The region of a boto3 session, the asked-for one first."""
+        found: str | None = self.access.region or session.region_name
+        return found
+
+
+def _credentials(options: dict[str, Any]) -> dict[str, Any]:
+    """Of what botocore hands to a client factory, what boto3 takes."""
+    names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "config")
+    return {name: options[name] for name in names if name in options}
+
+
+@contextmanager
+def counted(aws: Aws) -> Iterator[Counter[str]]:
+    """What the body asks of AWS: "ec2:RunInstances" -> requests."""
+    before, found = Counter(aws.calls), Counter[str]()
+    yield found
+    found.update(Counter(aws.calls) - before)

@@ -92,7 +92,7 @@ class Aws:
         return client
 
     def _count(self, event_name: str, **_: Any) -> None:
-        _, service, action = event_name.split(".", 2)
+        service, action = event_name.split(".", 2)[1:]
         with self._lock:
             self.calls[f"{service}:{action}"] += 1
 

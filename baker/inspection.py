@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -57,16 +58,18 @@ class Inspection:
 
 def inspect_disk(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
     """Read the captured disk once it does not change any more."""
-    digest = raw_digest(captured.disk, scratch=scratch)
-    listing = captured.guest_listing
-    if listing:
-        return Inspection(digest, listing.manifest, _count(listing.manifest), _packages(source.disk), listing.packages)
-    manifest: Path | None = scratch / MANIFEST
-    try:
-        files = _write(file_manifest(captured.disk, scratch=scratch), scratch / MANIFEST)
-    except UnsupportedFilesystem:
-        manifest, files = None, 0
-    return Inspection(digest, manifest, files, _packages(source.disk), _packages(captured.disk))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing leaves the other processor to the listing
+        digest = pool.submit(raw_digest, captured.disk, scratch=scratch)
+        listing = captured.guest_listing
+        if listing:
+            return Inspection(digest.result(), listing.manifest, _count(listing.manifest), _packages(source.disk), listing.packages)
+        manifest: Path | None = scratch / MANIFEST
+        try:
+            files = _write(file_manifest(captured.disk, scratch=scratch), scratch / MANIFEST)
+        except UnsupportedFilesystem:
+            manifest, files = None, 0
+        before, after = _packages(source.disk), _packages(captured.disk)
+        return Inspection(digest.result(), manifest, files, before, after)
 
 
 def _write(entries: Iterable[FileEntry], destination: Path) -> int:
@@ -74,10 +77,8 @@ def _write(entries: Iterable[FileEntry], destination: Path) -> int:
         return write_manifest(entries, file)
 
 
-def readable_offline(communicator: Communicator) -> bool:
-    """Whether the guest's root file system is one that the host can read."""
-    result = communicator.run("findmnt -no FSTYPE / || stat -f -c %T /")
-    kind = result.stdout.strip().splitlines()[-1] if result.stdout.strip() else ""
+def readable_offline(kind: str) -> bool:
+    """Whether the host can read a file system of this kind (as findmnt(8) or `stat -f` call it)."""
     return kind in READABLE or kind.startswith("ext2/ext3")
 
 

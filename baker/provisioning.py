@@ -17,7 +17,14 @@ from baker.plan import Plan, PlannedStep
 from baker.provision.execute import execute
 from baker.seal import seal
 
+# Asked from inside: a small guest may have nothing that listens to the power button.
 POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
+FINISH = f"""
+kind=$(findmnt -no FSTYPE / 2>/dev/null || stat -f -c %T /)
+echo "$kind"
+case "$kind" in ext[234] | ext2/ext3*) {POWER_OFF} ;; esac
+"""
+FINISH_SECONDS = 30.0
 
 
 def provision_and_capture(job: Job, plan: Plan) -> Captured:
@@ -60,9 +67,7 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Env
         _provision(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
-            listing = None if readable_offline(start.communicator) else list_in_guest(start.communicator, job.scratch)
-            _power_off(start.communicator)
-        return listing
+            return _finish(job, start.communicator)
 
 
 def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
@@ -131,9 +136,17 @@ def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mappi
     finished(True, result.exit_code, result.attempts)
 
 
-def _power_off(communicator: Communicator) -> None:
-    """Ask from inside: a small guest may have nothing that listens to the power button. The connection may go down with it."""
+def _finish(job: Job, communicator: Communicator) -> GuestListing | None:
+    """Send the guest down; where the host could not read its file system, list that before. The connection may go down with it."""
     try:
-        communicator.run(POWER_OFF, timeout=30)
+        kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.strip()
+        if readable_offline(kind):
+            return None
+    except (Disconnected, GuestTimeout):
+        return None
+    listing = list_in_guest(communicator, job.scratch)
+    try:
+        communicator.run(POWER_OFF, timeout=FINISH_SECONDS)
     except (Disconnected, GuestTimeout):
         pass
+    return listing

@@ -37,17 +37,27 @@ class SealReport:
 
 # `say` reports; `drop` removes; `inside` removes what is in a directory; `blank` empties regular files; `found ACTION` does so with the
 # paths that come on stdin; `stop` ends services. What is to go is only noted, on lists in memory, and goes in one sweep in the rule
-# `removal`: on an emulated machine a process costs as much as a whole rule.
+# `removal`: on an emulated machine a process costs as much as a whole rule. The lists: `gone`, `blank`, `waste` (both of these, to be
+# overwritten before), `directory` (to go if it is empty then).
 FUNCTIONS = r"""
 lists=/run/bake-seal
-rm -rf "$lists"
+[ ! -e "$lists" ] || rm -rf "$lists"
 mkdir -m 700 "$lists"
+for list in gone blank waste directory; do : >"$lists/$list"; done
 say() { printf 'seal\t%s\t%s %s\n' "$rule" "$1" "$2"; }
 note() { printf '%s\0' "$2" >>"$lists/$1"; }
-drop() { for p; do if [ -e "$p" ] || [ -L "$p" ]; then note drop "$p"; say removed "$p"; fi; done; }
-blank() { for p; do if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then note blank "$p"; say emptied "$p"; fi; done; }
-has() { for e in "$1"/* "$1"/.[!.]* "$1"/..?*; do if [ -e "$e" ] || [ -L "$e" ]; then return 0; fi; done; return 1; }
-inside() { for d; do if [ -d "$d" ] && [ ! -L "$d" ] && has "$d"; then note inside "$d"; say emptied "$d"; fi; done; }
+drop() { for p; do if [ -e "$p" ] || [ -L "$p" ]; then note gone "$p"; note waste "$p"; say removed "$p"; fi; done; }
+blank() { for p; do if [ -f "$p" ] && [ ! -L "$p" ] && [ -s "$p" ]; then note blank "$p"; note waste "$p"; say emptied "$p"; fi; done; }
+inside() {
+  for d; do
+    if [ ! -d "$d" ] || [ -L "$d" ]; then continue; fi
+    some=
+    for e in "$d"/* "$d"/.[!.]* "$d"/..?*; do
+      if [ -e "$e" ] || [ -L "$e" ]; then note gone "$e"; note waste "$e"; some=1; fi
+    done
+    [ -z "$some" ] || say emptied "$d"
+  done
+}
 found() { while IFS= read -r path; do "$1" "$path"; done; }
 stop() {
   if [ -d /run/systemd/system ]; then
@@ -93,9 +103,14 @@ SEAL_RULES: tuple[Rule, ...] = (
         r"""
         { printf '%s\n' "$homes" | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
           if [ -d /etc/ssh/authorized_keys.d ]; then find /etc/ssh/authorized_keys.d -type f; fi; } | while read -r f; do
-          [ -f "$f" ] && grep -qF -- "$BAKE_KEY" "$f" || continue
-          kept=$(grep -vF -- "$BAKE_KEY" "$f" || true)
-          if [ -n "$kept" ]; then printf '%s\n' "$kept" >"$f"; say cleaned "$f"
+          [ -f "$f" ] || continue
+          kept= ours=
+          while IFS= read -r line || [ -n "$line" ]; do
+            case "$line" in *"$BAKE_KEY"*) ours=1 ;; *) kept="$kept$line
+" ;; esac
+          done <"$f"
+          [ -n "$ours" ] || continue
+          if [ -n "$kept" ]; then printf '%s' "$kept" >"$f"; say cleaned "$f"
           else drop "$f"; case "${f%/*}" in */.ssh) note directory "${f%/*}" ;; esac; fi
         done
         """,
@@ -182,11 +197,12 @@ SEAL_RULES: tuple[Rule, ...] = (
         "they are stale the next day, large, and never the same twice",
         """
         for d in /var/lib/apt/lists /var/cache/apt/archives; do
-          for f in "$d"/*; do if [ -f "$f" ] && [ "$f" != "$d/lock" ]; then say emptied "$d"; break; fi; done
+          some=
+          for f in "$d"/* "$d"/partial/*; do
+            if [ -f "$f" ]; then note gone "$f"; [ "$f" = "$d/lock" ] || some=1; fi
+          done
+          [ -z "$some" ] || say emptied "$d"
         done
-        set --
-        for d in /var/lib/apt/lists /var/cache/apt/archives; do if [ -d "$d" ]; then set -- "$@" "$d"; fi; done
-        [ $# = 0 ] || find "$@" -xdev -type f -exec rm -f -- {} +
         inside /var/lib/apt/lists/auxfiles /var/cache/dnf /var/cache/libdnf5 /var/cache/yum /var/cache/apk
         drop /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/periodic/*
         """,
@@ -248,15 +264,13 @@ SEAL_RULES: tuple[Rule, ...] = (
         "giving free space back works in whole clusters of the disk image: the content of small files would stay in the others",
         r"""
         cd "$lists"
-        touch drop inside blank directory
-        if command -v shred >/dev/null; then
-          cat drop inside blank | xargs -0 -r sh -c 'find "$@" -xdev -type f -links 1 -size +0 -size -32768k \
-            -exec shred -f -n 0 -z -- {} + 2>/dev/null || true' sh
+        if [ -s waste ] && command -v shred >/dev/null; then
+          xargs -0 sh -c 'exec find "$@" -xdev -type f -links 1 -size +0 -size -32768k -exec shred -f -n 0 -z -- {} +' sh <waste \
+            2>/dev/null || true
         fi
-        xargs -0 -r rm -rf -- <drop
-        xargs -0 -r sh -c 'find "$@" -xdev -mindepth 1 -maxdepth 1 -exec rm -rf -- {} +' sh <inside
-        xargs -0 -r sh -c 'for f; do if [ -f "$f" ]; then : >"$f"; fi; done' sh <blank
-        xargs -0 -r rmdir -- <directory 2>/dev/null || true
+        [ ! -s gone ] || xargs -0 rm -rf -- <gone
+        [ ! -s blank ] || xargs -0 sh -c 'for f; do if [ -f "$f" ]; then : >"$f"; fi; done' sh <blank
+        [ ! -s directory ] || xargs -0 rmdir -- <directory 2>/dev/null || true
         cd /
         """,
     ),
@@ -265,11 +279,19 @@ SEAL_RULES: tuple[Rule, ...] = (
         "nothing; memory is mounted over directories that services write to while they stop",
         "what the shutdown writes must not reach the disk",
         """
+        set --
         for d in /var/log /var/tmp /var/lib/dhcp /var/lib/systemd/timers /var/lib/wtmpdb /var/lib/lastlog; do
-          if [ -d "$d" ]; then printf '%s\\0' "$d"; fi
-        done | xargs -0 -r stat -c '%n mode=%a,uid=%u,gid=%g' | while read -r d owned; do
-          if mount -t tmpfs -o "$owned,size=16m" tmpfs "$d" 2>/dev/null; then say covered "$d"; fi
+          if [ -d "$d" ] && [ ! -L "$d" ]; then set -- "$@" "$d"; fi
         done
+        if [ $# -gt 0 ]; then
+          stat -c 'tmpfs %n tmpfs mode=%a,uid=%u,gid=%g,size=16m 0 0' "$@" >"$lists/lid"
+          mount -a -T "$lists/lid" 2>/dev/null || while read -r _ d _ options _; do
+            mount -t tmpfs -o "$options" tmpfs "$d" 2>/dev/null || true
+          done <"$lists/lid"
+          while read -r _ d kind _; do
+            case "$kind $* " in "tmpfs $d "* | "tmpfs "*" $d "*) say covered "$d" ;; esac
+          done </proc/mounts
+        fi
         """,
     ),
     Rule(
@@ -277,14 +299,20 @@ SEAL_RULES: tuple[Rule, ...] = (
         "the blocks of deleted files",
         "what was deleted should not be readable in the image's free space, and the image gets smaller. What the rules above remove was "
         "overwritten with zeros before",
-        """
+        r"""
         sync
         if command -v fstrim >/dev/null; then
-          awk '$3 ~ /^(ext[234]|xfs|btrfs|f2fs|vfat)$/ && $1 ~ "^/dev/" && !seen[$1]++ { print $2 }' /proc/mounts | while read -r d; do
+          seen=' '
+          while read -r device d kind _; do
+            case "$device $kind" in
+              /dev/*\ ext[234] | /dev/*\ xfs | /dev/*\ btrfs | /dev/*\ f2fs | /dev/*\ vfat) ;;
+              *) continue ;;
+            esac
+            case "$seen" in *" $device "*) continue ;; esac
+            seen="$seen$device "
             if fstrim "$d" 2>/dev/null; then say trimmed "$d"; fi
-          done
+          done </proc/mounts
         fi
-        sync
         """,
     ),
 )  # fmt: skip

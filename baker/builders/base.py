@@ -48,8 +48,15 @@ class Machine(Protocol):
     def host_address(self) -> str | None:
         """Where the guest reaches what listens on this host's loopback; None where it does not."""
 
+    @property
+    def awake(self) -> bool:
+        """Whether its guest was up before it was started: it was restored."""
+
     def running(self) -> bool:
         """Whether it has power."""
+
+    def reset(self) -> None:
+        """Press the reset button: the guest boots again, its disk as it is."""
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
         """The last lines that the guest wrote to its serial console."""

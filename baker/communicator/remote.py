@@ -14,62 +14,88 @@ from baker.errors import UsageError
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # A clean end is only what the markers say: ssh's own exit code 255 also means "connection lost", and a daemon that keeps
-# the step's stdout open would hold the session open for ever.
+# the step's stdout open would hold the session open for ever. A process costs an emulated guest as much as a thousand lines of shell
+# do: what the shell can do by itself is done so.
 _RUN = r"""
 umask 077
+set -C
 d=/run/bake-{token}
 [ -w /run ] || d=/dev/shm/bake-{token}
-mkdir -m 700 "$d" || exit 125
-trap 'rm -rf "$d"' EXIT
-head -c {env_size} >"$d/env" && head -c {script_size} >"$d/script" || exit 125
-[ "$(wc -c <"$d/script")" -eq {script_size} ] || exit 125
+trap 'rm -f "$d" "$d.pid"' EXIT
+env= n={env_lines}
+while [ $n -gt 0 ]; do
+  IFS= read -r line || exit 125
+  env="$env$line
+"
+  n=$((n - 1))
+done
+head -c {script_size} >"$d" || exit 125
+IFS= read -r line || line=
+[ "$line" = {token} ] || [ "$(wc -c <"$d")" -eq {script_size} ] || exit 125
 exec </dev/null
 user={user}
-line=$(getent passwd "$user" 2>/dev/null || grep "^$user:" /etc/passwd) || {{ echo "there is no user $user in the guest" >&2; exit 125; }}
-home=$(printf '%s\n' "$line" | cut -d: -f6)
-login=$(printf '%s\n' "$line" | cut -d: -f7)
+found=
+while IFS=: read -r name _ _ _ _ home login; do
+  if [ "$name" = "$user" ]; then found=1; break; fi
+done </etc/passwd
+if [ -z "$found" ]; then
+  line=$(getent passwd "$user" 2>/dev/null) || {{ echo "there is no user $user in the guest" >&2; exit 125; }}
+  IFS=: read -r _ _ _ _ _ home login <<END
+$line
+END
+fi
 start=$home
 [ -d "$start" ] || start=/
+setsid=
+for p in /usr/bin/setsid /bin/setsid; do if [ -x $p ]; then setsid=$p; fi; done
 unset SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_AUTH_SOCK SSH_ORIGINAL_COMMAND MAIL XDG_RUNTIME_DIR XDG_SESSION_ID XDG_SESSION_TYPE \
   XDG_SESSION_CLASS DBUS_SESSION_BUS_ADDRESS SUDO_COMMAND SUDO_USER SUDO_UID SUDO_GID OLDPWD
 export PATH={path} HOME="$home" USER="$user" LOGNAME="$user" SHELL="${{login:-/bin/sh}}" LANG=C.UTF-8
-if [ "$(id -un)" = "$user" ]; then set --
-elif command -v runuser >/dev/null 2>&1; then chown -R "$user" "$d"; set -- runuser -u "$user" --
-else chown -R "$user" "$d"; set -- setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --; fi
-command -v setsid >/dev/null 2>&1 && set -- setsid "$@"
 echo {token}-start >&2
-"$@" /bin/sh -c 'umask 022; . "$1/env"; cd -- "$3" && exec "$2" -e "$1/script"' bake "$d" {shell} {cwd} &
-echo $! >"$d/pid"
+if [ "$user" = root ]; then
+  (umask 022; eval "$env"; cd -- {cwd} && exec $setsid {shell} -e "$d") &
+else
+  chown "$user" "$d"
+  if command -v runuser >/dev/null 2>&1; then set -- runuser -u "$user" --
+  else set -- setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --; fi
+  BAKE_ENV=$env $setsid "$@" /bin/sh -c 'umask 022; eval "$BAKE_ENV"; unset BAKE_ENV; cd -- "$3" && exec "$2" -e "$1"' \
+    bake "$d" {shell} {cwd} &
+fi
+echo $! >"$d.pid"
 wait $!
 code=$?
 echo {token}-end $code
 echo {token}-end $code >&2
+trap - EXIT
+rm -f "$d" "$d.pid" >/dev/null 2>&1 &
 exit $code
 """
 
 _KILL = r"""
 for d in /run/bake-{token} /dev/shm/bake-{token}; do
-  [ -r "$d/pid" ] && read -r pid <"$d/pid" || continue
+  [ -r "$d.pid" ] && read -r pid <"$d.pid" || continue
   for signal in TERM KILL; do
     kill -s $signal -- "-$pid" 2>/dev/null || kill -s $signal "$pid" 2>/dev/null || break
     n=0
     while [ $n -lt 50 ] && kill -s 0 -- "-$pid" 2>/dev/null; do n=$((n + 1)); sleep 0.1; done
   done
-  rm -rf "$d"
+  rm -f "$d" "$d.pid"
 done
 """
 
 _PUT = r"""
 set -e
 umask 022
-mkdir -p -- {parent}
+[ -d {parent} ] || mkdir -p -- {parent}
 if [ -d {destination} ]; then echo {destination} is a directory in the guest >&2; exit 1; fi
 umask 077
-t=$(mktemp {destination}.XXXXXXXX)
-trap 'rm -f "$t"' EXIT
-cat >"$t"
-[ "$(wc -c <"$t")" -eq {size} ] || {{ echo the transfer was cut short >&2; exit 1; }}
-chown {owner}:{group} "$t"
+set -C
+t={temporary}
+trap '[ ! -e "$t" ] || rm -f "$t"' EXIT
+head -c {size} >"$t"
+IFS= read -r line || line=
+[ "$line" = {token} ] || [ "$(wc -c <"$t")" -eq {size} ] || {{ echo the transfer was cut short >&2; exit 1; }}
+if [ {owner}:{group} != root:root ] || [ -g {parent} ]; then chown {owner}:{group} "$t"; fi
 chmod {mode:04o} "$t"
 mv -fT -- "$t" {destination}
 """
@@ -95,11 +121,12 @@ def environment_file(env: Mapping[str, str]) -> bytes:
     return "".join(lines).encode()
 
 
-def run_script(token: str, *, env_size: int, script_size: int, user: str, shell: str, cwd: str | None) -> str:
-    """Reads `env_size` and `script_size` bytes from stdin and runs them; stderr has TOKEN-start, both streams end with TOKEN-end CODE."""
+def run_script(token: str, *, env_lines: int, script_size: int, user: str, shell: str, cwd: str | None) -> str:
+    """Reads `env_lines` lines, `script_size` bytes and TOKEN from stdin and runs them as `user`, itself being root; stderr has TOKEN-start,
+    both streams end with TOKEN-end CODE."""
     return _RUN.format(
         token=token,
-        env_size=env_size,
+        env_lines=env_lines,
         script_size=script_size,
         user=shlex.quote(user),
         shell=shlex.quote(shell),
@@ -113,9 +140,11 @@ def kill_script(token: str) -> str:
     return _KILL.format(token=token)
 
 
-def put_script(destination: str, *, size: int, mode: int, owner: str, group: str) -> str:
-    """Writes stdin to `destination` by a rename, so that nobody sees half a file."""
+def put_script(token: str, destination: str, *, size: int, mode: int, owner: str, group: str) -> str:
+    """Writes `size` bytes of stdin, which TOKEN follows, to `destination` by a rename, so that nobody sees half a file."""
     return _PUT.format(
+        token=token,
+        temporary=shlex.quote(f"{destination}.{token}"),
         parent=shlex.quote(destination.rpartition("/")[0] or "/"),
         destination=shlex.quote(destination),
         size=size,

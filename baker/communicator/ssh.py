@@ -31,6 +31,7 @@ BANNER_SECONDS = 3.0  # an emulated sshd takes its time; a guest without one cos
 HANDSHAKE_SECONDS = 60.0  # one try to log in
 REFUSAL_SECONDS = 120.0  # how long a guest may go on refusing us: its keys arrive while it boots
 KILL_SECONDS = 15.0
+PANIC = b"Kernel panic - not syncing"
 
 
 @contextmanager
@@ -83,14 +84,15 @@ class SshCommunicator:
         token = secrets.token_hex(8)
         exported = remote.environment_file(env or {})
         body = script.encode()
-        text = remote.run_script(token, env_size=len(exported), script_size=len(body), user=user, shell=shell, cwd=cwd)
+        text = remote.run_script(token, env_lines=exported.count(b"\n"), script_size=len(body), user=user, shell=shell, cwd=cwd)
         return session.execute(
-            self._argv(text), exported + body, token, timeout=timeout, on_output=on_output, kill=lambda: self._kill(token)
+            self._argv(text), exported + body + token.encode(), token, timeout=timeout, on_output=on_output, kill=lambda: self._kill(token)
         )
 
     def put(self, data: bytes, destination: str, *, mode: int = 0o644, owner: str = "root", group: str = "root") -> None:
-        script = remote.put_script(_absolute(destination), size=len(data), mode=mode, owner=owner, group=group)
-        result = process.run(self._argv(script), input=data, check=False)
+        token = secrets.token_hex(4)
+        script = remote.put_script(token, _absolute(destination), size=len(data), mode=mode, owner=owner, group=group)
+        result = process.run(self._argv(script), input=data + token.encode(), check=False)
         self._judge(f"write {destination}", result.returncode, result.stderr)
 
     def put_tree(self, tar: Path, destination: str) -> None:
@@ -115,6 +117,7 @@ class SshCommunicator:
     def wait(self, timeout: float) -> None:
         self.disconnect()
         started = time.monotonic()
+        panics, known_up = _Panics(self._machine, self._report), self._machine.awake
         refused_at: float | None = None
         words = "nothing listens on its SSH port yet"
         while True:
@@ -126,7 +129,9 @@ class SshCommunicator:
                 raise self._boot_error(
                     f"SSH did not let us in within {seconds:.0f} s: {words}", "raise ssh_timeout, or look at the console"
                 )
-            if self._endpoint.proxy_command or _banner(self._endpoint, min(left, BANNER_SECONDS)):
+            if panics.hopeless():
+                raise self._boot_error("the guest's kernel panicked, and again after a reset", "its console says why")
+            if known_up or self._endpoint.proxy_command or _banner(self._endpoint, min(left, BANNER_SECONDS)):
                 refusal = self._log_in(min(left, HANDSHAKE_SECONDS))
                 if refusal is None:
                     return
@@ -134,6 +139,7 @@ class SshCommunicator:
                     words, refused_at = refusal, refused_at or time.monotonic()
                 elif refused_at is None:
                     words = refusal
+            known_up = False
             time.sleep(POLL_SECONDS)
 
     def boot_id(self) -> str:
@@ -177,6 +183,33 @@ class SshCommunicator:
 
     def _boot_error(self, message: str, hint: str) -> BootError:
         return BootError(message, console=self._machine.console_tail(), hint=hint)
+
+
+class _Panics:
+    """Watches a console for kernel panics. An emulated kernel may trip over itself once in some hundred boots (it patches its own code
+    while another processor runs it) and would hang for good; a second panic in a row is no accident."""
+
+    def __init__(self, machine: Machine, report: Reporter) -> None:
+        self._machine, self._report = machine, report
+        self._known = self._count()
+        self._resets = 0
+
+    def hopeless(self) -> bool:
+        """False while there is none; the machine is reset at the first one; True at the second."""
+        if self._count() == self._known:
+            return False
+        if self._resets:
+            return True
+        self._report.warn("the guest's kernel panicked as it booted: resetting the machine")
+        self._machine.reset()
+        self._known, self._resets = self._count(), 1
+        return False
+
+    def _count(self) -> int:
+        try:
+            return self._machine.console_log.read_bytes().count(PANIC)
+        except OSError:
+            return 0
 
 
 def _until_ready(child: subprocess.Popen[bytes], mark: bytes, timeout: float) -> str | None:

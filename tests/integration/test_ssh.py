@@ -10,7 +10,7 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from baker.builders.identity import make_identity
 from baker.communicator.base import Disconnected, GuestTimeout
 from baker.communicator.ssh import SshCommunicator, connect
 from baker.errors import BootError, BuildError, UsageError
-from baker.events import Null, Reporter
+from baker.events import Memory, Message, Null, Reporter
 from baker.model import Endpoint, Identity
+from tests.support.cli import wait_until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="an sshd that lets root in must be started by root")
 REPORT = Reporter(Null())
@@ -39,6 +40,9 @@ class Server:
     config: Path
     child: subprocess.Popen[bytes] | None = None
     has_power: bool = True
+    awake: bool = False
+    resets: int = 0
+    when_reset: Callable[[], None] = lambda: None
 
     def start(self) -> None:
         argv = [process.need("sshd"), "-D", "-e", "-f", str(self.config)]
@@ -51,8 +55,16 @@ class Server:
             self.child.wait(10)
             self.child = None
 
+    @property
+    def console_log(self) -> Path:
+        return self.runtime / "console.log"
+
     def running(self) -> bool:
         return self.has_power
+
+    def reset(self) -> None:
+        self.resets += 1
+        self.when_reset()
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
         return ("Kernel panic - not syncing: the last words",)
@@ -144,7 +156,7 @@ def test_a_command_that_reads_stdin_does_not_eat_the_script(guest: SshCommunicat
 
 
 def _scripts() -> list[Path]:
-    return [*Path("/run").glob("bake-*/script"), *Path("/dev/shm").glob("bake-*/script")]
+    return [*Path("/run").glob("bake-*"), *Path("/dev/shm").glob("bake-*")]
 
 
 def test_secrets_are_in_no_argument_list_and_leave_no_file(guest: SshCommunicator) -> None:
@@ -167,7 +179,7 @@ def test_secrets_are_in_no_argument_list_and_leave_no_file(guest: SshCommunicato
     done.set()
     watcher.join()
     assert seen == []
-    assert _scripts() == before
+    assert wait_until(lambda: _scripts() == before, seconds=10)
 
 
 def test_the_environment_is_the_users_and_does_not_speak_of_the_connection(guest: SshCommunicator) -> None:
@@ -353,6 +365,32 @@ def test_a_guest_without_ssh_gives_a_boot_error_with_the_console(tmp_path: Path,
             with connect(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, report=REPORT, timeout=1.5):  # type: ignore[arg-type]
                 pass
         assert "the last words" in error.value.console[0]
+
+
+PANIC = "[    2.2] Kernel panic - not syncing: Fatal exception in interrupt\n"
+
+
+def test_a_kernel_that_panics_once_as_it_boots_is_started_again(identity: Identity, tmp_path: Path) -> None:
+    with _server(tmp_path, identity) as server:
+        server.when_reset = server.start
+        threading.Timer(0.5, lambda: server.console_log.write_text(PANIC)).start()
+        events = Memory()
+        endpoint = Endpoint("127.0.0.1", server.port)
+        with connect(endpoint, identity, server, tmp_path, report=Reporter(events), timeout=30) as communicator:  # type: ignore[arg-type]
+            assert communicator.run("echo up").stdout == "up\n"
+        assert server.resets == 1
+        assert ["panicked" in event.text for event in events.events if isinstance(event, Message)] == [True]
+
+
+def test_a_kernel_that_panics_again_is_given_up_at_once(identity: Identity, tmp_path: Path) -> None:
+    with _server(tmp_path, identity) as server:
+        server.when_reset = lambda: threading.Timer(0.5, lambda: server.console_log.write_text(PANIC * 2)).start()
+        threading.Timer(0.2, lambda: server.console_log.write_text(PANIC)).start()
+        endpoint = Endpoint("127.0.0.1", server.port)
+        with pytest.raises(BootError, match="panicked, and again"):
+            with connect(endpoint, identity, server, tmp_path, report=REPORT, timeout=600):  # type: ignore[arg-type]
+                pass
+        assert server.resets == 1
 
 
 def test_a_stopped_machine_is_not_waited_for(tmp_path: Path, identity: Identity) -> None:

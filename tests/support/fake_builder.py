@@ -47,8 +47,15 @@ class FakeMachine:
     def host_address(self) -> str | None:
         return None
 
+    @property
+    def awake(self) -> bool:
+        return bool(self.done)
+
     def running(self) -> bool:
         return self.on
+
+    def reset(self) -> None:
+        self.done.clear()
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
         return ()

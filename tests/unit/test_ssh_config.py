@@ -66,10 +66,10 @@ def test_a_control_path_that_no_socket_can_have_is_refused(identity: Identity, t
 @pytest.mark.parametrize(
     "script",
     [
-        remote.run_script("t0", env_size=1, script_size=2, user="a b'c", shell="/bin/sh", cwd="/x y'z"),
-        remote.run_script("t0", env_size=0, script_size=0, user="root", shell="/bin/bash", cwd=None),
+        remote.run_script("t0", env_lines=1, script_size=2, user="a b'c", shell="/bin/sh", cwd="/x y'z"),
+        remote.run_script("t0", env_lines=0, script_size=0, user="root", shell="/bin/bash", cwd=None),
         remote.kill_script("t0"),
-        remote.put_script("/a b/it's", size=3, mode=0o644, owner="o'w", group="g"),
+        remote.put_script("t0", "/a b/it's", size=3, mode=0o644, owner="o'w", group="g"),
         remote.put_tree_script("/a b/it's"),
         remote.get_script("/a b/it's"),
         remote.command_line("echo 'x'", login="debian"),

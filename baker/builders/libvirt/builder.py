@@ -120,6 +120,7 @@ class LibvirtBuilder:
         decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
         connection, runtime = self._open(request, holdings)
         made_by = kept.made_by(connection, decision.name)
+        keep_capabilities(connection, self._home.cache / CAPABILITIES)
         kept.check(found, made_by)
         directory = self._directory(request, holdings)
         disk = overlay_on(qemuimg.as_disk(place / kept.DISK, "qcow2"), request, directory)
@@ -136,7 +137,7 @@ class LibvirtBuilder:
             backing=request.disk, fetch=lambda: disk, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
             made_by=made_by,
         )  # fmt: skip
-        machine.layered = True
+        machine.layered = machine.awake = True
         for forward in (Forward(SSH_PORT), *request.forwards):
             machine.add_forward(forward)
         return machine

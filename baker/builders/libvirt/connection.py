@@ -6,6 +6,7 @@ process lives. All embedded machines of one process therefore share the first bu
 
 from __future__ import annotations
 
+import filecmp
 import grp
 import os
 import pwd
@@ -213,12 +214,14 @@ def keep_capabilities(connection: Connection, cache: Path) -> None:
 
 
 def _copy_new(source: Path, destination: Path) -> None:
+    """Copy what `destination` does not have, or has otherwise: after an upgrade or a restart of the host libvirt writes it anew."""
     for path in source.glob("*.xml"):
-        if not (destination / path.name).exists():
+        known = destination / path.name
+        if not known.exists() or not filecmp.cmp(path, known, shallow=False):
             ensure(destination)
             temporary = destination / f"{path.name}.{os.getpid()}.tmp"
             shutil.copyfile(path, temporary)
-            temporary.rename(destination / path.name)
+            temporary.rename(known)
 
 
 def host_error(error: libvirt.libvirtError, what: str, hint: str = "") -> HostError:

@@ -84,6 +84,7 @@ class LibvirtMachine:
         self.made_by = made_by  # what has to be the same on a host that restores it
         self.kept = False
         self.layered = False  # whether there are overlays between its own and `backing`
+        self.awake = False
 
     @property
     def name(self) -> str:
@@ -128,6 +129,12 @@ class LibvirtMachine:
     def fetch(self) -> Disk:
         """The overlay that the machine wrote to, as a file of this host."""
         return self._fetch()
+
+    def reset(self) -> None:
+        try:
+            self._domain.reset()
+        except libvirt.libvirtError as error:
+            raise host_error(error, "the machine cannot be reset") from error
 
     def save(self, memory: Path, following: Disk) -> None:
         """Write the memory to a file and go on on `following`, an overlay on the one so far. The guest stands still meanwhile."""

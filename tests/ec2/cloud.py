@@ -140,6 +140,22 @@ class Emulator:
         """What the policy did not allow."""
         return list(self.ask("denied"))
 
+    def inventory(self) -> dict[str, Any]:
+        """Everything in the account: see tests/ec2/inventory.py."""
+        return dict(self.ask("inventory"))
+
+    def seed_image(self, name: str = "debian-13-amd64-20261101-1", region: str | None = None, **facts: Any) -> str:
+        """Somebody else's AMI (Debian's account unless `owner` says otherwise); returns its id. `facts`: those of seeding.seed_image,
+        among them `disk` (a qcow2 or raw file for machines) and `size` (GiB)."""
+        return str(self.ask("seed-image", name=name, region=region or self.region, **{key: str(value) if isinstance(value, Path) else value for key, value in facts.items()}))
+
+    def seed_parameter(self, name: str, value: str, region: str | None = None) -> None:
+        """One of AWS's public parameters ("/aws/service/...")."""
+        self.ask("seed-parameter", name=name, value=value, region=region or self.region)
+
+    def clear_calls(self) -> None:
+        self.ask("clear-calls")
+
     def reset(self) -> None:
         """An empty account: no resources, calls, faults."""
         self.ask("reset")

@@ -9,6 +9,7 @@ from typing import Any
 
 from moto.core.base_backend import BackendDict
 
+from tests.ec2 import inventory, seeding
 from tests.ec2.faults import Fault
 from tests.ec2.gate import Gate
 from tests.ec2.refusals import START, answer_json
@@ -22,9 +23,11 @@ class Control:
         self.world = world
         self.gate: Gate
         self.verbs: dict[str, Callable[..., Any]] = {
-            "fault": self.fault, "faults": lambda: self.gate.faults.state(), "clear-faults": lambda: self.gate.faults.clear(),
-            "calls": lambda: self.gate.calls, "clear-calls": lambda: self.gate.calls.clear(), "unread": lambda: self.gate.unread,
-            "denied": lambda: self.gate.denied, "settings": self.change, "reset": self.reset,
+            "fault": self.fault, "faults": self._faults, "clear-faults": self._clear_faults,
+            "calls": lambda: self.gate.calls, "clear-calls": self._clear_calls, "unread": lambda: self.gate.unread,
+            "denied": lambda: self.gate.denied, "settings": self.change, "reset": self.reset, "inventory": inventory.inventory,
+            "seed-image": seeding.seed_image, "seed-parameter": seeding.seed_parameter,
+            "remove-image": seeding.remove_image,
         }  # fmt: skip
 
     def __call__(self, environ: dict[str, Any], start: START) -> Any:
@@ -39,6 +42,15 @@ class Control:
 
     def fault(self, **wanted: Any) -> None:
         self.gate.faults.add(Fault(**wanted))
+
+    def _faults(self) -> dict[str, Any]:
+        return self.gate.faults.state()
+
+    def _clear_faults(self) -> None:
+        self.gate.faults.clear()
+
+    def _clear_calls(self) -> None:
+        self.gate.calls.clear()
 
     def change(self, **values: Any) -> None:
         """Settings that may change while it runs: delay, policy."""

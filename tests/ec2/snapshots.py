@@ -60,6 +60,16 @@ class StrictSnapshot(Snapshot):  # type: ignore[misc]
         """Completed after the delay, or in error when the request in hand is to suffer that."""
         world().later(self.fail if "snapshot-error" in world().effects else self.finish)
 
+    def take(self, instance: Any, device: str) -> None:
+        """Become what the instance's disk holds now; in the background when it is a machine's."""
+        if instance.guest is None or device != instance.root_device_name:
+            self.image = instance.disk
+            self.end_later()
+        else:
+            copied = instance.guest.copy_disk(world().path("snapshots", f"{self.id}.qcow2"))
+            self.image = (copied.path, "qcow2")
+            world().until(copied.done, self.end_later)
+
     def readable_blocks(self) -> Blocks:
         """Its blocks; those of a machine's disk are found when they are first asked for."""
         if self.blocks is None:

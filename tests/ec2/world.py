@@ -34,6 +34,7 @@ class World:
     lock: threading.RLock = field(default_factory=threading.RLock)
     tokens: dict[tuple[str, ...], tuple[str, Any]] = field(default_factory=dict)
     _due: list[tuple[float, int, Callable[[], None]]] = field(default_factory=list)
+    _watched: list[tuple[Callable[[], bool], Callable[[], None]]] = field(default_factory=list)
     _count: Any = field(default_factory=itertools.count)
     _request: threading.local = field(default_factory=threading.local)
 
@@ -42,8 +43,16 @@ class World:
         wait = self.delay if seconds is None else seconds
         heapq.heappush(self._due, (time.monotonic() + wait, next(self._count), action))
 
+    def until(self, condition: Callable[[], bool], action: Callable[[], None]) -> None:
+        """Do `action` before the first request that comes once `condition` holds."""
+        self._watched.append((condition, action))
+
     def settle(self) -> None:
         """Do all that is due. Called with the lock held."""
+        ready = [watch for watch in self._watched if watch[0]()]
+        self._watched = [watch for watch in self._watched if watch not in ready]
+        for _, action in ready:
+            action()
         while self._due and self._due[0][0] <= time.monotonic():
             heapq.heappop(self._due)[2]()
 
@@ -69,6 +78,7 @@ class World:
     def forget(self) -> None:
         """As it was at the start: nothing due, no tokens."""
         self._due.clear()
+        self._watched.clear()
         self.tokens.clear()
 
 

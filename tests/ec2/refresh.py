@@ -49,6 +49,7 @@ class Refresh:
     total: int = 0
     replaced: int = 0
     passed: set[int] = field(default_factory=set)
+    doomed: list[Any] = field(default_factory=list)  # old ones that go once the new ones run
     rollback: str = ""
 
     @property
@@ -70,7 +71,8 @@ class Refresh:
     def begin(self) -> None:
         for member in self.group.instance_states:
             member.refreshed = getattr(member, "refreshed", "")
-        self.total, self.status = len(self.old()), "InProgress"
+        if self.status == "Pending":
+            self.total, self.status = len(self.old()), "InProgress"
         world().later(self.step)
 
     def step(self) -> None:
@@ -80,8 +82,11 @@ class Refresh:
         if self.status == "Cancelling":
             self._end("Cancelled", "Cancelled on request")
             return
-        left = self.old()
         coming = [member for member in self.group.instance_states if member.lifecycle_state == "Pending"]
+        if not coming and self.doomed:
+            self._terminate(self.doomed)
+            self.doomed = []
+        left = self.old()
         self.replaced = max(self.replaced, self.total - len(left))
         if self._broken():
             return
@@ -147,7 +152,7 @@ class Refresh:
         for member in made:
             member.refreshed = self.id + self.rollback
         if highest:
-            world().until(lambda: all(member.lifecycle_state != "Pending" for member in made), lambda: self._terminate(left[:batch]))
+            self.doomed = left[:batch]
 
     def _terminate(self, members: list[Any]) -> None:
         for member in members:

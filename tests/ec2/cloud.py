@@ -147,7 +147,14 @@ class Emulator:
     def seed_image(self, name: str = "debian-13-amd64-20261101-1", region: str | None = None, **facts: Any) -> str:
         """Somebody else's AMI (Debian's account unless `owner` says otherwise); returns its id. `facts`: those of seeding.seed_image,
         among them `disk` (a qcow2 or raw file for machines) and `size` (GiB)."""
-        return str(self.ask("seed-image", name=name, region=region or self.region, **{key: str(value) if isinstance(value, Path) else value for key, value in facts.items()}))
+        return str(
+            self.ask(
+                "seed-image",
+                name=name,
+                region=region or self.region,
+                **{key: str(value) if isinstance(value, Path) else value for key, value in facts.items()},
+            )
+        )
 
     def seed_parameter(self, name: str, value: str, region: str | None = None) -> None:
         """One of AWS's public parameters ("/aws/service/...")."""
@@ -159,6 +166,10 @@ class Emulator:
     def reset(self) -> None:
         """An empty account: no resources, calls, faults."""
         self.ask("reset")
+
+    def use_policy(self, policy: Path | dict[str, Any] | None) -> None:
+        """From now on bake's calls need what the policy (a file or its JSON) allows; None: all is allowed."""
+        self.ask("settings", policy=json.loads(policy.read_text()) if isinstance(policy, Path) else policy)
 
     @contextmanager
     def delay(self, seconds: float) -> Iterator[None]:

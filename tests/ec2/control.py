@@ -61,6 +61,10 @@ class Control:
 
     def reset(self) -> None:
         """An empty account, nothing recorded, no faults."""
+        if self.world.settings.machines:
+            from tests.ec2 import machines
+
+            machines.end_all()
         BackendDict.reset()
         self.world.forget()
         self.gate.faults.clear()

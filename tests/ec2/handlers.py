@@ -52,7 +52,12 @@ def _answer(response: Any, module: ModuleType) -> None:
     """The public functions of a module that take `self` alone are actions; moto's own is kept as moto_NAME."""
     for name, function in list(vars(module).items()):
         code = getattr(function, "__code__", None)
-        if code and function.__module__ == module.__name__ and not name.startswith("_") and code.co_varnames[: code.co_argcount] == ("self",):
+        if (
+            code
+            and function.__module__ == module.__name__
+            and not name.startswith("_")
+            and code.co_varnames[: code.co_argcount] == ("self",)
+        ):
             if hasattr(response, name):
                 setattr(response, f"moto_{name}", getattr(response, name))
             setattr(response, name, function)

@@ -48,7 +48,12 @@ def _snapshot_of(backend: Any, instance: Any, device: str, change: Mapping, tags
     attached = instance.block_device_mapping[device]
     volume, wanted = backend.volumes[attached.volume_id], change.get("Ebs", {})
     made = StrictSnapshot(
-        backend, volume.size, f"Created by CreateImage({instance.id})", volume_id=volume.id, encrypted=volume.encrypted, kms_key_id=volume.kms_key_id
+        backend,
+        volume.size,
+        f"Created by CreateImage({instance.id})",
+        volume_id=volume.id,
+        encrypted=volume.encrypted,
+        kms_key_id=volume.kms_key_id,
     )
     made.add_tags(tags)
     made.take(instance, device)
@@ -168,7 +173,11 @@ def describe_images(self: Any) -> ActionResult:
         found = [image for image in found if image.owner_id in wanted or image.owner_alias in wanted]
     if users_ := self._get_param("ExecutableUsers"):
         allowed = {ACCOUNT if user == "self" else user for user in users_}
-        found = [image for image in found if any(permission.get("UserId", permission.get("Group")) in allowed for permission in image.launch_permissions)]
+        found = [
+            image
+            for image in found
+            if any(permission.get("UserId", permission.get("Group")) in allowed for permission in image.launch_permissions)
+        ]
     if not self._get_param("IncludeDisabled"):
         found = [image for image in found if image.state != "disabled"]
     if not self._get_param("IncludeDeprecated"):

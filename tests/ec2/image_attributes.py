@@ -137,7 +137,9 @@ def modify_snapshot_attribute(self: Any) -> ActionResult:
     snapshot = snapshots.find(self.region, self._get_param("SnapshotId"))
     wanted = self._get_param("CreateVolumePermission") or {}
     add, remove = list(wanted.get("Add", [])), list(wanted.get("Remove", []))
-    said = [{"UserId": user} for user in self._get_param("UserIds") or []] + [{"Group": name} for name in self._get_param("GroupNames") or []]
+    said = [{"UserId": user} for user in self._get_param("UserIds") or []] + [
+        {"Group": name} for name in self._get_param("GroupNames") or []
+    ]
     (add if self._get_param("OperationType") == "add" else remove).extend(said)
     for permission in [*add, *remove]:
         for name, value in permission.items():

@@ -11,6 +11,7 @@ from moto.core.utils import utcnow
 
 from tests.ec2.launching import launch
 from tests.ec2.refusals import Refused
+from tests.ec2.world import world
 
 CONSOLE = "Linux version 6.12\r\ncloud-init: no machine runs behind this instance\r\n"
 
@@ -75,7 +76,7 @@ def delete_security_group(self: Any) -> ActionResult:
     if group is None:
         raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
     if group.name == "default":
-        raise Refused("CannotDelete", f"the specified group: \"{group.id}\" name: \"default\" cannot be deleted by a user")
+        raise Refused("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
     users = [nic.id for nic in self.ec2_backend.enis.values() if group.id in [one.id for one in nic.group_set]]
     if users:
         raise Refused("DependencyViolation", f"resource {group.id} has a dependent object: {users[0]}")
@@ -95,3 +96,13 @@ def modify_instance_attribute(self: Any) -> ActionResult:
     return EmptyResult()
 
 
+def authorize_security_group_ingress(self: Any) -> ActionResult:
+    """moto's; and machines that run listen at the new ports."""
+    from moto.ec2.responses import EC2Response
+
+    said: ActionResult = EC2Response.moto_authorize_security_group_ingress(self)
+    if world().settings.machines:
+        from tests.ec2 import machines
+
+        machines.rules_changed(self.ec2_backend)
+    return said

@@ -63,7 +63,11 @@ class Refresh:
     def old(self) -> list[Any]:
         """Members that are still to be replaced."""
         skip = self.preferences.get("SkipMatching") and not self.rollback
-        fresh = [member for member in self.group.instance_states if member.refreshed == self.id + self.rollback] if self.group.instance_states else []
+        fresh = (
+            [member for member in self.group.instance_states if member.refreshed == self.id + self.rollback]
+            if self.group.instance_states
+            else []
+        )
         return [
             member for member in self.group.active_instances() if member not in fresh and not (skip and _same(member.template, self.target))
         ]
@@ -99,7 +103,9 @@ class Refresh:
 
     def _broken(self) -> bool:
         """Whether it has failed: an instance that does not come, or because a fault wants it so."""
-        lost = [member for member in self.group.instance_states if member.refreshed and member.instance.state in ("shutting-down", "terminated")]
+        lost = [
+            member for member in self.group.instance_states if member.refreshed and member.instance.state in ("shutting-down", "terminated")
+        ]
         unwanted = [member for member in lost if not member.replaced_by_refresh]
         if not (unwanted or (self.will_fail and self.replaced > 0 and not self.rollback)):
             return False
@@ -175,7 +181,9 @@ class Refresh:
         self._end("Successful", "")
 
     def _set_template(self, template: dict[str, Any]) -> None:
-        found, version = template_version(self.group.region, {"LaunchTemplateId": template["LaunchTemplateId"], "Version": template["Version"]})
+        found, version = template_version(
+            self.group.region, {"LaunchTemplateId": template["LaunchTemplateId"], "Version": template["Version"]}
+        )
         self.group.ec2_launch_template = found
         self.group.launch_template_version = self.group.provided_launch_template_version = str(version.number)
 
@@ -207,7 +215,9 @@ def start(group: Any, preferences: dict[str, Any], desired: dict[str, Any], stra
     """Refused as StartInstanceRefresh refuses."""
     refreshes = group.__dict__.setdefault("refreshes", [])
     if any(refresh.active for refresh in refreshes):
-        raise Refused("InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
+        raise Refused(
+            "InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh."
+        )
     if strategy != "Rolling":
         raise Refused("EmulatorDoesNot", f"refresh by {strategy}")
     if unknown := set(preferences) - PREFERENCES:

@@ -101,4 +101,3 @@ def delete_launch_template_versions(self: Any) -> ActionResult:
             template.versions.remove(version)
             gone.append(said)
     return ActionResult({"SuccessfullyDeletedLaunchTemplateVersions": gone, "UnsuccessfullyDeletedLaunchTemplateVersions": kept})
-

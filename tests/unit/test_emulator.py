@@ -122,7 +122,10 @@ def test_what_run_instances_refuses(cloud: Emulator, ec2: Any) -> None:
 
 def test_tags_devices_and_metadata_options_are_kept(cloud: Emulator, ec2: Any) -> None:
     image = cloud.seed_image(size=4)
-    device = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10, "VolumeType": "gp3", "Encrypted": True, "Throughput": 250, "DeleteOnTermination": True}}
+    device = {
+        "DeviceName": "/dev/xvda",
+        "Ebs": {"VolumeSize": 10, "VolumeType": "gp3", "Encrypted": True, "Throughput": 250, "DeleteOnTermination": True},
+    }
     tags = [{"ResourceType": kind, "Tags": [{"Key": "bake:build", "Value": "b"}]} for kind in ("instance", "volume", "network-interface")]
     instance = run(
         ec2, image, BlockDeviceMappings=[device], TagSpecifications=tags, MetadataOptions={"HttpTokens": "required"},
@@ -206,9 +209,7 @@ def test_what_is_said_of_an_image(cloud: Emulator, ec2: Any) -> None:
     when = datetime.now(UTC) + timedelta(days=90)
     ec2.enable_image_deprecation(ImageId=image, DeprecateAt=when)
     organisation = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
-    ec2.modify_image_attribute(
-        ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}, {"OrganizationArn": organisation}]}
-    )
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}, {"OrganizationArn": organisation}]})
     ec2.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
     with refused("InvalidAMIAttributeItemValue"):
         ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "12"}]})
@@ -284,11 +285,17 @@ def test_slow_states(cloud: Emulator, ec2: Any) -> None:
 
 def test_launch_templates_have_numbered_versions(cloud: Emulator, ec2: Any) -> None:
     image = cloud.seed_image()
-    template = ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.small"})["LaunchTemplate"]
+    template = ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.small"})[
+        "LaunchTemplate"
+    ]
     named = {"LaunchTemplateId": template["LaunchTemplateId"]}
     second = cloud.seed_image("second")
     made = ec2.create_launch_template_version(**named, SourceVersion="1", LaunchTemplateData={"ImageId": second})["LaunchTemplateVersion"]
-    assert (made["VersionNumber"], made["LaunchTemplateData"]["InstanceType"], made["LaunchTemplateData"]["ImageId"]) == (2, "t3.small", second)
+    assert (made["VersionNumber"], made["LaunchTemplateData"]["InstanceType"], made["LaunchTemplateData"]["ImageId"]) == (
+        2,
+        "t3.small",
+        second,
+    )
     with refused("VersionNotFound"):
         ec2.create_launch_template_version(**named, SourceVersion="7", LaunchTemplateData={"ImageId": second})
     with refused("VersionNotFound"):

@@ -67,7 +67,9 @@ class Group:
         """All (status, percentage) until it ends."""
         found: list[tuple[str, int]] = []
         for _ in range(400):
-            said = self.asg.describe_instance_refreshes(AutoScalingGroupName="web-prod", InstanceRefreshIds=[refresh])["InstanceRefreshes"][0]
+            said = self.asg.describe_instance_refreshes(AutoScalingGroupName="web-prod", InstanceRefreshIds=[refresh])["InstanceRefreshes"][
+                0
+            ]
             if not found or found[-1] != (said["Status"], said["PercentageComplete"]):
                 found.append((said["Status"], said["PercentageComplete"]))
             if said["Status"] not in ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"):
@@ -152,7 +154,9 @@ def test_auto_rollback_needs_numbers(cloud: Emulator) -> None:
     group = Group(cloud)
     with pytest.raises(ClientError, match=r"\$Latest or \$Default"):
         group.asg.start_instance_refresh(
-            AutoScalingGroupName="web-prod", Preferences={"AutoRollback": True}, DesiredConfiguration={"LaunchTemplate": group.version("$Latest")}
+            AutoScalingGroupName="web-prod",
+            Preferences={"AutoRollback": True},
+            DesiredConfiguration={"LaunchTemplate": group.version("$Latest")},
         )
     with pytest.raises(ClientError, match="EmulatorDoesNot"):
         group.asg.start_instance_refresh(AutoScalingGroupName="web-prod", Strategy="ReplaceRootVolume")

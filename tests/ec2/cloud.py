@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -177,3 +179,16 @@ class Emulator:
         self.ask("settings", delay=seconds)
         yield
         self.ask("settings", delay=self._settings["delay"])
+
+
+def machines_possible() -> str:
+    """Why there can be no machines here; empty when there can."""
+    if shutil.which("qemu-system-x86_64") is None or shutil.which("setpriv") is None:
+        return "qemu-system-x86_64 or setpriv is not installed"
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.255.1.1", 22))
+    except OSError as error:
+        return f"port 22 of a loopback address cannot be listened at: {error}"
+    return ""

@@ -1,7 +1,8 @@
 """Whether a policy allows a request: IAM's evaluation of identity policies, as far as bake's policy needs it.
 
 A request is one or several checks, each an action on resources with a context of condition keys:
-https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html. What one request needs beside its own action (tags that
+https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html. What one request needs beside its own action
+(tags that
 are made with a resource need ec2:CreateTags, an instance profile needs iam:PassRole, a key its use) is in `implied`.
 """
 
@@ -55,7 +56,9 @@ def implied(asked: Asked, common: Context) -> Iterator[Check]:
     wanted = asked.parameters
     for kind, tags in tag_specifications(asked).items():
         arn = f"arn:aws:ec2:{asked.region}:{ACCOUNT if kind not in ('image', 'snapshot') else ''}:{kind}/*"
-        keys = {"ec2:createaction": [asked.action], "aws:tagkeys": list(tags)} | {f"aws:requesttag/{key.lower()}": [value] for key, value in tags.items()}
+        keys = {"ec2:createaction": [asked.action], "aws:tagkeys": list(tags)} | {
+            f"aws:requesttag/{key.lower()}": [value] for key, value in tags.items()
+        }
         yield Check("ec2:CreateTags", arn, common | keys)
     profile = wanted.get("IamInstanceProfile") or {}
     for role in _roles(profile) if profile else ():
@@ -134,7 +137,8 @@ def _holds(operator: str, keys: dict[str, Any], context: Context) -> bool:
 
 def _compared(name: str, quantifier: str, values: list[str], patterns: list[str]) -> bool:
     same = {
-        "StringEquals": lambda value, pattern: value == pattern, "StringEqualsIgnoreCase": lambda value, pattern: value.lower() == pattern.lower(),
+        "StringEquals": lambda value, pattern: value == pattern, "StringEqualsIgnoreCase": lambda value,
+        pattern: value.lower() == pattern.lower(),
         "StringLike": _like, "ArnLike": _like, "ArnEquals": _like, "Bool": lambda value, pattern: value.lower() == pattern.lower(),
         "NumericLessThanEquals": lambda value, pattern: float(value) <= float(pattern),
     }  # fmt: skip
@@ -145,4 +149,3 @@ def _compared(name: str, quantifier: str, values: list[str], patterns: list[str]
     if plain != name:
         return not any(each)
     return all(each) if quantifier != "ForAnyValue" else any(each)
-

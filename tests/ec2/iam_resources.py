@@ -9,15 +9,18 @@ from tests.ec2.world import ACCOUNT
 
 Found = list[tuple[str, dict[str, list[str]]]]
 PREFIXES = {
-    "i": "instance", "vol": "volume", "sg": "security-group", "subnet": "subnet", "ami": "image", "snap": "snapshot", "lt": "launch-template",
+    "i": "instance", "vol": "volume", "sg": "security-group", "subnet": "subnet", "ami": "image", "snap": "snapshot",
+    "lt": "launch-template",
     "key": "key-pair", "eni": "network-interface", "sgr": "security-group-rule",
 }  # fmt: skip
 FOREIGN = ("image", "snapshot")  # ARNs without an account
 # actions that make something: the kinds that are made, whose ARNs end in /*
 MAKES = {
     "RunInstances": ("instance", "volume", "network-interface"), "CreateImage": ("image", "snapshot"), "RegisterImage": ("image",),
-    "CopyImage": ("image", "snapshot"), "CreateSnapshot": ("snapshot",), "CopySnapshot": ("snapshot",), "CreateSecurityGroup": ("security-group",),
-    "ImportKeyPair": ("key-pair",), "CreateKeyPair": ("key-pair",), "CreateLaunchTemplate": ("launch-template",), "StartSnapshot": ("snapshot",),
+    "CopyImage": ("image", "snapshot"), "CreateSnapshot": ("snapshot",), "CopySnapshot": ("snapshot",),
+    "CreateSecurityGroup": ("security-group",),
+    "ImportKeyPair": ("key-pair",), "CreateKeyPair": ("key-pair",), "CreateLaunchTemplate": ("launch-template",),
+    "StartSnapshot": ("snapshot",),
 }  # fmt: skip
 HIDDEN = ("TagSpecifications", "Tags", "UserData", "LaunchTemplateData", "BlockData")  # ids in there are no resources of the request
 # actions that know no resources at all: only "*" allows them
@@ -40,8 +43,12 @@ def resources_of(asked: Asked) -> Found:
             return [("*", {})]
         return _made(asked) + _named(asked) or [("*", {})]
     if asked.service == "ssm":
-        names = [asked.parameters[key] for key in ("Name", "ResourceId") if key in asked.parameters] + list(asked.parameters.get("Names", []))
-        return [(f"arn:aws:ssm:{asked.region}:{'' if name.startswith('/aws/') else ACCOUNT}:parameter/{name.lstrip('/')}", {}) for name in names]
+        names = [asked.parameters[key] for key in ("Name", "ResourceId") if key in asked.parameters] + list(
+            asked.parameters.get("Names", [])
+        )
+        return [
+            (f"arn:aws:ssm:{asked.region}:{'' if name.startswith('/aws/') else ACCOUNT}:parameter/{name.lstrip('/')}", {}) for name in names
+        ]
     if asked.service == "autoscaling" and "AutoScalingGroupName" in asked.parameters and not asked.action.startswith("Describe"):
         return [_group(asked.region, asked.parameters["AutoScalingGroupName"])]
     if asked.service == "sts":

@@ -81,7 +81,8 @@ def register_image(self: Any) -> ActionResult:
     ready = [_registered(self, mapping) for mapping in mappings]
     self.error_on_dryrun()
     made = StrictAmi(
-        self.ec2_backend, self._get_param("Name"), self._get_param("Description"), ready, architecture=self._get_param("Architecture", "i386"),
+        self.ec2_backend, self._get_param("Name"), self._get_param("Description"), ready, architecture=self._get_param("Architecture",
+        "i386"),
         root_device_name=root, boot_mode=mode, ena_support=bool(self._get_param("EnaSupport")), imds_support=self._get_param("ImdsSupport"),
         sriov=self._get_param("SriovNetSupport"),
     )  # fmt: skip
@@ -122,7 +123,8 @@ def copy_image(self: Any) -> ActionResult:
     copied = [_copied(self.ec2_backend, mapping, encrypted, arn, source, tags["snapshot"]) for mapping in source.mappings]
     made = StrictAmi(
         self.ec2_backend, self._get_param("Name"), self._get_param("Description"), copied, architecture=source.architecture,
-        root_device_name=source.root_device_name, boot_mode=source.boot_mode, ena_support=source.ena_support, imds_support=source.imds_support,
+        root_device_name=source.root_device_name, boot_mode=source.boot_mode, ena_support=source.ena_support,
+        imds_support=source.imds_support,
         source_image_id=source.id, source_image_region=source_region,
     )  # fmt: skip
     made.add_tags(tags["image"])

@@ -90,7 +90,8 @@ def modify_instance_attribute(self: Any) -> ActionResult:
     instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     self.error_on_dryrun()
     for name, attribute in (("DisableApiTermination", "disable_api_termination"), ("DisableApiStop", "disable_api_stop"),
-                            ("InstanceInitiatedShutdownBehavior", "instance_initiated_shutdown_behavior"), ("EnaSupport", "ena_support")):  # fmt: skip
+                            ("InstanceInitiatedShutdownBehavior", "instance_initiated_shutdown_behavior"), ("EnaSupport",
+                            "ena_support")):  # fmt: skip
         if self._get_param(name) is not None:
             setattr(instance, attribute, self._get_param(name)["Value"])
     return EmptyResult()

@@ -66,12 +66,14 @@ def launch(region: str, request: Wanted, count: int = 1, tags: dict[str, str] | 
         ebs["KmsKeyId"] for ebs in (one["Ebs"] for one in mappings) if ebs.get("KmsKeyId") and not images.kms_key(region, ebs["KmsKeyId"])
     ]
     reservation = backend.run_instances(
-        image.id, count, user_data(wanted.get("UserData")), [], security_group_ids=groups, instance_type=kind, is_instance_type_default=False,
+        image.id, count, user_data(wanted.get("UserData")), [], security_group_ids=groups, instance_type=kind,
+        is_instance_type_default=False,
         region_name=region, subnet_id=subnet.id, key_name=wanted.get("KeyName"), associate_public_ip=public, nics=[],
         tags={"instance": {**given["instance"], **(tags or {}), **wanted.get("_origin", {})}, "volume": given["volume"]},
         ebs_optimized=bool(wanted.get("EbsOptimized")), instance_market_options="spot" if spot else {}, launch_template={},
         instance_initiated_shutdown_behavior=wanted.get("InstanceInitiatedShutdownBehavior"), metadata_options=metadata(image, wanted),
-        monitoring_state="enabled" if (wanted.get("Monitoring") or {}).get("Enabled") else "disabled", client_token=wanted.get("ClientToken", ""),
+        monitoring_state="enabled" if (wanted.get("Monitoring") or {}).get("Enabled") else "disabled",
+        client_token=wanted.get("ClientToken", ""),
         block_device_mappings=[one | {"Ebs": {**one["Ebs"], "KmsKeyId": _arn(region, one["Ebs"])}} for one in mappings],
         disable_api_termination=bool(wanted.get("DisableApiTermination")), disable_api_stop=bool(wanted.get("DisableApiStop")),
         private_ip=wanted.get("PrivateIpAddress"),
@@ -142,7 +144,8 @@ def instance_type(kind: str | None, image: StrictAmi) -> str:
     if image.architecture not in supported:
         raise Refused(
             "InvalidParameterValue",
-            f"The architecture '{','.join(supported)}' of the specified instance type does not match the architecture '{image.architecture}' of the AMI",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not match the architecture "
+            f"'{image.architecture}' of the AMI",
         )
     return str(kind)
 

@@ -1,6 +1,7 @@
 """Instances as real machines: QEMU, emulated (TCG), on an overlay over the disk of the AMI's root snapshot.
 
-Like Nitro as far as QEMU has it: the root disk is NVMe, the DMI strings are Amazon's, the network is 169.254.0.0/16 with the metadata service
+Like Nitro as far as QEMU has it: the root disk is NVMe, the DMI strings are Amazon's, the network is 169.254.0.0/16 with the metadata
+service
 at its address. The public address is one of 127.0.0.0/8 for this instance alone; on it QEMU listens at the ports that the
 security groups open, and no others.
 """
@@ -8,6 +9,7 @@ security groups open, and no others.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import socket
@@ -62,7 +64,8 @@ class Guest:
 
     def start(self) -> None:
         if not self.overlay.exists():
-            size = self.instance.ec2_backend.volumes[self.instance.block_device_mapping[self.instance.root_device_name].volume_id].size
+            root = self.instance.block_device_mapping[self.instance.root_device_name]
+            size = self.instance.ec2_backend.volumes[root.volume_id].size
             base, kind = self.base
             _qemu_img(
                 "create",
@@ -85,25 +88,26 @@ class Guest:
     def _fork(self) -> subprocess.Popen[bytes]:
         log = world().path("instances", f"{self.instance.id}.qemu").open("ab")
         with log:
-            return subprocess.Popen(
-                self.argv(), stdin=subprocess.PIPE, stdout=log, stderr=log, preexec_fn=_die_with_parent, start_new_session=True
-            )
+            argv = [*DIE_WITH_PARENT, *self.argv()]
+            return subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True)
 
     def argv(self) -> list[str]:
         """QEMU's command line."""
         kind = INSTANCE_TYPES[self.instance.instance_type]
         memory = min(kind["MemoryInfo"]["SizeInMiB"], MOST_MEMORY)
         cpus = min(kind["VCpuInfo"]["DefaultVCpus"], MOST_CPUS)
+        volume = self.instance.block_device_mapping[self.instance.root_device_name].volume_id
         uuid = metadata_of.uuid(self.instance)
         forwards = "".join(f",hostfwd=tcp:{self.address}:{port}-:{port}" for port in sorted(self.ports))
         service = f"guestfwd=tcp:169.254.169.254:80-cmd:{shutil.which('python3')} -I -S {RELAY} {self.metadata.port}"
         return [
-            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", "max", "-m", str(memory),
-            "-smp", str(cpus), "-monitor", "stdio", "-serial", f"file:{self.console_path}", *(_firmware(self.overlay) if self.uefi else ()),
+            "qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-machine", "q35,accel=tcg", "-cpu", "max",
+            "-m", str(memory), "-smp", str(cpus),
+            "-monitor", "stdio", "-serial", f"file:{self.console_path}", *(_firmware(self.overlay) if self.uefi else ()),
             "-smbios", f"type=1,manufacturer=Amazon EC2,product={self.instance.instance_type},serial={uuid},uuid={uuid}",
             "-smbios", f"type=3,manufacturer=Amazon EC2,asset={self.instance.id}",
             "-drive", f"file={self.overlay},if=none,id=root,format=qcow2,cache=unsafe,discard=unmap",
-            "-device", f"nvme,drive=root,bootindex=0,serial={next(iter(self.instance.block_device_mapping.values())).volume_id.replace('-', '')[:20]}",
+            "-device", f"nvme,drive=root,bootindex=0,serial={volume.replace('-', '')[:20]}",
             "-netdev", f"user,id=net,net=169.254.0.0/16,dhcpstart=169.254.0.15{forwards},{service}",
             "-device", f"virtio-net-pci,netdev=net,mac={self.instance.nics[0].mac_address},romfile=",
             "-device", "virtio-rng-pci",
@@ -174,13 +178,13 @@ def of(instance: Any, image: StrictAmi) -> Guest:
 
 
 def open_ports(instance: Any) -> set[int]:
-    """The TCP ports that the instance's security groups open to anybody on the loopback: MOST_PORTS at most."""
+    """The TCP ports that the instance's security groups open, whoever to (only this host can come): MOST_PORTS of a range."""
     found: set[int] = set()
     for group in instance.security_groups:
         for rule in group.ingress_rules:
-            if str(rule.ip_protocol) in ("tcp", "6") and rule.from_port is not None and rule.ip_ranges:
+            if str(rule.ip_protocol) in ("tcp", "6") and rule.from_port is not None and rule.ip_range:
                 found |= set(range(int(rule.from_port), min(int(rule.to_port), int(rule.from_port) + MOST_PORTS) + 1))
-            elif str(rule.ip_protocol) == "-1" and rule.ip_ranges:
+            elif str(rule.ip_protocol) == "-1" and rule.ip_range:
                 found |= {22, 80, 443}
     return found
 
@@ -196,18 +200,6 @@ def end_all() -> None:
     for guest in list(_guests):
         guest.discard()
     _guests.clear()
-
-
-def possible() -> str:
-    """Why there can be no machines here; empty when there can."""
-    if shutil.which("qemu-system-x86_64") is None:
-        return "qemu-system-x86_64 is not installed"
-    try:
-        with socket.socket() as probe:
-            probe.bind(("127.255.1.1", 22))
-    except OSError as error:
-        return f"port 22 of a loopback address cannot be listened at: {error}"
-    return ""
 
 
 def _free_address() -> str:
@@ -240,6 +232,4 @@ def _qemu_img(*args: str | Path) -> str:
 
 
 def _virtual_size(path: Path, kind: str) -> int:
-    import json
-
     return int(json.loads(_qemu_img("info", "--output=json", "-U", "-f", kind, path))["virtual-size"])

@@ -68,7 +68,8 @@ def _card(instance: Any) -> dict[str, Any]:
 def _document(instance: Any) -> str:
     return json.dumps(
         {
-            "accountId": ACCOUNT, "architecture": instance.architecture, "availabilityZone": instance.availability_zone, "imageId": instance.image_id,
+            "accountId": ACCOUNT, "architecture": instance.architecture, "availabilityZone": instance.availability_zone,
+            "imageId": instance.image_id,
             "instanceId": instance.id, "instanceType": instance.instance_type, "privateIp": GUEST_ADDRESS, "region": instance.region_name,
             "version": "2017-09-30",
         }

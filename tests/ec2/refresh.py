@@ -1,6 +1,7 @@
 """Instance refreshes: https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.html, in seconds instead of minutes.
 
-A refresh moves on at each request that comes: it launches as many new instances as MinHealthyPercentage and MaxHealthyPercentage let it, sees
+A refresh moves on at each request that comes: it launches as many new instances as MinHealthyPercentage and MaxHealthyPercentage let it,
+sees
 them run, terminates as many old ones, and waits at checkpoints. Waits (InstanceWarmup, CheckpointDelay, BakeTime) are cut to the
 emulator's delay, for a test does not wait for minutes.
 """
@@ -21,7 +22,8 @@ from tests.ec2.world import world
 ACTIVE = ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking")
 PREFERENCES = frozenset(
     {
-        "MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "CheckpointPercentages", "CheckpointDelay", "SkipMatching", "AutoRollback",
+        "MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "CheckpointPercentages", "CheckpointDelay", "SkipMatching",
+        "AutoRollback",
         "ScaleInProtectedInstances", "StandbyInstances", "AlarmSpecification", "BakeTime",
     }
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,11 @@ def seed_parameter(name: str, value: str, region: str) -> None:
             description="",
             allowed_pattern=None,
             keyid=None,
-            last_modified_date=datetime(2026, 11, 1),
+            last_modified_date=datetime.now(UTC),
             version=1,
             data_type="aws:ec2:image",
-            tier="Standard",  # noqa: DTZ001
-        )  # fmt: skip
+            tier="Standard",
+        )
     ]
 
 

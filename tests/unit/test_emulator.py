@@ -165,6 +165,7 @@ def test_an_image_is_made_copied_and_removed(cloud: Emulator, ec2: Any) -> None:
     source, tags = cloud.seed_image(size=4), [{"Key": "bake:build", "Value": "b"}]
     instance = stopped(ec2, source)
     both = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
+    cloud.faults.add("CreateImage", "slow", seconds=0.3)
     image = ec2.create_image(InstanceId=instance, Name="web-1", TagSpecifications=both)["ImageId"]
     with refused("InvalidAMIName.Duplicate"):
         ec2.create_image(InstanceId=instance, Name="web-1")
@@ -320,3 +321,28 @@ def test_parameters_and_quotas(cloud: Emulator) -> None:
     quota = cloud.as_bake("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
     assert quota["Value"] == 5.0
     assert cloud.unread == []
+
+
+def test_a_role_is_assumed_with_its_external_id(cloud: Emulator) -> None:
+    trust = '{"Statement": [{"Effect": "Allow", "Condition": {"StringEquals": {"sts:ExternalId": "x1"}}}]}'
+    arn = cloud.client("iam").create_role(RoleName="baker", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    sts = cloud.as_bake("sts")
+    with refused("AccessDenied"):
+        sts.assume_role(RoleArn=arn, RoleSessionName="bake")
+    with refused("AccessDenied"):
+        sts.assume_role(RoleArn=arn + "s", RoleSessionName="bake", ExternalId="x1")
+    assert sts.assume_role(RoleArn=arn, RoleSessionName="bake", ExternalId="x1")["Credentials"]["AccessKeyId"].startswith("ASIA")
+    assert sts.get_caller_identity()["Account"] == "123456789012"
+
+
+def test_the_inventory_tells_what_is_left(cloud: Emulator, ec2: Any) -> None:
+    before = cloud.inventory()
+    cloud.seed_image("not ours")
+    tags = [{"ResourceType": "key-pair", "Tags": [{"Key": "bake:build", "Value": "b"}]}]
+    ec2.create_key_pair(KeyName="k", KeyType="ed25519", TagSpecifications=tags)
+    ec2.create_security_group(GroupName="g", Description="d")
+    cloud.as_bake("ebs", OTHER).start_snapshot(VolumeSize=1)
+    found = cloud.inventory()
+    assert {region: sorted(kinds) for region, kinds in found.items()} == {REGION: ["key-pairs", "security-groups"], OTHER: ["snapshots"]}
+    assert found[REGION]["key-pairs"]["k"]["tags"] == {"bake:build": "b"}
+    assert before == {}

@@ -82,7 +82,8 @@ def test_a_group_needs_a_template_that_launches(cloud: Emulator) -> None:
     asg = cloud.client("autoscaling")
     with pytest.raises(ClientError, match="fully-formed launch template"):
         asg.create_auto_scaling_group(
-            AutoScalingGroupName="g", LaunchTemplate={"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "1"}, AvailabilityZones=["eu-central-1a"],
+            AutoScalingGroupName="g", LaunchTemplate={"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "1"},
+            AvailabilityZones=["eu-central-1a"],
             **NUMBERS,
         )  # fmt: skip
     group = Group(cloud)

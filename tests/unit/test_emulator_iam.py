@@ -16,9 +16,11 @@ POLICY: dict[str, Any] = {
     "Version": "2012-10-17",
     "Statement": [
         {"Effect": "Allow", "Action": ["ec2:Describe*"], "Resource": "*"},
-        {"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": ["arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:volume/*", "arn:aws:ec2:*:*:network-interface/*"]},
+        {"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": ["arn:aws:ec2:*::image/*", "arn:aws:ec2:*:*:volume/*",
+        "arn:aws:ec2:*:*:network-interface/*"]},
         {"Effect": "Allow", "Action": "ec2:RunInstances", "Resource": "arn:aws:ec2:*:*:instance/*", "Condition": TAGGED},
-        {"Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*", "Condition": {"StringEquals": {"ec2:CreateAction": ["RunInstances"]}}},
+        {"Effect": "Allow", "Action": "ec2:CreateTags", "Resource": "*",
+        "Condition": {"StringEquals": {"ec2:CreateAction": ["RunInstances"]}}},
         {"Effect": "Allow", "Action": "ec2:TerminateInstances", "Resource": "*", "Condition": OWN},
         {"Effect": "Deny", "Action": "*", "Resource": "*", "Condition": {"StringNotEquals": {"aws:RequestedRegion": ["eu-central-1"]}}},
     ],
@@ -40,7 +42,11 @@ def cloud(emulator: Emulator) -> Iterator[Emulator]:
 
 
 def run(ec2: Any, image: str, **tags: str) -> str:
-    given = [{"ResourceType": "instance", "Tags": [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]}] if tags else []
+    given = (
+        [{"ResourceType": "instance", "Tags": [{"Key": key.replace("_", "-"), "Value": value} for key, value in tags.items()]}]
+        if tags
+        else []
+    )
     wanted = {"ImageId": image, "InstanceType": "t3.small", "MinCount": 1, "MaxCount": 1, "TagSpecifications": given}
     return str(ec2.run_instances(**wanted)["Instances"][0]["InstanceId"])
 
@@ -67,7 +73,9 @@ def test_what_is_not_allowed_does_not(cloud: Emulator) -> None:
         ec2.create_security_group(GroupName="g", Description="d")
     with denied("ec2:CreateTags"):
         ec2.create_tags(Resources=[image], Tags=[{"Key": "a", "Value": "b"}])
-    foreign = cloud.client("ec2").run_instances(ImageId=image, InstanceType="t3.small", MinCount=1, MaxCount=1)["Instances"][0]["InstanceId"]
+    foreign = cloud.client("ec2").run_instances(ImageId=image, InstanceType="t3.small", MinCount=1, MaxCount=1)["Instances"][0][
+        "InstanceId"
+    ]
     with denied("ec2:TerminateInstances"):
         ec2.terminate_instances(InstanceIds=[foreign])
     with denied("with aws:requestedregion=eu-west-1"):

@@ -6,11 +6,11 @@
         cloud.client("ec2", "eu-west-1").describe_images(Owners=["self"])   # the test's own look
         assert cloud.unread == []
 
-One Emulator is one process (`python -m tests.ec2.serve`, a second to start) and one account, 123456789012, in all regions; a test may have
-several. The process and its machines end with the `with`, and with the test's process, whatever kills that.
+One Emulator is one process (`python -m tests.ec2.serve`, a second to start) and one account, 123456789012, in all regions; a test may
+have several. The process and its machines end with the `with`, and with the test's process, whatever kills that.
 
-Options of Emulator: `machines` (instances are QEMU machines), `policy` (a file: bake's calls need what this IAM policy allows), `delay` (seconds
-that a change of state takes; 0.05), `region` (the default one).
+Options of Emulator: `machines` (instances are QEMU machines), `policy` (a file: bake's calls need what this IAM policy allows), `delay`
+(seconds that a change of state takes; 0.05), `region` (the default one).
 
     cloud.url                   the endpoint
     cloud.env                   what a bake process needs: endpoint, keys, region, nothing of the developer's own AWS configuration
@@ -26,20 +26,20 @@ that a change of state takes; 0.05), `region` (the default one).
     cloud.reset()               an empty account, nothing recorded, no faults
     with cloud.delay(0.5): ...  other times
 
-Faults: `cloud.faults.add(action, kind, times=1, skip=0, seconds=1.0, region="")`; `action` is "RunInstances", "ec2:RunInstances" or "*"; the first
-`skip` calls that match go well, the next `times` do not. `cloud.faults.fired` tells which did; `cloud.faults.clear()`. The kinds:
+Faults: `cloud.faults.add(action, kind, times=1, skip=0, seconds=1.0, region="")`; `action` is "RunInstances", "ec2:RunInstances" or
+"*"; the first `skip` calls that match go well, the `times` after that do not. `cloud.faults.fired` tells which did; Kinds:
 
-    instead of the action   RequestLimitExceeded InsufficientInstanceCapacity InternalError ServiceUnavailable ExpiredToken AccessDenied NotFound
-                            InvalidParameterValue VcpuLimitExceeded (each in the words and with the status of the service that is asked)
+    instead of the action   RequestLimitExceeded InsufficientInstanceCapacity InternalError ServiceUnavailable ExpiredToken AccessDenied
+                            NotFound InvalidParameterValue VcpuLimitExceeded (in the words and with the status of the service)
     after it took effect    reset (the connection is reset, the answer is lost)
     on what it makes        slow (changes of state take `seconds` longer) snapshot-error image-failed spot-reclaim (after `seconds`)
                             instance-fails (pending -> terminated) impaired (status checks never pass) refresh-failed
 
 Every API call of a build in turn: run it once, take `len(cloud.calls)`, then `add("*", kind, skip=n)` for each n.
 
-What is real: EBS direct uploads and snapshots hold bytes (512 KiB blocks in sparse files), an image registered of them boots; with machines the
-root disk is NVMe, SSH answers at the instance's PublicIpAddress (one of 127.0.0.0/8) on port 22 and on what else its security groups open,
-169.254.169.254 serves IMDS, a stop is the power button, a guest that powers itself off is stopped, CreateImage takes the disk as it is.
+What is real: EBS direct uploads and snapshots hold bytes (512 KiB blocks in sparse files), an image registered of them boots; with machines
+the root disk is NVMe, SSH answers at the instance's PublicIpAddress (one of 127.0.0.0/8) on port 22 and on what else its security groups
+open, 169.254.169.254 serves IMDS, a stop is the power button, a guest that powers itself off is stopped, CreateImage takes the disk.
 An image of a running machine is refused (EmulatorDoesNot). Machines cannot reach each other; private addresses are not reachable.
 What differs: state changes in a fraction of a second, IAM is evaluated by iam.py (identity policy alone), a refresh's waits are cut short,
 an SSM parameter of aws:ec2:image is checked at once, any CIDR opens a port to this host.

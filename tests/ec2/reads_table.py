@@ -3,8 +3,10 @@
 PAGES = "MaxResults NextToken"
 FILTERS = f"Filters.* {PAGES} DryRun"
 TEMPLATE = "LaunchTemplateId LaunchTemplateName"
-EBS = "DeviceName NoDevice Ebs.SnapshotId Ebs.VolumeSize Ebs.VolumeType Ebs.DeleteOnTermination Ebs.Encrypted Ebs.KmsKeyId Ebs.Iops "
-"Ebs.Throughput"
+EBS = (
+    "DeviceName NoDevice Ebs.SnapshotId Ebs.VolumeSize Ebs.VolumeType Ebs.DeleteOnTermination Ebs.Encrypted Ebs.KmsKeyId Ebs.Iops "
+    "Ebs.Throughput"
+)
 DEVICES = " ".join(f"BlockDeviceMappings.{name}" for name in EBS.split())
 CARD = "DeviceIndex SubnetId Groups AssociatePublicIpAddress DeleteOnTermination"
 LAUNCH = (

@@ -57,7 +57,10 @@ def launch(region: str, request: Wanted, count: int = 1, tags: dict[str, str] | 
     kind = instance_type(wanted.get("InstanceType"), image)
     if wanted.get("KeyName") and wanted["KeyName"] not in backend.key_pairs:
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{wanted['KeyName']}' does not exist")
-    spot = (wanted.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
+    market = wanted.get("InstanceMarketOptions") or {}
+    spot = market.get("MarketType") == "spot"
+    if (market.get("SpotOptions") or {}).get("SpotInstanceType", "one-time") != "one-time":
+        raise Refused("EmulatorDoesNot", "keep spot requests")
     if given["spot-instances-request"] and not spot:
         raise Refused("InvalidParameterCombination", "spot-instances-request can be tagged with spot instances only")
     subnet, groups, public = placed(backend, wanted)

@@ -346,3 +346,12 @@ def test_the_inventory_tells_what_is_left(cloud: Emulator, ec2: Any) -> None:
     assert {region: sorted(kinds) for region, kinds in found.items()} == {REGION: ["key-pairs", "security-groups"], OTHER: ["snapshots"]}
     assert found[REGION]["key-pairs"]["k"]["tags"] == {"bake:build": "b"}
     assert before == {}
+
+
+def test_only_what_is_there_is_tagged(cloud: Emulator, ec2: Any) -> None:
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    ec2.create_tags(Resources=[group], Tags=[{"Key": "a", "Value": "b"}])
+    assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["Tags"] == [{"Key": "a", "Value": "b"}]
+    for name, code in (("i-0123456789abcdef0", "InvalidInstanceID.NotFound"), ("ami-0123456789abcdef0", "InvalidAMIID.NotFound")):
+        with refused(code):
+            ec2.create_tags(Resources=[name], Tags=[{"Key": "a", "Value": "b"}])

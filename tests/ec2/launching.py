@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.ec2 import images
 from tests.ec2.images import Mapping, StrictAmi
 from tests.ec2.instances import StrictInstance
 from tests.ec2.refusals import Refused
+from tests.ec2.spot_actions import SpotRequest
 from tests.ec2.world import ACCOUNT, world
 
 TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
@@ -109,7 +109,7 @@ def _settle(instance: StrictInstance, image: StrictAmi, mappings: list[Mapping],
         volume.iops, volume.throughput = mapping["Ebs"].get("Iops", volume.iops), mapping["Ebs"].get("Throughput")
     instance.ena_support, instance.boot_mode, instance.root_device_name = image.ena_support, image.boot_mode, image.root_device_name
     if spot:
-        instance.spot_instance_request_id = f"sir-{secrets.token_hex(4)}"
+        instance.spot_instance_request_id = SpotRequest(backend, instance, given["spot-instances-request"]).id
     profile = wanted.get("IamInstanceProfile") or {}
     if profile:
         backend.associate_iam_instance_profile(

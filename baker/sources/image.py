@@ -34,6 +34,7 @@ class Image:
 
 
 def _source(record: ImageRecord, context: Context) -> SourceImage:
+    context.catalog.check_usable(record, "as a source")
     try:
         path = context.store.path(record.chain[0])
         for digest in record.chain[1:]:

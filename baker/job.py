@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from baker import process
 from baker.builders.base import Builder, ImageName, Machine
+from baker.catalog.records import Publication
 from baker.clock import Clock
 from baker.communicator.base import Communicator
 from baker.errors import BakeError
@@ -21,7 +22,7 @@ from baker.host import now
 from baker.inspection import GuestListing
 from baker.ledger import BuildLedger, Ledger
 from baker.locks import shared
-from baker.model import Endpoint, Identity, MachineFacts, Media, Publication, TestOutcome, TestReport
+from baker.model import Endpoint, Identity, MachineFacts, Media, TestOutcome, TestReport
 from baker.paths import Home, check_writable, ensure
 from baker.render.logfile import LogFile
 from baker.render.mask import Masked
@@ -99,7 +100,7 @@ class Captured:
     media: Media
     facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
-    publications: tuple[Publication, ...] = ()  # where it is, once it is published
+    publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 
 @dataclass(frozen=True)

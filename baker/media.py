@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from baker.builders.base import Builder, Publisher
 from baker.errors import NotFoundError
-from baker.model import Disk, Media, Publication
+from baker.model import Disk, Media
 from baker.store.base import BlobStore
 
 if TYPE_CHECKING:
@@ -17,18 +17,10 @@ if TYPE_CHECKING:
 def media_of(image: ImageRecord, builder: Builder | None, catalog: Catalog, store: BlobStore) -> Media:
     """The image for machines of `builder` (None: of this host). NotFoundError when it is not where those are."""
     if isinstance(builder, Publisher):
-        return builder.media(published(image, catalog))
+        return builder.media(catalog.publications(image.id))
     if not image.chain:
         raise NotFoundError(
             f"{image.name}@{image.version} ({image.id}) was baked by {image.builder}: there is no disk of it on this host",
             hint=f"only builder: {{kind: {image.builder}, ...}} starts from it",
         )
     return Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
-
-
-def published(image: ImageRecord, catalog: Catalog) -> tuple[Publication, ...]:
-    """Where the image is published."""
-    return tuple(
-        Publication(each.kind, each.region, each.reference, each.account, each.snapshots, each.details)
-        for each in catalog.publications(image.id)
-    )

@@ -67,18 +67,6 @@ def disk_of(media: Media) -> Disk:
 
 
 @dataclass(frozen=True)
-class Publication:
-    """An image where it is used: an AMI in a region. The record of a build has one for each region."""
-
-    kind: str  # "ami"
-    region: str
-    reference: str  # "ami-..."
-    account: str
-    snapshots: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)  # name, architecture, ..., access: how to get there again, no secret
-
-
-@dataclass(frozen=True)
 class SourceImage:
     """One exact source: what a build starts from.
 

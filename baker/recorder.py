@@ -12,10 +12,9 @@ from typing import Any, Literal
 from baker import host
 from baker.catalog.evidence import pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
-from baker.catalog.records import Publication as PublicationRecord
 from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
-from baker.model import Disk, MachineFacts, Media, Publication, SourceImage, TestReport
+from baker.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.plan import Plan, machine_shape, recorded_shape, verify_key
 
 JUNIT = "junit.xml"
@@ -55,7 +54,7 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             tests=verdict.report.outcomes if verdict.report else (),
             evidence=evidence,
         )
-        job.world.catalog.register(build, image, [_publication(image, each) for each in captured.publications])
+        job.world.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications])
     return image
 
 
@@ -68,12 +67,6 @@ def _stored(job: Job, source: SourceImage, media: Media) -> tuple[tuple[str, ...
     below = parent.chain if parent else source.chain
     delta = store.add_disk(media, below[0] if below else None)
     return (delta, *below), store.size(delta) + (0 if parent else sum(map(store.size, below)))
-
-
-def _publication(image: ImageRecord, made: Publication) -> PublicationRecord:
-    return PublicationRecord(
-        image.id, made.kind, made.reference, made.region, made.account, made.snapshots, dict(made.details), created=image.created
-    )
 
 
 def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:

@@ -141,6 +141,8 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
+    if image:
+        job.world.catalog.check_usable(image, "again for this template (--force builds a new one)")
     return image
 
 

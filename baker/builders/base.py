@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from baker.builders.holdings import Holdings
+from baker.catalog.records import Publication
 from baker.events import Reporter
 from baker.ledger import BuildLedger
-from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Media, Publication, Shape, SourceImage, disk_of
+from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Media, Shape, SourceImage, disk_of
 
 
 @dataclass(frozen=True)

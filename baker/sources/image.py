@@ -36,6 +36,7 @@ class Image:
 
 
 def _source(record: ImageRecord, context: Context) -> SourceImage:
+    context.catalog.check_usable(record, "as a source")
     media = _media(record, context)
     return SourceImage(
         kind="image",

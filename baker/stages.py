@@ -153,7 +153,12 @@ def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
     if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
     job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
-    verdict = verify(job, plan, Captured(media_of(image, job.builder, job.world.catalog, job.world.store)), f"image {image.id}, which passed others before, is not what the template says now")
+    verdict = verify(
+        job,
+        plan,
+        Captured(media_of(image, job.builder, job.world.catalog, job.world.store)),
+        f"image {image.id}, which passed others before, is not what the template says now",
+    )
     if verdict.report:
         recorder.record_verified(job, verdict.report, verdict.facts)
 
@@ -188,7 +193,7 @@ def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
     if not isinstance(job.builder, Publisher):
         return captured
     with job.report.stage("publish"):
-        publications = job.builder.publish(captured.media, job.image, products, job.report)
+        publications = job.builder.publish(captured.media, job.image, job.id, products, job.report)
     return replace(captured, publications=publications)
 
 

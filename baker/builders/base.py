@@ -128,7 +128,7 @@ class Publisher(Protocol):
     def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
         """Look for everything that can be known to go wrong before anything is made: BuildError or HostError with what would be right."""
 
-    def publish(self, media: Media, image: ImageName, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+    def publish(self, media: Media, image: ImageName, build: str, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
         """Bring a verified image to wherever it is to be used, let those use it who are to, and say where it is. What is made meanwhile is
         held by `products`; nothing that was there before is taken away."""
 

@@ -23,7 +23,6 @@ from baker.media import media_of
 from baker.model import SourceImage
 from baker.plan import Plan, make_plan, verify_key
 from baker.sources.base import Context
-from baker.verify import verify as run_tests
 
 
 def announce(job: Job) -> None:
@@ -213,7 +212,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
         return Verdict("none")
     with job.report.stage("verify"):
         with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
-            report = run_tests(
+            report = job.world.test(
                 template.verify,
                 communicator.ssh_config,
                 communicator.host,

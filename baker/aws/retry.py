@@ -16,9 +16,9 @@ ATTEMPTS = 8
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 20.0
 THROTTLED = frozenset(
     {
-        "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottledException", "RequestThrottled", "TooManyRequestsException",
-        "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException", "SlowDown", "PriorRequestNotComplete",
-        "EC2ThrottledException", "ProvisionedThroughputExceededException", "TransactionInProgressException",
+        "Throttling", "ThrottlingException", "ThrottledException", "RequestThrottledException", "RequestThrottled",
+        "TooManyRequestsException", "RequestLimitExceeded", "BandwidthLimitExceeded", "LimitExceededException", "SlowDown",
+        "PriorRequestNotComplete", "EC2ThrottledException", "ProvisionedThroughputExceededException", "TransactionInProgressException",
     }
 )  # fmt: skip
 TRANSIENT = frozenset(

@@ -36,9 +36,11 @@ class Access:
 class Aws:
     """One session. Clients may be used by many threads."""
 
-    def __init__(self, access: Access | None = None, clock: Clock | None = None) -> None:
+    def __init__(self, access: Access | None = None, clock: Clock | None = None, session: Any = None) -> None:
+        """`session`: a boto3 session to work with instead of the one that `access` names."""
         self.access = access or Access()
         self.clock = clock or Clock()
+        self._given = session
         self.calls: Counter[str] = Counter()  # "ec2:RunInstances" -> requests sent, retries counted
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
@@ -103,7 +105,7 @@ class Aws:
         import boto3
 
         with translated("the AWS session"):
-            base = boto3.Session(profile_name=self.access.profile, region_name=self.access.region)
+            base = self._given or boto3.Session(profile_name=self.access.profile, region_name=self.access.region)
             return self._assumed(base) if self.access.role_arn else base
 
     def _assumed(self, base: Any) -> Any:

@@ -25,6 +25,9 @@ class ImageName:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+NAMELESS = ImageName()
+
+
 @dataclass(frozen=True)
 class Launch:
     """What a machine is to be. What it boots from (`media`) is never written: its disk is an overlay on that, or a volume made of it."""
@@ -38,7 +41,7 @@ class Launch:
     report: Reporter
     forwards: tuple[Forward, ...] = ()
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
-    image: ImageName = ImageName()  # what it is for
+    image: ImageName = NAMELESS  # what it is for
 
     @property
     def disk(self) -> Disk:

@@ -13,7 +13,7 @@ from typing import Any
 from baker.aws import images as amis
 from baker.aws.errors import AwsError
 from baker.aws.session import Access, Aws
-from baker.builders.base import ImageName, Launch, Machine
+from baker.builders.base import NAMELESS, ImageName, Launch, Machine
 from baker.builders.ec2 import images, instances, network, userdata
 from baker.builders.ec2.check import check
 from baker.builders.ec2.machine import Ec2Machine
@@ -41,11 +41,22 @@ class Ec2Builder:
         spec: Ec2Spec | None = None,
         clock: Clock | None = None,
         own_address: Callable[[Any], str] = network.own_address,
+        aws: Callable[[Access, Clock], Aws] = Aws,
     ) -> None:
         del uri  # libvirt's
         self._home, self._given, self._clock = home, spec, clock or Clock()
         self._own_address = own_address
-        self.aws = Aws(access_in(spec) if spec else None, self._clock)
+        self._make_aws, self._sessions = aws, dict[Access, Aws]()
+
+    @cached_property
+    def aws(self) -> Aws:
+        """The session that the template asks for."""
+        return self._aws(access_in(self._given) if self._given else Access())
+
+    def _aws(self, access: Access) -> Aws:
+        if access not in self._sessions:
+            self._sessions[access] = self._make_aws(access, self._clock)
+        return self._sessions[access]
 
     @property
     def region(self) -> str:
@@ -76,9 +87,9 @@ class Ec2Builder:
         ensure(runtime)
         key = network.make_key_pair(scope, request.identity.client_public, holdings)
         wanted = instances.Wanted(ami, key, self._groups(scope, holdings), userdata.make(request.identity, self._extra_user_data))
-        found, attempt = instances.run(scope, spec, self._placement, wanted, holdings, request.report.warn)
+        found, attempt = instances.run(scope, spec, self._placement, wanted, holdings=holdings, warn=request.report.warn)
         request.report.info(f"{found['InstanceId']}: {attempt.title}, {scope.region}")
-        return Ec2Machine(request, scope, spec, found, attempt, runtime)
+        return Ec2Machine(request, scope, spec, found, attempt=attempt, runtime=runtime)
 
     def _groups(self, scope: Scope, holdings: Holdings) -> tuple[str, ...]:
         if self._spec.security_group_ids:
@@ -88,7 +99,7 @@ class Ec2Builder:
 
     @cached_property
     def _placement(self) -> network.Placement:
-        return network.find_placement(self._scope("", ImageName()), self._spec)
+        return network.find_placement(self._scope("", NAMELESS), self._spec)
 
     @property
     def _extra_user_data(self) -> str | None:
@@ -115,7 +126,7 @@ class Ec2Builder:
         scope = self._scope(build, image, extra=spec.tags)
         regions = [region for region in spec.ami_regions if region != ami.region]
         tell = partial(report.progress, "regions", unit="items")
-        made = {ami.region: ami, **images.copy(scope, spec, ami, regions, products, tell)}
+        made = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, holdings=products, tell=tell)}
         for step in (images.finish, images.protect):
             calls = [partial(_in_region, step, images.scope_in(scope, region), spec, each) for region, each in made.items()]
             images.in_parallel(calls)
@@ -155,15 +166,14 @@ class Ec2Builder:
             raise NotFoundError(f"the image's AMI {here[-1].reference} is not in {self.region} any more") from error
 
     def remove(self, publication: Publication) -> None:
-        aws = Aws(access_of(dict(publication.details)), self._clock)
-        amis.remove(aws, publication.region, publication.reference)
+        amis.remove(self._aws(access_of(dict(publication.details))), publication.region, publication.reference)
 
     # -- giving back ----------------------------------------------------------------------------------------------------------
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         if kind not in (KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE):
             return False
-        scope = Scope(Aws(access_of(dict(details)), self._clock), details["region"], details["build"], machine=details.get("machine", ""))
+        scope = Scope(self._aws(access_of(dict(details))), details["region"], details["build"], machine=details.get("machine", ""))
         match kind:
             case "ec2:key-pair":
                 network.delete_key_pair(scope, details["name"])

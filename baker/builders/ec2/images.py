@@ -64,7 +64,7 @@ def _already_made(scope: Scope, name: str, error: Exception) -> str:
 
 
 def copy(
-    scope: Scope, spec: Ec2Spec, ami: Ami, regions: Sequence[str], holdings: Holdings, tell: Callable[[int, int], None]
+    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], holdings: Holdings, tell: Callable[[int, int], None]
 ) -> dict[str, Ami]:
     """Copies of `ami` in `regions`, all available. They are made at the same time."""
     scopes = [scope_in(scope, region) for region in regions]

@@ -74,7 +74,7 @@ def attempts(spec: Ec2Spec, placement: Placement) -> Iterator[Attempt]:
 
 
 def run(
-    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: Wanted, holdings: Holdings, warn: Callable[[str], None]
+    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: Wanted, *, holdings: Holdings, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], Attempt]:
     """A running instance, described, and how it was got. BuildError when there is no capacity anywhere, or it does not come to run."""
     known: list[str] = []

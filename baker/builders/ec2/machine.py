@@ -24,7 +24,7 @@ STOP_SECONDS = 600.0  # at least: EC2 itself waits for minutes before it takes t
 class Ec2Machine:
     """Implements baker.builders.base.Machine."""
 
-    def __init__(self, request: Launch, scope: Scope, spec: Ec2Spec, found: Mapping[str, Any], attempt: Attempt, runtime: Path) -> None:
+    def __init__(self, request: Launch, scope: Scope, spec: Ec2Spec, found: Mapping[str, Any], *, attempt: Attempt, runtime: Path) -> None:
         self.request, self.scope, self.id = request, scope, str(found["InstanceId"])
         self.kept = False
         self._spec, self._found, self._attempt, self._runtime = spec, found, attempt, runtime

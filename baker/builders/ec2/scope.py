@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from baker.aws.session import Access, Aws
-from baker.builders.base import ImageName
+from baker.builders.base import NAMELESS, ImageName
 
 KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE = "ec2:key-pair", "ec2:security-group", "ec2:instance", "ec2:image"  # the ledger's words
 BUILD_TAG, MACHINE_TAG = "bake:build", "bake:machine"
@@ -19,7 +19,7 @@ class Scope:
     aws: Aws
     region: str
     build: str
-    image: ImageName = ImageName()
+    image: ImageName = NAMELESS
     machine: str = ""
     extra_tags: dict[str, str] = field(default_factory=dict)
 

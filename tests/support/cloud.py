@@ -36,7 +36,10 @@ REAL_SECONDS = 0.02  # what a sleep of any length takes: the emulator's states c
 
 
 class QuickClock(FakeClock):
-    """Hours pass in no time."""
+    """Hours pass in no time; its date is today's, for AWS compares it with its own."""
+
+    def date(self) -> float:
+        return time.time() + sum(self.slept)
 
     def sleep(self, seconds: float) -> None:
         super().sleep(seconds)
@@ -144,6 +147,15 @@ class Yard:
 
     def sweep(self) -> list[Swept]:
         return sweep(self.home, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
+
+    def fresh(self) -> None:
+        """An empty account again."""
+        self.cloud.reset()
+        self.ami = self.cloud.seed_image()
+
+    @property
+    def access(self) -> dict[str, Any]:
+        return {"region": REGION, "endpoint_url": self.cloud.url}
 
     def actions(self) -> list[str]:
         return [call["action"] for call in self.cloud.calls]

@@ -95,14 +95,18 @@ def run(
 
 
 def _start(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> str:
-    try:
+    asked = parameters(scope, spec, wanted, attempt)
+
+    def ask() -> str:
         with translated(f"start an instance ({attempt.title})"):
-            answer = scope.client.run_instances(**parameters(scope, spec, wanted, attempt))
+            return str(scope.client.run_instances(**asked)["Instances"][0]["InstanceId"])
+
+    try:  # "not found" is waited through: the key and the group have just been made
+        return wait(ask, f"no instance is started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
     except AwsError as error:
         if error.code in NO_CAPACITY:
             raise NoCapacity(error.message) from error
         raise
-    return str(answer["Instances"][0]["InstanceId"])
 
 
 def parameters(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> dict[str, Any]:

@@ -99,9 +99,10 @@ def delete_key_pair(scope: Scope, name: str) -> None:
 
 def make_group(scope: Scope, vpc: str, cidrs: Sequence[str], holdings: Holdings) -> str:
     """A group that lets SSH in from `cidrs`; its id."""
-    name = scope.title
-    holdings.enter(SECURITY_GROUP, lambda: delete_group(scope, name), **scope.details, name=name)
+    name, known = scope.title, list[str]()
+    holdings.enter(SECURITY_GROUP, lambda: delete_group(scope, name, known), **scope.details, name=name)
     group = _create_group(scope, name, vpc)
+    known.append(group)
     if cidrs:
         wait(lambda: _let_in(scope, group, cidrs), f"the security group {group}", timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
     return group
@@ -146,14 +147,14 @@ def _groups(scope: Scope, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def delete_group(scope: Scope, name: str) -> None:
-    """Delete the group with this name. It may take a while until interfaces of terminated instances have let go of it."""
+def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
+    """Delete the group with this name, whose id may be known. It may take a while until interfaces of terminated instances have let go of it."""
 
     def look() -> bool | None:
         try:
             with gone_is_fine(), translated(f"delete the security group {name}"):
-                for group in _groups(scope, name):
-                    scope.client.delete_security_group(GroupId=group["GroupId"])
+                for group in known or [each["GroupId"] for each in _groups(scope, name)]:
+                    scope.client.delete_security_group(GroupId=group)
         except AwsError as error:
             if error.code != "DependencyViolation":
                 raise

@@ -52,6 +52,7 @@ class Emulator:
         }  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self._clients: dict[tuple[str, str, str], Any] = {}
 
     def __enter__(self) -> Emulator:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -111,10 +112,16 @@ class Emulator:
         return self._client(service, region, keys.BAKE)
 
     def _client(self, service: str, region: str | None, key: str) -> Any:
+        where = (service, region or self.region, key)
+        if where not in self._clients:
+            self._clients[where] = self._made(*where)
+        return self._clients[where]
+
+    def _made(self, service: str, region: str, key: str) -> Any:
         import boto3
         from botocore.config import Config
 
-        return boto3.Session(aws_access_key_id=key, aws_secret_access_key="secret", region_name=region or self.region).client(
+        return boto3.Session(aws_access_key_id=key, aws_secret_access_key="secret", region_name=region).client(
             service, endpoint_url=self.url, config=Config(retries={"mode": "standard", "total_max_attempts": 3})
         )
 
@@ -161,6 +168,10 @@ class Emulator:
     def seed_parameter(self, name: str, value: str, region: str | None = None) -> None:
         """One of AWS's public parameters ("/aws/service/...")."""
         self.ask("seed-parameter", name=name, value=value, region=region or self.region)
+
+    def imds(self, instance: str) -> list[str]:
+        """What the machine of an instance has asked its metadata service: "GET /latest/user-data 200", in order."""
+        return list(self.ask("imds", instance=instance))
 
     def clear_calls(self) -> None:
         self.ask("clear-calls")

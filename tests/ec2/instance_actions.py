@@ -107,3 +107,32 @@ def authorize_security_group_ingress(self: Any) -> ActionResult:
 
         machines.rules_changed(self.ec2_backend)
     return said
+
+
+def create_tags(self: Any) -> ActionResult:
+    """On what there is only. Refused for the rest, in the code of its kind."""
+    tags = {tag["Key"]: tag.get("Value", "") for tag in self._get_param("Tags") or []}
+    if any(key.startswith("aws:") for key in tags):
+        raise Refused("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use")
+    ids = self._get_param("Resources") or []
+    for name in ids:
+        _exists(self.ec2_backend, name)
+    self.error_on_dryrun()
+    self.ec2_backend.create_tags(ids, tags)
+    return EmptyResult()
+
+
+def _exists(backend: Any, name: str) -> None:
+    prefix = name.split("-", maxsplit=1)[0]
+    known = {
+        "i": ("InvalidInstanceID", backend.get_instance_by_id), "ami": ("InvalidAMIID", backend.amis.get),
+        "snap": ("InvalidSnapshot", backend.snapshots.get), "vol": ("InvalidVolume", backend.volumes.get),
+        "sg": ("InvalidGroup", backend.get_security_group_from_id), "eni": ("InvalidNetworkInterfaceID", backend.enis.get),
+        "lt": ("InvalidLaunchTemplateId", backend.launch_templates.get),
+        "key": ("InvalidKeyPair", {key.id: key for key in backend.key_pairs.values()}.get),
+    }  # fmt: skip
+    if prefix not in known:
+        raise Refused("EmulatorDoesNot", f"tag {name}")
+    kind, find = known[prefix]
+    if find(name) is None:
+        raise Refused(f"{kind}.NotFound", f"The ID '{name}' does not exist")

@@ -196,6 +196,11 @@ def rules_changed(backend: Any) -> None:
             guest.open(open_ports(guest.instance))
 
 
+def asked(instance: str) -> list[str]:
+    """What an instance's machine has asked its metadata service."""
+    return [line for guest in _guests if guest.instance.id == instance for line in guest.metadata.seen]
+
+
 def end_all() -> None:
     for guest in list(_guests):
         guest.discard()

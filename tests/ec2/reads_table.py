@@ -60,6 +60,8 @@ TABLE = {
     "LaunchTemplate.LaunchTemplateName LaunchTemplate.Version",
     "ec2:DescribeInstances": f"InstanceIds {FILTERS}",
     "ec2:DescribeInstanceStatus": f"InstanceIds IncludeAllInstances {FILTERS}",
+    "ec2:DescribeSpotInstanceRequests": f"SpotInstanceRequestIds {FILTERS}",
+    "ec2:CancelSpotInstanceRequests": "SpotInstanceRequestIds DryRun",
     "ec2:GetConsoleOutput": "InstanceId Latest DryRun",
     "ec2:StopInstances": "InstanceIds Force DryRun",
     "ec2:StartInstances": "InstanceIds DryRun",

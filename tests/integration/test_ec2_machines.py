@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -12,23 +12,24 @@ from typing import Any
 import pytest
 
 from tests.ec2 import Emulator, machines_possible
-from tests.ec2.seed import SIZE, seed_disk
+from tests.ec2.seed import SIZE
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(bool(machines_possible()), reason=machines_possible())]
-
-
-@pytest.fixture(scope="session")
-def ec2_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
-    """The seed disk; BAKE_TEST_EC2_SEED names one from an earlier run."""
-    if os.environ.get("BAKE_TEST_EC2_SEED"):
-        return Path(os.environ["BAKE_TEST_EC2_SEED"])
-    return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed")
 
 
 @pytest.fixture
 def cloud(tmp_path: Path) -> Iterator[Emulator]:
     with Emulator(tmp_path / "cloud", machines=True) as found:
         yield found
+    here = str(tmp_path / "cloud").encode()
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if here in _read(path)], "a machine outlives its emulator"
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
 
 
 class Key:
@@ -44,8 +45,6 @@ class Key:
         return Path(f"{self.path}.pub").read_bytes()
 
     def user_data(self) -> str:
-        import json
-
         public = Path(f"{self.host}.pub").read_text().strip()
         return "#cloud-config\n" + json.dumps(
             {"hostname": "seed", "ssh_keys": {"ed25519_private": self.host.read_text(), "ed25519_public": public}}
@@ -118,6 +117,7 @@ def test_an_instance_is_a_machine_and_its_image_starts_another(cloud: Emulator, 
     assert key.ssh(address, "ls -d /dev/nvme0n1").returncode == 0
     assert key.ssh(address, "echo baked > /root/mark; rm -f /root/.ssh/authorized_keys; sync").returncode == 0
     assert "ec2-guest: " + first in console(first)
+    assert not [line for line in cloud.imds(first) if line.endswith("401")], "something asks without a token"
     ec2.stop_instances(InstanceIds=[first])
     until(lambda: state(ec2, first) == "stopped", 120)
     assert "PublicIpAddress" not in described(ec2, first)

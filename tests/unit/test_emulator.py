@@ -346,3 +346,25 @@ def test_the_inventory_tells_what_is_left(cloud: Emulator, ec2: Any) -> None:
     assert {region: sorted(kinds) for region, kinds in found.items()} == {REGION: ["key-pairs", "security-groups"], OTHER: ["snapshots"]}
     assert found[REGION]["key-pairs"]["k"]["tags"] == {"bake:build": "b"}
     assert before == {}
+
+
+def test_only_what_is_there_is_tagged(cloud: Emulator, ec2: Any) -> None:
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    ec2.create_tags(Resources=[group], Tags=[{"Key": "a", "Value": "b"}])
+    assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["Tags"] == [{"Key": "a", "Value": "b"}]
+    for name, code in (("i-0123456789abcdef0", "InvalidInstanceID.NotFound"), ("ami-0123456789abcdef0", "InvalidAMIID.NotFound")):
+        with refused(code):
+            ec2.create_tags(Resources=[name], Tags=[{"Key": "a", "Value": "b"}])
+
+
+def test_a_spot_instance_has_a_request(cloud: Emulator, ec2: Any) -> None:
+    tags = [{"ResourceType": "spot-instances-request", "Tags": [{"Key": "bake:build", "Value": "b"}]}]
+    instance = run(ec2, cloud.seed_image(), InstanceMarketOptions={"MarketType": "spot"}, TagSpecifications=tags)
+    wanted = [{"Name": "tag:bake:build", "Values": ["b"]}]
+    found = ec2.describe_spot_instance_requests(Filters=wanted)["SpotInstanceRequests"]
+    assert [(one["InstanceId"], one["State"]) for one in found] == [(instance, "active")]
+    assert list(cloud.inventory()[REGION]["spot-requests"]) == [found[0]["SpotInstanceRequestId"]]
+    ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[found[0]["SpotInstanceRequestId"]])
+    assert ec2.describe_spot_instance_requests(Filters=wanted)["SpotInstanceRequests"][0]["State"] == "cancelled"
+    with refused("InvalidParameterCombination"):
+        run(ec2, cloud.seed_image("b-1"), TagSpecifications=tags)

@@ -4,6 +4,7 @@ the file system, listed inside the guest just before its shutdown."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,20 +57,30 @@ class Inspection:
     packages_after: tuple[Package, ...]
 
 
-def inspect_disk(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
-    """Read the captured disk once it does not change any more."""
+def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
+    """Read what was captured once it does not change any more. Of an AMI nobody has the bytes: its digest is that of its manifest."""
+    media, listing = captured.media, captured.guest_listing
+    before = _packages(source.media) if isinstance(source.media, Disk) else ()
+    if not isinstance(media, Disk):
+        assert listing is not None  # made in the guest before its shutdown: there is nothing else to make it of
+        return Inspection(listing_digest(listing), listing.manifest, _count(listing.manifest), before, listing.packages)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing leaves the other processor to the listing
-        digest = pool.submit(raw_digest, captured.disk, scratch=scratch)
-        listing = captured.guest_listing
+        digest = pool.submit(raw_digest, media, scratch=scratch)
         if listing:
-            return Inspection(digest.result(), listing.manifest, _count(listing.manifest), _packages(source.disk), listing.packages)
+            return Inspection(digest.result(), listing.manifest, _count(listing.manifest), before, listing.packages)
         manifest: Path | None = scratch / MANIFEST
         try:
-            files = _write(file_manifest(captured.disk, scratch=scratch), scratch / MANIFEST)
+            files = _write(file_manifest(media, scratch=scratch), scratch / MANIFEST)
         except UnsupportedFilesystem:
             manifest, files = None, 0
-        before, after = _packages(source.disk), _packages(captured.disk)
+        after = _packages(media)
         return Inspection(digest.result(), manifest, files, before, after)
+
+
+def listing_digest(listing: GuestListing) -> str:
+    """SHA-256 of a manifest's JSON lines: path, mode, owner, size, time and content of every file, sorted by path."""
+    with gzip.open(listing.manifest) as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(entries: Iterable[FileEntry], destination: Path) -> int:

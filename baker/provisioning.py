@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from baker.builders.holdings import Holdings
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
 from baker.downloads import Environment, shared_downloads
@@ -13,6 +14,7 @@ from baker.inspection import GuestListing, list_in_guest, readable_offline
 from baker.job import Captured, Job
 from baker.layering import Layering, Started
 from baker.layers import policy
+from baker.model import Disk
 from baker.plan import Plan, PlannedStep
 from baker.provision.execute import execute
 from baker.seal import seal
@@ -27,10 +29,12 @@ case "$kind" in ext[234] | ext2/ext3*) {POWER_OFF} ;; esac
 FINISH_SECONDS = 30.0
 
 
-def provision_and_capture(job: Job, plan: Plan) -> Captured:
-    """Make the image's disk. Without steps no machine runs: the image is the source's disk, in the size asked for."""
+def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
+    """Make the image's disk, or AMI. What there is of it outside of this host is held by `products`.
+
+    Without steps no machine runs where that is a disk: the image is the source's, in the size asked for."""
     destination = job.scratch / "captured.qcow2"
-    if not plan.steps:
+    if not plan.steps and isinstance(plan.source.media, Disk):
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
@@ -39,8 +43,8 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
-            disk = job.builder.capture(start.machine, destination)
-        return Captured(disk, start.machine.facts, listing)
+            media = job.builder.capture(start.machine, destination, products)
+        return Captured(media, start.machine.facts, listing)
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -67,7 +71,7 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Env
         _provision(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
-            return _finish(job, start.communicator)
+            return _finish(job, start.communicator, local=isinstance(plan.source.media, Disk))
 
 
 def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
@@ -136,14 +140,16 @@ def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mappi
     finished(True, result.exit_code, result.attempts)
 
 
-def _finish(job: Job, communicator: Communicator) -> GuestListing | None:
-    """Send the guest down; where the host could not read its file system, list that before. The connection may go down with it."""
-    try:
-        kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.strip()
+def _finish(job: Job, communicator: Communicator, *, local: bool) -> GuestListing | None:
+    """Send the guest down. What the host cannot read (a strange file system, or no disk of its own: `local`) is listed before that. The
+    connection may go down with the guest."""
+    if local:
+        try:
+            kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.strip()
+        except (Disconnected, GuestTimeout):
+            return None
         if readable_offline(kind):
             return None
-    except (Disconnected, GuestTimeout):
-        return None
     listing = list_in_guest(communicator, job.scratch)
     try:
         communicator.run(POWER_OFF, timeout=FINISH_SECONDS)

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 from baker.catalog import database, reference, tables
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
-from baker.catalog.publications import Publications
+from baker.catalog.publications import Publications, row_of
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
 from baker.catalog.revocations import Revocations
@@ -68,8 +68,8 @@ class Catalog:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def register(self, build: BuildRecord, image: ImageRecord | None) -> None:
-        """Write the record of a build and of the image that it made, in one transaction: the commit point of a build.
+    def register(self, build: BuildRecord, image: ImageRecord | None, publications: Sequence[Publication] = ()) -> None:
+        """Write the record of a build, of the image that it made and of where that is, in one transaction: the commit point of a build.
 
         UsageError when either id is taken already or the image's parent is not in the catalog; nothing is written then.
         """
@@ -79,6 +79,8 @@ class Catalog:
                 session.flush()
                 if image is not None:
                     session.add(image_row(image))
+                    session.flush()
+                session.add_all(row_of(each) for each in publications)
         except exc.IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
             raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error

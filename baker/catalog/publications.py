@@ -23,7 +23,7 @@ class Publications(Part):
         with self.writing() as session:
             row = self._row(session, publication)
             if row is None:
-                session.add(_filled(tables.Publication(), publication))
+                session.add(row_of(publication))
             elif row.image == publication.image:
                 _filled(row, publication)
             else:
@@ -64,6 +64,11 @@ class Publications(Part):
                 tables.Publication.reference == publication.reference,
             )
         )
+
+
+def row_of(publication: Publication) -> tables.Publication:
+    """A new row."""
+    return _filled(tables.Publication(), publication)
 
 
 def _filled(row: tables.Publication, publication: Publication) -> tables.Publication:

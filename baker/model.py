@@ -34,6 +34,24 @@ class Disk:
 
 
 @dataclass(frozen=True)
+class Ami:
+    """A machine image of EC2: what a machine there boots from, as `Disk` is for a hypervisor on this host. Deregistering it is all that
+    can change it."""
+
+    id: str  # "ami-0123456789abcdef0"
+    region: str
+    name: str
+    owner: str  # the account's 12 digits
+    creation_date: str  # ISO 8601, as AWS says it
+    architecture: str  # "x86_64", "arm64"
+    root_device: str  # "/dev/xvda"
+    virtual_size: int  # bytes, of the root volume
+    snapshots: tuple[str, ...] = ()  # ids of those that hold its volumes, the root's first; empty for an image of somebody else
+    boot_mode: str = ""  # "legacy-bios", "uefi", "uefi-preferred", "" where AWS decides by instance type
+    encrypted: bool = False
+
+
+@dataclass(frozen=True)
 class SourceImage:
     """One exact source: what a build starts from.
 

@@ -86,3 +86,18 @@ class BuildRecord:
         default_factory=dict
     )  # log, console, manifest, packages_before, packages_after, junit -> blob digest
     inputs: Mapping[str, str] = field(default_factory=dict)  # path of each file read -> sha256
+
+
+@dataclass(frozen=True)
+class Publication:
+    """An image as it is somewhere else: an AMI in one region. Several images cannot be one publication."""
+
+    image: str  # image id
+    kind: str  # "ami"
+    reference: str  # "ami-0abc..."
+    region: str = ""  # "eu-west-1"
+    account: str = ""  # the owner's 12 digits
+    snapshots: tuple[str, ...] = ()  # "snap-0abc..."
+    details: Mapping[str, Any] = field(default_factory=dict)
+    created: str = ""
+    removed: str | None = None  # when it was taken away there

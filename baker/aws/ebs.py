@@ -1,8 +1,8 @@
 """A disk as an EBS snapshot, through the EBS direct APIs: no import service, no bucket, no instance.
 
-https://docs.aws.amazon.com/ebs/latest/userguide/ebs-accessing-snapshot.html: blocks of 512 KiB, each with its SHA-256; at the end the SHA-256 over
-the blocks' digests in the order of their numbers ("LINEAR"). What is not written reads as zeros, or as the parent snapshot does where one is
-named: with a parent a block that became zeros has to be written.
+https://docs.aws.amazon.com/ebs/latest/userguide/ebs-accessing-snapshot.html: blocks of 512 KiB, each with its SHA-256; at the end the
+SHA-256 over the blocks' digests in the order of their numbers ("LINEAR"). What is not written reads as zeros, or as the parent snapshot
+does where one is named: with a parent a block that became zeros has to be written.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def send(
 
     AwsError when AWS refuses a block. The first error stops all threads; what they have in their hands is finished."""
     indices = blocks.indices()
-    sender = _Sender(aws.client("ebs", region), snapshot, blocks, records, clock, len(indices))
+    sender = _Sender(aws.client("ebs", region), snapshot, blocks, records, clock=clock, total=len(indices))
     with _noticing(sender.client, sender.pace):
         sender.run(indices, threads, report)
     return Sent(len(indices), len(sender.digests), sender.sent, sender.digests)
@@ -133,7 +133,7 @@ def send(
 class _Sender:
     """The threads of one upload and what they share."""
 
-    def __init__(self, client: Any, snapshot: str, blocks: Blocks, records: Records, clock: Clock, total: int) -> None:
+    def __init__(self, client: Any, snapshot: str, blocks: Blocks, records: Records, *, clock: Clock, total: int) -> None:
         self.client = client
         self.snapshot = snapshot
         self.blocks = blocks
@@ -234,7 +234,7 @@ def _noticing(client: Any, pace: Pace) -> Iterator[None]:
         if parsed_response and parsed_response.get("Error", {}).get("Code") in TOO_FAST:
             pace.too_fast()
 
-    hooks = {"before-sign.ebs.PutSnapshotBlock": before_sign, "response-received.ebs.PutSnapshotBlock": received}
+    hooks: dict[str, Any] = {"before-sign.ebs.PutSnapshotBlock": before_sign, "response-received.ebs.PutSnapshotBlock": received}
     for event, hook in hooks.items():
         client.meta.events.register(event, hook)
     try:
@@ -290,7 +290,9 @@ def wait_completed(aws: Aws, region: str, snapshot: str, *, clock: Clock, timeou
         in_a_row, before = 0, in_a_row
         found = _describe(aws, region, snapshot)
         if found["State"] in BROKEN:
-            raise AwsError(f"the snapshot {snapshot} in {region} failed: {found.get('StateMessage') or found['State']}", code="SnapshotFailed")
+            raise AwsError(
+                f"the snapshot {snapshot} in {region} failed: {found.get('StateMessage') or found['State']}", code="SnapshotFailed"
+            )
         in_a_row = before + 1 if found["State"] == "completed" else 0
         return True if in_a_row >= COMPLETED_IN_A_ROW else None
 

@@ -1,15 +1,15 @@
-"""A snapshot as an AMI: registered, copied to other regions, found again, given back."""
+"""A snapshot as an AMI: registered, copied to other regions, found again."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from baker.aws import ebs, poll
 from baker.aws.errors import AwsError, translated
-from baker.aws.session import Access, Aws
+from baker.aws.session import Aws
 from baker.clock import Clock
 from baker.errors import UsageError
 from baker.model import Ami
@@ -17,8 +17,6 @@ from baker.model import Ami
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")  # RegisterImage's rule
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 ROOT_DEVICE = "/dev/xvda"
-BUILD_TAG = "bake:build"
-KINDS = ("ec2:image", "ec2:snapshot")
 AVAILABLE_SECONDS = 3600.0
 NEVER = frozenset({"failed", "error", "invalid", "deregistered", "disabled", "transient"})
 
@@ -41,7 +39,8 @@ class Registration:
 class Copy:
     """What CopyImage is asked for. `kms_key` "": the region's own key where `encrypted`."""
 
-    source: Ami
+    source: str  # ami-...
+    source_region: str
     region: str
     name: str
     token: str
@@ -66,8 +65,8 @@ def register(aws: Aws, wanted: Registration, *, clock: Clock) -> str:
             return _register(aws, wanted)
         except AwsError as error:
             mine = named(aws, wanted.region, wanted.name) if error.code == "InvalidAMIName.Duplicate" else None
-            if mine is not None and wanted.snapshot in mine.snapshots:
-                return mine.id
+            if mine is not None and wanted.snapshot in mine[0].snapshots:
+                return mine[0].id
             raise
 
     # a snapshot that has just been completed may not be known everywhere
@@ -106,12 +105,12 @@ def copy(aws: Aws, wanted: Copy) -> str:
     more: dict[str, Any] = {}
     if wanted.encrypted or wanted.kms_key:
         more = {"Encrypted": True} | ({"KmsKeyId": wanted.kms_key} if wanted.kms_key else {})
-    with translated(f"copying {wanted.source.id} to {wanted.region}"):
+    with translated(f"copying {wanted.source} to {wanted.region}"):
         answer = aws.client("ec2", wanted.region).copy_image(
             Name=wanted.name,
             Description=wanted.description[:255],
-            SourceImageId=wanted.source.id,
-            SourceRegion=wanted.source.region,
+            SourceImageId=wanted.source,
+            SourceRegion=wanted.source_region,
             ClientToken=wanted.token,
             TagSpecifications=_tags(wanted.tags, "image", "snapshot"),
             **more,
@@ -139,10 +138,10 @@ def wait_available(aws: Aws, region: str, image: str, *, clock: Clock, timeout: 
     return poll.wait(look, f"{image} in {region}", timeout=timeout, clock=clock)
 
 
-def named(aws: Aws, region: str, name: str) -> Ami | None:
-    """Our AMI of this name: there is at most one in a region."""
+def named(aws: Aws, region: str, name: str) -> tuple[Ami, dict[str, str]] | None:
+    """The account's own AMI of this name, of which there is at most one in a region, and its tags."""
     found = _describe(aws, region, Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
-    return ami(found[0], region) if found else None
+    return (ami(found[0], region), {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", ())}) if found else None
 
 
 def standing(aws: Aws, region: str, image: str) -> Ami | None:
@@ -177,51 +176,3 @@ def ami(found: Mapping[str, Any], region: str) -> Ami:
         boot_mode=found.get("BootMode", ""),
         encrypted=any(disk.get("Encrypted") for disk in disks),
     )
-
-
-# --- giving back ---------------------------------------------------------------------------------------------------------
-
-
-def discard(aws: Aws, region: str, kind: str, *, id: str = "", build: str = "") -> None:  # noqa: A002 - the ledger's word
-    """Take an AMI (with its snapshots) or a snapshot away, by its id or by the tag of what made it. Gone already counts as done."""
-    for found in [id] if id else list(_of_build(aws, region, kind, build)):
-        if kind == "ec2:snapshot":
-            ebs.delete(aws, region, found)
-        else:
-            deregister(aws, region, found)
-
-
-def deregister(aws: Aws, region: str, image: str) -> None:
-    """Deregister an AMI and delete its snapshots; nothing happens where there is none."""
-    try:
-        found = _describe(aws, region, ImageIds=[image])
-        snapshots = ami(found[0], region).snapshots if found else ()
-        with translated(f"deregistering {image} in {region}"):
-            aws.client("ec2", region).deregister_image(ImageId=image)
-    except AwsError as error:
-        if not error.missing:
-            raise
-        return
-    for snapshot in snapshots:
-        ebs.delete(aws, region, snapshot)
-
-
-def _of_build(aws: Aws, region: str, kind: str, build: str) -> Iterator[str]:
-    if not build:
-        return
-    ours: dict[str, Any] = {"Filters": [{"Name": f"tag:{BUILD_TAG}", "Values": [build]}]}
-    if kind == "ec2:image":
-        yield from (found["ImageId"] for found in _describe(aws, region, Owners=["self"], **ours))
-        return
-    with translated(f"looking for snapshots in {region}"):
-        for page in aws.client("ec2", region).get_paginator("describe_snapshots").paginate(OwnerIds=["self"], **ours):
-            yield from (found["SnapshotId"] for found in page["Snapshots"])
-
-
-def reclaim(kind: str, details: Mapping[str, Any]) -> bool:
-    """Give back an "ec2:image" or "ec2:snapshot" of a dead process; False for another kind."""
-    if kind not in KINDS:
-        return False
-    aws = Aws(Access(**details.get("access", {})))
-    discard(aws, str(details["region"]), kind, id=str(details.get("id", "")), build=str(details.get("build", "")))
-    return True

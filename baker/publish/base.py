@@ -41,7 +41,7 @@ class Baked:
 class Wishes:
     """What a person wants of a publication. A target refuses what it cannot do (UsageError)."""
 
-    regions: tuple[str, ...] = ()  # where; the first is the one that is published to first. None: the configured one
+    regions: tuple[str, ...] = ()  # where; the first is the one that is published to first; none: the configured one
     name: str = ""  # what it is called there; "": made of the image's name, version and id
     tags: Mapping[str, str] = field(default_factory=dict)
     kms_keys: tuple[str, ...] = ()  # ARNs of keys to encrypt with, at most one per region
@@ -49,6 +49,8 @@ class Wishes:
     verify: bool = True
     force: bool = False  # although it is published there already
     profile: str | None = None  # whose credentials, as the AWS CLI has profiles
+    instance_type: str = ""  # what to verify on
+    subnet: str = ""  # where to verify; "": the default network
 
 
 @dataclass(frozen=True)

@@ -168,7 +168,8 @@ class Baker:
 
         world = self._world()
         source = world.source(template.source)
-        context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent)
+        builder = world.builder(template.builder, None)
+        context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
 
@@ -317,7 +318,7 @@ class Baker:
             catalog=self.catalog,
             ledger=self.ledger,
             sink=self.sink,
-            builder=lambda kind, uri: builders.get(kind)(self.home, uri),
+            builder=lambda spec, uri: builders.make(self.home, spec, uri),
             connect=connect,
             source=sources.for_spec,
             interaction=self.interaction or Nobody(),
@@ -327,8 +328,11 @@ class Baker:
     # -- images ---------------------------------------------------------------------------------------------------------------
 
     def disk(self, image: ImageRecord) -> Disk:
-        """The image's disk in the store: a delta on its parents' blobs."""
-        return Disk(self.store.path(image.chain[0]), "qcow2", image.virtual_size)
+        """The image's disk in the store: a delta on its parents' blobs. NotFoundError for one that was not baked on this host."""
+        from baker.media import media_of
+        from baker.model import disk_of
+
+        return disk_of(media_of(image, None, self.catalog, self.store))
 
     @contextmanager
     def boot(
@@ -346,7 +350,7 @@ class Baker:
 
         image = self.catalog.resolve(reference)
         wanted = Wanted(tuple(forwards), dict(shape or {}), uri, username, timeout)
-        with boot(self._world(), image, self.disk(image), self.catalog.build(image.build).shape, wanted) as running:
+        with boot(self._world(), image, self.catalog.build(image.build).shape, wanted) as running:
             yield running
 
     @contextmanager
@@ -488,6 +492,8 @@ def _options(request: BuildRequest) -> Options:
 
 
 def _with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    if accelerator is None:
+    from baker.template.model import BuilderSpec
+
+    if accelerator is None or not isinstance(template.builder, BuilderSpec):
         return template
     return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

@@ -48,8 +48,11 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
 
 
 def make(job: Job, plan: Plan) -> ImageRecord:
-    """Launch, provision, seal, capture, verify; the record at the end is the commit point: before it there is no image."""
-    captured = provision_and_capture(job, plan)
-    with stages.inspecting(job, plan, captured) as inspection:
-        verdict = stages.verify(job, plan, captured)
-    return recorder.record(job, plan, captured, inspection.result(), verdict)
+    """Launch, provision, seal, capture, verify, publish; the record is the commit point: before it there is no image."""
+    stages.check(job, plan)
+    with stages.products(job) as products:
+        captured = provision_and_capture(job, plan, products)
+        with stages.inspecting(job, plan, captured) as inspection:
+            verdict = stages.verify(job, plan, captured)
+        published = stages.publish(job, captured, products)
+        return recorder.record(job, plan, published, inspection.result(), verdict)

@@ -4,6 +4,7 @@ the file system, listed inside the guest just before its shutdown."""
 from __future__ import annotations
 
 import gzip
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,18 +56,28 @@ class Inspection:
     packages_after: tuple[Package, ...]
 
 
-def inspect_disk(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
-    """Read the captured disk once it does not change any more."""
-    digest = raw_digest(captured.disk, scratch=scratch)
-    listing = captured.guest_listing
+def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
+    """Read what was captured once it does not change any more. Of an AMI nobody has the bytes: its digest is that of its manifest."""
+    media, listing = captured.media, captured.guest_listing
+    before = _packages(source.media) if isinstance(source.media, Disk) else ()
+    if not isinstance(media, Disk):
+        assert listing is not None  # made in the guest before its shutdown: there is nothing else to make it of
+        return Inspection(listing_digest(listing), listing.manifest, _count(listing.manifest), before, listing.packages)
+    digest = raw_digest(media, scratch=scratch)
     if listing:
-        return Inspection(digest, listing.manifest, _count(listing.manifest), _packages(source.disk), listing.packages)
+        return Inspection(digest, listing.manifest, _count(listing.manifest), before, listing.packages)
     manifest: Path | None = scratch / MANIFEST
     try:
-        files = _write(file_manifest(captured.disk, scratch=scratch), scratch / MANIFEST)
+        files = _write(file_manifest(media, scratch=scratch), scratch / MANIFEST)
     except UnsupportedFilesystem:
         manifest, files = None, 0
-    return Inspection(digest, manifest, files, _packages(source.disk), _packages(captured.disk))
+    return Inspection(digest, manifest, files, before, _packages(media))
+
+
+def listing_digest(listing: GuestListing) -> str:
+    """SHA-256 of a manifest's JSON lines: path, mode, owner, size, time and content of every file, sorted by path."""
+    with gzip.open(listing.manifest) as file:
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
 
 
 def _write(entries: Iterable[FileEntry], destination: Path) -> int:

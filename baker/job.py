@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from baker import process
-from baker.builders.base import Builder, Machine
+from baker.builders.base import Builder, ImageName, Machine
+from baker.catalog.records import Publication
 from baker.clock import Clock
 from baker.communicator.base import Communicator
 from baker.errors import BakeError
@@ -21,14 +22,14 @@ from baker.host import now
 from baker.inspection import GuestListing
 from baker.ledger import BuildLedger, Ledger
 from baker.locks import shared
-from baker.model import Disk, Endpoint, Identity, MachineFacts, TestOutcome, TestReport
+from baker.model import Endpoint, Identity, MachineFacts, Media, TestOutcome, TestReport
 from baker.paths import Home, check_writable, ensure
 from baker.render.logfile import LogFile
 from baker.render.mask import Masked
 from baker.sources.base import Source
 from baker.sources.userns import remove_tree
 from baker.store.directory import DirectoryStore
-from baker.template.model import OnError, Template
+from baker.template.model import AnyBuilder, OnError, Template
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -69,7 +70,7 @@ class World:
     catalog: Catalog
     ledger: Ledger
     sink: Sink
-    builder: Callable[[str, str | None], Builder]  # (kind, uri)
+    builder: Callable[[AnyBuilder, str | None], Builder]  # of a template's `builder`, and a URI over what that says
     connect: Connect
     source: Callable[[Any], Source]
     interaction: Interaction = field(default_factory=Nobody)
@@ -94,11 +95,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Captured:
-    """The disk of the build machine after its shutdown, and what is known of the machine."""
+    """What is left of the build machine after its shutdown, its disk or an AMI, and what is known of the machine."""
 
-    disk: Disk
+    media: Media
     facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
+    publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 
 @dataclass(frozen=True)
@@ -155,6 +157,12 @@ class Job:
     def seconds(self) -> float:
         return time.monotonic() - self.started
 
+    @property
+    def image(self) -> ImageName:
+        """What it is to be called."""
+        template = self.template
+        return ImageName(template.name, template.version, template.description, dict(template.labels))
+
 
 def new_id() -> str:
     """12 hex digits."""
@@ -178,7 +186,7 @@ def open_job(template: Template, options: Options, world: World, build_id: str) 
             template=template,
             options=options,
             world=world,
-            builder=world.builder(template.builder.kind, options.uri or template.builder.uri),
+            builder=world.builder(template.builder, options.uri),
             ledger=ledger,
             scratch=scratch,
             report=Reporter(sink, build_id),

@@ -173,7 +173,7 @@ class Layering:
     def _boot(self, stack: ExitStack) -> Started:
         job, plan = self._job, self._plan
         overlay = self._rooms.next() / "disk.qcow2" if self._keeper else None
-        launch = launched(job, NAME, plan.source.disk, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay)
+        launch = launched(job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay)
         machine, identity = stack.enter_context(launch)
         connection = stack.enter_context(ExitStack())
         communicator = connection.enter_context(connected(job, machine, identity))

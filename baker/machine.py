@@ -11,7 +11,7 @@ from baker.builders.identity import make_identity
 from baker.communicator.base import Communicator
 from baker.errors import BootError
 from baker.job import Job
-from baker.model import Disk, Identity, Shape
+from baker.model import Identity, Media, Shape
 from baker.paths import ensure
 
 DEFAULT_USERNAME = "root"
@@ -19,14 +19,14 @@ DEFAULT_USERNAME = "root"
 
 @contextmanager
 def launched(
-    job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None, *, hostname: str = "", overlay: Path | None = None
+    job: Job, name: str, media: Media, shape: Shape, source_username: str | None, *, hostname: str = "", overlay: Path | None = None
 ) -> Iterator[tuple[Machine, Identity]]:
-    """A machine on an overlay of `disk`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
+    """A machine that boots from `media`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
     name if left out."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
     identity = make_identity(directory, hostname or job.template.name, username)
-    request = Launch(name, disk, shape, identity, directory, job.ledger, job.report, overlay=overlay)
+    request = Launch(name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image)
     with ExitStack() as stack:
         with job.report.stage("launch", name):
             machine = stack.enter_context(job.builder.launch(request))
@@ -52,9 +52,9 @@ def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Commun
 
 
 @contextmanager
-def running(job: Job, name: str, disk: Disk, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
+def running(job: Job, name: str, media: Media, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
     """A machine that is up and answers."""
-    with launched(job, name, disk, shape, source_username) as (machine, identity):
+    with launched(job, name, media, shape, source_username) as (machine, identity):
         with connected(job, machine, identity) as communicator:
             yield machine, communicator
 

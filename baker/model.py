@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from baker.errors import BuildError
+
 Firmware = Literal["bios", "uefi"]
 Accelerator = Literal["auto", "kvm", "tcg"]
 DiskFormat = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc"]
@@ -51,23 +53,41 @@ class Ami:
     encrypted: bool = False
 
 
+Media = Disk | Ami
+
+
+def disk_of(media: Media) -> Disk:
+    """`media` where only a disk of this host will do; BuildError for an AMI."""
+    if isinstance(media, Disk):
+        return media
+    raise BuildError(
+        f"{media.id} is an image of EC2 ({media.region}): there is no disk of it on this host",
+        hint="builder: {kind: ec2} builds on it; libvirt needs debootstrap, file, url, or an image that was baked by libvirt",
+    )
+
+
 @dataclass(frozen=True)
 class SourceImage:
     """One exact source: what a build starts from.
 
-    `digest` ("sha256:...") is that of the raw disk for an image and a file, and covers everything below it. `pins` is
-    what the lock file and
-    the record keep to find the same source again. `parent` is the id of the catalog image it is, if it is one.
+    `digest` ("sha256:...") is that of the raw disk for an image and a file, and covers everything below it; of an AMI it is that of its
+    identity (owner, region, id, creation date), for nobody shows its bytes. `pins` is what the lock file and the record keep to
+    find the same source again. `parent` is the id of the catalog image it is, if it is one.
     """
 
-    kind: str  # debootstrap, file, url, image
+    kind: str  # debootstrap, file, url, image, ami
     title: str  # for people: "debian trixie (debootstrap)", "debian-13@13.1.0"
     digest: str
-    disk: Disk
+    media: Media
     pins: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     ssh_username: str | None = None  # who can log in, where the source knows
     chain: tuple[str, ...] = ()  # the blobs that hold the disk, its own first; what an image made of it is backed by
+
+    @property
+    def disk(self) -> Disk:
+        """Its disk on this host. BuildError when it is an AMI."""
+        return disk_of(self.media)
 
 
 @dataclass(frozen=True)

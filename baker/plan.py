@@ -12,13 +12,14 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from baker.model import Shape, SourceImage
 from baker.provision import registry
-from baker.template.model import BuilderSpec, Step, Template
+from baker.template.ec2 import Ec2Spec
+from baker.template.model import AnyBuilder, Step, Template
 
 KEY_FORMAT = 1  # part of every key: raise it when the meaning of a key changes
 SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
@@ -71,10 +72,14 @@ class Plan:
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
     shape = machine_shape(template.builder)
-    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": _shape_key(shape)})
+    machine = _ec2_key(template.builder, template.path.parent) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
+    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": machine})
     steps = tuple(_planned(template, root_key))
     last = steps[-1].key if steps else root_key
-    fingerprint = digest_of({"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible})
+    ends = {"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible}
+    if isinstance(template.builder, Ec2Spec):
+        ends["image"] = _ami_key(template.builder)
+    fingerprint = digest_of(ends)
     return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
 
 
@@ -90,8 +95,10 @@ def verify_key(template: Template) -> str:
     return digest_of(suites)
 
 
-def machine_shape(spec: BuilderSpec) -> Shape:
-    """The machine that a template asks for."""
+def machine_shape(spec: AnyBuilder) -> Shape:
+    """The machine that a template asks for, of a hypervisor on this host. Of EC2 the builder itself knows."""
+    if isinstance(spec, Ec2Spec):
+        return Shape(disk_size=spec.volume_size)
     return Shape(
         cpus=spec.cpus,
         memory=spec.memory,
@@ -100,6 +107,15 @@ def machine_shape(spec: BuilderSpec) -> Shape:
         accelerator=spec.accelerator,
         machine_type=spec.machine_type,
     )
+
+
+def recorded_shape(template: Template) -> dict[str, Any]:
+    """What the record says of the machine: the fields of Shape; of an EC2 builder what the template says, so that a machine of its
+    image can be started again."""
+    if isinstance(template.builder, Ec2Spec):
+        told: dict[str, Any] = json.loads(template.secrets.seal(canonical(template.builder.model_dump(mode="json", exclude={"user_data"}))))
+        return told
+    return asdict(machine_shape(template.builder))
 
 
 def _shape_key(shape: Shape) -> dict[str, Any]:
@@ -111,6 +127,28 @@ def _shape_key(shape: Shape) -> dict[str, Any]:
         "firmware": shape.firmware,
         "machine_type": shape.machine_type,
     }
+
+
+EC2_MACHINE = ("instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data")  # what a step can see of it
+EC2_IMAGE = (
+    "ami_name", "ami_description", "ami_regions", "region_kms_key_ids", "ami_users", "ami_org_arns", "ami_ou_arns", "snapshot_users",
+    "imds_support", "deprecate_at", "deprecate_after", "deregistration_protection", "tags", "volume_type", "iops", "throughput",
+    "encrypted", "kms_key_id",
+)  # fmt: skip
+
+
+def _ec2_key(spec: Ec2Spec, base_dir: Path) -> dict[str, Any]:
+    key: dict[str, Any] = spec.model_dump(mode="json", include=set(EC2_MACHINE))
+    if spec.user_data_file:
+        key["user_data_file"] = file_digest(base_dir / spec.user_data_file.expanduser())
+    return key
+
+
+def _ami_key(spec: Ec2Spec) -> dict[str, Any]:
+    """What the AMIs are to be, besides their content: a template that says other things makes other ones. Where they are built is one
+    of them; who builds them, and how it gets there, is not."""
+    key: dict[str, Any] = spec.model_dump(mode="json", include={*EC2_IMAGE, "region"})
+    return key
 
 
 def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from baker.builders.holdings import Holdings
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
 from baker.downloads import Environment, shared_downloads
@@ -13,6 +14,7 @@ from baker.inspection import GuestListing, list_in_guest, readable_offline
 from baker.job import Captured, Job
 from baker.layering import Layering, Started
 from baker.layers import policy
+from baker.model import Disk
 from baker.plan import Plan, PlannedStep
 from baker.provision.execute import execute
 from baker.seal import seal
@@ -20,10 +22,12 @@ from baker.seal import seal
 POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
 
 
-def provision_and_capture(job: Job, plan: Plan) -> Captured:
-    """Make the image's disk. Without steps no machine runs: the image is the source's disk, in the size asked for."""
+def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
+    """Make the image's disk, or AMI. What there is of it outside of this host is held by `products`.
+
+    Without steps no machine runs where that is a disk: the image is the source's, in the size asked for."""
     destination = job.scratch / "captured.qcow2"
-    if not plan.steps:
+    if not plan.steps and isinstance(plan.source.media, Disk):
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
@@ -32,8 +36,8 @@ def provision_and_capture(job: Job, plan: Plan) -> Captured:
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
-            disk = job.builder.capture(start.machine, destination)
-        return Captured(disk, start.machine.facts, listing)
+            media = job.builder.capture(start.machine, destination, products)
+        return Captured(media, start.machine.facts, listing)
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -60,7 +64,8 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Env
         _provision(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
-            listing = None if readable_offline(start.communicator) else list_in_guest(start.communicator, job.scratch)
+            here = isinstance(plan.source.media, Disk) and readable_offline(start.communicator)
+            listing = None if here else list_in_guest(start.communicator, job.scratch)
             _power_off(start.communicator)
         return listing
 

@@ -14,8 +14,8 @@ from baker.catalog.evidence import pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
-from baker.model import MachineFacts, TestReport
-from baker.plan import Plan, machine_shape, verify_key
+from baker.model import Disk, MachineFacts, Media, SourceImage, TestReport
+from baker.plan import Plan, machine_shape, recorded_shape, verify_key
 
 JUNIT = "junit.xml"
 
@@ -23,10 +23,8 @@ JUNIT = "junit.xml"
 def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, verdict: Verdict) -> ImageRecord:
     """Register the image with the whole record of its build: before this there is no image, after it there is one."""
     with job.report.stage("record"):
-        store, source = job.world.store, plan.source
-        parent = job.world.catalog.image(source.parent) if source.parent else None
-        below = parent.chain if parent else source.chain
-        delta = store.add_disk(captured.disk, below[0] if below else None)
+        source = plan.source
+        chain, size = _stored(job, source, captured.media)
         template = job.template
         image = ImageRecord(
             id=new_id(),
@@ -36,13 +34,13 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             fingerprint=plan.fingerprint,
             parent=source.parent,
             created=host.now(),
-            size=store.size(delta) + (0 if parent else sum(map(store.size, below))),
-            virtual_size=captured.disk.virtual_size,
-            chain=(delta, *below),
+            size=size,
+            virtual_size=captured.media.virtual_size,
+            chain=chain,
             verified=verdict.status == "passed",
             build=job.id,
             builder=template.builder.kind,
-            firmware=template.builder.firmware,
+            firmware=machine_shape(template.builder).firmware,
             ssh_username=template.communicator.ssh_username or source.ssh_username or "root",
             description=template.description,
             labels=dict(template.labels),
@@ -56,8 +54,19 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             tests=verdict.report.outcomes if verdict.report else (),
             evidence=evidence,
         )
-        job.world.catalog.register(build, image)
+        job.world.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications])
     return image
+
+
+def _stored(job: Job, source: SourceImage, media: Media) -> tuple[tuple[str, ...], int]:
+    """The blobs that hold the image, and how many bytes of them are new; none of an image that is elsewhere."""
+    if not isinstance(media, Disk):
+        return (), 0
+    store = job.world.store
+    parent = job.world.catalog.image(source.parent) if source.parent else None
+    below = parent.chain if parent else source.chain
+    delta = store.add_disk(media, below[0] if below else None)
+    return (delta, *below), store.size(delta) + (0 if parent else sum(map(store.size, below)))
 
 
 def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:
@@ -110,7 +119,7 @@ def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", 
         variables=_variables(job),
         source=source,
         steps=tuple(_steps(job)),
-        shape=asdict(machine_shape(template.builder)),
+        shape=recorded_shape(template),
         machine=machine,
         host=host.host_facts(),
         tools=host.tool_versions() | machine.get("tools", {}),

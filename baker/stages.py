@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Literal
 
 from baker import recorder
+from baker.builders.base import Publisher
+from baker.builders.holdings import Holdings
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.disks.space import FULL, host_error
 from baker.errors import BakeError, BuildError, Interrupted, VerifyError
 from baker.events import BuildFinished, BuildStarted, Planned
-from baker.inspection import Inspection, inspect_disk
+from baker.inspection import Inspection, inspect
 from baker.job import Captured, Job, Verdict
 from baker.layers.policy import must_run
 from baker.machine import running
-from baker.model import Disk, SourceImage
+from baker.media import media_of
+from baker.model import SourceImage
 from baker.plan import Plan, make_plan, verify_key
 from baker.sources.base import Context
 from baker.verify import verify as run_tests
@@ -106,6 +110,7 @@ def resolve(job: Job) -> SourceImage:
         scratch=job.scratch,
         ledger=job.ledger,
         report=job.report,
+        builder=job.builder,
     )
     with job.report.stage("resolve"):
         found = None if job.options.pull else source.peek(template.source, context)
@@ -136,6 +141,8 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
+    if image:
+        job.world.catalog.check_usable(image, "again for this template (--force builds a new one)")
     return image
 
 
@@ -146,8 +153,7 @@ def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
     if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
     job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
-    disk = Disk(job.world.store.path(image.chain[0]), "qcow2", image.virtual_size)
-    verdict = verify(job, plan, Captured(disk), f"image {image.id}, which passed others before, is not what the template says now")
+    verdict = verify(job, plan, Captured(media_of(image, job.builder, job.world.catalog, job.world.store)), f"image {image.id}, which passed others before, is not what the template says now")
     if verdict.report:
         recorder.record_verified(job, verdict.report, verdict.facts)
 
@@ -157,11 +163,40 @@ def ran(build: BuildRecord) -> dict[str, float]:
     return {step.key: step.ran for step in build.steps}
 
 
+def check(job: Job, plan: Plan) -> None:
+    """What can be known to go wrong where the machines run, before anything is made there."""
+    if isinstance(job.builder, Publisher):
+        with job.report.stage("check"):
+            job.builder.check(plan.source, job.image, job.id, job.report)
+
+
+@contextmanager
+def products(job: Job) -> Iterator[Holdings]:
+    """What the image consists of outside of this host: given back when the build fails, left to the image when that is on record."""
+    holdings = Holdings(job.ledger)
+    try:
+        yield holdings
+    except BaseException as error:
+        for failure in holdings.release():
+            error.add_note(f"clean-up: {failure}")
+        raise
+    holdings.keep()
+
+
+def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
+    """Bring a verified image to where it is to be used, for builders that have their images there."""
+    if not isinstance(job.builder, Publisher):
+        return captured
+    with job.report.stage("publish"):
+        publications = job.builder.publish(captured.media, job.image, products, job.report)
+    return replace(captured, publications=publications)
+
+
 @contextmanager
 def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Inspection]]:
     """Digest, manifest and package list of the captured disk, taken on the host while verification boots the image."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
-        yield pool.submit(inspect_disk, captured, plan.source, job.scratch)
+        yield pool.submit(inspect, captured, plan.source, job.scratch)
 
 
 def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> Verdict:
@@ -172,7 +207,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
     if not template.verify:
         return Verdict("none")
     with job.report.stage("verify"):
-        with running(job, "verify", captured.disk, plan.shape, plan.source.ssh_username) as (machine, communicator):
+        with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
             report = run_tests(
                 template.verify,
                 communicator.ssh_config,

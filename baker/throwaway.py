@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from baker.builders.base import Keeper, Launch, Machine
+from baker.builders.base import ImageName, Keeper, Launch, Machine
 from baker.builders.identity import make_identity
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.communicator.base import Communicator
@@ -18,7 +18,10 @@ from baker.job import World, new_id, process_mark, scratch_directory
 from baker.layers.store import Layer, LayerStore
 from baker.layers.wake import wake
 from baker.ledger import BuildLedger
+from baker.media import media_of
 from baker.model import Disk, Identity, Shape, Wanted
+from baker.template.ec2 import Ec2Spec
+from baker.template.model import AnyBuilder, BuilderSpec
 
 
 @dataclass(frozen=True)
@@ -33,13 +36,16 @@ class Running:
 
 
 @contextmanager
-def boot(world: World, image: ImageRecord, disk: Disk, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
-    """A machine from an image. `recorded` is the shape of the machine that it was built on."""
+def boot(world: World, image: ImageRecord, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
+    """A machine from an image. `recorded` is what the record says of the machine that it was built on."""
     shape = Shape(**(_known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
+    builder = world.builder(_spec(image, recorded), wanted.uri)
+    media = media_of(image, builder, world.catalog, world.store)
     with _session(world) as (ledger, scratch, report):
         identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
-        request = Launch("run", disk, shape, identity, scratch, ledger, report, wanted.forwards)
-        with world.builder(image.builder, wanted.uri).launch(request) as machine:
+        called = ImageName(image.name, image.version)
+        request = Launch("run", media, shape, identity, scratch, ledger, report, wanted.forwards, image=called)
+        with builder.launch(request) as machine:
             with _connected(world, machine, identity, request, wanted) as communicator:
                 yield _running(f"{image.name} {image.version}", machine, communicator, wanted)
 
@@ -48,7 +54,7 @@ def boot(world: World, image: ImageRecord, disk: Disk, recorded: Mapping[str, An
 def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> Iterator[Running]:
     """A machine as it was when a layer was kept."""
     record, store = layer.record, LayerStore(world.home.layers)
-    builder = world.builder("libvirt", None)
+    builder = world.builder(BuilderSpec(), None)
     if not isinstance(builder, Keeper):
         raise HostError("this builder has no layers")
     with _session(world) as (ledger, scratch, report), ExitStack() as stack:
@@ -87,6 +93,13 @@ def _connected(world: World, machine: Machine, identity: Identity, request: Laun
 def _running(title: str, machine: Machine, communicator: Communicator, wanted: Wanted) -> Running:
     ports = {forward.guest_port: machine.forwarded(forward.guest_port) for forward in wanted.forwards}
     return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports)
+
+
+def _spec(image: ImageRecord, recorded: Mapping[str, Any]) -> AnyBuilder:
+    """The builder that runs the image's machines."""
+    if image.builder == "ec2":
+        return Ec2Spec(**{name: value for name, value in recorded.items() if name in Ec2Spec.model_fields})
+    return BuilderSpec(kind=image.builder)
 
 
 def _known(recorded: Mapping[str, Any]) -> dict[str, Any]:

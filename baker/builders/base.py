@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from baker.builders.holdings import Holdings
+from baker.catalog.records import Publication
 from baker.events import Reporter
 from baker.ledger import BuildLedger
-from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Shape
+from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Media, Shape, SourceImage, disk_of
+
+
+@dataclass(frozen=True)
+class ImageName:
+    """What an image is called where it is published, and while it is made."""
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Launch:
-    """What a machine is to be. Its disk is a fresh overlay on `disk` in `scratch`; `disk` itself is never written."""
+    """What a machine is to be. What it boots from (`media`) is never written: its disk is an overlay on that, or a volume made of it."""
 
     name: str  # unique among the build's machines: "build", "verify"
-    disk: Disk
+    media: Media
     shape: Shape
     identity: Identity
     scratch: Path
@@ -26,6 +38,12 @@ class Launch:
     report: Reporter
     forwards: tuple[Forward, ...] = ()
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
+    image: ImageName = ImageName()  # what it is for
+
+    @property
+    def disk(self) -> Disk:
+        """What it boots from, for a builder of this host's machines. BuildError when that is an AMI."""
+        return disk_of(self.media)
 
 
 class Machine(Protocol):
@@ -73,9 +91,9 @@ class Builder(Protocol):
     def launch(self, request: Launch) -> AbstractContextManager[Machine]:
         """Start a machine; on leaving it is gone, with all that was made for it, unless `keep` was called for its name."""
 
-    def capture(self, machine: Machine, destination: Path) -> Disk:
+    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Media:
         """The disk of a machine that has shut down, as a qcow2 delta at `destination` whose backing file is the disk it was
-        launched from. Compact: freed clusters are not in it."""
+        launched from. Compact: freed clusters are not in it. What is made of it outside of this host is held by `products`."""
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         """Give back one ledger entry of a dead build; False when `kind` is not this builder's. Already gone counts as given back."""
@@ -101,3 +119,21 @@ class Keeper(Protocol):
     def restore(self, request: Launch, directory: Path) -> AbstractContextManager[Machine]:
         """A machine that goes on where the one kept in `directory` stood, on a fresh overlay; `request.identity` is that one's.
         HostError when this host cannot restore it."""
+
+
+@runtime_checkable
+class Publisher(Protocol):
+    """A builder whose images are where its machines run, and not files on this host."""
+
+    def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
+        """Look for everything that can be known to go wrong before anything is made: BuildError or HostError with what would be right."""
+
+    def publish(self, media: Media, image: ImageName, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+        """Bring a verified image to wherever it is to be used, let those use it who are to, and say where it is. What is made meanwhile is
+        held by `products`; nothing that was there before is taken away."""
+
+    def media(self, publications: Sequence[Publication]) -> Media:
+        """What a machine boots from to run an image with these publications. NotFoundError when there is none where this builder is."""
+
+    def remove(self, publication: Publication) -> None:
+        """Take an image away where it was published. Already gone counts as taken away."""

@@ -31,3 +31,8 @@ class Holdings:
             else:
                 self._ledger.strike(entry)
         return errors
+
+    def keep(self) -> None:
+        """Give nothing back: what was held is somebody else's now."""
+        while self._held:
+            self._ledger.strike(self._held.pop()[0])

@@ -5,16 +5,22 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, cast
 
 from baker.errors import HostError, UsageError
 
 if TYPE_CHECKING:
     from baker.builders.base import Builder
     from baker.paths import Home
+    from baker.template.ec2 import Ec2Spec
+    from baker.template.model import AnyBuilder, BuilderSpec
 
 GROUP = "baker.builders"
-BUILT_IN = {"libvirt": ("baker.builders.libvirt.builder", "LibvirtBuilder")}
+BUILT_IN = {
+    "libvirt": ("baker.builders.libvirt.builder", "LibvirtBuilder"),
+    "ec2": ("baker.builders.ec2.builder", "Ec2Builder"),
+}
+NEEDS = {"libvirt": "apt-get install libvirt0, and libvirt-python", "ec2": "pip install boto3"}
 
 
 class Factory(Protocol):
@@ -35,13 +41,22 @@ def get(kind: str) -> Factory:
         try:
             factory: Factory = getattr(importlib.import_module(module), name)
         except ImportError as error:
-            raise HostError(f"the {kind} builder cannot be loaded: {error}", hint="apt-get install libvirt0, and libvirt-python") from error
+            raise HostError(f"the {kind} builder cannot be loaded: {error}", hint=NEEDS[kind]) from error
         return factory
     for point in _plugins():
         if point.name == kind:
             loaded: Factory = point.load()
             return loaded
     raise UsageError(f"there is no builder {kind!r}", hint=f"there are: {', '.join(kinds())}")
+
+
+def make(home: Home, spec: AnyBuilder, uri: str | None = None) -> Builder:
+    """The builder that a template asks for. `uri` wins over what the template says of where libvirt is."""
+    if spec.kind == "ec2":
+        from baker.builders.ec2.builder import Ec2Builder
+
+        return Ec2Builder(home, spec=cast("Ec2Spec", spec))
+    return get(spec.kind)(home, uri or cast("BuilderSpec", spec).uri)
 
 
 def all_for_sweep(home: Home) -> tuple[Builder, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,9 +13,14 @@ from sqlalchemy import Engine, Select, exc, select, union
 from sqlalchemy.orm import Session
 
 from baker.catalog import database, reference, tables
+from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
-from baker.catalog.records import BuildRecord, ImageRecord
+from baker.catalog.publications import Publications, row_of
+from baker.catalog.records import BuildRecord, ImageRecord, Publication
+from baker.catalog.releases import Releases
+from baker.catalog.revocations import Revocations
 from baker.errors import BusyError, NotFoundError, UsageError
+from baker.host import now
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,10 @@ class Catalog:
     def __init__(self, place: Path | str, *, busy_seconds: float = database.BUSY_SECONDS) -> None:
         self.place = place
         self.busy_seconds = busy_seconds
+        self.published = Publications(self._reading, self._writing)
+        self.channels = Channels(self._reading, self._writing)
+        self.revocations = Revocations(self._reading, self._writing)
+        self.releases = Releases(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -60,8 +68,8 @@ class Catalog:
 
     # --- writing -------------------------------------------------------------------------------------------------
 
-    def register(self, build: BuildRecord, image: ImageRecord | None) -> None:
-        """Write the record of a build and of the image that it made, in one transaction: the commit point of a build.
+    def register(self, build: BuildRecord, image: ImageRecord | None, publications: Sequence[Publication] = ()) -> None:
+        """Write the record of a build, of the image that it made and of where that is, in one transaction: the commit point of a build.
 
         UsageError when either id is taken already or the image's parent is not in the catalog; nothing is written then.
         """
@@ -71,6 +79,8 @@ class Catalog:
                 session.flush()
                 if image is not None:
                     session.add(image_row(image))
+                    session.flush()
+                session.add_all(row_of(each) for each in publications)
         except exc.IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
             raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
@@ -78,26 +88,31 @@ class Catalog:
     def remove(self, image_id: str, *, force: bool = False) -> ImageRecord:
         """Mark an image as removed; its blobs go with the next collection. The record of its build stays.
 
-        BusyError while other images are made on it, unless `force`: those keep working, because they keep its disk.
+        BusyError while other images are made on it, unless `force`: those keep working, because they keep its disk. BusyError while
+        a channel points to it.
         """
         with self._writing() as session:
             row = self._image_row(session, image_id)
             if row.removed:
                 raise NotFoundError(f"image {row.id} ({row.name}@{row.version}) was removed at {row.removed}")
-            children = self._children(session, row.id)
-            if children and not force:
-                raise _in_use(row, children)
-            row.removed = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._check_free(session, row, self._children(session, row.id), force)
+            row.removed = now()
             session.flush()
             return image_record(row)
 
     def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
-        """BusyError when images that are not removed along with it are made on this one, unless `force`."""
+        """BusyError when images that are not removed along with it are made on this one, unless `force`; when a channel points to it."""
         with self._reading() as session:
             row = self._image_row(session, image_id)
-            children = [child for child in self._children(session, row.id) if child.id not in along]
-            if children and not force:
-                raise _in_use(row, children)
+            self._check_free(session, row, [child for child in self._children(session, row.id) if child.id not in along], force)
+
+    def publish(self, publication: Publication) -> None:
+        """Put on record where an image is published. See Publications.add."""
+        self.published.add(publication)
+
+    def publications(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> list[Publication]:
+        """Where an image is published now, first made first."""
+        return self.published.of(image_id, kind=kind, region=region)
 
     # --- images --------------------------------------------------------------------------------------------------
 
@@ -117,13 +132,19 @@ class Catalog:
             return image_record(self._image_row(session, image_id))
 
     def resolve(self, text: str) -> ImageRecord:
-        """The image that a person means: see baker.catalog.reference. Removed images are not found."""
+        """The image that a person means: see baker.catalog.reference. Removed images are not found, revoked ones only when they are
+        meant exactly (`check_usable` is for who wants to use it)."""
         name = text.strip().partition("@")[0]
-        return reference.resolve(text, self.images(name) or self.images(), self.channel)
+        return reference.resolve(text, self.images(name) or self.images(), self.channel, self.revocations.in_force(now()))
+
+    def check_usable(self, image: ImageRecord, what_for: str) -> None:
+        """RevokedError when an image is revoked now; `what_for` ends the sentence: "as a source", "in a channel"."""
+        self.revocations.check(image, what_for, at=now())
 
     def channel(self, name: str, channel: str) -> ImageRecord | None:
         """The image that a channel of `name` points to; None where there is no such channel."""
-        return None  # this schema has no channels
+        found = self.channels.get(name, channel)
+        return self.image(found.image) if found else None
 
     def by_fingerprint(self, fingerprint: str, *, name: str | None = None, version: str | None = None) -> ImageRecord | None:
         """The image with this fingerprint (and name, and version), a verified one before others, then the last made."""
@@ -172,6 +193,16 @@ class Catalog:
     def _children(self, session: Session, image_id: str) -> list[ImageRecord]:
         query = select(tables.Image).where(tables.Image.parent == image_id, tables.Image.removed.is_(None))
         return [image_record(row) for row in session.scalars(query.order_by(tables.Image.serial.desc()))]
+
+    def _check_free(self, session: Session, row: tables.Image, children: Sequence[ImageRecord], force: bool) -> None:
+        channels = list(session.scalars(select(tables.Channel.channel).where(tables.Channel.image == row.id).order_by("channel")))
+        if channels:
+            raise BusyError(
+                f"{row.name}@{row.version} ({row.id}) is what {row.name}@{f', {row.name}@'.join(channels)} points to",
+                hint=f"bake channel {row.name} {channels[0]} --set OTHER, or --unset",
+            )
+        if children and not force:
+            raise _in_use(row, children)
 
     # --- builds --------------------------------------------------------------------------------------------------
 

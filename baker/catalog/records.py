@@ -101,3 +101,72 @@ class Publication:
     details: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
     removed: str | None = None  # when it was taken away there
+
+
+@dataclass(frozen=True)
+class Channel:
+    """A named pointer of an image name ("web" has "prod") to one of its images, as HCP Packer has channels of a bucket."""
+
+    name: str
+    channel: str
+    image: str  # image id
+    protected: bool
+    protected_by: str
+    who: str  # changed it last
+    changed: str
+
+
+@dataclass(frozen=True)
+class ChannelEvent:
+    """One change of a channel. `before` and `after` are image ids; None where the channel did not exist."""
+
+    name: str
+    channel: str
+    action: Literal["set", "unset", "protect", "unprotect"]
+    before: str | None
+    after: str | None
+    who: str
+    at: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Revocation:
+    """Why an image must not be used from `effective` on. With `descendants` everything made on it neither, now or later: those
+    have the same one with `inherited_from`, the id of the image that was revoked."""
+
+    image: str  # image id
+    reason: str
+    who: str
+    at: str
+    effective: str
+    descendants: bool = False
+    inherited_from: str | None = None
+
+
+Status = Literal["running", "succeeded", "failed", "rolled back"]
+
+
+@dataclass(frozen=True)
+class Release:
+    """Bringing an image to a target: release `v<number>` of its name. It is `running` from before anything is changed."""
+
+    name: str
+    number: int
+    image: str  # image id
+    channel: str  # whose image it was; "" for a rollback
+    target: str  # "asg/web-prod"
+    status: Status
+    who: str
+    started: str
+    region: str = ""
+    account: str = ""
+    rollback_of: int | None = None  # the release whose image it brings back
+    details: Mapping[str, Any] = field(default_factory=dict)  # reference, before, settings, and what the target noted on its way
+    finished: str | None = None
+    why: str = ""
+    error: str = ""
+
+    @property
+    def title(self) -> str:
+        return f"v{self.number}"

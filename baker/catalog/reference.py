@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 from semantic_version import NpmSpec, SimpleSpec, Version
@@ -14,6 +14,7 @@ from baker.errors import NotFoundError, UsageError
 
 HEX = re.compile(r"[0-9a-f]{3,12}")
 CHANNEL = re.compile(r"[a-z][a-z0-9._-]*")
+LATEST = "latest"  # the newest version
 SHOWN = 8  # how many existing things an error lists
 
 
@@ -65,8 +66,12 @@ def resolve(
     reference: str,
     images: Sequence[ImageRecord],
     channel: Callable[[str, str], ImageRecord | None] = lambda name, channel: None,
+    revoked: Collection[str] = (),
 ) -> ImageRecord:
     """The one image that `reference` means, of `images` (last made first). `channel` looks up `name@channel`.
+
+    What stands after the @ is first taken for a version, then `latest`, then a constraint, then a channel: no channel can be named
+    like one of the others. A name alone, `latest` and constraints pass over the images with ids in `revoked` while there are others.
 
     NotFoundError with what there is and what may have been meant; UsageError when the beginning of an id fits several.
     """
@@ -76,7 +81,7 @@ def resolve(
     name, at, wanted = reference.partition("@")
     named = [image for image in images if image.name == name]
     if named:
-        return _of_name(name, wanted, named, channel) if at else by_version(named)[0]
+        return _of_name(name, wanted, named, channel, revoked=revoked) if at else _newest(named, revoked)
     if not at and HEX.fullmatch(reference):
         found = [image for image in images if image.id.startswith(reference)]
         if found:
@@ -90,23 +95,39 @@ def matches(text: str, name: str, version: str) -> bool:
     wanted_name, at, wanted = text.strip().partition("@")
     if wanted_name != name:
         return False
-    if not at or wanted in (version, "latest"):
+    if not at or wanted in (version, LATEST):
         return True
     spec, parsed = parse_constraint(wanted), parse_version(version)
     return spec is not None and parsed is not None and spec.match(parsed)
 
 
-def _of_name(name: str, wanted: str, named: Sequence[ImageRecord], channel: Callable[[str, str], ImageRecord | None]) -> ImageRecord:
+def is_channel(text: str) -> bool:
+    """Whether a channel can have this name: one that is no version, no constraint and not `latest`."""
+    return bool(CHANNEL.fullmatch(text)) and text != LATEST and parse_constraint(text) is None
+
+
+def _newest(images: Sequence[ImageRecord], revoked: Collection[str]) -> ImageRecord:
+    return by_version([image for image in images if image.id not in revoked] or images)[0]
+
+
+def _of_name(
+    name: str,
+    wanted: str,
+    named: Sequence[ImageRecord],
+    channel: Callable[[str, str], ImageRecord | None],
+    *,
+    revoked: Collection[str],
+) -> ImageRecord:
     exact = [image for image in named if image.version == wanted]
     if exact:
         return exact[0]
-    if wanted == "latest":
-        return by_version(named)[0]
+    if wanted == LATEST:
+        return _newest(named, revoked)
     spec = parse_constraint(wanted)
     if spec is not None:
         fitting = [image for image in named if (version := parse_version(image.version)) and spec.match(version)]
         if fitting:
-            return by_version(fitting)[0]
+            return _newest(fitting, revoked)
         raise NotFoundError(f"no version of {name} is {wanted}", hint=f"there is {_versions(named)}")
     if CHANNEL.fullmatch(wanted):
         found = channel(name, wanted)

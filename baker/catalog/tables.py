@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, MetaData, String, Text
+from sqlalchemy import JSON, BigInteger, Boolean, Float, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 DIGEST = 71  # characters of "sha256:" and 64 hex digits
@@ -148,3 +148,92 @@ class ImageBlob(Base):
     image: Mapped[str] = mapped_column(ForeignKey("images.id", ondelete="CASCADE"), primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     digest: Mapped[str] = mapped_column(String(DIGEST), index=True)
+
+
+class Publication(Base):
+    """One `Publication`."""
+
+    __tablename__ = "publications"
+    __table_args__ = (UniqueConstraint("kind", "region", "reference", name="uq_publications_kind"),)
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    region: Mapped[str] = mapped_column(String(64))
+    reference: Mapped[str] = mapped_column(String(255))
+    account: Mapped[str] = mapped_column(String(32))
+    snapshots: Mapped[list[str]] = mapped_column(JSON)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    created: Mapped[str] = mapped_column(String(TIME))
+    removed: Mapped[str | None] = mapped_column(String(TIME))
+
+
+class Channel(Base):
+    """One `Channel`. An unset one has no row; its history stays."""
+
+    __tablename__ = "channels"
+
+    name: Mapped[str] = mapped_column(String(255), primary_key=True)
+    channel: Mapped[str] = mapped_column(String(64), primary_key=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    protected: Mapped[bool] = mapped_column(Boolean)
+    protected_by: Mapped[str] = mapped_column(String(255))
+    who: Mapped[str] = mapped_column(String(255))
+    changed: Mapped[str] = mapped_column(String(TIME))
+
+
+class ChannelEvent(Base):
+    """One `ChannelEvent`."""
+
+    __tablename__ = "channel_events"
+    __table_args__ = (Index("ix_channel_events_name_channel", "name", "channel"),)
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(255))
+    channel: Mapped[str] = mapped_column(String(64))
+    action: Mapped[str] = mapped_column(String(16))
+    before: Mapped[str | None] = mapped_column(ForeignKey("images.id"))
+    after: Mapped[str | None] = mapped_column(ForeignKey("images.id"))
+    who: Mapped[str] = mapped_column(String(255))
+    at: Mapped[str] = mapped_column(String(TIME))
+    why: Mapped[str] = mapped_column(Text)
+
+
+class Revocation(Base):
+    """One `Revocation`, its own and not inherited. One that was undone keeps its row."""
+
+    __tablename__ = "revocations"
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    reason: Mapped[str] = mapped_column(Text)
+    who: Mapped[str] = mapped_column(String(255))
+    at: Mapped[str] = mapped_column(String(TIME))
+    effective: Mapped[str] = mapped_column(String(TIME))
+    descendants: Mapped[bool] = mapped_column(Boolean)
+    undone: Mapped[str | None] = mapped_column(String(TIME))
+    undone_by: Mapped[str] = mapped_column(String(255))
+
+
+class Release(Base):
+    """One `Release`."""
+
+    __tablename__ = "releases"
+    __table_args__ = (UniqueConstraint("name", "number", name="uq_releases_name"),)
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(255))
+    number: Mapped[int] = mapped_column(Integer)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    channel: Mapped[str] = mapped_column(String(64))
+    target: Mapped[str] = mapped_column(String(255), index=True)
+    region: Mapped[str] = mapped_column(String(64))
+    account: Mapped[str] = mapped_column(String(32))
+    status: Mapped[str] = mapped_column(String(16))
+    rollback_of: Mapped[int | None] = mapped_column(Integer)
+    details: Mapped[dict[str, Any]] = mapped_column(JSON)
+    who: Mapped[str] = mapped_column(String(255))
+    started: Mapped[str] = mapped_column(String(TIME))
+    finished: Mapped[str | None] = mapped_column(String(TIME))
+    why: Mapped[str] = mapped_column(Text)
+    error: Mapped[str] = mapped_column(Text)

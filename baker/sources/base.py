@@ -13,6 +13,7 @@ from baker.paths import Home
 from baker.store.base import BlobStore
 
 if TYPE_CHECKING:
+    from baker.builders.base import Builder
     from baker.catalog.catalog import Catalog
 
 
@@ -27,12 +28,13 @@ class Context:
     scratch: Path
     ledger: BuildLedger
     report: Reporter
+    builder: Builder | None = None  # whose machines are to boot from it
 
     @classmethod
-    def for_peek(cls, home: Home, store: BlobStore, catalog: Catalog, base_dir: Path) -> Context:
+    def for_peek(cls, home: Home, store: BlobStore, catalog: Catalog, base_dir: Path, builder: Builder | None = None) -> Context:
         """A context that is enough to peek: nothing is made, so there is no scratch directory and no ledger on disk."""
         nowhere = Path("/nonexistent")
-        return cls(home, store, catalog, base_dir, nowhere, BuildLedger(nowhere, ""), Reporter(Null()))
+        return cls(home, store, catalog, base_dir, nowhere, BuildLedger(nowhere, ""), Reporter(Null()), builder)
 
 
 class Source(Protocol):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from baker.builders.base import Publisher
 from baker.catalog.records import ImageRecord
 from baker.errors import NotFoundError, SourceError
-from baker.model import Disk, SourceImage
+from baker.media import media_of
+from baker.model import Disk, Media, SourceImage
 from baker.sources.base import Context
 from baker.template.model import ImageSource
 
@@ -34,25 +36,37 @@ class Image:
 
 
 def _source(record: ImageRecord, context: Context) -> SourceImage:
+    context.catalog.check_usable(record, "as a source")
+    media = _media(record, context)
+    return SourceImage(
+        kind="image",
+        title=f"{record.name}@{record.version}",
+        digest=record.digest,
+        media=media,
+        pins={"image": record.name, "version": record.version, "id": record.id, "digest": record.digest} | _pins(media),
+        parent=record.id,
+        ssh_username=record.ssh_username,
+        chain=record.chain if isinstance(media, Disk) else (),
+    )
+
+
+def _pins(media: Media) -> dict[str, str]:
+    if isinstance(media, Disk):
+        return {}
+    return {"ami": media.id, "region": media.region, "owner": media.owner, "creation_date": media.creation_date}
+
+
+def _media(record: ImageRecord, context: Context) -> Media:
+    """What machines of the context's builder boot from: the image's disk, or its AMI."""
     try:
-        path = context.store.path(record.chain[0])
-        for digest in record.chain[1:]:
+        for digest in record.chain if not isinstance(context.builder, Publisher) else ():
             context.store.path(digest)
     except NotFoundError as error:
         raise SourceError(
             f"image {record.name}@{record.version} ({record.id}) is in the catalog, but the store lacks a part of it: {error.message}",
             hint=f"bake rm {record.id} and build it again",
         ) from error
-    return SourceImage(
-        kind="image",
-        title=f"{record.name}@{record.version}",
-        digest=record.digest,
-        disk=Disk(path, "qcow2", record.virtual_size),
-        pins={"image": record.name, "version": record.version, "id": record.id, "digest": record.digest},
-        parent=record.id,
-        ssh_username=record.ssh_username,
-        chain=record.chain,
-    )
+    return media_of(record, context.builder, context.catalog, context.store)
 
 
 def _template(spec: ImageSource, base_dir: Path) -> Path | None:

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 from baker.sources.base import Source
+from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.model import DebootstrapSource, FileSource, ImageSource, UrlSource
 
 SOURCES: dict[type[Any], str] = {
@@ -13,6 +14,9 @@ SOURCES: dict[type[Any], str] = {
     FileSource: "baker.sources.file:File",
     UrlSource: "baker.sources.url:Url",
     ImageSource: "baker.sources.image:Image",
+    AmiSource: "baker.sources.ami:AmiById",
+    SourceAmiFilter: "baker.sources.ami:AmiByFilter",
+    SsmParameterSource: "baker.sources.ami:AmiByParameter",
 }
 
 

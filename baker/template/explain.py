@@ -6,9 +6,10 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Tag, ValidationError
 
 from baker.template.document import Item, Place, Problems, quote, suggest
+from baker.template.frozen import TAG
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -35,6 +36,11 @@ _SHAPES = {  # a pattern that fails is explained by the key it belongs to
     "suite": "a code name, as in trixie",
     "hostname": "letters, digits and - inside",
     "image": "a name, name@version, name@channel, sha256:..., or an id",
+    "region": "a region, as in eu-west-1",
+    "vpc_id": "vpc- and hexadecimal digits",
+    "ami": "ami- and hexadecimal digits, as in ami-0123456789abcdef0",
+    "role_arn": "a role's ARN, as in arn:aws:iam::123456789012:role/baker",
+    "max_price": 'dollars per hour, as in "0.05"',
 }
 
 
@@ -73,6 +79,7 @@ class _Located:
         self.label = label
         self.kind = error["type"]
         self.branch = False  # the error lies inside one branch of a union
+        self.tag = ""  # which branch of a union that is told apart by a tag
         self.path: list[str | int] = []
         self.item, self.place = root, root.place
         loc = list(error["loc"])
@@ -83,6 +90,9 @@ class _Located:
         self.name = str(error["loc"][-1]) if error["loc"] else ""
 
     def _enter(self, part: str | int) -> None:
+        if isinstance(part, str) and part.startswith(TAG):
+            self.tag = part
+            return
         value: Any = self.item.value
         below: Item | None = None
         if isinstance(value, dict):
@@ -117,10 +127,10 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
     error, item, key = found.error, found.item, _key(found)
     context = error.get("ctx", {})
     if found.kind == "missing":
-        fields = known_keys(model, found.path)
+        fields = known_keys(model, found.path, found.tag)
         problems.add(item.place, f"the key {found.name} is missing", fields.get(found.name, ""))
     elif found.kind == "extra_forbidden":
-        known = [each for each in known_keys(model, found.path) if each not in (item.value or {})]
+        known = [each for each in known_keys(model, found.path, found.tag) if each not in (item.value or {})]
         problems.add(item.keys.get(found.name, item.place), f"unknown key {quote(found.name)}", suggest(found.name, known))
     elif found.kind == "literal_error":
         choices = str(context["expected"]).replace("'", "")
@@ -157,27 +167,29 @@ def _kind(item: Item) -> str:
     return item.source if item.plain and not isinstance(item.value, str) else quote(item.source or item.value)
 
 
-def known_keys(model: Any, path: list[str | int]) -> dict[str, str]:
-    """The keys that may stand at `path` below `model`, with their descriptions."""
+def known_keys(model: Any, path: list[str | int], tag: str = "") -> dict[str, str]:
+    """The keys that may stand at `path` below `model`, with their descriptions; `tag` is the branch of a tagged union on the way."""
     for part in path:
-        candidates = [step for each in _models(model) for step in _below(each, part)]
+        candidates = [step for each in _models(model, tag) for step in _below(each, part)]
         model = Union[tuple(candidates)] if candidates else None  # noqa: UP007 - of a computed list
     return {
         field.alias or name: field.description or ""
-        for each in _models(model)
+        for each in _models(model, tag)
         if isinstance(each, type) and issubclass(each, BaseModel)
         for name, field in each.model_fields.items()
     }
 
 
-def _models(annotation: Any) -> Iterator[Any]:
-    """The alternatives of a type, without Annotated and None."""
+def _models(annotation: Any, tag: str = "") -> Iterator[Any]:
+    """The alternatives of a type, without Annotated and None; of a tagged union the one with `tag`."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        yield from _models(get_args(annotation)[0])
+        tags = [each.tag for each in get_args(annotation)[1:] if isinstance(each, Tag)]
+        if not tag or not tags or tag in tags:
+            yield from _models(get_args(annotation)[0], tag)
     elif origin in (Union, types.UnionType):
         for each in get_args(annotation):
-            yield from _models(each)
+            yield from _models(each, tag)
     elif annotation is not None and annotation is not type(None):
         yield annotation
 

@@ -7,19 +7,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
+from baker.template.frozen import Frozen, Words
 from baker.template.model import (
+    AnySource,
+    Builder,
     BuilderSpec,
     CacheSpec,
     CommunicatorSpec,
     DebootstrapSource,
     ExportPostProcessor,
     FileSource,
-    Frozen,
     ImageSource,
     OnError,
     UrlSource,
     VerifySpec,
-    Words,
 )
 from baker.template.units import Duration
 
@@ -75,19 +77,23 @@ class SourceSpec(Frozen):
     file: Annotated[FileSource, _as("path", FileSource)] | None = Field(None, description="a disk image on this host; or its path alone")
     url: UrlSource | None = Field(None, description="a disk image to download")
     image: Annotated[ImageSource, _as("name", ImageSource)] | None = Field(None, description="an image of the catalog; or its name alone")
+    ami: Annotated[AmiSource, _as("id", AmiSource)] | None = Field(None, description="an AMI by its id (builder ec2)")
+    source_ami_filter: SourceAmiFilter | None = Field(None, description="the AMI that a search finds (builder ec2)")
+    ssm_parameter: Annotated[SsmParameterSource, _as("ssm_parameter", SsmParameterSource)] | None = Field(
+        None, description="the AMI that a parameter of the Systems Manager names (builder ec2)"
+    )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of debootstrap, file, url, image is wanted, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"exactly one of {', '.join(type(self).model_fields)} is wanted, not {' and '.join(given) or 'none'}")
         return self
 
     @property
-    def chosen(self) -> DebootstrapSource | FileSource | UrlSource | ImageSource:
-        found = self.debootstrap or self.file or self.url or self.image
-        assert found is not None  # _exactly_one
-        return found
+    def chosen(self) -> AnySource:
+        given: list[AnySource] = [value for name in type(self).model_fields if (value := getattr(self, name)) is not None]
+        return given[0]  # _exactly_one
 
 
 class PostProcessor(Frozen):
@@ -132,7 +138,7 @@ class TemplateFile(Frozen):
     variables: Mapping[str, VariableSpec] = Field(default_factory=dict, description="values from outside, used as ${{ var.NAME }}")
     matrix: Mapping[str, Any] = Field(default_factory=dict, description="makes one image for each combination of values")
     source: SourceSpec = Field(description="what the image starts from")
-    builder: BuilderSpec = Field(BuilderSpec(), description="the machine that it is built on")
+    builder: Builder = Field(BuilderSpec(), description="the machine that it is built on")
     communicator: CommunicatorSpec = Field(CommunicatorSpec(), description="how bake reaches that machine")
     provisioners: tuple[Mapping[str, Any], ...] = Field((), description="the steps, in order")
     verify: tuple[VerifySpec, ...] = Field((), description="tests of the finished image; those of bundles run as well")

@@ -19,7 +19,8 @@ from baker.template.explain import validate
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
 from baker.template.language import TemplateFile, VariableSpec
-from baker.template.model import DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
+from baker.template.ec2 import Ec2Spec
+from baker.template.model import AMI_SOURCES, DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
 from baker.template.observed import Observed
 from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_items
 
@@ -247,7 +248,22 @@ class _Loader:
         if model is not None:
             self._check_files(model, whole)
             self._check_names_of_others(model, whole)
+            self._check_pair(model, whole)
         return model
+
+    def _check_pair(self, model: TemplateFile, item: Item) -> None:
+        """The builder must be one that can start from the source. Of a catalog image that shows when it is resolved."""
+        source, ec2 = model.source.chosen, isinstance(model.builder, Ec2Spec)
+        if isinstance(source, ImageSource) or isinstance(source, AMI_SOURCES) == ec2:
+            return
+        section = item.value["source"]
+        key = next(iter(section.value))
+        place = section.keys.get(key, section.place)
+        if ec2:
+            wanted = "source: {ami: ami-...}, source_ami_filter, ssm_parameter, or an image"
+            self.problems.add(place, f"the builder ec2 cannot start from {key}", f"want {wanted}")
+        else:
+            self.problems.add(place, f"{key} is a source for the builder ec2, not for {model.builder.kind}", "want builder: {kind: ec2, ...}")
 
     def _check_names_of_others(self, model: TemplateFile, item: Item) -> None:
         """The builder must be one that there is, and a catalog image's version must be readable; whether it is there shows later."""
@@ -278,6 +294,8 @@ class _Loader:
             named_here.append(("source", source.keyring))
         elif isinstance(source, ImageSource):
             named_here.append(("source", source.template))
+        if isinstance(model.builder, Ec2Spec):
+            named_here += [("builder", model.builder.user_data_file), ("builder", model.builder.ssh_bastion_private_key_file)]
         for key, path in named_here:
             if path is None:
                 continue

@@ -5,10 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
 
 from baker.model import Accelerator, DiskFormat, Firmware
 from baker.secrets import Secrets
+from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
+from baker.template.frozen import TAG, Frozen, Paths, Words
 from baker.template.git import GitFacts
 from baker.template.observed import Observed
 from baker.template.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
@@ -17,21 +19,6 @@ LEAST_MEMORY = 1 << 20
 COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 OnError = Literal["cleanup", "abort", "ask", "shell"]
-
-
-class Frozen(BaseModel):
-    """Base of all models: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, protected_namespaces=(), defer_build=True)
-
-
-def one_or_more(value: object) -> object:
-    """A list may be written as its only element."""
-    return [value] if isinstance(value, str) else value
-
-
-Words = Annotated[tuple[str, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
-Paths = Annotated[tuple[Path, ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])]
 
 
 def enough_memory(size: int) -> int:
@@ -81,9 +68,9 @@ class ImageSource(Frozen):
 
 
 class BuilderSpec(Frozen):
-    """The machine that the image is built on."""
+    """The machine that the image is built on, of libvirt or of a plugin."""
 
-    kind: str = Field("libvirt", description="which builder")
+    kind: str = Field("libvirt", description="which builder", json_schema_extra={"not": {"const": "ec2"}})
     uri: str | None = Field(None, description="libvirt connection, such as qemu:///system; left out, a private one inside bake")
     cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
     memory: Annotated[Size, AfterValidator(enough_memory)] = Field(1 << 30, description="memory")
@@ -91,6 +78,23 @@ class BuilderSpec(Frozen):
     firmware: Firmware = Field("bios", description="what boots the machine")
     accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
     machine_type: str = Field("q35", description="QEMU machine type")
+
+
+AMI_SOURCES = (AmiSource, SourceAmiFilter, SsmParameterSource)
+AnySource = DebootstrapSource | FileSource | UrlSource | ImageSource | AmiSource | SourceAmiFilter | SsmParameterSource
+
+EC2_TAG, MACHINE_TAG = f"{TAG}ec2", f"{TAG}machine"
+
+
+def _builder_tag(value: Any) -> str:
+    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
+    return EC2_TAG if kind == "ec2" else MACHINE_TAG
+
+
+AnyBuilder = BuilderSpec | Ec2Spec
+Builder = Annotated[
+    Annotated[BuilderSpec, Tag(MACHINE_TAG)] | Annotated[Ec2Spec, Tag(EC2_TAG)], Discriminator(_builder_tag)
+]
 
 
 class CommunicatorSpec(Frozen):
@@ -183,8 +187,8 @@ class Template:
     description: str
     labels: Mapping[str, str]
     variables: Mapping[str, Variable]
-    source: DebootstrapSource | FileSource | UrlSource | ImageSource
-    builder: BuilderSpec
+    source: AnySource
+    builder: AnyBuilder
     communicator: CommunicatorSpec
     provisioners: tuple[Step, ...]
     verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle used

@@ -9,6 +9,17 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
+from baker.template.ec2 import (
+    AmiSource,
+    AssumeRole,
+    DeregistrationProtection,
+    Ec2Spec,
+    MetadataOptions,
+    SourceAmiFilter,
+    SpotSpec,
+    SsmParameterSource,
+    SubnetFilter,
+)  # fmt: skip
 from baker.template.language import (
     BundleFile,
     GroupOptions,
@@ -83,7 +94,29 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
     ("source.file", FileSource, "source: {file: {path: disks/base.qcow2}}"),
     ("source.url", UrlSource, "source:\n  url:\n    url: https://example.org/debian.qcow2\n    checksum: sha512:..."),
     ("source.image", ImageSource, "source:\n  image: {name: debian-13@^13.1, template: debian-13.yaml}"),
+    ("source.ami", AmiSource, "source: {ami: ami-0123456789abcdef0}"),
+    (
+        "source.source_ami_filter",
+        SourceAmiFilter,
+        "source:\n  source_ami_filter:\n    filters: {name: debian-13-amd64-*, architecture: x86_64}\n"
+        '    owners: ["136693071363"]\n    most_recent: true',
+    ),
+    ("source.ssm_parameter", SsmParameterSource, "source: {ssm_parameter: /aws/service/debian/release/13/latest/amd64}"),
     ("builder", BuilderSpec, "builder: {cpus: 2, memory: 1GiB, disk_size: 8GiB, firmware: uefi}"),
+    (
+        "builder: ec2",
+        Ec2Spec,
+        "builder:\n  kind: ec2\n  region: eu-west-1\n  instance_type: [t3.small, t3a.small]\n  ami_regions: [eu-central-1]",
+    ),
+    ("builder: ec2, assume_role", AssumeRole, "builder: {kind: ec2, assume_role: {role_arn: 'arn:aws:iam::123456789012:role/baker'}, ...}"),
+    ("builder: ec2, subnet_filter", SubnetFilter, "builder: {kind: ec2, subnet_filter: {filters: {tag:tier: build}}, ...}"),
+    ("builder: ec2, spot", SpotSpec, "builder: {kind: ec2, spot: {max_price: '0.05', fallback: on_demand}, ...}"),
+    ("builder: ec2, metadata_options", MetadataOptions, "builder: {kind: ec2, metadata_options: {http_put_response_hop_limit: 2}, ...}"),
+    (
+        "builder: ec2, deregistration_protection",
+        DeregistrationProtection,
+        "builder: {kind: ec2, deregistration_protection: {with_cooldown: true}, ...}",
+    ),
     ("communicator", CommunicatorSpec, "communicator: {ssh_username: debian, ssh_timeout: 5m}"),
     (
         "provisioners: every step",
@@ -173,8 +206,8 @@ def _types(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]
     elif "$ref" in schema:
         target = definitions[schema["$ref"].rsplit("/", 1)[1]]
         yield from _types({key: value for key, value in target.items() if key != "title"}, definitions)
-    elif "anyOf" in schema or "allOf" in schema:
-        for each in schema.get("anyOf") or schema["allOf"]:
+    elif "anyOf" in schema or "allOf" in schema or "oneOf" in schema:
+        for each in schema.get("anyOf") or schema.get("allOf") or schema["oneOf"]:
             yield from _types(each, definitions)
     elif "enum" in schema or "const" in schema:
         yield ", ".join(f"`{each}`" for each in schema.get("enum", [schema.get("const")]))

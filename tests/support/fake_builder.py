@@ -85,7 +85,7 @@ class FakeBuilder:
         self.base = request.disk
         yield FakeMachine(request.name, self._overlay(request.disk, request), request.scratch)
 
-    def capture(self, machine: Any, destination: Path) -> Disk:
+    def capture(self, machine: Any, destination: Path, products: Any = None) -> Disk:
         assert not machine.on and self.base is not None
         qemuimg.join(machine.disk.path, self.base)
         return qemuimg.convert(machine.disk, destination, "qcow2", backing=self.base)

@@ -27,6 +27,9 @@ class OneImage:
             raise NotFoundError(f"no image {text!r}")
         return self.record
 
+    def check_usable(self, image: ImageRecord, what_for: str) -> None:
+        """None of its images is revoked."""
+
 
 def record(*chain: str) -> ImageRecord:
     return ImageRecord(

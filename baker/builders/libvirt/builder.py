@@ -79,7 +79,7 @@ class LibvirtBuilder:
             if failures:
                 raise failures[0]
 
-    def capture(self, machine: Machine, destination: Path) -> Disk:
+    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Disk:
         if not isinstance(machine, LibvirtMachine):
             raise TypeError("this machine is another builder's")
         if machine.running() or not machine.stopped_cleanly:

@@ -1,0 +1,114 @@
+"""Channels: names that point to images, with the history of where they pointed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from baker.catalog import tables
+from baker.catalog.part import Part
+from baker.catalog.records import Channel, ChannelEvent
+from baker.errors import BusyError, NotFoundError
+
+COLUMNS = ("name", "channel", "image", "protected", "protected_by", "who", "changed")
+EVENT_COLUMNS = ("name", "channel", "action", "before", "after", "who", "at", "why")
+Action = Literal["set", "unset", "protect", "unprotect"]
+
+
+class Channels(Part):
+    """The channels of one catalog. `who` is user@host, `at` an ISO 8601 time."""
+
+    def get(self, name: str, channel: str) -> Channel | None:
+        """The channel of `name`; None where there is no such channel now."""
+        with self.reading() as session:
+            row = session.get(tables.Channel, (name, channel))
+            return _record(row) if row else None
+
+    def all(self, name: str | None = None) -> list[Channel]:
+        """The channels (of one name), in order of name and channel."""
+        query = select(tables.Channel).order_by(tables.Channel.name, tables.Channel.channel)
+        if name is not None:
+            query = query.where(tables.Channel.name == name)
+        with self.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def of(self, image_id: str) -> list[Channel]:
+        """The channels that point to an image."""
+        query = select(tables.Channel).where(tables.Channel.image == image_id).order_by(tables.Channel.channel)
+        with self.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def events(self, name: str, channel: str) -> list[ChannelEvent]:
+        """What happened to a channel, last first; of one that is unset too."""
+        query = (
+            select(tables.ChannelEvent)
+            .where(tables.ChannelEvent.name == name, tables.ChannelEvent.channel == channel)
+            .order_by(tables.ChannelEvent.serial.desc())
+        )
+        with self.reading() as session:
+            return [ChannelEvent(**{column: getattr(row, column) for column in EVENT_COLUMNS}) for row in session.scalars(query)]
+
+    def set(self, name: str, channel: str, image_id: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
+        """Point a channel, made if it is new, to an image. BusyError for a protected one that points elsewhere, unless `force`."""
+        with self.writing() as session:
+            row = session.get(tables.Channel, (name, channel))
+            if row is not None and row.image == image_id:
+                return _record(row)
+            before = row.image if row else None
+            if row is None:
+                row = tables.Channel(name=name, channel=channel, image=image_id, protected=False, protected_by="")
+                session.add(row)
+            else:
+                _guard(row, force)
+            row.image, row.who, row.changed = image_id, who, at
+            _note(session, row, "set", before=before, after=image_id, why=why)
+            return _record(row)
+
+    def unset(self, name: str, channel: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
+        """Take a channel away; the channel as it was. NotFoundError when there is none, BusyError for a protected one unless `force`."""
+        with self.writing() as session:
+            row = self._row(session, name, channel)
+            _guard(row, force)
+            gone = _record(row)
+            row.who, row.changed = who, at
+            _note(session, row, "unset", before=gone.image, after=None, why=why)
+            session.delete(row)
+            return gone
+
+    def protect(self, name: str, channel: str, on: bool, *, who: str, at: str, why: str = "") -> Channel:
+        """Have a channel refuse to be changed without force, or not any more. NotFoundError when there is none."""
+        with self.writing() as session:
+            row = self._row(session, name, channel)
+            if row.protected != on:
+                row.protected, row.protected_by = on, who if on else ""
+                row.who, row.changed = who, at
+                _note(session, row, "protect" if on else "unprotect", before=row.image, after=row.image, why=why)
+            return _record(row)
+
+    def _row(self, session: Session, name: str, channel: str) -> tables.Channel:
+        row = session.get(tables.Channel, (name, channel))
+        if row is None:
+            raise NotFoundError(f"{name} has no channel {channel!r}", hint=f"`bake channel {name} {channel} --set IMAGE` makes it")
+        return row
+
+
+def _guard(row: tables.Channel, force: bool) -> None:
+    if row.protected and not force:
+        raise BusyError(
+            f"channel {row.channel} of {row.name} is protected by {row.protected_by}",
+            hint="ask them; --force changes it anyway and leaves it protected",
+        )
+
+
+def _note(session: Session, row: tables.Channel, action: Action, *, before: str | None, after: str | None, why: str) -> None:
+    session.add(
+        tables.ChannelEvent(
+            name=row.name, channel=row.channel, action=action, before=before, after=after, who=row.who, at=row.changed, why=why
+        )
+    )
+
+
+def _record(row: tables.Channel) -> Channel:
+    return Channel(**{column: getattr(row, column) for column in COLUMNS})

@@ -1,0 +1,82 @@
+"""Where images are published: one row per AMI and region, or what other kinds there are. Removed ones keep their row."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from baker.catalog import tables
+from baker.catalog.part import Part
+from baker.catalog.records import Publication
+from baker.errors import NotFoundError, UsageError
+
+COLUMNS = ("image", "kind", "reference", "region", "account", "details", "created", "removed")
+
+
+class Publications(Part):
+    """The publications of one catalog."""
+
+    def add(self, publication: Publication) -> None:
+        """Put a publication on record; the same one again replaces what was known of it. UsageError when it is another image's."""
+        with self.writing() as session:
+            row = self._row(session, publication)
+            if row is None:
+                session.add(row_of(publication))
+            elif row.image == publication.image:
+                _filled(row, publication)
+            else:
+                raise UsageError(f"{publication.kind} {publication.reference} is a publication of image {row.image}")
+
+    def of(self, image_id: str, *, kind: str | None = None, region: str | None = None, all: bool = False) -> list[Publication]:  # noqa: A002
+        """The publications of an image (of one kind, in one region), first made first; `all` has those that were removed too."""
+        query = select(tables.Publication).where(tables.Publication.image == image_id).order_by(tables.Publication.serial)
+        if kind is not None:
+            query = query.where(tables.Publication.kind == kind)
+        if region is not None:
+            query = query.where(tables.Publication.region == region)
+        if not all:
+            query = query.where(tables.Publication.removed.is_(None))
+        with self.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def find(self, reference: str) -> list[Publication]:
+        """What is published under this reference ("ami-0abc..."), removed or not."""
+        query = select(tables.Publication).where(tables.Publication.reference == reference)
+        with self.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def remove(self, publication: Publication, *, at: str) -> Publication:
+        """Mark a publication as taken away. NotFoundError when there is none like it."""
+        with self.writing() as session:
+            row = self._row(session, publication)
+            if row is None:
+                raise NotFoundError(f"{publication.kind} {publication.reference} is on no record")
+            row.removed = row.removed or at
+            return replace(publication, removed=row.removed)
+
+    def _row(self, session: Session, publication: Publication) -> tables.Publication | None:
+        return session.scalar(
+            select(tables.Publication).where(
+                tables.Publication.kind == publication.kind,
+                tables.Publication.region == publication.region,
+                tables.Publication.reference == publication.reference,
+            )
+        )
+
+
+def row_of(publication: Publication) -> tables.Publication:
+    """A new row."""
+    return _filled(tables.Publication(), publication)
+
+
+def _filled(row: tables.Publication, publication: Publication) -> tables.Publication:
+    for name in COLUMNS:
+        setattr(row, name, getattr(publication, name))
+    row.details, row.snapshots = dict(publication.details), list(publication.snapshots)
+    return row
+
+
+def _record(row: tables.Publication) -> Publication:
+    return Publication(**{name: getattr(row, name) for name in COLUMNS}, snapshots=tuple(row.snapshots))

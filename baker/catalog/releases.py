@@ -1,0 +1,95 @@
+"""Releases: numbered per image name, `running` from before anything outside is changed until their end is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import exc, func, select
+from sqlalchemy.orm import Session
+
+from baker.catalog import tables
+from baker.catalog.part import Part
+from baker.catalog.records import Release, Status
+from baker.errors import BusyError, NotFoundError
+
+COLUMNS = (
+    "name", "number", "image", "channel", "target", "region", "account", "status", "rollback_of", "details", "who", "started", "finished",
+    "why", "error",
+)  # fmt: skip
+
+
+class Releases(Part):
+    """The releases of one catalog."""
+
+    def begin(self, release: Release) -> Release:
+        """Put a release on record as running, with the next number of its name (`release.number` is not looked at).
+
+        BusyError while another one runs at the same target.
+        """
+        try:
+            with self.writing() as session:
+                running = self._running(session, target=release.target, region=release.region, account=release.account)
+                if running:
+                    raise still_running(running[0])
+                last = session.scalar(select(func.max(tables.Release.number)).where(tables.Release.name == release.name))
+                row = tables.Release(**{name: getattr(release, name) for name in COLUMNS})
+                row.number, row.details = (last or 0) + 1, dict(release.details)
+                session.add(row)
+                session.flush()
+                return _record(row)
+        except exc.IntegrityError as error:
+            raise BusyError(f"somebody else has just begun a release of {release.name}", hint="bake releases") from error
+
+    def note(self, release: Release, details: Mapping[str, Any]) -> Release:
+        """Add to what is known of a release on its way: on disk when this returns."""
+        with self.writing() as session:
+            row = self._row(session, release.name, release.number)
+            row.details = {**row.details, **details}
+            return _record(row)
+
+    def finish(self, release: Release, status: Status, *, at: str, error: str = "") -> Release:
+        """The end of a release."""
+        with self.writing() as session:
+            row = self._row(session, release.name, release.number)
+            row.status, row.finished, row.error = status, at, error
+            return _record(row)
+
+    def get(self, name: str, number: int) -> Release:
+        """Release `v<number>` of a name. NotFoundError when there is none."""
+        with self.reading() as session:
+            return _record(self._row(session, name, number))
+
+    def all(self, name: str | None = None) -> list[Release]:
+        """The releases (of one name), last begun first."""
+        query = select(tables.Release).order_by(tables.Release.serial.desc())
+        if name is not None:
+            query = query.where(tables.Release.name == name)
+        with self.reading() as session:
+            return [_record(row) for row in session.scalars(query)]
+
+    def running(self, name: str | None = None) -> list[Release]:
+        """The releases whose end is not known, last begun first."""
+        with self.reading() as session:
+            return self._running(session, **({"name": name} if name else {}))
+
+    def _running(self, session: Session, **fits: str) -> list[Release]:
+        query = select(tables.Release).where(tables.Release.status == "running").filter_by(**fits)
+        return [_record(row) for row in session.scalars(query.order_by(tables.Release.serial.desc()))]
+
+    def _row(self, session: Session, name: str, number: int) -> tables.Release:
+        row = session.scalar(select(tables.Release).where(tables.Release.name == name, tables.Release.number == number))
+        if row is None:
+            raise NotFoundError(f"{name} has no release v{number}", hint=f"bake releases {name}")
+        return row
+
+
+def still_running(release: Release) -> BusyError:
+    return BusyError(
+        f"release {release.title} of {release.name} to {release.target} is running since {release.started}, begun by {release.who}",
+        hint=f"bake releases {release.name}; where its process has ended: bake release {release.name} --resume",
+    )
+
+
+def _record(row: tables.Release) -> Release:
+    return Release(**{name: getattr(row, name) for name in COLUMNS})

@@ -1,0 +1,119 @@
+"""Revoked images: those must not be used from some time on, and, when asked, neither must what is made on them, now or later.
+
+The rules are HCP Packer's: at once or at a time in the future; descendants inherit it; undoing it at the image that was revoked
+undoes it for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from baker.catalog import tables
+from baker.catalog.part import Part
+from baker.catalog.records import ImageRecord, Revocation
+from baker.errors import NotFoundError, UsageError
+
+
+class RevokedError(UsageError):
+    """The image must not be used any more."""
+
+
+COLUMNS = ("image", "reason", "who", "at", "effective", "descendants")
+
+
+class Revocations(Part):
+    """The revocations of one catalog, those that are still to come too. Those that were undone are history."""
+
+    def add(self, revocation: Revocation) -> Revocation:
+        """Revoke an image; what is in force for it from now on. Once more replaces reason and time; descendants once in are in."""
+        with self.writing() as session:
+            row = self._own(session, revocation.image)
+            if row is None:
+                row = tables.Revocation(undone=None, undone_by="", **{name: getattr(revocation, name) for name in COLUMNS})
+                session.add(row)
+            else:
+                row.reason, row.who, row.at, row.effective = revocation.reason, revocation.who, revocation.at, revocation.effective
+                row.descendants = row.descendants or revocation.descendants
+            return _record(row)
+
+    def undo(self, image_id: str, *, who: str, at: str) -> Revocation:
+        """Undo what was done to this very image; what it was. NotFoundError when nothing was, UsageError when it is inherited."""
+        with self.writing() as session:
+            row = self._own(session, image_id)
+            if row is None:
+                inherited = self._of(session, image_id)
+                if inherited is None:
+                    raise NotFoundError(f"image {image_id} is not revoked")
+                raise UsageError(
+                    f"image {image_id} is revoked because image {inherited.inherited_from}, which it is made on, is",
+                    hint=f"bake revoke {inherited.inherited_from} --undo",
+                )
+            row.undone, row.undone_by = at, who
+            return _record(row)
+
+    def of(self, image_id: str) -> Revocation | None:
+        """What revokes an image, or will: of its own and the inherited ones that which takes effect first. None for most images."""
+        with self.reading() as session:
+            return self._of(session, image_id)
+
+    def all(self) -> Mapping[str, Revocation]:
+        """Every image that is or will be revoked -> what `of` says of it."""
+        with self.reading() as session:
+            own = {row.image: _record(row) for row in session.scalars(select(tables.Revocation).where(tables.Revocation.undone.is_(None)))}
+            if not own:
+                return {}
+            parents = {row.id: row.parent for row in session.execute(select(tables.Image.id, tables.Image.parent))}
+        found = {image: _first(own, _line(image, parents)) for image in parents}
+        return {image: revocation for image, revocation in found.items() if revocation}
+
+    def in_force(self, at: str) -> frozenset[str]:
+        """The ids of all images that are revoked at that time."""
+        return frozenset(image for image, revocation in self.all().items() if revocation.effective <= at)
+
+    def check(self, image: ImageRecord, what_for: str, *, at: str) -> None:
+        """RevokedError when an image is revoked at that time; `what_for` ends the sentence: "as a source", "in a channel"."""
+        revocation = self.of(image.id)
+        if revocation is not None and revocation.effective <= at:
+            through = f", through image {revocation.inherited_from} that it is made on" if revocation.inherited_from else ""
+            raise RevokedError(
+                f"{image.name}@{image.version} ({image.id}) is revoked and cannot be used {what_for}: {revocation.reason}"
+                f"\n    by {revocation.who}, from {revocation.effective} on{through}",
+                hint=f"bake images --name {image.name} lists others",
+            )
+
+    def _own(self, session: Session, image_id: str) -> tables.Revocation | None:
+        return session.scalar(select(tables.Revocation).where(tables.Revocation.image == image_id, tables.Revocation.undone.is_(None)))
+
+    def _of(self, session: Session, image_id: str) -> Revocation | None:
+        line: list[str] = []
+        above: str | None = image_id
+        while above:
+            line.append(above)
+            above = session.scalar(select(tables.Image.parent).where(tables.Image.id == above))
+        rows = session.scalars(select(tables.Revocation).where(tables.Revocation.image.in_(line), tables.Revocation.undone.is_(None)))
+        return _first({row.image: _record(row) for row in rows}, line)
+
+
+def _line(image: str, parents: Mapping[str, str | None]) -> list[str]:
+    line, above = [], image
+    while above:
+        line.append(above)
+        above = parents.get(above) or ""
+    return line
+
+
+def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
+    """Of what an image has and inherits (`line`: its id, then those it is made on) that which takes effect first, its own among equals."""
+    candidates = [own[line[0]]] if line[0] in own else []
+    candidates += [
+        replace(own[above], image=line[0], inherited_from=above) for above in line[1:] if above in own and own[above].descendants
+    ]
+    return min(candidates, key=lambda revocation: revocation.effective, default=None)
+
+
+def _record(row: tables.Revocation) -> Revocation:
+    return Revocation(**{name: getattr(row, name) for name in COLUMNS})

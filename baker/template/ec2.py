@@ -1,0 +1,284 @@
+"""The builder `ec2` in a template, and the sources that it can start from. The keys are those of Packer's amazon-ebs where it has them."""
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from string import Formatter
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
+
+from baker.template.frozen import Frozen, Words
+from baker.template.units import Duration, Size
+
+GIB = 1 << 30
+REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]+$"
+AMI_NAME_PARTS = ("name", "version", "build")
+AMI_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")  # EC2's API reference, RegisterImage, Name
+BUILD_ID = "0" * 12  # as long as one
+Tags = Mapping[str, str]
+
+
+def ami_name(pattern: str, *, name: str, version: str, build: str) -> str:
+    """The name of the AMI that `pattern` makes; what no AMI name may hold ("+" of a version) becomes "-"."""
+    return re.sub(r"[^A-Za-z0-9()\[\] ./\-'@_]", "-", pattern.format(name=name, version=version, build=build))
+
+
+def _ami_name(pattern: str) -> str:
+    try:
+        parts = [(field, spec, how) for _, field, spec, how in Formatter().parse(pattern) if field is not None]
+    except ValueError as error:
+        raise ValueError(f"{error}: a brace that is meant is doubled") from None
+    for field, spec, how in parts:
+        if field not in AMI_NAME_PARTS or spec or how:
+            raise ValueError(f"{{{field}}} is not known: there are {', '.join(f'{{{each}}}' for each in AMI_NAME_PARTS)}")
+    if not AMI_NAME.fullmatch(pattern.format(name="abc", version="1.0.0", build=BUILD_ID)):
+        raise ValueError("an AMI's name has 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _")
+    return pattern
+
+
+def _cidrs(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        try:
+            ipaddress.ip_network(value)
+        except ValueError:
+            raise ValueError(f"{value!r} is no block of addresses: want e.g. 203.0.113.7/32") from None
+    return values
+
+
+def _whole_gib(size: int) -> int:
+    if size % GIB:
+        raise ValueError("an EBS volume has a whole number of GiB")
+    return size
+
+
+def _instant(text: str) -> str:
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("not a time: want e.g. 2027-12-31T00:00:00Z") from None
+    if when.tzinfo is None:
+        raise ValueError("the time zone is missing: want e.g. 2027-12-31T00:00:00Z")
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _regions(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.match(REGION, value):
+            raise ValueError(f"{value!r} is no region: want e.g. eu-west-1")
+    return tuple(dict.fromkeys(values))
+
+
+def _accounts(values: tuple[str, ...]) -> tuple[str, ...]:
+    for value in values:
+        if not re.fullmatch(r"[0-9]{12}", value):
+            raise ValueError(f"{value!r} is no account: want its 12 digits, in quotes")
+    return values
+
+
+def _tags(tags: Tags) -> Tags:
+    for key in tags:
+        if key.lower().startswith(("aws:", "bake:")):
+            raise ValueError(f"the tag {key} is not yours to set")
+        if not 1 <= len(key) <= 128 or len(tags[key]) > 256:
+            raise ValueError("a tag's key has 1 to 128 characters, its value at most 256")
+    if len(tags) > 40:
+        raise ValueError("at most 40 tags: AWS takes 50, and bake has some of its own")
+    return tags
+
+
+Regions = Annotated[Words, AfterValidator(_regions)]
+Accounts = Annotated[Words, AfterValidator(_accounts)]
+TagMap = Annotated[Tags, AfterValidator(_tags)]
+Filters = Mapping[str, Words]
+
+
+class AmiSource(Frozen):
+    """An AMI by its id."""
+
+    id: str = Field(pattern=r"^ami-[0-9a-f]{8,17}$", description="which one", examples=["ami-0123456789abcdef0"])
+
+
+class SourceAmiFilter(Frozen):
+    """The AMI that a search finds. Without owners anybody's image could be the answer."""
+
+    filters: Filters = Field(
+        default_factory=dict, description="DescribeImages' filters: name (with * and ?), architecture, root-device-type, tag:KEY, ..."
+    )
+    owners: Words = Field(min_length=1, description="account ids, self, amazon, or aws-marketplace")
+    most_recent: bool = Field(False, description="true: of several, the last made; false: several are an error")
+    include_deprecated: bool = Field(False, description="true: deprecated images count, too")
+
+
+class SsmParameterSource(Frozen):
+    """The AMI that a parameter of the Systems Manager names."""
+
+    name: str = Field(
+        alias="ssm_parameter",
+        pattern=r"^[A-Za-z0-9_.\-/:]{1,1011}$",
+        description="the parameter",
+        examples=["/aws/service/debian/release/13/latest/amd64"],
+    )
+
+
+class AssumeRole(Frozen):
+    """A role to work under, assumed with the credentials that are found."""
+
+    role_arn: str = Field(pattern=r"^arn:[a-z-]+:iam::[0-9]{12}:role/\S+$", description="the role")
+    external_id: str | None = Field(None, description="what its trust policy asks for")
+    session_name: str = Field("bake", pattern=r"^[\w+=,.@-]{2,64}$", description="how CloudTrail calls it")
+
+
+class SubnetFilter(Frozen):
+    """The subnets that a search finds."""
+
+    filters: Filters = Field(min_length=1, description="DescribeSubnets' filters: tag:KEY, availability-zone, ...")
+    most_free: bool = Field(False, description="true: the one with most free addresses first; false: as AWS lists them")
+
+
+class SpotSpec(Frozen):
+    """Spare capacity, cheaper, which AWS may take back. `spot: true` is all defaults."""
+
+    max_price: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?$", description="dollars per hour; left out, the on-demand price")
+    fallback: Literal["on_demand", "none"] = Field("none", description="what to do where there is no spare capacity")
+
+
+class MetadataOptions(Frozen):
+    """The instance metadata service of the build's machines."""
+
+    http_endpoint: Literal["enabled", "disabled"] = Field("enabled", description="disabled: cloud-init learns no key, so only for special images")
+    http_tokens: Literal["required", "optional"] = Field("required", description="required: IMDSv2 only")
+    http_put_response_hop_limit: int = Field(1, ge=1, le=64, description="2 lets containers in")
+
+
+class DeregistrationProtection(Frozen):
+    """Whether the AMIs can be deregistered. `deregistration_protection: true` is all defaults."""
+
+    enabled: bool = Field(True, description="true: not before the protection is taken away")
+    with_cooldown: bool = Field(False, description="true: and not for 24 hours after that")
+
+
+def _switch(value: object) -> object:
+    """`true` for all defaults; `false` for nothing."""
+    return {} if value is True else None if value is False else value
+
+
+def _protection(value: object) -> object:
+    return {"enabled": value} if isinstance(value, bool) else value
+
+
+class Ec2Spec(Frozen):
+    """An instance of EC2 that the image is built on, and what its AMIs are to be."""
+
+    kind: Literal["ec2"] = Field(description="which builder")
+    # who and where
+    region: str | None = Field(None, pattern=REGION, description="where it is built; left out, as the AWS CLI finds it")
+    profile: str | None = Field(None, description="of ~/.aws/config")
+    assume_role: AssumeRole | None = Field(None, description="a role to work under")
+    endpoint_url: str | None = Field(None, pattern=r"^https?://\S+$", description="where AWS answers, for emulators and private endpoints")
+    # the machine
+    instance_type: Words = Field(min_length=1, description="one, or several in order: the next is tried where there is no capacity")
+    subnet_id: Words = Field((), description="one, or several in order")
+    subnet_filter: SubnetFilter | None = Field(None, description="or a search for them")
+    vpc_id: str | None = Field(None, pattern=r"^vpc-[0-9a-f]{8,17}$", description="left out, the subnet's, else the default one")
+    security_group_ids: Words = Field((), description="left out, one is made that lets SSH in from this host alone")
+    temporary_security_group_source_cidrs: Annotated[Words, AfterValidator(_cidrs)] = Field(
+        (), description="who may reach SSH meanwhile; left out, this host's address as AWS sees it; 0.0.0.0/0 only when you write it"
+    )
+    associate_public_ip_address: bool | None = Field(None, description="left out, as the subnet has it")
+    ssh_interface: Literal["public_ip", "private_ip", "session_manager"] = Field("public_ip", description="the way in")
+    ssh_bastion_host: str | None = Field(None, description="a host to go through")
+    ssh_bastion_port: int = Field(22, ge=1, le=65535, description="its port")
+    ssh_bastion_username: str | None = Field(None, description="who logs in there; left out, as your ssh has it")
+    ssh_bastion_private_key_file: Path | None = Field(None, description="with which key; left out, as your ssh has it")
+    iam_instance_profile: str | None = Field(None, description="name or ARN: what the machine itself may do")
+    spot: Annotated[SpotSpec | None, BeforeValidator(_switch, json_schema_input_type=bool | SpotSpec)] = Field(
+        None, description="true, or how: spare capacity"
+    )
+    volume_size: Annotated[Size, AfterValidator(_whole_gib)] | None = Field(None, description="of the root volume; left out, the source's")
+    volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field("gp3", description="of the root volume")
+    iops: int | None = Field(None, ge=100, le=256000, description="of gp3, io1 and io2")
+    throughput: int | None = Field(None, ge=125, le=2000, description="MiB/s of gp3")
+    encrypted: bool = Field(True, description="whether volume and snapshots are")
+    kms_key_id: str | None = Field(None, description="with which key; left out, the account's default for EBS")
+    metadata_options: MetadataOptions = Field(MetadataOptions(), description="the metadata service")
+    user_data: str | None = Field(None, max_length=12000, description="what cloud-init is to do as well")
+    user_data_file: Path | None = Field(None, description="or a file with it")
+    run_tags: TagMap = Field(default_factory=dict, description="tags of what exists during the build: instance, volume, interface, group, key")
+    # the AMIs
+    ami_name: Annotated[str, AfterValidator(_ami_name)] = Field("{name}-{version}-{build}", description="{name}, {version} and {build} are filled in")
+    ami_description: str | None = Field(None, max_length=255, description="left out, the template's")
+    ami_regions: Regions = Field((), description="where it is copied to")
+    region_kms_key_ids: Mapping[str, str] = Field(default_factory=dict, description="region: key; left out, that region's default for EBS")
+    ami_users: Accounts = Field((), description="accounts that may launch it")
+    ami_org_arns: Words = Field((), description="organisations that may launch it")
+    ami_ou_arns: Words = Field((), description="organisational units that may launch it")
+    snapshot_users: Accounts = Field((), description="accounts that may copy its snapshots; those of ami_users may as well")
+    imds_support: Literal["v2.0"] | None = Field(None, description="v2.0: machines made of it answer IMDSv2 only")
+    deprecate_at: Annotated[str, AfterValidator(_instant)] | None = Field(None, description="from when it is not to be used any more")
+    deprecate_after: Duration | None = Field(None, gt=0, description="or how long after the build")
+    deregistration_protection: Annotated[
+        DeregistrationProtection, BeforeValidator(_protection, json_schema_input_type=bool | DeregistrationProtection)
+    ] = Field(DeregistrationProtection(enabled=False), description="true: it cannot be deregistered by mistake")
+    tags: TagMap = Field(default_factory=dict, description="tags of the AMIs and their snapshots")
+    # patience
+    launch_timeout: Duration = Field(600.0, gt=0, description="how long an instance may take to run")
+    ami_timeout: Duration = Field(3600.0, gt=0, description="how long the AMI may take to be available")
+    copy_timeout: Duration = Field(7200.0, gt=0, description="how long its copies may take")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        _not_both(self, "subnet_id", "subnet_filter")
+        _not_both(self, "security_group_ids", "temporary_security_group_source_cidrs")
+        _not_both(self, "user_data", "user_data_file")
+        _not_both(self, "deprecate_at", "deprecate_after")
+        if self.ssh_bastion_host is None and (self.ssh_bastion_username or self.ssh_bastion_private_key_file):
+            raise ValueError("ssh_bastion_host is missing")
+        if self.ssh_bastion_host and self.ssh_interface == "session_manager":
+            raise ValueError("ssh_bastion_host and ssh_interface: session_manager are two ways in: want one")
+        return self
+
+    @model_validator(mode="after")
+    def _volume_fits(self) -> Self:
+        if self.iops is not None and self.volume_type == "gp2":
+            raise ValueError("iops is for gp3, io1 and io2: a gp2 volume's come with its size")
+        if self.iops is None and self.volume_type in ("io1", "io2"):
+            raise ValueError(f"iops is missing: an {self.volume_type} volume needs it")
+        if self.throughput is not None and self.volume_type != "gp3":
+            raise ValueError("throughput is for gp3 volumes")
+        if self.kms_key_id and not self.encrypted:
+            raise ValueError("kms_key_id names a key, but encrypted is false")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_shared(self) -> Self:
+        strangers = sorted(set(self.region_kms_key_ids) - {*self.ami_regions, self.region})
+        if strangers and self.region:
+            raise ValueError(f"region_kms_key_ids has {', '.join(strangers)}, where the image does not go: ami_regions says where it does")
+        if not self.shared or not self.encrypted:
+            return self
+        words = "an image that is encrypted with an account's default key cannot be used by others"
+        if not self.kms_key_id and not self.region_kms_key_ids.get(self.region or ""):
+            raise ValueError(f"{words}: kms_key_id is missing, or encrypted: false")
+        missing = [region for region in self.ami_regions if region != self.region and region not in self.region_kms_key_ids]
+        if missing:
+            raise ValueError(f"{words}: region_kms_key_ids lacks {', '.join(missing)}")
+        return self
+
+    @property
+    def shared(self) -> bool:
+        """Whether anybody else is to use the images."""
+        return bool(self.ami_users or self.ami_org_arns or self.ami_ou_arns or self.snapshot_users)
+
+    @property
+    def key_id(self) -> str | None:
+        """The KMS key of the region where it is built."""
+        return self.kms_key_id or (self.region_kms_key_ids.get(self.region) if self.region else None)
+
+
+def _not_both(spec: Ec2Spec, one: str, other: str) -> None:
+    values: list[Any] = [getattr(spec, one), getattr(spec, other)]
+    if all(value not in (None, ()) for value in values):
+        raise ValueError(f"{one} and {other} say the same thing twice: want one of them")

@@ -15,6 +15,7 @@ from baker.errors import BakeError
 from baker.events import Reporter
 from baker.ledger import DeadBuild, Entry, Ledger
 from baker.paths import Home
+from baker.publish import registry as targets
 from baker.sources.userns import remove_tree
 
 PATIENCE_SECONDS = 5.0
@@ -62,12 +63,12 @@ def _sweep_build(build: DeadBuild, home: Home, report: Reporter) -> list[Swept]:
 
 
 def reclaim(entry: Entry, home: Home) -> None:
-    """Give back one entry: files and directories here, the rest by the builder that made it."""
+    """Give back one entry: files and directories here, the rest by the builder or publication target that made it."""
     if entry.kind == "directory":
         remove_tree(Path(entry.details["path"]))  # also what a bootstrap left to subordinate users
     elif entry.kind == "file":
         Path(entry.details["path"]).unlink(missing_ok=True)
-    elif not any(builder.reclaim(entry.kind, entry.details) for builder in builders.all_for_sweep(home)):
+    elif not any(maker.reclaim(entry.kind, entry.details) for maker in (*builders.all_for_sweep(home), *targets.all_for_sweep())):
         raise BakeError(f"no builder here knows how to give back {entry.kind!r}", hint="install the plugin that made it")
 
 

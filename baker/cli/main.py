@@ -20,6 +20,7 @@ VERBS = {
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
     "export": ("baker.cli.export", "write an image as one file"),
+    "publish": ("baker.cli.publish", "bring an image to a cloud: --to ami"),
     "rm": ("baker.cli.rm", "remove images"),
     "sweep": ("baker.cli.sweep", "give back what killed builds left"),
     "du": ("baker.cli.du", "what takes how much disk"),
@@ -31,7 +32,7 @@ GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "logs")),
-    ("Using", ("run", "shell", "export")),
+    ("Using", ("run", "shell", "export", "publish")),
     ("Upkeep", ("rm", "sweep", "du", "gc", "doctor", "completion")),
 )
 EXIT_CODES = """\

@@ -26,6 +26,7 @@ from baker.publish.base import Order, Published
 from baker.publish.journal import Journal
 
 MakeCheck = Callable[[Aws, Order], BootCheck]
+Connect = Callable[[Access], Aws]
 GOES_ON = "what was sent stays for now: the same command goes on from there, `bake sweep` gives it back"
 
 
@@ -40,15 +41,16 @@ def access(order: Order) -> Access:
 
 
 class AmiTarget:
-    """AMIs. `boot_check` makes what boots them once."""
+    """AMIs. `boot_check` makes what boots them once, `connect` the session."""
 
     kind = "ami"
 
-    def __init__(self, boot_check: MakeCheck = status_checks) -> None:
+    def __init__(self, boot_check: MakeCheck = status_checks, connect: Connect = Aws) -> None:
         self._boot_check = boot_check
+        self._connect = connect
 
     def publish(self, order: Order) -> tuple[Published, ...]:
-        aws = Aws(access(order))
+        aws = self._connect(access(order))
         plan = make_plan(order, account=aws.account, region=aws.region)
         image = order.baked.image
         with try_exclusive(order.state, f"{image.id}-{plan.account}") as alone:

@@ -207,7 +207,7 @@ class _Sender:
 
     def _ask(self, index: int, data: bytes, checksum: str) -> None:
         with translated(f"block {index} of {self.snapshot}"):
-            answer = self.client.put_snapshot_block(
+            answer = self.client.put_snapshot_block(  # signed with its checksum header: botocore does not hash the block again
                 SnapshotId=self.snapshot,
                 BlockIndex=index,
                 BlockData=data,
@@ -221,27 +221,17 @@ class _Sender:
 
 @contextmanager
 def _noticing(client: Any, pace: Pace) -> Iterator[None]:
-    """Hash each block once, and hear of every "too fast", also those after which botocore itself asks again.
-
-    Over HTTPS botocore signs `UNSIGNED-PAYLOAD` for PutSnapshotBlock, whose checksum header is signed; only without TLS (an emulator) would
-    it hash the block again."""
-
-    def before_sign(request: Any, **_: Any) -> None:
-        if not request.url.startswith("https:"):
-            request.headers["X-Amz-Content-SHA256"] = base64.b64decode(request.headers["x-amz-Checksum"]).hex()
+    """Hear of every "too fast", also of those after which botocore itself asks again."""
 
     def received(parsed_response: Any, **_: Any) -> None:
         if parsed_response and parsed_response.get("Error", {}).get("Code") in TOO_FAST:
             pace.too_fast()
 
-    hooks: dict[str, Any] = {"before-sign.ebs.PutSnapshotBlock": before_sign, "response-received.ebs.PutSnapshotBlock": received}
-    for event, hook in hooks.items():
-        client.meta.events.register(event, hook)
+    client.meta.events.register("response-received.ebs.PutSnapshotBlock", received)
     try:
         yield
     finally:
-        for event, hook in hooks.items():
-            client.meta.events.unregister(event, hook)
+        client.meta.events.unregister("response-received.ebs.PutSnapshotBlock", received)
 
 
 def linear_checksum(digests: Mapping[int, bytes]) -> str:

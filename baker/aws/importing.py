@@ -140,7 +140,7 @@ def wait_available(aws: Aws, region: str, image: str, *, clock: Clock, timeout: 
 
 def named(aws: Aws, region: str, name: str) -> tuple[Ami, dict[str, str]] | None:
     """The account's own AMI of this name, of which there is at most one in a region, and its tags."""
-    found = _describe(aws, region, Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
+    found = _describe(aws, region, Owners=["self"], IncludeDisabled=True, Filters=[{"Name": "name", "Values": [name]}])
     return (ami(found[0], region), {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", ())}) if found else None
 
 

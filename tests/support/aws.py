@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 from baker.aws.session import Access, Aws
@@ -20,9 +20,15 @@ class CloudAws(Aws):
 
     @cached_property
     def _session(self) -> Any:
-        import boto3
+        return _session(self.access.region)
 
-        return boto3.Session(aws_access_key_id=keys.BAKE, aws_secret_access_key="secret", region_name=self.access.region)
+
+@cache
+def _session(region: str | None) -> Any:
+    """Shared by all tests of a process: botocore reads its large descriptions of services once for each."""
+    import boto3
+
+    return boto3.Session(aws_access_key_id=keys.BAKE, aws_secret_access_key="secret", region_name=region)
 
 
 IMPATIENT = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.02)))  # real time, short pauses

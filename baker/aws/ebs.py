@@ -28,7 +28,8 @@ from baker.events import Reporter
 BLOCK = 512 << 10
 GIB = 1 << 30
 ZEROS = bytes(BLOCK)
-THREADS = 24
+THREADS, FEW_THREADS = 64, 4
+WORTH_IT = 1.2  # times as many blocks per second
 TIMEOUT_MINUTES = 24 * 60  # without a new block for so long, AWS gives an unfinished snapshot up
 PATIENCE_SECONDS = 300.0  # with one block that AWS says it gets too fast
 INVISIBLE_SECONDS, LOOK_AGAIN_SECONDS = 60.0, 1.0  # how long a snapshot may be unknown after its start
@@ -130,6 +131,27 @@ def send(
     return Sent(len(indices), len(sender.digests), sender.sent, sender.digests)
 
 
+class Crew:
+    """How many threads send. What limits an upload to a distant region is the time that each block is on its way: more threads make it
+    faster. Where it is this host's own processor, more threads only get into each other's way."""
+
+    def __init__(self, most: int, first: int = FEW_THREADS) -> None:
+        self.most = most
+        self.size = min(first, most)
+        self._best = 0.0
+        self._last = (0, 0.0)
+
+    def more(self, done: int, now: float) -> int:
+        """How many threads to add, `done` blocks being done: as many as there are, if the last that came were worth it."""
+        (before, then), self._last = self._last, (done, now)
+        rate = (done - before) / (now - then) if then and now > then else 0.0
+        if rate <= self._best * WORTH_IT or self.size >= self.most:
+            return 0
+        added = min(self.size, self.most - self.size)
+        self._best, self.size = rate, self.size + added
+        return added
+
+
 class _Sender:
     """The threads of one upload and what they share."""
 
@@ -149,14 +171,17 @@ class _Sender:
         self._lock = threading.Lock()
 
     def run(self, indices: Iterable[int], threads: int, report: Reporter) -> None:
-        todo = iter(indices)
+        """Handle all blocks: by a few threads at first, by more for as long as that makes it faster."""
+        todo, crew = iter(indices), Crew(threads)
         with ThreadPoolExecutor(threads, "ebs") as pool:
-            futures = {pool.submit(self._work, todo) for _ in range(min(threads, self.total))}
+            futures = {pool.submit(self._work, todo) for _ in range(min(crew.size, self.total))}
             try:
                 while futures:
                     ended, futures = wait(futures, REPORT_SECONDS)
                     for future in ended:
                         future.result()
+                    more = crew.more(self.done, self.clock.now()) if futures else 0
+                    futures |= {pool.submit(self._work, todo) for _ in range(more)}
                     report.progress("upload", self.done * BLOCK, self.total * BLOCK)
             finally:
                 self._stop.set()

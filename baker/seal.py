@@ -135,11 +135,11 @@ SEAL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "cloud-init",
-        "cloud-init's instance data, seed, logs, semaphores and the network configuration it wrote",
+        "cloud-init's instance data, seed, logs, semaphores and the network configuration it wrote; ec2-guest's instance id",
         "cloud-init must take the next boot for a new instance and must not know the build's",
         """
         if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
-        inside /var/lib/cloud
+        inside /var/lib/cloud /var/lib/ec2-guest
         drop /var/log/cloud-init.log /var/log/cloud-init-output.log /etc/netplan/50-cloud-init.yaml
         drop /etc/network/interfaces.d/50-cloud-init /etc/NetworkManager/system-connections/cloud-init-*.nmconnection
         """,

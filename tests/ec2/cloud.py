@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import socket
 import subprocess
 import sys
 import urllib.error
@@ -50,6 +52,7 @@ class Emulator:
         }  # fmt: skip
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
+        self._clients: dict[tuple[str, str, str], Any] = {}
 
     def __enter__(self) -> Emulator:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -109,10 +112,16 @@ class Emulator:
         return self._client(service, region, keys.BAKE)
 
     def _client(self, service: str, region: str | None, key: str) -> Any:
+        where = (service, region or self.region, key)
+        if where not in self._clients:
+            self._clients[where] = self._made(*where)
+        return self._clients[where]
+
+    def _made(self, service: str, region: str, key: str) -> Any:
         import boto3
         from botocore.config import Config
 
-        return boto3.Session(aws_access_key_id=key, aws_secret_access_key="secret", region_name=region or self.region).client(
+        return boto3.Session(aws_access_key_id=key, aws_secret_access_key="secret", region_name=region).client(
             service, endpoint_url=self.url, config=Config(retries={"mode": "standard", "total_max_attempts": 3})
         )
 
@@ -147,11 +156,22 @@ class Emulator:
     def seed_image(self, name: str = "debian-13-amd64-20261101-1", region: str | None = None, **facts: Any) -> str:
         """Somebody else's AMI (Debian's account unless `owner` says otherwise); returns its id. `facts`: those of seeding.seed_image,
         among them `disk` (a qcow2 or raw file for machines) and `size` (GiB)."""
-        return str(self.ask("seed-image", name=name, region=region or self.region, **{key: str(value) if isinstance(value, Path) else value for key, value in facts.items()}))
+        return str(
+            self.ask(
+                "seed-image",
+                name=name,
+                region=region or self.region,
+                **{key: str(value) if isinstance(value, Path) else value for key, value in facts.items()},
+            )
+        )
 
     def seed_parameter(self, name: str, value: str, region: str | None = None) -> None:
         """One of AWS's public parameters ("/aws/service/...")."""
         self.ask("seed-parameter", name=name, value=value, region=region or self.region)
+
+    def imds(self, instance: str) -> list[str]:
+        """What the machine of an instance has asked its metadata service: "GET /latest/user-data 200", in order."""
+        return list(self.ask("imds", instance=instance))
 
     def clear_calls(self) -> None:
         self.ask("clear-calls")
@@ -160,9 +180,26 @@ class Emulator:
         """An empty account: no resources, calls, faults."""
         self.ask("reset")
 
+    def use_policy(self, policy: Path | dict[str, Any] | None) -> None:
+        """From now on bake's calls need what the policy (a file or its JSON) allows; None: all is allowed."""
+        self.ask("settings", policy=json.loads(policy.read_text()) if isinstance(policy, Path) else policy)
+
     @contextmanager
     def delay(self, seconds: float) -> Iterator[None]:
         """Other times for changes of state, for a while."""
         self.ask("settings", delay=seconds)
         yield
         self.ask("settings", delay=self._settings["delay"])
+
+
+def machines_possible() -> str:
+    """Why there can be no machines here; empty when there can."""
+    if shutil.which("qemu-system-x86_64") is None or shutil.which("setpriv") is None:
+        return "qemu-system-x86_64 or setpriv is not installed"
+    try:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.255.1.1", 22))
+    except OSError as error:
+        return f"port 22 of a loopback address cannot be listened at: {error}"
+    return ""

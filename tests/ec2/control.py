@@ -27,7 +27,7 @@ class Control:
             "calls": lambda: self.gate.calls, "clear-calls": self._clear_calls, "unread": lambda: self.gate.unread,
             "denied": lambda: self.gate.denied, "settings": self.change, "reset": self.reset, "inventory": inventory.inventory,
             "seed-image": seeding.seed_image, "seed-parameter": seeding.seed_parameter,
-            "remove-image": seeding.remove_image,
+            "remove-image": seeding.remove_image, "imds": _imds,
         }  # fmt: skip
 
     def __call__(self, environ: dict[str, Any], start: START) -> Any:
@@ -61,9 +61,19 @@ class Control:
 
     def reset(self) -> None:
         """An empty account, nothing recorded, no faults."""
+        if self.world.settings.machines:
+            from tests.ec2 import machines
+
+            machines.end_all()
         BackendDict.reset()
         self.world.forget()
         self.gate.faults.clear()
         self.gate.calls.clear()
         self.gate.unread.clear()
         self.gate.denied.clear()
+
+
+def _imds(instance: str) -> list[str]:
+    from tests.ec2 import machines
+
+    return machines.asked(instance)

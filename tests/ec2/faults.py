@@ -35,7 +35,8 @@ EFFECTS = {
 }
 MISSING = {
     "DescribeInstances": "InvalidInstanceID.NotFound", "DescribeInstanceStatus": "InvalidInstanceID.NotFound",
-    "GetConsoleOutput": "InvalidInstanceID.NotFound", "StopInstances": "InvalidInstanceID.NotFound", "TerminateInstances": "InvalidInstanceID.NotFound",
+    "GetConsoleOutput": "InvalidInstanceID.NotFound", "StopInstances": "InvalidInstanceID.NotFound",
+    "TerminateInstances": "InvalidInstanceID.NotFound",
     "CreateImage": "InvalidInstanceID.NotFound", "DescribeImages": "InvalidAMIID.NotFound", "CopyImage": "InvalidAMIID.NotFound",
     "DescribeSnapshots": "InvalidSnapshot.NotFound", "RegisterImage": "InvalidSnapshot.NotFound", "RunInstances": "InvalidGroup.NotFound",
     "AuthorizeSecurityGroupIngress": "InvalidGroup.NotFound", "DescribeSecurityGroups": "InvalidGroup.NotFound",

@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import struct
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -43,6 +44,10 @@ class Gate:
             return refuse(start, service or "ec2", error)
         except ConnectionResetError:
             raise
+        except Exception as error:  # no client asks again after this, and a test that looks at `unread` sees it
+            traceback.print_exc()
+            self.unread.append(f"{service}: the emulator broke: {error!r}: see emulator.log")
+            return refuse(start, service or "ec2", Refused("EmulatorBroke", repr(error)))
         finally:
             self.world.effects = {}
 

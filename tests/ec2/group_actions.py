@@ -58,7 +58,10 @@ def delete_auto_scaling_group(self: Any) -> ActionResult:
     if group is None:
         raise Refused("ValidationError", f"AutoScalingGroup name not found - {name}")
     if group.instance_states and not self._get_param("ForceDelete"):
-        raise Refused("ResourceInUse", "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.")
+        raise Refused(
+            "ResourceInUse",
+            "You cannot delete an AutoScalingGroup while there are instances or pending Spot instance request(s) still in the group.",
+        )
     del self.autoscaling_backend.autoscaling_groups[name]
     for member in list(group.instance_states):
         member.instance.terminate()

@@ -6,7 +6,7 @@ from typing import Any
 
 from moto.autoscaling.models import ASG_NAME_TAG, FakeAutoScalingGroup, InstanceState
 
-from tests.ec2.launching import complete, launch, launchable
+from tests.ec2.launching import complete, launch
 from tests.ec2.refusals import Refused
 
 

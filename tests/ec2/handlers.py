@@ -11,6 +11,7 @@ def install() -> None:
     from moto.autoscaling.responses import AutoScalingResponse
     from moto.ec2.responses import EC2Response
     from moto.ssm.responses import SimpleSystemManagerResponse
+    from moto.sts.responses import TokenResponse
 
     from tests.ec2 import (
         group_actions,
@@ -20,6 +21,7 @@ def install() -> None:
         parameter_actions,
         quota_actions,
         refresh_actions,
+        role_actions,
         snapshot_actions,
         template_actions,
     )
@@ -30,6 +32,7 @@ def install() -> None:
     for module in (group_actions, refresh_actions):
         _answer(AutoScalingResponse, module)
     _answer(SimpleSystemManagerResponse, parameter_actions)
+    _answer(TokenResponse, role_actions)
     quota_actions.install()
 
 
@@ -52,7 +55,12 @@ def _answer(response: Any, module: ModuleType) -> None:
     """The public functions of a module that take `self` alone are actions; moto's own is kept as moto_NAME."""
     for name, function in list(vars(module).items()):
         code = getattr(function, "__code__", None)
-        if code and function.__module__ == module.__name__ and not name.startswith("_") and code.co_varnames[: code.co_argcount] == ("self",):
+        if (
+            code
+            and function.__module__ == module.__name__
+            and not name.startswith("_")
+            and code.co_varnames[: code.co_argcount] == ("self",)
+        ):
             if hasattr(response, name):
                 setattr(response, f"moto_{name}", getattr(response, name))
             setattr(response, name, function)

@@ -48,7 +48,12 @@ def _snapshot_of(backend: Any, instance: Any, device: str, change: Mapping, tags
     attached = instance.block_device_mapping[device]
     volume, wanted = backend.volumes[attached.volume_id], change.get("Ebs", {})
     made = StrictSnapshot(
-        backend, volume.size, f"Created by CreateImage({instance.id})", volume_id=volume.id, encrypted=volume.encrypted, kms_key_id=volume.kms_key_id
+        backend,
+        volume.size,
+        f"Created by CreateImage({instance.id})",
+        volume_id=volume.id,
+        encrypted=volume.encrypted,
+        kms_key_id=volume.kms_key_id,
     )
     made.add_tags(tags)
     made.take(instance, device)
@@ -76,7 +81,8 @@ def register_image(self: Any) -> ActionResult:
     ready = [_registered(self, mapping) for mapping in mappings]
     self.error_on_dryrun()
     made = StrictAmi(
-        self.ec2_backend, self._get_param("Name"), self._get_param("Description"), ready, architecture=self._get_param("Architecture", "i386"),
+        self.ec2_backend, self._get_param("Name"), self._get_param("Description"), ready, architecture=self._get_param("Architecture",
+        "i386"),
         root_device_name=root, boot_mode=mode, ena_support=bool(self._get_param("EnaSupport")), imds_support=self._get_param("ImdsSupport"),
         sriov=self._get_param("SriovNetSupport"),
     )  # fmt: skip
@@ -117,7 +123,8 @@ def copy_image(self: Any) -> ActionResult:
     copied = [_copied(self.ec2_backend, mapping, encrypted, arn, source, tags["snapshot"]) for mapping in source.mappings]
     made = StrictAmi(
         self.ec2_backend, self._get_param("Name"), self._get_param("Description"), copied, architecture=source.architecture,
-        root_device_name=source.root_device_name, boot_mode=source.boot_mode, ena_support=source.ena_support, imds_support=source.imds_support,
+        root_device_name=source.root_device_name, boot_mode=source.boot_mode, ena_support=source.ena_support,
+        imds_support=source.imds_support,
         source_image_id=source.id, source_image_region=source_region,
     )  # fmt: skip
     made.add_tags(tags["image"])
@@ -168,7 +175,11 @@ def describe_images(self: Any) -> ActionResult:
         found = [image for image in found if image.owner_id in wanted or image.owner_alias in wanted]
     if users_ := self._get_param("ExecutableUsers"):
         allowed = {ACCOUNT if user == "self" else user for user in users_}
-        found = [image for image in found if any(permission.get("UserId", permission.get("Group")) in allowed for permission in image.launch_permissions)]
+        found = [
+            image
+            for image in found
+            if any(permission.get("UserId", permission.get("Group")) in allowed for permission in image.launch_permissions)
+        ]
     if not self._get_param("IncludeDisabled"):
         found = [image for image in found if image.state != "disabled"]
     if not self._get_param("IncludeDeprecated"):

@@ -101,7 +101,8 @@ def _permissions(self: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]
     said = [
         {kind: value}
         for name, kind in (
-            ("UserIds", "UserId"), ("UserGroups", "Group"), ("OrganizationArns", "OrganizationArn"), ("OrganizationalUnitArns", "OrganizationalUnitArn"),
+            ("UserIds", "UserId"), ("UserGroups", "Group"), ("OrganizationArns", "OrganizationArn"), ("OrganizationalUnitArns",
+            "OrganizationalUnitArn"),
         )
         for value in self._get_param(name) or []
     ]  # fmt: skip
@@ -123,9 +124,11 @@ def describe_image_attribute(self: Any) -> ActionResult:
     if name == "launchPermission":
         return ActionResult({"ImageId": image.id, "LaunchPermissions": image.launch_permissions})
     values = {
-        "description": ("Description", image.description), "bootMode": ("BootMode", image.boot_mode), "imdsSupport": ("ImdsSupport", image.imds_support),
+        "description": ("Description", image.description), "bootMode": ("BootMode", image.boot_mode), "imdsSupport": ("ImdsSupport",
+        image.imds_support),
         "lastLaunchedTime": ("LastLaunchedTime", image.last_launched_time), "sriovNetSupport": ("SriovNetSupport", image.sriov),
-        "deregistrationProtection": ("DeregistrationProtection", image.deregistration_protection), "tpmSupport": ("TpmSupport", image.tpm_support),
+        "deregistrationProtection": ("DeregistrationProtection", image.deregistration_protection), "tpmSupport": ("TpmSupport",
+        image.tpm_support),
     }  # fmt: skip
     if name not in values:
         raise Refused("InvalidParameterValue", f"Value ({name}) for parameter attribute is invalid")
@@ -137,7 +140,9 @@ def modify_snapshot_attribute(self: Any) -> ActionResult:
     snapshot = snapshots.find(self.region, self._get_param("SnapshotId"))
     wanted = self._get_param("CreateVolumePermission") or {}
     add, remove = list(wanted.get("Add", [])), list(wanted.get("Remove", []))
-    said = [{"UserId": user} for user in self._get_param("UserIds") or []] + [{"Group": name} for name in self._get_param("GroupNames") or []]
+    said = [{"UserId": user} for user in self._get_param("UserIds") or []] + [
+        {"Group": name} for name in self._get_param("GroupNames") or []
+    ]
     (add if self._get_param("OperationType") == "add" else remove).extend(said)
     for permission in [*add, *remove]:
         for name, value in permission.items():

@@ -115,7 +115,9 @@ def find(region: str, image_id: str, *, own: bool = False) -> StrictAmi:
 def name_is_free(backend: Any, name: str) -> None:
     """Refused for a name that AMIs may not have or that one has."""
     if not NAME.fullmatch(name or ""):
-        raise Refused("InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, ( ) . - / _")
+        raise Refused(
+            "InvalidAMIName.Malformed", "AMI names must be between 3 and 128 characters long, and may contain letters, numbers, ( ) . - / _"
+        )
     for image in backend.amis.values():
         if image.name == name and image.owner_id == ACCOUNT:
             raise Refused("InvalidAMIName.Duplicate", f"AMI name {name} is already in use by AMI {image.id}")

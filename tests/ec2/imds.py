@@ -32,7 +32,7 @@ class Metadata:
         self._server.server_close()
 
     def answer(self, method: str, path: str, headers: Any) -> tuple[int, bytes]:
-        parts = [part for part in path.split("?")[0].split("/") if part]
+        parts = [part for part in path.split("?", maxsplit=1)[0].split("/") if part]
         if method == "PUT":
             return self._token(parts, headers)
         if self.required and headers.get(TOKEN) not in self.tokens:
@@ -60,7 +60,8 @@ def find(tree: Tree, parts: list[str]) -> tuple[int, bytes]:
     if node is None:
         return 404, b"Not Found"
     if isinstance(node, dict):
-        return 200, "\n".join(node.get("", [f"{name}/" if isinstance(value, dict) else name for name, value in node.items() if name])).encode()
+        listed = node.get("") or [f"{name}/" if isinstance(value, dict) else name for name, value in node.items()]
+        return 200, "\n".join(listed).encode()
     return 200, node if isinstance(node, bytes) else str(node).encode()
 
 

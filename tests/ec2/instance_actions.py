@@ -11,6 +11,7 @@ from moto.core.utils import utcnow
 
 from tests.ec2.launching import launch
 from tests.ec2.refusals import Refused
+from tests.ec2.world import world
 
 CONSOLE = "Linux version 6.12\r\ncloud-init: no machine runs behind this instance\r\n"
 
@@ -75,7 +76,7 @@ def delete_security_group(self: Any) -> ActionResult:
     if group is None:
         raise Refused("InvalidGroup.NotFound", f"The security group '{name}' does not exist")
     if group.name == "default":
-        raise Refused("CannotDelete", f"the specified group: \"{group.id}\" name: \"default\" cannot be deleted by a user")
+        raise Refused("CannotDelete", f'the specified group: "{group.id}" name: "default" cannot be deleted by a user')
     users = [nic.id for nic in self.ec2_backend.enis.values() if group.id in [one.id for one in nic.group_set]]
     if users:
         raise Refused("DependencyViolation", f"resource {group.id} has a dependent object: {users[0]}")
@@ -89,9 +90,49 @@ def modify_instance_attribute(self: Any) -> ActionResult:
     instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))
     self.error_on_dryrun()
     for name, attribute in (("DisableApiTermination", "disable_api_termination"), ("DisableApiStop", "disable_api_stop"),
-                            ("InstanceInitiatedShutdownBehavior", "instance_initiated_shutdown_behavior"), ("EnaSupport", "ena_support")):  # fmt: skip
+                            ("InstanceInitiatedShutdownBehavior", "instance_initiated_shutdown_behavior"), ("EnaSupport",
+                            "ena_support")):  # fmt: skip
         if self._get_param(name) is not None:
             setattr(instance, attribute, self._get_param(name)["Value"])
     return EmptyResult()
 
 
+def authorize_security_group_ingress(self: Any) -> ActionResult:
+    """moto's; and machines that run listen at the new ports."""
+    from moto.ec2.responses import EC2Response
+
+    said: ActionResult = EC2Response.moto_authorize_security_group_ingress(self)
+    if world().settings.machines:
+        from tests.ec2 import machines
+
+        machines.rules_changed(self.ec2_backend)
+    return said
+
+
+def create_tags(self: Any) -> ActionResult:
+    """On what there is only. Refused for the rest, in the code of its kind."""
+    tags = {tag["Key"]: tag.get("Value", "") for tag in self._get_param("Tags") or []}
+    if any(key.startswith("aws:") for key in tags):
+        raise Refused("InvalidParameterValue", "Tag keys starting with 'aws:' are reserved for internal use")
+    ids = self._get_param("Resources") or []
+    for name in ids:
+        _exists(self.ec2_backend, name)
+    self.error_on_dryrun()
+    self.ec2_backend.create_tags(ids, tags)
+    return EmptyResult()
+
+
+def _exists(backend: Any, name: str) -> None:
+    prefix = name.split("-", maxsplit=1)[0]
+    known = {
+        "i": ("InvalidInstanceID", backend.get_instance_by_id), "ami": ("InvalidAMIID", backend.amis.get),
+        "snap": ("InvalidSnapshot", backend.snapshots.get), "vol": ("InvalidVolume", backend.volumes.get),
+        "sg": ("InvalidGroup", backend.get_security_group_from_id), "eni": ("InvalidNetworkInterfaceID", backend.enis.get),
+        "lt": ("InvalidLaunchTemplateId", backend.launch_templates.get),
+        "key": ("InvalidKeyPair", {key.id: key for key in backend.key_pairs.values()}.get),
+    }  # fmt: skip
+    if prefix not in known:
+        raise Refused("EmulatorDoesNot", f"tag {name}")
+    kind, find = known[prefix]
+    if find(name) is None:
+        raise Refused(f"{kind}.NotFound", f"The ID '{name}' does not exist")

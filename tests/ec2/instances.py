@@ -40,10 +40,9 @@ class StrictInstance(Instance):  # type: ignore[misc]
         self.impaired = "impaired" in effects
         if "instance-fails" in effects:
             world().later(lambda: self.lose("Server.InternalError", "Internal error on launch"))
-        elif self.guest is not None:
-            self.guest.start()
-            world().until(lambda: bool(self.guest.started), self.run)
         else:
+            if self.guest is not None:
+                self.guest.start()
             world().later(self.run)
         if "spot-reclaim" in effects:
             reason = "Server.SpotInstanceTermination", "Spot instance termination"
@@ -59,6 +58,10 @@ class StrictInstance(Instance):  # type: ignore[misc]
 
     def ended(self) -> None:
         """Its guest is off: because it was told so, or by itself."""
+        if self.guest is not None:
+            self.guest.at_rest()
+        else:
+            self.nics[0].stop()
         if self.state == "shutting-down":
             self.gone()
         elif self.state == "running" and self.instance_initiated_shutdown_behavior == "terminate":
@@ -82,9 +85,9 @@ class StrictInstance(Instance):  # type: ignore[misc]
         before = self.become("pending")
         if self.guest is not None:
             self.guest.start()
-            world().until(lambda: bool(self.guest.started), self.run)
         else:
-            world().later(self.run)
+            self.nics[0].start()
+        world().later(self.run)
         return before
 
     def stop(self, force: bool = False) -> InstanceState:
@@ -92,7 +95,9 @@ class StrictInstance(Instance):  # type: ignore[misc]
             return copy.copy(self._state)
         self._only("running", "stopped")
         if self.lifecycle == "spot":
-            raise Refused("UnsupportedOperation", f"You can't stop the Spot Instance '{self.id}' because it is associated with a one-time request.")
+            raise Refused(
+                "UnsupportedOperation", f"You can't stop the Spot Instance '{self.id}' because it is associated with a one-time request."
+            )
         before = self.become("stopping", BY_USER, "User initiated shutdown")
         if self.guest is not None:
             (self.guest.kill if force else self.guest.power_off)()
@@ -136,7 +141,9 @@ class StrictInstance(Instance):  # type: ignore[misc]
 
     def _only(self, state: str, done: str) -> None:
         if self.state != state:
-            raise Refused("IncorrectInstanceState", f"The instance '{self.id}' is not in a state from which it can be {done}: it is {self.state}.")
+            raise Refused(
+                "IncorrectInstanceState", f"The instance '{self.id}' is not in a state from which it can be {done}: it is {self.state}."
+            )
 
     @property
     def instance_status(self) -> dict[str, Any]:

@@ -25,18 +25,23 @@ def inventory() -> dict[str, dict[str, Found]]:
         found[region] = _ec2(backend)
     for region, backend in autoscaling_backends[ACCOUNT].items():
         found.setdefault(region, {})["groups"] = {
-            name: {"desired": group.desired_capacity, "template": group.launch_template} for name, group in backend.autoscaling_groups.items()
+            name: {"desired": group.desired_capacity, "template": group.launch_template}
+            for name, group in backend.autoscaling_groups.items()
         }
     for region, backend in ssm_backends[ACCOUNT].items():
         own = {name: versions for name, versions in dict(backend._parameters).items() if versions and not name.startswith("/aws/")}
-        found.setdefault(region, {})["parameters"] = {name: {"value": versions[-1].value, "version": len(versions)} for name, versions in own.items()}
+        found.setdefault(region, {})["parameters"] = {
+            name: {"value": versions[-1].value, "version": len(versions)} for name, versions in own.items()
+        }
     return {region: {kind: things for kind, things in kinds.items() if things} for region, kinds in found.items() if any(kinds.values())}
 
 
 def _ec2(backend: Any) -> dict[str, Found]:
     return {
         "images": {image.id: _told(image, name=image.name, state=image.state) for image in _own(backend.amis)},
-        "snapshots": {snapshot.id: _told(snapshot, state=snapshot.status, size=snapshot.volume.size) for snapshot in _own(backend.snapshots)},
+        "snapshots": {
+            snapshot.id: _told(snapshot, state=snapshot.status, size=snapshot.volume.size) for snapshot in _own(backend.snapshots)
+        },
         "instances": {
             one.id: _told(one, state=one.state, image=one.image_id, type=one.instance_type)
             for one in backend.all_instances()

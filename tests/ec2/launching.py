@@ -57,19 +57,26 @@ def launch(region: str, request: Wanted, count: int = 1, tags: dict[str, str] | 
     kind = instance_type(wanted.get("InstanceType"), image)
     if wanted.get("KeyName") and wanted["KeyName"] not in backend.key_pairs:
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{wanted['KeyName']}' does not exist")
-    spot = (wanted.get("InstanceMarketOptions") or {}).get("MarketType") == "spot"
+    market = wanted.get("InstanceMarketOptions") or {}
+    spot = market.get("MarketType") == "spot"
+    if (market.get("SpotOptions") or {}).get("SpotInstanceType", "one-time") != "one-time":
+        raise Refused("EmulatorDoesNot", "keep spot requests")
     if given["spot-instances-request"] and not spot:
         raise Refused("InvalidParameterCombination", "spot-instances-request can be tagged with spot instances only")
     subnet, groups, public = placed(backend, wanted)
     mappings = merged(image, wanted.get("BlockDeviceMappings") or [])
-    missing_key = [ebs["KmsKeyId"] for ebs in (one["Ebs"] for one in mappings) if ebs.get("KmsKeyId") and not images.kms_key(region, ebs["KmsKeyId"])]
+    missing_key = [
+        ebs["KmsKeyId"] for ebs in (one["Ebs"] for one in mappings) if ebs.get("KmsKeyId") and not images.kms_key(region, ebs["KmsKeyId"])
+    ]
     reservation = backend.run_instances(
-        image.id, count, user_data(wanted.get("UserData")), [], security_group_ids=groups, instance_type=kind, is_instance_type_default=False,
+        image.id, count, user_data(wanted.get("UserData")), [], security_group_ids=groups, instance_type=kind,
+        is_instance_type_default=False,
         region_name=region, subnet_id=subnet.id, key_name=wanted.get("KeyName"), associate_public_ip=public, nics=[],
         tags={"instance": {**given["instance"], **(tags or {}), **wanted.get("_origin", {})}, "volume": given["volume"]},
         ebs_optimized=bool(wanted.get("EbsOptimized")), instance_market_options="spot" if spot else {}, launch_template={},
         instance_initiated_shutdown_behavior=wanted.get("InstanceInitiatedShutdownBehavior"), metadata_options=metadata(image, wanted),
-        monitoring_state="enabled" if (wanted.get("Monitoring") or {}).get("Enabled") else "disabled", client_token=wanted.get("ClientToken", ""),
+        monitoring_state="enabled" if (wanted.get("Monitoring") or {}).get("Enabled") else "disabled",
+        client_token=wanted.get("ClientToken", ""),
         block_device_mappings=[one | {"Ebs": {**one["Ebs"], "KmsKeyId": _arn(region, one["Ebs"])}} for one in mappings],
         disable_api_termination=bool(wanted.get("DisableApiTermination")), disable_api_stop=bool(wanted.get("DisableApiStop")),
         private_ip=wanted.get("PrivateIpAddress"),
@@ -78,7 +85,12 @@ def launch(region: str, request: Wanted, count: int = 1, tags: dict[str, str] | 
     for instance in reservation.instances:
         _settle(instance, image, mappings, given, spot, wanted)
         if missing_key:
-            world().later(lambda instance=instance: instance.lose("Client.InvalidKMSKey.InvalidState", "The KMS key provided is in an incorrect state"), 0)
+            world().later(
+                lambda instance=instance: instance.lose(
+                    "Client.InvalidKMSKey.InvalidState", "The KMS key provided is in an incorrect state"
+                ),
+                0,
+            )
     return reservation
 
 
@@ -135,7 +147,8 @@ def instance_type(kind: str | None, image: StrictAmi) -> str:
     if image.architecture not in supported:
         raise Refused(
             "InvalidParameterValue",
-            f"The architecture '{','.join(supported)}' of the specified instance type does not match the architecture '{image.architecture}' of the AMI",
+            f"The architecture '{','.join(supported)}' of the specified instance type does not match the architecture "
+            f"'{image.architecture}' of the AMI",
         )
     return str(kind)
 
@@ -144,12 +157,17 @@ def placed(backend: Any, wanted: Wanted) -> tuple[Any, list[str], bool]:
     """(subnet, ids of the security groups, whether it gets a public address)."""
     cards = wanted.get("NetworkInterfaces") or []
     if cards and (wanted.get("SubnetId") or wanted.get("SecurityGroupIds")):
-        raise Refused("InvalidParameterCombination", "Network interfaces and an instance-level subnet ID or security groups may not be specified together")
+        raise Refused(
+            "InvalidParameterCombination",
+            "Network interfaces and an instance-level subnet ID or security groups may not be specified together",
+        )
     if len(cards) > 1 or (cards and cards[0].get("DeviceIndex") != 0):
         raise Refused("EmulatorDoesNot", "give an instance several network interfaces")
     card = cards[0] if cards else {}
     subnet_id = card.get("SubnetId") or wanted.get("SubnetId")
-    subnet = backend.get_subnet(subnet_id) if subnet_id else _default_subnet(backend, (wanted.get("Placement") or {}).get("AvailabilityZone"))
+    subnet = (
+        backend.get_subnet(subnet_id) if subnet_id else _default_subnet(backend, (wanted.get("Placement") or {}).get("AvailabilityZone"))
+    )
     groups = list(card.get("Groups") or wanted.get("SecurityGroupIds") or [])
     for group_id in groups:
         group = backend.get_security_group_from_id(group_id)

@@ -4,17 +4,17 @@ PAGES = "MaxResults NextToken"
 FILTERS = f"Filters.* {PAGES} DryRun"
 TEMPLATE = "LaunchTemplateId LaunchTemplateName"
 EBS = (
-    "DeviceName NoDevice Ebs.SnapshotId Ebs.VolumeSize Ebs.VolumeType Ebs.DeleteOnTermination Ebs.Encrypted Ebs.KmsKeyId Ebs.Iops Ebs.Throughput"
+    "DeviceName NoDevice Ebs.SnapshotId Ebs.VolumeSize Ebs.VolumeType Ebs.DeleteOnTermination Ebs.Encrypted Ebs.KmsKeyId Ebs.Iops "
+    "Ebs.Throughput"
 )
 DEVICES = " ".join(f"BlockDeviceMappings.{name}" for name in EBS.split())
 CARD = "DeviceIndex SubnetId Groups AssociatePublicIpAddress DeleteOnTermination"
 LAUNCH = (
-    "ImageId InstanceType KeyName SecurityGroupIds UserData EbsOptimized Monitoring.Enabled InstanceInitiatedShutdownBehavior DisableApiTermination "
+    "ImageId InstanceType KeyName SecurityGroupIds UserData EbsOptimized Monitoring.Enabled InstanceInitiatedShutdownBehavior "
+    "DisableApiTermination "
     "DisableApiStop IamInstanceProfile.Name IamInstanceProfile.Arn MetadataOptions.HttpTokens MetadataOptions.HttpPutResponseHopLimit "
-    "MetadataOptions.HttpEndpoint MetadataOptions.InstanceMetadataTags Placement.AvailabilityZone TagSpecifications.* InstanceMarketOptions.MarketType "
-    + DEVICES
-    + " "
-    + " ".join(f"NetworkInterfaces.{name}" for name in CARD.split())
+    "MetadataOptions.HttpEndpoint MetadataOptions.InstanceMetadataTags Placement.AvailabilityZone TagSpecifications.* "
+    "InstanceMarketOptions.MarketType " + DEVICES + " " + " ".join(f"NetworkInterfaces.{name}" for name in CARD.split())
 )
 SPOT = "InstanceMarketOptions.SpotOptions.SpotInstanceType InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior"
 DATA = " ".join(f"LaunchTemplateData.{name}" for name in LAUNCH.split())
@@ -28,7 +28,7 @@ TABLE = {
     "ebs:ListSnapshotBlocks": f"SnapshotId StartingBlockIndex {PAGES}",
     "ebs:ListChangedBlocks": f"FirstSnapshotId SecondSnapshotId StartingBlockIndex {PAGES}",
     "sts:GetCallerIdentity": "",
-    "sts:AssumeRole": "RoleArn RoleSessionName DurationSeconds",
+    "sts:AssumeRole": "RoleArn RoleSessionName DurationSeconds ExternalId",
     "kms:DescribeKey": "KeyId",
     "servicequotas:GetServiceQuota": "ServiceCode QuotaCode",
     "servicequotas:ListServiceQuotas": f"ServiceCode {PAGES}",
@@ -65,7 +65,8 @@ TABLE = {
     "ec2:StartInstances": "InstanceIds DryRun",
     "ec2:RebootInstances": "InstanceIds DryRun",
     "ec2:TerminateInstances": "InstanceIds DryRun",
-    "ec2:ModifyInstanceAttribute": "InstanceId DisableApiTermination.Value DisableApiStop.Value InstanceInitiatedShutdownBehavior.Value EnaSupport.Value DryRun",
+    "ec2:ModifyInstanceAttribute": "InstanceId DisableApiTermination.Value DisableApiStop.Value "
+    "InstanceInitiatedShutdownBehavior.Value EnaSupport.Value DryRun",
     "ec2:CreateTags": "Resources Tags.* DryRun",
     "ec2:DeleteTags": "Resources Tags.* DryRun",
     "ec2:DescribeTags": FILTERS,
@@ -73,13 +74,15 @@ TABLE = {
     "ec2:DeleteVolume": "VolumeId DryRun",
     "ec2:DescribeNetworkInterfaces": f"NetworkInterfaceIds {FILTERS}",
     "ec2:CreateImage": f"InstanceId Name Description NoReboot {TAGS} DryRun {DEVICES}",
-    "ec2:RegisterImage": f"Name Description Architecture RootDeviceName VirtualizationType EnaSupport SriovNetSupport BootMode ImdsSupport TpmSupport {TAGS} "
+    "ec2:RegisterImage": f"Name Description Architecture RootDeviceName VirtualizationType EnaSupport SriovNetSupport BootMode "
+    f"ImdsSupport TpmSupport {TAGS} "
     f"DryRun {DEVICES}",
     "ec2:CopyImage": f"Name Description SourceImageId SourceRegion ClientToken Encrypted KmsKeyId CopyImageTags {TAGS} DryRun",
     "ec2:DeregisterImage": "ImageId DeleteAssociatedSnapshots DryRun",
     "ec2:DescribeImages": f"ImageIds Owners ExecutableUsers IncludeDeprecated IncludeDisabled {FILTERS}",
     "ec2:DescribeImageAttribute": "ImageId Attribute DryRun",
-    "ec2:ModifyImageAttribute": "ImageId Attribute OperationType UserIds UserGroups OrganizationArns OrganizationalUnitArns LaunchPermission.* "
+    "ec2:ModifyImageAttribute": "ImageId Attribute OperationType UserIds UserGroups OrganizationArns OrganizationalUnitArns "
+    "LaunchPermission.* "
     "ImdsSupport.Value Description.Value DryRun",
     "ec2:EnableImageDeprecation": "ImageId DeprecateAt DryRun",
     "ec2:DisableImageDeprecation": "ImageId DryRun",
@@ -102,7 +105,8 @@ TABLE = {
     "ec2:DeleteLaunchTemplate": f"{TEMPLATE} DryRun",
     "ec2:DeleteLaunchTemplateVersions": f"{TEMPLATE} Versions DryRun",
     "autoscaling:DescribeAutoScalingGroups": "AutoScalingGroupNames Filters.* MaxRecords NextToken",
-    "autoscaling:UpdateAutoScalingGroup": "AutoScalingGroupName LaunchTemplate.LaunchTemplateId LaunchTemplate.LaunchTemplateName LaunchTemplate.Version "
+    "autoscaling:UpdateAutoScalingGroup": "AutoScalingGroupName LaunchTemplate.LaunchTemplateId LaunchTemplate.LaunchTemplateName "
+    "LaunchTemplate.Version "
     "MinSize MaxSize DesiredCapacity HealthCheckGracePeriod HealthCheckType",
     "autoscaling:StartInstanceRefresh": "AutoScalingGroupName Strategy Preferences.* DesiredConfiguration.LaunchTemplate.LaunchTemplateId "
     "DesiredConfiguration.LaunchTemplate.LaunchTemplateName DesiredConfiguration.LaunchTemplate.Version",

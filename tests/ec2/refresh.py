@@ -1,6 +1,7 @@
 """Instance refreshes: https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-overview.html, in seconds instead of minutes.
 
-A refresh moves on at each request that comes: it launches as many new instances as MinHealthyPercentage and MaxHealthyPercentage let it, sees
+A refresh moves on at each request that comes: it launches as many new instances as MinHealthyPercentage and MaxHealthyPercentage let it,
+sees
 them run, terminates as many old ones, and waits at checkpoints. Waits (InstanceWarmup, CheckpointDelay, BakeTime) are cut to the
 emulator's delay, for a test does not wait for minutes.
 """
@@ -21,7 +22,8 @@ from tests.ec2.world import world
 ACTIVE = ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking")
 PREFERENCES = frozenset(
     {
-        "MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "CheckpointPercentages", "CheckpointDelay", "SkipMatching", "AutoRollback",
+        "MinHealthyPercentage", "MaxHealthyPercentage", "InstanceWarmup", "CheckpointPercentages", "CheckpointDelay", "SkipMatching",
+        "AutoRollback",
         "ScaleInProtectedInstances", "StandbyInstances", "AlarmSpecification", "BakeTime",
     }
 )  # fmt: skip
@@ -63,7 +65,11 @@ class Refresh:
     def old(self) -> list[Any]:
         """Members that are still to be replaced."""
         skip = self.preferences.get("SkipMatching") and not self.rollback
-        fresh = [member for member in self.group.instance_states if member.refreshed == self.id + self.rollback] if self.group.instance_states else []
+        fresh = (
+            [member for member in self.group.instance_states if member.refreshed == self.id + self.rollback]
+            if self.group.instance_states
+            else []
+        )
         return [
             member for member in self.group.active_instances() if member not in fresh and not (skip and _same(member.template, self.target))
         ]
@@ -99,7 +105,9 @@ class Refresh:
 
     def _broken(self) -> bool:
         """Whether it has failed: an instance that does not come, or because a fault wants it so."""
-        lost = [member for member in self.group.instance_states if member.refreshed and member.instance.state in ("shutting-down", "terminated")]
+        lost = [
+            member for member in self.group.instance_states if member.refreshed and member.instance.state in ("shutting-down", "terminated")
+        ]
         unwanted = [member for member in lost if not member.replaced_by_refresh]
         if not (unwanted or (self.will_fail and self.replaced > 0 and not self.rollback)):
             return False
@@ -175,7 +183,9 @@ class Refresh:
         self._end("Successful", "")
 
     def _set_template(self, template: dict[str, Any]) -> None:
-        found, version = template_version(self.group.region, {"LaunchTemplateId": template["LaunchTemplateId"], "Version": template["Version"]})
+        found, version = template_version(
+            self.group.region, {"LaunchTemplateId": template["LaunchTemplateId"], "Version": template["Version"]}
+        )
         self.group.ec2_launch_template = found
         self.group.launch_template_version = self.group.provided_launch_template_version = str(version.number)
 
@@ -207,7 +217,9 @@ def start(group: Any, preferences: dict[str, Any], desired: dict[str, Any], stra
     """Refused as StartInstanceRefresh refuses."""
     refreshes = group.__dict__.setdefault("refreshes", [])
     if any(refresh.active for refresh in refreshes):
-        raise Refused("InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh.")
+        raise Refused(
+            "InstanceRefreshInProgress", "An Instance Refresh is already in progress and blocks the execution of this Instance Refresh."
+        )
     if strategy != "Rolling":
         raise Refused("EmulatorDoesNot", f"refresh by {strategy}")
     if unknown := set(preferences) - PREFERENCES:

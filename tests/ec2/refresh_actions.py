@@ -56,4 +56,6 @@ def _running(self: Any) -> Any:
     for one in getattr(_group(self), "refreshes", []):
         if one.active:
             return one
-    raise Refused("ActiveInstanceRefreshNotFound", f"No in progress or pending Instance Refresh found for {self._get_param('AutoScalingGroupName')}")
+    raise Refused(
+        "ActiveInstanceRefreshNotFound", f"No in progress or pending Instance Refresh found for {self._get_param('AutoScalingGroupName')}"
+    )

@@ -46,7 +46,8 @@ def refuse(start: START, service: str, error: Refused) -> list[bytes]:
 def _xml(service: str, error: Refused) -> str:
     code, message, request = escape(error.code), escape(error.message), uuid.uuid4()
     if service == "ec2":
-        return f"<Response><Errors><Error><Code>{code}</Code><Message>{message}</Message></Error></Errors><RequestID>{request}</RequestID></Response>"
+        told = f"<Error><Code>{code}</Code><Message>{message}</Message></Error>"
+        return f"<Response><Errors>{told}</Errors><RequestID>{request}</RequestID></Response>"
     return (
         f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
         f"<RequestId>{request}</RequestId></ErrorResponse>"

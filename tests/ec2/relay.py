@@ -11,7 +11,7 @@ import sys
 
 def main() -> None:
     peer = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
-    ends = {0: lambda data: peer.sendall(data), peer.fileno(): lambda data: os.write(1, data)}
+    ends = {0: peer.sendall, peer.fileno(): lambda data: os.write(1, data)}
     open_ends = list(ends)
     while peer.fileno() in open_ends:
         for end in select.select(open_ends, [], [])[0]:

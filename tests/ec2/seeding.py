@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -41,12 +41,19 @@ def seed_parameter(name: str, value: str, region: str) -> None:
 
     ssm_backends[ACCOUNT][region]._parameters[name] = [
         Parameter(
-            account_id=ACCOUNT, name=name, value=value, parameter_type="String", description="", allowed_pattern=None, keyid=None,
-            last_modified_date=datetime(2026, 11, 1), version=1, data_type="aws:ec2:image", tier="Standard",  # noqa: DTZ001
-        )  # fmt: skip
+            account_id=ACCOUNT,
+            name=name,
+            value=value,
+            parameter_type="String",
+            description="",
+            allowed_pattern=None,
+            keyid=None,
+            last_modified_date=datetime.now(UTC),
+            version=1,
+            data_type="aws:ec2:image",
+            tier="Standard",
+        )
     ]
-
-
 
 
 def remove_image(image: str, region: str) -> None:

@@ -40,6 +40,7 @@ class StrictSnapshot(Snapshot):  # type: ignore[misc]
             owner_id=owner,
         )
         self.status, self.state_message, self.blocks, self.image = "pending", "", None, None
+        self.lasting = False
         self.open = False  # EBS direct: blocks may be put
         self.storage_tier = "standard"
         backend.snapshots[self.id] = self
@@ -61,14 +62,10 @@ class StrictSnapshot(Snapshot):  # type: ignore[misc]
         world().later(self.fail if "snapshot-error" in world().effects else self.finish)
 
     def take(self, instance: Any, device: str) -> None:
-        """Become what the instance's disk holds now; in the background when it is a machine's."""
-        if instance.guest is None or device != instance.root_device_name:
-            self.image = instance.disk
-            self.end_later()
-        else:
-            copied = instance.guest.copy_disk(world().path("snapshots", f"{self.id}.qcow2"))
-            self.image = (copied.path, "qcow2")
-            world().until(copied.done, self.end_later)
+        """Become what the instance's disk holds now."""
+        if device == instance.root_device_name:
+            self.image = instance.disk if instance.guest is None else instance.guest.freeze(world().path("snapshots", f"{self.id}.qcow2"))
+        self.end_later()
 
     def readable_blocks(self) -> Blocks:
         """Its blocks; those of a machine's disk are found when they are first asked for."""
@@ -81,11 +78,12 @@ class StrictSnapshot(Snapshot):  # type: ignore[misc]
         """(path, format) of what a machine's disk is an overlay on. None without bytes."""
         if self.image is not None:
             return self.image
+        self.lasting = self.blocks is not None  # machines stand on it from now on
         return (self.blocks.disk(), "raw") if self.blocks is not None else None
 
     def discard(self) -> None:
         """Its name goes; children that share its bytes keep them."""
-        if self.blocks is not None:
+        if self.blocks is not None and not self.lasting:
             self.blocks.remove()
 
 

@@ -41,7 +41,8 @@ def _template(self: Any) -> LaunchTemplate:
 
 def _said(template: LaunchTemplate, version: LaunchTemplateVersion) -> dict[str, Any]:
     return {
-        "CreateTime": version.create_time, "CreatedBy": "arn:aws:iam::123456789012:user/bake", "DefaultVersion": template.is_default(version),
+        "CreateTime": version.create_time, "CreatedBy": "arn:aws:iam::123456789012:user/bake",
+        "DefaultVersion": template.is_default(version),
         "LaunchTemplateData": version.data, "LaunchTemplateId": template.id, "LaunchTemplateName": template.name,
         "VersionDescription": version.description, "VersionNumber": version.number,
     }  # fmt: skip
@@ -79,8 +80,10 @@ def describe_launch_templates(self: Any) -> ActionResult:
     shown, token = page(generic_filter(self._filters_from_querystring(), found), self)
     said = [
         {
-            "CreateTime": one.create_time, "CreatedBy": "arn:aws:iam::123456789012:user/bake", "DefaultVersionNumber": one.default_version_number,
-            "LatestVersionNumber": one.latest_version_number, "LaunchTemplateId": one.id, "LaunchTemplateName": one.name, "Tags": one.get_tags(),
+            "CreateTime": one.create_time, "CreatedBy": "arn:aws:iam::123456789012:user/bake",
+            "DefaultVersionNumber": one.default_version_number,
+            "LatestVersionNumber": one.latest_version_number, "LaunchTemplateId": one.id, "LaunchTemplateName": one.name,
+            "Tags": one.get_tags(),
         }
         for one in shown
     ]  # fmt: skip
@@ -101,4 +104,3 @@ def delete_launch_template_versions(self: Any) -> ActionResult:
             template.versions.remove(version)
             gone.append(said)
     return ActionResult({"SuccessfullyDeletedLaunchTemplateVersions": gone, "UnsuccessfullyDeletedLaunchTemplateVersions": kept})
-

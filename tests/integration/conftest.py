@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from baker.paths import Home
+from tests.ec2.seed import link_or_copy, seed_disk
 from tests.support.cli import PROJECT, Bake
 
 # Most tests want a small machine on the base: layer 0 of that shape is in the shared home, so that they need not wait for a boot.
@@ -31,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(2700))
-    needing = [item for item in items if "baked_home" in getattr(item, "fixturenames", ())]
+    needing = [item for item in items if {"baked_home", "ec2_seed"} & set(getattr(item, "fixturenames", ()))]
     others = [item for item in items if item not in needing]
     items[:] = [*needing[:1], *others, *needing[1:]]
 
@@ -66,11 +67,19 @@ def baked_home(shared_root: Path) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def ec2_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
+    """The disk of an AMI that EC2's emulator starts machines from. BAKE_TEST_EC2_SEED names one from an earlier run."""
+    if os.environ.get("BAKE_TEST_EC2_SEED"):
+        return Path(os.environ["BAKE_TEST_EC2_SEED"])
+    return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed")
+
+
 @pytest.fixture
 def baked(baked_home: Path, tmp_path: Path) -> Iterator[Bake]:
     """`bake` with a home of the test's own that has the shipped images."""
     home = tmp_path / "home"
-    shutil.copytree(baked_home, home, copy_function=_link_blobs, symlinks=True)
+    shutil.copytree(baked_home, home, copy_function=link_or_copy, symlinks=True)
     yield Bake(home)
     _end(home)
 
@@ -80,13 +89,6 @@ def fresh(tmp_path: Path) -> Iterator[Bake]:
     """`bake` with an empty home."""
     yield Bake(tmp_path / "home")
     _end(tmp_path / "home")
-
-
-def _link_blobs(source: str, destination: str) -> None:
-    if "/blobs/" in source or ("/layers/" in source and "/locks/" not in source):
-        os.link(source, destination)
-    else:
-        shutil.copy2(source, destination)
 
 
 def _end(home: Path) -> None:

@@ -122,7 +122,10 @@ def test_what_run_instances_refuses(cloud: Emulator, ec2: Any) -> None:
 
 def test_tags_devices_and_metadata_options_are_kept(cloud: Emulator, ec2: Any) -> None:
     image = cloud.seed_image(size=4)
-    device = {"DeviceName": "/dev/xvda", "Ebs": {"VolumeSize": 10, "VolumeType": "gp3", "Encrypted": True, "Throughput": 250, "DeleteOnTermination": True}}
+    device = {
+        "DeviceName": "/dev/xvda",
+        "Ebs": {"VolumeSize": 10, "VolumeType": "gp3", "Encrypted": True, "Throughput": 250, "DeleteOnTermination": True},
+    }
     tags = [{"ResourceType": kind, "Tags": [{"Key": "bake:build", "Value": "b"}]} for kind in ("instance", "volume", "network-interface")]
     instance = run(
         ec2, image, BlockDeviceMappings=[device], TagSpecifications=tags, MetadataOptions={"HttpTokens": "required"},
@@ -162,6 +165,7 @@ def test_an_image_is_made_copied_and_removed(cloud: Emulator, ec2: Any) -> None:
     source, tags = cloud.seed_image(size=4), [{"Key": "bake:build", "Value": "b"}]
     instance = stopped(ec2, source)
     both = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
+    cloud.faults.add("CreateImage", "slow", seconds=0.3)
     image = ec2.create_image(InstanceId=instance, Name="web-1", TagSpecifications=both)["ImageId"]
     with refused("InvalidAMIName.Duplicate"):
         ec2.create_image(InstanceId=instance, Name="web-1")
@@ -206,9 +210,7 @@ def test_what_is_said_of_an_image(cloud: Emulator, ec2: Any) -> None:
     when = datetime.now(UTC) + timedelta(days=90)
     ec2.enable_image_deprecation(ImageId=image, DeprecateAt=when)
     organisation = "arn:aws:organizations::123456789012:organization/o-abcdefghij"
-    ec2.modify_image_attribute(
-        ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}, {"OrganizationArn": organisation}]}
-    )
+    ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "111122223333"}, {"OrganizationArn": organisation}]})
     ec2.modify_image_attribute(ImageId=image, ImdsSupport={"Value": "v2.0"})
     with refused("InvalidAMIAttributeItemValue"):
         ec2.modify_image_attribute(ImageId=image, LaunchPermission={"Add": [{"UserId": "12"}]})
@@ -284,11 +286,17 @@ def test_slow_states(cloud: Emulator, ec2: Any) -> None:
 
 def test_launch_templates_have_numbered_versions(cloud: Emulator, ec2: Any) -> None:
     image = cloud.seed_image()
-    template = ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.small"})["LaunchTemplate"]
+    template = ec2.create_launch_template(LaunchTemplateName="web", LaunchTemplateData={"ImageId": image, "InstanceType": "t3.small"})[
+        "LaunchTemplate"
+    ]
     named = {"LaunchTemplateId": template["LaunchTemplateId"]}
     second = cloud.seed_image("second")
     made = ec2.create_launch_template_version(**named, SourceVersion="1", LaunchTemplateData={"ImageId": second})["LaunchTemplateVersion"]
-    assert (made["VersionNumber"], made["LaunchTemplateData"]["InstanceType"], made["LaunchTemplateData"]["ImageId"]) == (2, "t3.small", second)
+    assert (made["VersionNumber"], made["LaunchTemplateData"]["InstanceType"], made["LaunchTemplateData"]["ImageId"]) == (
+        2,
+        "t3.small",
+        second,
+    )
     with refused("VersionNotFound"):
         ec2.create_launch_template_version(**named, SourceVersion="7", LaunchTemplateData={"ImageId": second})
     with refused("VersionNotFound"):
@@ -313,3 +321,37 @@ def test_parameters_and_quotas(cloud: Emulator) -> None:
     quota = cloud.as_bake("service-quotas").get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
     assert quota["Value"] == 5.0
     assert cloud.unread == []
+
+
+def test_a_role_is_assumed_with_its_external_id(cloud: Emulator) -> None:
+    trust = '{"Statement": [{"Effect": "Allow", "Condition": {"StringEquals": {"sts:ExternalId": "x1"}}}]}'
+    arn = cloud.client("iam").create_role(RoleName="baker", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    sts = cloud.as_bake("sts")
+    with refused("AccessDenied"):
+        sts.assume_role(RoleArn=arn, RoleSessionName="bake")
+    with refused("AccessDenied"):
+        sts.assume_role(RoleArn=arn + "s", RoleSessionName="bake", ExternalId="x1")
+    assert sts.assume_role(RoleArn=arn, RoleSessionName="bake", ExternalId="x1")["Credentials"]["AccessKeyId"].startswith("ASIA")
+    assert sts.get_caller_identity()["Account"] == "123456789012"
+
+
+def test_the_inventory_tells_what_is_left(cloud: Emulator, ec2: Any) -> None:
+    before = cloud.inventory()
+    cloud.seed_image("not ours")
+    tags = [{"ResourceType": "key-pair", "Tags": [{"Key": "bake:build", "Value": "b"}]}]
+    ec2.create_key_pair(KeyName="k", KeyType="ed25519", TagSpecifications=tags)
+    ec2.create_security_group(GroupName="g", Description="d")
+    cloud.as_bake("ebs", OTHER).start_snapshot(VolumeSize=1)
+    found = cloud.inventory()
+    assert {region: sorted(kinds) for region, kinds in found.items()} == {REGION: ["key-pairs", "security-groups"], OTHER: ["snapshots"]}
+    assert found[REGION]["key-pairs"]["k"]["tags"] == {"bake:build": "b"}
+    assert before == {}
+
+
+def test_only_what_is_there_is_tagged(cloud: Emulator, ec2: Any) -> None:
+    group = ec2.create_security_group(GroupName="g", Description="d")["GroupId"]
+    ec2.create_tags(Resources=[group], Tags=[{"Key": "a", "Value": "b"}])
+    assert ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["Tags"] == [{"Key": "a", "Value": "b"}]
+    for name, code in (("i-0123456789abcdef0", "InvalidInstanceID.NotFound"), ("ami-0123456789abcdef0", "InvalidAMIID.NotFound")):
+        with refused(code):
+            ec2.create_tags(Resources=[name], Tags=[{"Key": "a", "Value": "b"}])

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -146,3 +148,19 @@ def test_a_parameter_that_nobody_reads_is_refused(cloud: Emulator) -> None:
     with pytest.raises(ClientError, match="EmulatorDoesNotRead"):
         cloud.as_bake("ec2").describe_vpn_gateways()
     assert cloud.unread == ["ec2:DescribeVpnGateways"]
+
+
+def test_the_blocks_of_a_disk_file(cloud: Emulator, ebs: Any, tmp_path: Path) -> None:
+    raw = tmp_path / "disk.raw"
+    with raw.open("wb") as file:
+        file.write(b"boot")
+        file.seek(3 * BLOCK + 17)
+        file.write(b"data")
+        file.truncate(1 << 30)
+    subprocess.run(["qemu-img", "convert", "-f", "raw", "-O", "qcow2", raw, tmp_path / "disk.qcow2"], check=True)
+    image = cloud.seed_image(size=1, disk=tmp_path / "disk.qcow2")
+    snapshot = cloud.client("ec2").describe_images(ImageIds=[image])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    blocks = ebs.list_snapshot_blocks(SnapshotId=snapshot)["Blocks"]
+    assert [block["BlockIndex"] for block in blocks] == [0, 3]
+    got = ebs.get_snapshot_block(SnapshotId=snapshot, BlockIndex=3, BlockToken=blocks[1]["BlockToken"])["BlockData"].read()
+    assert got[17:21] == b"data"

@@ -67,7 +67,9 @@ class Group:
         """All (status, percentage) until it ends."""
         found: list[tuple[str, int]] = []
         for _ in range(400):
-            said = self.asg.describe_instance_refreshes(AutoScalingGroupName="web-prod", InstanceRefreshIds=[refresh])["InstanceRefreshes"][0]
+            said = self.asg.describe_instance_refreshes(AutoScalingGroupName="web-prod", InstanceRefreshIds=[refresh])["InstanceRefreshes"][
+                0
+            ]
             if not found or found[-1] != (said["Status"], said["PercentageComplete"]):
                 found.append((said["Status"], said["PercentageComplete"]))
             if said["Status"] not in ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"):
@@ -80,7 +82,8 @@ def test_a_group_needs_a_template_that_launches(cloud: Emulator) -> None:
     asg = cloud.client("autoscaling")
     with pytest.raises(ClientError, match="fully-formed launch template"):
         asg.create_auto_scaling_group(
-            AutoScalingGroupName="g", LaunchTemplate={"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "1"}, AvailabilityZones=["eu-central-1a"],
+            AutoScalingGroupName="g", LaunchTemplate={"LaunchTemplateId": "lt-0123456789abcdef0", "Version": "1"},
+            AvailabilityZones=["eu-central-1a"],
             **NUMBERS,
         )  # fmt: skip
     group = Group(cloud)
@@ -152,7 +155,9 @@ def test_auto_rollback_needs_numbers(cloud: Emulator) -> None:
     group = Group(cloud)
     with pytest.raises(ClientError, match=r"\$Latest or \$Default"):
         group.asg.start_instance_refresh(
-            AutoScalingGroupName="web-prod", Preferences={"AutoRollback": True}, DesiredConfiguration={"LaunchTemplate": group.version("$Latest")}
+            AutoScalingGroupName="web-prod",
+            Preferences={"AutoRollback": True},
+            DesiredConfiguration={"LaunchTemplate": group.version("$Latest")},
         )
     with pytest.raises(ClientError, match="EmulatorDoesNot"):
         group.asg.start_instance_refresh(AutoScalingGroupName="web-prod", Strategy="ReplaceRootVolume")

@@ -23,10 +23,11 @@ _HOMES = {
 __all__ = ["BakeError", "Baker", "BuildRequest", "BuildResult", "Forward", "Home", "__version__"]  # noqa: F822 - found by __getattr__
 
 if TYPE_CHECKING:
-    from baker.api import Baker, BuildRequest, BuildResult
+    from baker.api import Baker
     from baker.errors import BakeError
     from baker.model import Forward
     from baker.paths import Home
+    from baker.requests import BuildRequest, BuildResult
 
 
 def __getattr__(name: str) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -19,71 +19,29 @@ from typing import TYPE_CHECKING, Any
 from baker.errors import BakeError, UsageError
 from baker.events import BuildFinished, Null, Reporter, Sink
 from baker.ledger import Ledger
-from baker.model import Accelerator, Disk, Forward, Wanted
+from baker.model import Disk, Forward, Wanted
 from baker.paths import Home
+from baker.requests import BuildRequest, BuildResult, options, with_accelerator
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.doctor import Finding
-    from baker.job import Interaction, Options, World
+    from baker.job import Interaction, World
     from baker.layers.collect import Collected
     from baker.layers.explain import Explained
     from baker.layers.policy import Wish
     from baker.layers.store import Layer, LayerStore
     from baker.plan import Plan
+    from baker.publish.base import Published, Wishes
     from baker.schedule import Ended, Node
     from baker.store.directory import DirectoryStore
     from baker.sweep import Swept
-    from baker.template.model import OnError, Template
+    from baker.template.model import Template
     from baker.throwaway import Running
     from baker.usage import Used
 
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
-
-
-@dataclass(frozen=True)
-class BuildRequest:
-    """What to build and how. Paths may be relative; variables are strings as typed on a command line."""
-
-    path: str | Path
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
-    var_files: tuple[str | Path, ...] = ()
-    only: tuple[str, ...] = ()
-    except_: tuple[str, ...] = ()
-    on_error: OnError | None = None
-    skip_verify: bool = False
-    force: bool = False
-    keep_failed: bool = False
-    pull: bool = False
-    uri: str | None = None
-    accelerator: Accelerator | None = None
-    no_cache: bool = False
-    first: str | None = None
-    last: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"path": str(Path(self.path).absolute()), "var_files": [str(Path(p).absolute()) for p in self.var_files]}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> BuildRequest:
-        known = {f.name for f in fields(cls)}
-        arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known}
-        return cls(**arguments)
-
-
-@dataclass(frozen=True)
-class BuildResult:
-    """How one build ended. `status`: built, unchanged, failed, interrupted, skipped."""
-
-    name: str
-    version: str
-    status: str
-    image: ImageRecord | None
-    build_id: str
-    seconds: float
-    error: str
-    exit_code: int
 
 
 class Baker:
@@ -210,7 +168,7 @@ class Baker:
 
         for template in self._load_request(request):
             if template.name == name:
-                bake(_with_accelerator(template, request.accelerator), _options(request), self._world())
+                bake(with_accelerator(template, request.accelerator), options(request), self._world())
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
@@ -384,6 +342,12 @@ class Baker:
         image = self.catalog.resolve(reference)
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
+    def publish(self, reference: str, to: str, wishes: Wishes) -> tuple[Published, ...]:
+        """Publish an image: `to` is a kind of target, such as "ami". What is published there already stays as it is, unless forced."""
+        from baker.publishing import publish
+
+        return publish(self._world(), self.catalog.resolve(reference), to, wishes)
+
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
         images = {image.id: image for image in map(self.catalog.resolve, references)}
@@ -473,27 +437,3 @@ class Baker:
 
 def _node_key(template: Template) -> str:
     return f"{template.path}#{template.name}"
-
-
-def _options(request: BuildRequest) -> Options:
-    from baker.job import Options
-
-    return Options(
-        on_error=request.on_error,
-        skip_verify=request.skip_verify,
-        force=request.force,
-        keep_failed=request.keep_failed,
-        pull=request.pull,
-        uri=request.uri,
-        no_cache=request.no_cache,
-        first=request.first,
-        last=request.last,
-    )
-
-
-def _with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    from baker.template.model import BuilderSpec
-
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
-        return template
-    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

@@ -63,6 +63,11 @@ class BuildLedger:
         (self.directory / KEPT).write_text(reason)
 
     @property
+    def entries(self) -> tuple[Entry, ...]:
+        """What is in it now, newest first: also what a dead process entered under the same id."""
+        return tuple(_entries(self.directory))
+
+    @property
     def kept(self) -> bool:
         return (self.directory / KEPT).exists()
 

@@ -16,6 +16,8 @@ from baker.errors import BakeError
 from baker.events import Reporter
 from baker.ledger import DeadBuild, Entry, Ledger
 from baker.paths import Home
+from baker.publish import registry as targets
+from baker.publish.base import PublishTarget
 from baker.sources.userns import remove_tree
 
 PATIENCE_SECONDS = 5.0
@@ -80,13 +82,18 @@ def _on_record(build_id: str, home: Home) -> bool:
 
 
 def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None) -> None:
-    """Give back one entry: files and directories here, the rest by the builder that made it."""
+    """Give back one entry: files and directories here, the rest by the builder or publication target that made it."""
     if entry.kind == "directory":
         remove_tree(Path(entry.details["path"]))  # also what a bootstrap left to subordinate users
     elif entry.kind == "file":
         Path(entry.details["path"]).unlink(missing_ok=True)
-    elif not any(builder.reclaim(entry.kind, entry.details) for builder in builders or registry.all_for_sweep(home)):
+    elif not any(maker.reclaim(entry.kind, entry.details) for maker in _makers(home, builders)):
         raise BakeError(f"no builder here knows how to give back {entry.kind!r}", hint="install the plugin that made it")
+
+
+def _makers(home: Home, builders: Sequence[Builder] | None) -> Iterator[Builder | PublishTarget]:
+    yield from builders or registry.all_for_sweep(home)
+    yield from targets.all_for_sweep()
 
 
 def _name(entry: Entry) -> str:

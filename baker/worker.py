@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from baker import crashes
-from baker.api import Baker, BuildRequest
+from baker.api import Baker
 from baker.errors import BakeError, Interrupted
 from baker.events import BuildFinished, Event
 from baker.paths import Home
+from baker.requests import BuildRequest
 from baker.secrets import SHORTEST_FORM, Secrets
 
 

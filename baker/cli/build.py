@@ -12,7 +12,8 @@ from baker.cli.options import add_template_options, listed, positive, variables
 from baker.errors import UsageError
 
 if TYPE_CHECKING:
-    from baker.api import Baker, BuildRequest, BuildResult
+    from baker.api import Baker
+    from baker.requests import BuildRequest, BuildResult
 
 EXAMPLES = """
   bake build web.yaml
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 def requests(args: argparse.Namespace) -> list[BuildRequest]:
     """One request per template file, all with the same choices."""
-    from baker.api import BuildRequest
+    from baker.requests import BuildRequest
 
     if len(set(args.files)) < len(args.files):
         raise UsageError("a template is named twice", hint="name each template once")

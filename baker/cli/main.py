@@ -20,6 +20,7 @@ VERBS = {
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
     "export": ("baker.cli.export", "write an image as one file"),
+    "publish": ("baker.cli.publish", "bring an image to a cloud: --to ami"),
     "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
     "channels": ("baker.cli.channels", "list channels"),
     "revoke": ("baker.cli.revoke", "have an image refused everywhere from now on"),
@@ -39,7 +40,7 @@ GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "logs")),
-    ("Using", ("run", "shell", "export")),
+    ("Using", ("run", "shell", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
 )

@@ -25,7 +25,7 @@ class RawReader:
     """The virtual disk of `extents`. Made by `open_raw`."""
 
     def __init__(self, extents: Extents, files: list[int]) -> None:
-        self._extents = extents
+        self.extents = extents
         self._files = files
         self._packed = {depth: qcow2.CompressedClusters(files[depth]) for depth in extents.packed_in()}
         self.size = extents.starts[-1] + extents.lengths[-1] if extents.starts else 0
@@ -37,7 +37,7 @@ class RawReader:
 
     def chunks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes from `offset` on in pieces of at most 1 MiB. A piece that is `ZEROS` itself lies in a hole."""
-        runs = self._extents
+        runs = self.extents
         end = self.size if length is None else min(offset + length, self.size)
         index = bisect_right(runs.starts, offset) - 1
         while offset < end:

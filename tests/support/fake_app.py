@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baker import events
-from baker.api import Baker, BuildRequest, BuildResult
+from baker.api import Baker
 from baker.catalog import evidence
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.cli.main import VERBS, split
@@ -18,6 +18,8 @@ from baker.cli.runner import execute
 from baker.doctor import Finding
 from baker.model import Forward, TestOutcome
 from baker.paths import Home
+from baker.publish.base import Published, Wishes
+from baker.requests import BuildRequest, BuildResult
 from baker.sweep import Swept
 from baker.throwaway import Running
 
@@ -69,6 +71,7 @@ class Script:
     error: BaseException | None = None
     findings: Sequence[Finding] = ()
     swept: Sequence[Swept] = ()
+    published: Sequence[Published] = ()
     machine: FakeMachine = field(default_factory=FakeMachine)
     ssh: tuple[str, ...] = ("sh", "-c")
     requests: list[BuildRequest] = field(default_factory=list)
@@ -102,6 +105,14 @@ class FakeBaker(Baker):
         self.script.asked |= {"format": format, "compress": compress}
         Path(path).write_bytes(b"x" * 2048)
         return Path(path)
+
+    def publish(self, reference: str, to: str, wishes: Wishes) -> tuple[Published, ...]:
+        self.script.asked |= {"publish": self.catalog.resolve(reference).id, "to": to, "wishes": wishes}
+        for event in self.script.events:
+            self.sink.emit(event)
+        if self.script.error:
+            raise self.script.error
+        return tuple(self.script.published)
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
         self.script.asked |= {"kept": kept, "dry_run": dry_run}

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.api import Baker, BuildRequest
+from baker.api import Baker
 from baker.errors import NotFoundError, UsageError
 from baker.events import BuildStarted, Memory
 from baker.paths import Home
+from baker.requests import BuildRequest
 from tests.support.fake_app import an_image, fill
 
 NO_DISK = "file: {path: disk.raw, checksum: 'sha256:" + 64 * "0" + "'}"

@@ -29,7 +29,7 @@ LAYERS = (
     ("api", "worker", "schedule"),
     ("bake",),
     ("stages", "provisioning", "recorder"),
-    ("layering", "throwaway", "downloads"),
+    ("layering", "throwaway", "downloads", "publishing"),
     ("machine",),
     ("job",),
 )

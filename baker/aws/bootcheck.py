@@ -1,0 +1,121 @@
+"""Whether an AMI boots: an instance of it is started, and AWS's own status checks have to pass, or whatever else is asked of it.
+
+https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html: the instance check sends ARP to the
+instance's network interface, so it passes when a kernel with the right drivers is up and has configured the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from baker.aws import poll
+from baker.aws.errors import AwsError, translated
+from baker.aws.session import Aws
+from baker.aws.things import BUILD_TAG, Things
+from baker.clock import Clock
+from baker.errors import BakeError, VerifyError
+from baker.events import Reporter
+from baker.model import Ami
+
+BOOT_SECONDS = 900.0
+CONSOLE_LINES = 20
+DEAD = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
+INSTANCE_TYPES = {"x86_64": "t3.micro", "arm64": "t4g.micro"}
+
+
+class BootCheck(Protocol):
+    """Boots an AMI as a stranger would."""
+
+    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
+        """VerifyError when it does not come up. What is started for that is held by `things`, and gone at the end."""
+
+
+Launch = Callable[[Ami, Things], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
+
+
+@dataclass(frozen=True)
+class StatusChecks:
+    """Waits for both status checks of an instance, then for `answers`: whatever else has to be true of it (SSH, say)."""
+
+    aws: Aws
+    clock: Clock
+    launch: Launch
+    answers: Callable[[Ami, str], None] | None = None
+    timeout: float = BOOT_SECONDS
+
+    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
+        with self.launch(ami, things) as instance:
+            report.debug(f"waiting for the status checks of {instance}")
+            try:
+                poll.wait(lambda: self._look(ami, instance), f"the status checks of {instance}", timeout=self.timeout, clock=self.clock)
+                if self.answers is not None:
+                    self.answers(ami, instance)
+            except (AwsError, VerifyError) as error:
+                raise self._failure(ami, instance, error) from error
+
+    def _look(self, ami: Ami, instance: str) -> bool | None:
+        with translated(f"the status of {instance} in {ami.region}"):
+            found = self.aws.client("ec2", ami.region).describe_instance_status(InstanceIds=[instance], IncludeAllInstances=True)
+        for status in found["InstanceStatuses"]:
+            if status["InstanceState"]["Name"] in DEAD:
+                raise VerifyError(f"{instance} is {status['InstanceState']['Name']}")
+            checks = [status[name]["Status"] for name in ("InstanceStatus", "SystemStatus")]
+            if "impaired" in checks:
+                raise VerifyError(f"a status check of {instance} failed")
+            return True if checks == ["ok", "ok"] else None
+        return None
+
+    def _failure(self, ami: Ami, instance: str, error: BakeError) -> VerifyError:
+        failure = VerifyError(f"{ami.id} does not come up: {error.message}", hint="docs/aws.md says what an image needs to boot on EC2")
+        lines = self._console(ami, instance)
+        if lines:
+            failure.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in lines)]))
+        return failure
+
+    def _console(self, ami: Ami, instance: str) -> list[str]:
+        try:
+            with translated(f"the console of {instance}"):
+                output = self.aws.client("ec2", ami.region).get_console_output(InstanceId=instance, Latest=True).get("Output", "")
+        except BakeError:
+            return []
+        return str(output).splitlines()[-CONSOLE_LINES:]
+
+
+@dataclass(frozen=True)
+class Instances:
+    """Starts an instance in the region's default network, or in a subnet, with nothing open to it and nobody who can log in."""
+
+    aws: Aws
+    instance_type: str = ""
+    subnet: str = ""
+
+    @contextmanager
+    def __call__(self, ami: Ami, things: Things) -> Iterator[str]:
+        instance = things.make("ami:instance", ami.region, f"verify {ami.id}", lambda: self._run(ami, things.run))
+        failure: BaseException = VerifyError("")
+        try:
+            yield instance
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            things.give_back(ami.region, failure, kinds=("ami:instance",))
+
+    def _run(self, ami: Ami, run: str) -> str:
+        more: dict[str, Any] = {"SubnetId": self.subnet} if self.subnet else {}
+        tags = [{"Key": BUILD_TAG, "Value": run}, {"Key": "Name", "Value": f"bake verify {ami.name}"}]
+        with translated(f"starting an instance of {ami.id} in {ami.region}"):
+            answer = self.aws.client("ec2", ami.region).run_instances(
+                ImageId=ami.id,
+                InstanceType=self.instance_type or INSTANCE_TYPES[ami.architecture],
+                MinCount=1,
+                MaxCount=1,
+                ClientToken=f"{run}-{ami.id}",
+                MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
+                TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")],
+                **more,
+            )
+        return str(answer["Instances"][0]["InstanceId"])

@@ -1,0 +1,142 @@
+"""What a run has made in AWS and is on no record yet: entered in the ledger before it is made, given back when the run fails.
+
+A thing belongs to the run whose id its tag `bake:build` says. So what another run has taken over since is left alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Any
+
+from baker.aws import ebs
+from baker.aws.errors import AwsError, translated
+from baker.aws.session import Access, Aws
+from baker.errors import BakeError
+from baker.ledger import BuildLedger, Entry
+
+BUILD_TAG = "bake:build"
+KINDS = ("ami:image", "ami:snapshot", "ami:instance")
+
+
+class Things:
+    """What one run holds. Those that a killed process of the same run left are among them."""
+
+    def __init__(self, aws: Aws, ledger: BuildLedger) -> None:
+        self._aws = aws
+        self._ledger = ledger
+        self.run = ledger.build_id
+
+    def make(self, kind: str, region: str, name: str, action: Callable[[], str]) -> str:
+        """Do what makes a thing and returns its id. Until the id is known, the ledger names it by its tag."""
+        details = {"region": region, "name": name, "build": self.run, "access": access_details(self._aws.access)}
+        entry = self._ledger.enter(kind, **details)
+        made = action()
+        self._ledger.enter(kind, **details, id=made)
+        self._ledger.strike(entry)
+        return made
+
+    def let_go(self, region: str) -> None:
+        """Hold what there is in a region no more: it is on record."""
+        for entry in self._of(region):
+            self._ledger.strike(entry)
+
+    def give_back(self, region: str, because: BaseException | None = None, *, kinds: tuple[str, ...] = KINDS) -> None:
+        """Take away what there is in a region, newest first. What cannot be taken away stays in the ledger, and `because` says
+        so; without a `because` that is raised."""
+        for entry in self._of(region):
+            if entry.kind not in kinds:
+                continue
+            try:
+                reclaim(entry.kind, entry.details, self._aws)
+            except BakeError as error:
+                if because is None:
+                    raise
+                because.add_note(
+                    f"{entry.details.get('id') or entry.details['name']} could not be given back: {error}; bake sweep tries again"
+                )
+            else:
+                self._ledger.strike(entry)
+
+    def _of(self, region: str) -> Iterator[Entry]:
+        return (entry for entry in self._ledger.entries if entry.kind in KINDS and entry.details.get("region") == region)
+
+
+def access_details(access: Access) -> dict[str, str]:
+    """How to get there again, without secrets and without what is to be found anew."""
+    return {name: value for name, value in asdict(access).items() if value}
+
+
+def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bool:
+    """Give back an AMI with its snapshots, a snapshot or an instance of a run; False for another kind. Already gone counts as given back,
+    and so does what belongs to another run by now."""
+    if kind not in KINDS:
+        return False
+    aws = aws or Aws(Access(**details.get("access", {})))
+    region = str(details["region"])
+    for found in _found(aws, kind, region, str(details.get("id", "")), str(details.get("build", ""))):
+        TAKE_AWAY[kind](aws, region, found)
+    return True
+
+
+def claim(aws: Aws, region: str, run: str, *ids: str) -> None:
+    """Make things this run's own."""
+    with translated(f"tagging {', '.join(ids)} in {region}"):
+        aws.client("ec2", region).create_tags(Resources=list(ids), Tags=[{"Key": BUILD_TAG, "Value": run}])
+
+
+def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dict[str, Any]]:  # noqa: A002 - the ledger's word
+    """The things of a run, as AWS describes them: the one with this id, or those with the run's tag."""
+    what: dict[str, Any] = {"Filters": [{"Name": f"tag:{BUILD_TAG}", "Values": [build]}]}
+    if id:
+        what["Filters"].append({"Name": ID_FILTERS[kind], "Values": [id]})
+    client = aws.client("ec2", region)
+    with translated(f"looking for {id or f'what {build} left'} in {region}"):
+        match kind:
+            case "ami:image":
+                yield from client.describe_images(Owners=["self"], **what)["Images"]
+            case "ami:snapshot":
+                yield from client.describe_snapshots(OwnerIds=["self"], **what)["Snapshots"]
+            case _:
+                for reservation in client.describe_instances(**what)["Reservations"]:
+                    yield from reservation["Instances"]
+
+
+ID_FILTERS = {"ami:image": "image-id", "ami:snapshot": "snapshot-id", "ami:instance": "instance-id"}
+
+
+def _deregister(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    image = found["ImageId"]
+    with _gone_is_fine(), translated(f"deregistering {image} in {region}"):
+        aws.client("ec2", region).deregister_image(ImageId=image)
+    for mapping in found.get("BlockDeviceMappings", ()):
+        if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
+            ebs.delete(aws, region, snapshot)
+    for snapshot in _found(aws, "ami:snapshot", region, "", _run_of(found)):  # of a copy that failed
+        ebs.delete(aws, region, snapshot["SnapshotId"])
+
+
+def _run_of(found: Mapping[str, Any]) -> str:
+    return next((str(tag["Value"]) for tag in found.get("Tags", ()) if tag["Key"] == BUILD_TAG), "")
+
+
+def _delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    ebs.delete(aws, region, found["SnapshotId"])
+
+
+def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    with _gone_is_fine(), translated(f"terminating {found['InstanceId']} in {region}"):
+        aws.client("ec2", region).terminate_instances(InstanceIds=[found["InstanceId"]])
+
+
+TAKE_AWAY = {"ami:image": _deregister, "ami:snapshot": _delete, "ami:instance": _terminate}
+
+
+@contextmanager
+def _gone_is_fine() -> Iterator[None]:
+    try:
+        yield
+    except AwsError as error:
+        if not error.missing:
+            raise

@@ -1,0 +1,313 @@
+"""`--to ami`: a baked disk as an AMI of EC2, without an import service.
+
+The blocks go to the first region through the EBS direct APIs, as a snapshot that is registered and booted. Other regions get copies of what
+has been seen to boot. An AMI is on record once it can be launched; until then the ledger has it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from baker.aws import ebs, importing, things
+from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
+from baker.aws.session import Access, Aws
+from baker.aws.things import Things, access_details
+from baker.aws.upload import Base, Request, Uploaded, Uploader
+from baker.catalog.records import ImageRecord, Publication
+from baker.errors import BakeError, BuildError, BusyError, HostError
+from baker.host import now
+from baker.locks import try_exclusive
+from baker.model import Ami
+from baker.publish.amiplan import Plan, make_plan
+from baker.publish.base import Order, Published
+from baker.publish.journal import Journal
+
+MakeCheck = Callable[[Aws, Order], BootCheck]
+Connect = Callable[[Access], Aws]
+GOES_ON = "what was sent stays for now: the same command goes on from there, `bake sweep` gives it back"
+
+
+def status_checks(aws: Aws, order: Order) -> BootCheck:
+    """The boot check where nothing else is wanted: AWS's own status checks."""
+    return StatusChecks(aws, order.clock, Instances(aws, order.wishes.instance_type, order.wishes.subnet))
+
+
+def access(order: Order) -> Access:
+    """The credentials and the region that a person means."""
+    return Access(region=(*order.wishes.regions, None)[0], profile=order.wishes.profile)
+
+
+class AmiTarget:
+    """AMIs. `boot_check` makes what boots them once, `connect` the session."""
+
+    kind = "ami"
+
+    def __init__(self, boot_check: MakeCheck = status_checks, connect: Connect = Aws) -> None:
+        self._boot_check = boot_check
+        self._connect = connect
+
+    def publish(self, order: Order) -> tuple[Published, ...]:
+        aws = self._connect(access(order))
+        plan = make_plan(order, account=aws.account, region=aws.region)
+        image = order.baked.image
+        with try_exclusive(order.state, f"{image.id}-{plan.account}") as alone:
+            if not alone:
+                raise BusyError(f"another process is publishing {image.name}@{image.version} to the account {plan.account}")
+            return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
+
+    def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:
+        return things.reclaim(kind, details)
+
+
+@dataclass(frozen=True)
+class _Publishing:
+    """One image on its way to the regions of one account."""
+
+    aws: Aws
+    order: Order
+    plan: Plan
+    check: BootCheck
+
+    @property
+    def image(self) -> ImageRecord:
+        return self.order.baked.image
+
+    def everywhere(self) -> tuple[Published, ...]:
+        """Publish wherever it is not. BakeError after the first region failed, or after all others were tried."""
+        done = {} if self.order.wishes.force else self._standing()
+        todo = [region for region in self.plan.regions if region not in done]
+        taken = {region: self._taken(region) for region in todo}
+        if not done:
+            first, *todo = todo
+            done[first] = self._first(first, taken[first])
+        if todo:
+            source = next(region for region in self.plan.regions if region in done)
+            done |= self._copies(done[source].publication, todo, taken)
+        return tuple(done[region] for region in self.plan.regions)
+
+    def _standing(self) -> dict[str, Published]:
+        """Where it is on record and still can be launched."""
+        found = {}
+        for region in self.plan.regions:
+            for publication in self.order.publications.of(self.image.id, kind="ami", region=region):
+                if publication.account == self.plan.account and importing.standing(self.aws, region, publication.reference):
+                    found[region] = Published(publication, unchanged=True)
+        return found
+
+    def _taken(self, region: str) -> Ami | None:
+        """This image's AMI in a region, made by a process that did not live to put it on record. BuildError when the name is another's."""
+        found = importing.named(self.aws, region, self.plan.name)
+        if found is None:
+            return None
+        ami, tags = found
+        if tags.get("bake:image") == self.image.id and tags.get("bake:digest") == self.image.digest and not self.order.wishes.force:
+            return ami
+        raise BuildError(f"{region} has an AMI called {self.plan.name} already: {ami.id}", hint="--name calls this one otherwise")
+
+    # --- the first region ------------------------------------------------------------------------------------------------
+
+    def _first(self, region: str, taken: Ami | None) -> Published:
+        journal = Journal(self.order.state / f"{self.image.id}-{self.plan.account}-{region}")
+        before = journal.load()
+        ours = before is not None and before.ticket == self.plan.ticket(region)
+        run = before.run if before is not None and ours else new_run()
+        with self.order.ledger.open(run) as ledger:
+            held = Things(self.aws, ledger)
+            try:
+                if taken is not None and not ours:
+                    return self._adopted(region, taken, held)
+                return self._imported(region, journal, held)
+            except HostError as error:
+                error.add_note(GOES_ON)
+                raise
+            except BaseException as error:
+                held.give_back(region, error)
+                journal.forget()
+                raise
+
+    def _imported(self, region: str, journal: Journal, held: Things) -> Published:
+        started = self.order.clock.now()
+        report = self.order.report
+        with report.stage("upload", region):
+            uploaded = Uploader(self.aws, journal, held, report, self.order.clock).upload(self._request(region))
+        with report.stage("register", region):
+            ami = self._registered(region, uploaded, held)
+        self._verify(ami, held)
+        publication = self._publication(
+            ami, run=held.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.wishes.verify
+        )
+        self._record(publication, held)
+        journal.forget()
+        return Published(publication, sent=uploaded.sent * ebs.BLOCK, seconds=self.order.clock.now() - started)
+
+    def _request(self, region: str) -> Request:
+        return Request(
+            region=region,
+            disk=self.order.baked.disk,
+            ticket=self.plan.ticket(region),
+            name=self.plan.name,
+            description=self.plan.description,
+            tags=self.plan.tags,
+            kms_key=self.plan.keys.get(region, ""),
+            bases=tuple(self._bases(region)),
+        )
+
+    def _bases(self, region: str) -> list[Base]:
+        """Snapshots of images whose disks are here, encrypted as this one is going to be."""
+        return [
+            Base(publication.snapshots[0], baked.image.id, baked.disk)
+            for baked in self.order.earlier
+            for publication in self.order.publications.of(baked.image.id, kind="ami", region=region)
+            if publication.account == self.plan.account
+            and publication.snapshots
+            and publication.details.get("kms_key", "") == self.plan.keys.get(region, "")
+        ]
+
+    def _registered(self, region: str, uploaded: Uploaded, held: Things) -> Ami:
+        wanted = importing.Registration(
+            region=region,
+            name=self.plan.name,
+            snapshot=uploaded.snapshot,
+            size=self.order.baked.disk.virtual_size,
+            architecture=self.plan.architecture,
+            boot_mode=self.plan.boot_mode,
+            description=self.plan.description,
+            tags=self._tags(held.run),
+        )
+        made = held.make("ami:image", region, self.plan.name, lambda: importing.register(self.aws, wanted, clock=self.order.clock))
+        return importing.wait_available(self.aws, region, made, clock=self.order.clock)
+
+    def _verify(self, ami: Ami, held: Things) -> None:
+        if self.order.wishes.verify:
+            with self.order.report.stage("verify", ami.id):
+                self.check(ami, held, self.order.report)
+
+    def _adopted(self, region: str, ami: Ami, held: Things) -> Published:
+        """Put an AMI of this image on record that is there but on no record. It is not taken away when it does not boot."""
+        ami = importing.wait_available(self.aws, region, ami.id, clock=self.order.clock)
+        self._verify(ami, held)
+        things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
+        publication = self._publication(ami, run=held.run, verified=self.order.wishes.verify)
+        self.order.publications.add(publication)
+        return Published(publication)
+
+    # --- other regions -----------------------------------------------------------------------------------------------------
+
+    def _copies(self, source: Publication, regions: Sequence[str], taken: Mapping[str, Ami | None]) -> dict[str, Published]:
+        """Copies of an AMI: all are started, then all are waited for. One that fails does not keep the others from being published."""
+        done: dict[str, Published] = {}
+        failed: dict[str, BakeError] = {}
+        with self.order.ledger.open(new_run()) as ledger, self.order.report.stage("copy", ", ".join(regions)):
+            held = Things(self.aws, ledger)
+            try:
+                made: dict[str, str] = {}
+                for region in regions:
+                    with _collected(region, held, failed):
+                        ami = taken[region]
+                        made[region] = ami.id if ami is not None else self._copy(source, region, held)
+                for region, image in made.items():
+                    with _collected(region, held, failed):
+                        done[region] = self._copied(source, region, image, held)
+            except BaseException as error:
+                for region in regions:
+                    held.give_back(region, error)
+                raise
+        if failed:
+            raise _failure(failed, done)
+        return done
+
+    def _copy(self, source: Publication, region: str, held: Things) -> str:
+        wanted = importing.Copy(
+            source=source.reference,
+            source_region=source.region,
+            region=region,
+            name=self.plan.name,
+            token=f"{held.run}-{region}",
+            description=self.plan.description,
+            tags=self._tags(held.run),
+            encrypted=bool(self.plan.keys),
+            kms_key=self.plan.keys.get(region, ""),
+        )
+        return held.make("ami:image", region, self.plan.name, lambda: importing.copy(self.aws, wanted))
+
+    def _copied(self, source: Publication, region: str, image: str, held: Things) -> Published:
+        started = self.order.clock.now()
+        ami = importing.wait_available(self.aws, region, image, clock=self.order.clock)
+        things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
+        copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
+        publication = self._publication(ami, run=held.run, **copied)
+        self._record(publication, held)
+        return Published(publication, seconds=self.order.clock.now() - started)
+
+    # --- the record ------------------------------------------------------------------------------------------------------
+
+    def _tags(self, run: str) -> dict[str, str]:
+        return {**self.plan.tags, things.BUILD_TAG: run}
+
+    def _publication(self, ami: Ami, **details: object) -> Publication:
+        region = ami.region
+        return Publication(
+            image=self.image.id,
+            kind="ami",
+            reference=ami.id,
+            region=region,
+            account=self.plan.account,
+            snapshots=ami.snapshots,
+            details={
+                "name": ami.name,
+                "architecture": ami.architecture,
+                "boot_mode": ami.boot_mode,
+                "root_device": ami.root_device,
+                "encrypted": ami.encrypted,
+                "kms_key": self.plan.keys.get(region, ""),
+                "access": access_details(self.aws.access) | {"region": region},
+                **details,
+            },
+            created=now(),
+        )
+
+    def _record(self, publication: Publication, held: Things) -> None:
+        """The commit point. The ledger lets go just before, so that no sweep ever takes away what is on record; where the record cannot be
+        written, what was made is taken away."""
+        held.let_go(publication.region)
+        try:
+            self.order.publications.add(publication)
+        except BaseException as error:
+            details = {"region": publication.region, "build": held.run, "id": publication.reference}
+            try:
+                things.reclaim("ami:image", details, self.aws)
+            except BakeError as problem:
+                error.add_note(f"{publication.reference} in {publication.region} could not be taken away: {problem}")
+            raise
+
+
+def new_run() -> str:
+    """12 hex digits: what a publication is called in the ledger and in tags."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def _collected(region: str, held: Things, failed: dict[str, BakeError]) -> Iterator[None]:
+    """What fails in one region is given back there and told at the end."""
+    try:
+        yield
+    except BakeError as error:
+        held.give_back(region, error)
+        failed[region] = error
+
+
+def _failure(failed: Mapping[str, BakeError], done: Mapping[str, Published]) -> BakeError:
+    """One error for all regions that failed."""
+    if len(failed) == 1:
+        error = next(iter(failed.values()))
+    else:
+        error = BuildError("\n".join(f"{region}: {error.message}" for region, error in failed.items()))
+        for each in failed.values():
+            for note in getattr(each, "__notes__", ()):
+                error.add_note(note)
+    for region, published in done.items():
+        error.add_note(f"published in {region}: {published.publication.reference}")
+    return error

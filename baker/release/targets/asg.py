@@ -98,14 +98,12 @@ class AutoScalingGroup:
 
     def wait(self, delivery: Delivery, journal: Journal) -> None:
         with journal.report.stage("refresh", f"{self.name} to version {journal.details['version']}"):
-            self._follow(str(journal.details["refresh"]), delivery, journal)
+            self._follow(str(journal.details["refresh"]), delivery, journal, _patience(delivery.strategy))
         self._pin(delivery.before["template"], int(journal.details["version"]))
 
-    def _follow(self, identifier: str, delivery: Delivery, journal: Journal) -> None:
+    def _follow(self, identifier: str, delivery: Delivery, journal: Journal, timeout: float) -> None:
         try:
-            ended = self.refreshes.follow(
-                identifier, journal.report, total=int(delivery.before["desired"]), timeout=_patience(delivery.strategy)
-            )
+            ended = self.refreshes.follow(identifier, journal.report, total=int(delivery.before["desired"]), timeout=timeout)
         except AwsError as error:
             if error.code != "Timeout":
                 raise
@@ -140,7 +138,7 @@ class AutoScalingGroup:
             plain = Strategy(min_healthy=strategy.min_healthy, max_healthy=strategy.max_healthy, warm_up=strategy.warm_up)
             identifier = self.refreshes.start(wanted, preferences(plain, auto_rollback=False) | {"SkipMatching": True})
             journal.note(restoring=identifier)
-        self._follow(str(identifier), delivery, journal)
+        self._follow(str(identifier), delivery, journal, TIMEOUT)
         return True
 
     def _stopped_by_aws(self, refresh: Mapping[str, Any], delivery: Delivery, journal: Journal) -> bool:
@@ -149,7 +147,7 @@ class AutoScalingGroup:
         if refresh["Status"] not in ("Cancelling", "RollbackInProgress"):
             self.refreshes.stop(identifier, roll_back=_by_aws(delivery))
         total = int(delivery.before["desired"])
-        ended = self.refreshes.follow(identifier, journal.report, total=total, timeout=_patience(delivery.strategy))
+        ended = self.refreshes.follow(identifier, journal.report, total=total, timeout=TIMEOUT)
         return bool(ended["Status"] == "RollbackSuccessful")
 
     # -- the group itself -----------------------------------------------------------------------------------------------------

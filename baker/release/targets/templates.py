@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from baker.aws.errors import translated
+from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 from baker.errors import NotFoundError, UsageError
 from baker.release.targets.base import Delivery, Journal, ReleaseError
@@ -36,12 +36,14 @@ class Version:
 def version(aws: Aws, region: str, template: Mapping[str, str], wanted: str) -> Version:
     """The version `wanted` (a number, "$Latest", "$Default") of a template by {"LaunchTemplateId": ...} or {"LaunchTemplateName": ...}."""
     name = next(iter(template.values()))
-    with translated(f"version {wanted} of launch template {name} in {region}"):
-        answer = aws.client("ec2", region).describe_launch_template_versions(**template, Versions=[wanted])
-    found = answer.get("LaunchTemplateVersions", [])
-    if not found:
-        raise NotFoundError(f"launch template {name} has no version {wanted} in {region}")
-    return _version(found[0])
+    try:
+        with translated(f"version {wanted} of launch template {name} in {region}"):
+            answer = aws.client("ec2", region).describe_launch_template_versions(**template, Versions=[wanted])
+    except AwsError as error:
+        if error.missing:
+            raise NotFoundError(error.message, hint="aws ec2 describe-launch-templates lists them") from error
+        raise
+    return _version(answer["LaunchTemplateVersions"][0])
 
 
 def check_image(aws: Aws, region: str, delivery: Delivery, present: Version) -> None:

@@ -21,7 +21,7 @@ EXAMPLES = """
   bake lifecycle web --deprecate-after 30d --disable --apply
   bake lifecycle web --keep 3 --older-than 60d --deregister --delete-snapshots --apply
 """
-FAILED = 1
+FAILED = 3  # as a build that AWS refuses
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -56,7 +56,9 @@ def _ec2(backend: Any) -> dict[str, Found]:
             one.id: _told(one, name=one.name, versions=[version.number for version in one.versions], default=one.default_version_number)
             for one in backend.launch_templates.values()
         },
-        "spot-requests": {name: _told(one, state=one.state) for name, one in spot_requests(backend).items() if one.state == "active"},
+        "spot-requests": {
+            name: _told(one, state=one.state) for name, one in spot_requests(backend).items() if one.state not in ("closed", "cancelled")
+        },
         "addresses": {one.allocation_id: {} for one in getattr(backend, "addresses", [])},
     }
 

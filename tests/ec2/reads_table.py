@@ -16,7 +16,7 @@ LAUNCH = (
     "MetadataOptions.HttpEndpoint MetadataOptions.InstanceMetadataTags Placement.AvailabilityZone TagSpecifications.* "
     "InstanceMarketOptions.MarketType " + DEVICES + " " + " ".join(f"NetworkInterfaces.{name}" for name in CARD.split())
 )
-SPOT = "InstanceMarketOptions.SpotOptions.SpotInstanceType InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior"
+SPOT = " ".join(f"InstanceMarketOptions.SpotOptions.{name}" for name in ("SpotInstanceType", "InstanceInterruptionBehavior", "MaxPrice"))
 DATA = " ".join(f"LaunchTemplateData.{name}" for name in LAUNCH.split())
 TAGS = "TagSpecifications.*"
 RULES = "GroupId IpPermissions.* TagSpecifications.* DryRun"

@@ -13,11 +13,15 @@ from moto.ec2.utils import generic_filter
 from tests.ec2.paging import page
 from tests.ec2.refusals import Refused
 
-STATUS = {"active": "fulfilled", "closed": "instance-terminated-by-user", "cancelled": "request-canceled-and-instance-running"}
+STATUS = {
+    "active": "fulfilled", "open": "pending-evaluation", "disabled": "instance-stopped-by-user", "closed": "instance-terminated-by-user",
+    "cancelled": "request-canceled-and-instance-running",
+}  # fmt: skip
 
 
 class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
-    """`state`: "active" while its instance lives, "closed" after that, "cancelled" when somebody cancelled it meanwhile."""
+    """`state`: "active" while its instance runs, "closed" after that ("open" for a persistent one, which would start another; "disabled"
+    while its instance is stopped), "cancelled" when somebody cancelled it meanwhile."""
 
     __module__ = "moto.ec2.models"
 
@@ -32,7 +36,10 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
     def state(self) -> str:
         if self.cancelled:
             return "cancelled"
-        return "closed" if self.instance.state in ("shutting-down", "terminated") else "active"
+        persistent = self.instance.spot_persistent
+        if self.instance.state in ("shutting-down", "terminated"):
+            return "open" if persistent else "closed"
+        return "disabled" if persistent and self.instance.state in ("stopping", "stopped") else "active"
 
     def get_filter_value(self, filter_name: str, method_name: str | None = None) -> Any:
         plain = {"spot-instance-request-id": self.id, "instance-id": self.instance.id, "state": self.state}
@@ -41,7 +48,7 @@ class SpotRequest(TaggedEC2Resource):  # type: ignore[misc]
     def said(self) -> dict[str, Any]:
         return {
             "SpotInstanceRequestId": self.id, "InstanceId": self.instance.id, "State": self.state, "Status": {"Code": STATUS[self.state]},
-            "Type": "one-time", "CreateTime": self.create_time, "Tags": self.get_tags(),
+            "Type": "persistent" if self.instance.spot_persistent else "one-time", "CreateTime": self.create_time, "Tags": self.get_tags(),
         }  # fmt: skip
 
 
@@ -69,5 +76,5 @@ def cancel_spot_instance_requests(self: Any) -> ActionResult:
     self.error_on_dryrun()
     found = _named(self)
     for one in found:
-        one.cancelled = one.cancelled or one.state == "active"
+        one.cancelled = one.cancelled or one.state != "closed"
     return ActionResult({"CancelledSpotInstanceRequests": [{"SpotInstanceRequestId": one.id, "State": one.state} for one in found]})

@@ -148,7 +148,8 @@ def _groups(scope: Scope, name: str) -> list[dict[str, Any]]:
 
 
 def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
-    """Delete the group with this name, whose id may be known. Interfaces of terminated instances may hold it for a while."""
+    """Delete the group with this name, whose id may be known. It takes a while until the interfaces
+    of terminated instances have let go of it."""
 
     def look() -> bool | None:
         try:
@@ -207,4 +208,5 @@ def _ask_for_address() -> str:
 
 def code_of(error: Exception) -> str:
     """AWS's word for an error of boto3, "" for others."""
-    return str(getattr(error, "response", {}).get("Error", {}).get("Code", ""))
+    answer = getattr(error, "response", None)  # None where the connection broke
+    return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""

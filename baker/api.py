@@ -357,11 +357,17 @@ class Baker:
         while images:
             image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
             assert image is not None, "lineage has no circles"
+            self._unpublish(image)
             self.catalog.remove(image.id, force=force)
             removed.append(images.pop(image.id))
         self._drop_layers()
         self._collect_orphans()
         return removed
+
+    def _unpublish(self, image: ImageRecord) -> None:
+        from baker.publish.withdraw import withdraw
+
+        withdraw(image, self.catalog, self._world().builder, self.catalog.build(image.build).shape)
 
     def _collect_orphans(self) -> None:
         """Remove blobs that nothing refers to but sources that a next build would use again, and what layers stand on."""

@@ -77,7 +77,7 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
 def listing_digest(listing: GuestListing) -> str:
     """SHA-256 of a manifest's JSON lines: path, mode, owner, size, time and content of every file, sorted by path."""
     with gzip.open(listing.manifest) as file:
-        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()  # type: ignore[arg-type]
+        return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _write(entries: Iterable[FileEntry], destination: Path) -> int:

@@ -30,6 +30,7 @@ from baker.sources.base import Source
 from baker.sources.userns import remove_tree
 from baker.store.directory import DirectoryStore
 from baker.template.model import AnyBuilder, OnError, Template
+from baker.verify import verify
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -76,6 +77,7 @@ class World:
     interaction: Interaction = field(default_factory=Nobody)
     clock: Clock = field(default_factory=Clock)
     env: Mapping[str, str] = field(default_factory=dict)
+    test: Callable[..., TestReport] = verify  # runs a template's tests
 
 
 @dataclass(frozen=True)

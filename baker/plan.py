@@ -72,7 +72,7 @@ class Plan:
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
     shape = machine_shape(template.builder)
-    machine = _ec2_key(template.builder, template.path.parent) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
+    machine = _ec2_key(template.builder) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
     root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": machine})
     steps = tuple(_planned(template, root_key))
     last = steps[-1].key if steps else root_key
@@ -137,10 +137,10 @@ EC2_IMAGE = (
 )  # fmt: skip
 
 
-def _ec2_key(spec: Ec2Spec, base_dir: Path) -> dict[str, Any]:
+def _ec2_key(spec: Ec2Spec) -> dict[str, Any]:
     key: dict[str, Any] = spec.model_dump(mode="json", include=set(EC2_MACHINE))
     if spec.user_data_file:
-        key["user_data_file"] = file_digest(base_dir / spec.user_data_file.expanduser())
+        key["user_data_file"] = file_digest(spec.user_data_file)
     return key
 
 

@@ -23,7 +23,6 @@ from baker.media import media_of
 from baker.model import SourceImage
 from baker.plan import Plan, make_plan, verify_key
 from baker.sources.base import Context
-from baker.verify import verify as run_tests
 
 
 def announce(job: Job) -> None:
@@ -153,7 +152,12 @@ def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
     if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
     job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
-    verdict = verify(job, plan, Captured(media_of(image, job.builder, job.world.catalog, job.world.store)), f"image {image.id}, which passed others before, is not what the template says now")
+    verdict = verify(
+        job,
+        plan,
+        Captured(media_of(image, job.builder, job.world.catalog, job.world.store)),
+        f"image {image.id}, which passed others before, is not what the template says now",
+    )
     if verdict.report:
         recorder.record_verified(job, verdict.report, verdict.facts)
 
@@ -188,7 +192,7 @@ def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
     if not isinstance(job.builder, Publisher):
         return captured
     with job.report.stage("publish"):
-        publications = job.builder.publish(captured.media, job.image, products, job.report)
+        publications = job.builder.publish(captured.media, job.image, job.id, products, job.report)
     return replace(captured, publications=publications)
 
 
@@ -208,7 +212,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
         return Verdict("none")
     with job.report.stage("verify"):
         with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
-            report = run_tests(
+            report = job.world.test(
                 template.verify,
                 communicator.ssh_config,
                 communicator.host,

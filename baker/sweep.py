@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from baker import process
-from baker.builders import registry as builders
+from baker.builders import registry
+from baker.builders.base import Builder
 from baker.errors import BakeError
 from baker.events import Reporter
 from baker.ledger import DeadBuild, Entry, Ledger
 from baker.paths import Home
 from baker.publish import registry as targets
+from baker.publish.base import PublishTarget
 from baker.sources.userns import remove_tree
 
 PATIENCE_SECONDS = 5.0
@@ -31,14 +33,17 @@ class Swept:
     error: str = ""
 
 
-def sweep(home: Home, report: Reporter, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
-    """Give back what every dead build left, newest thing first; with `kept` also what a person asked to keep."""
+def sweep(
+    home: Home, report: Reporter, *, kept: bool = False, dry_run: bool = False, builders: Sequence[Builder] | None = None
+) -> list[Swept]:
+    """Give back what every dead build left, newest thing first; with `kept` also what a person asked to keep. `builders`: who may know
+    its things; left out, all there are."""
     ledger = Ledger(home.ledger)
     swept: list[Swept] = []
     for build_id in ledger.dead_builds(kept=kept):
         with ledger.dead(build_id) as build:
             if build is not None:
-                swept += _list(build) if dry_run else _sweep_build(build, home, report)
+                swept += _list(build) if dry_run else _sweep_build(build, home, report, builders)
     return swept
 
 
@@ -46,12 +51,13 @@ def _list(build: DeadBuild) -> list[Swept]:
     return [Swept(build.build_id, entry.kind, _name(entry)) for entry in build.entries]
 
 
-def _sweep_build(build: DeadBuild, home: Home, report: Reporter) -> list[Swept]:
+def _sweep_build(build: DeadBuild, home: Home, report: Reporter, builders: Sequence[Builder] | None) -> list[Swept]:
     swept = [Swept(build.build_id, "process", str(pid)) for pid in end_processes(build.build_id)]
     for entry in build.entries:
         error = ""
         try:
-            reclaim(entry, home)
+            if not (entry.details.get("lasting") and _on_record(build.build_id, home)):
+                reclaim(entry, home, builders)
         except (BakeError, OSError) as problem:
             error = str(problem)
             what = f"{entry.kind} {_name(entry)} of build {build.build_id}"
@@ -62,14 +68,33 @@ def _sweep_build(build: DeadBuild, home: Home, report: Reporter) -> list[Swept]:
     return swept
 
 
-def reclaim(entry: Entry, home: Home) -> None:
+def _on_record(build_id: str, home: Home) -> bool:
+    """Whether the build's image is in the catalog: then what belongs to that is no remains, whatever the ledger could not be told."""
+    from baker.catalog.catalog import Catalog
+
+    if not home.catalog.exists():
+        return False
+    catalog = Catalog(home.catalog)
+    try:
+        return any(image.build == build_id for image in catalog.images(all=True))
+    finally:
+        catalog.close()
+
+
+def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None) -> None:
     """Give back one entry: files and directories here, the rest by the builder or publication target that made it."""
     if entry.kind == "directory":
         remove_tree(Path(entry.details["path"]))  # also what a bootstrap left to subordinate users
     elif entry.kind == "file":
         Path(entry.details["path"]).unlink(missing_ok=True)
-    elif not any(maker.reclaim(entry.kind, entry.details) for maker in (*builders.all_for_sweep(home), *targets.all_for_sweep())):
+    elif not any(maker.reclaim(entry.kind, entry.details) for maker in _makers(home, builders)):
         raise BakeError(f"no builder here knows how to give back {entry.kind!r}", hint="install the plugin that made it")
+
+
+def _makers(home: Home, builders: Sequence[Builder] | None) -> Iterator[Builder | PublishTarget]:
+    """Who may know a thing, builders first; loaded one after the other until one does."""
+    yield from registry.all_for_sweep(home) if builders is None else builders
+    yield from targets.all_for_sweep()
 
 
 def _name(entry: Entry) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from baker.builders.base import ImageName, Keeper, Launch, Machine
 from baker.builders.identity import make_identity
+from baker.builders.spec import spec_of
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.communicator.base import Communicator
 from baker.errors import BootError, HostError, NotFoundError
@@ -20,8 +21,7 @@ from baker.layers.wake import wake
 from baker.ledger import BuildLedger
 from baker.media import media_of
 from baker.model import Disk, Identity, Shape, Wanted
-from baker.template.ec2 import Ec2Spec
-from baker.template.model import AnyBuilder, BuilderSpec
+from baker.template.model import BuilderSpec
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Running:
 def boot(world: World, image: ImageRecord, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
     """A machine from an image. `recorded` is what the record says of the machine that it was built on."""
     shape = Shape(**(_known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
-    builder = world.builder(_spec(image, recorded), wanted.uri)
+    builder = world.builder(spec_of(image.builder, recorded), wanted.uri)
     media = media_of(image, builder, world.catalog, world.store)
     with _session(world) as (ledger, scratch, report):
         identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
@@ -93,13 +93,6 @@ def _connected(world: World, machine: Machine, identity: Identity, request: Laun
 def _running(title: str, machine: Machine, communicator: Communicator, wanted: Wanted) -> Running:
     ports = {forward.guest_port: machine.forwarded(forward.guest_port) for forward in wanted.forwards}
     return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports)
-
-
-def _spec(image: ImageRecord, recorded: Mapping[str, Any]) -> AnyBuilder:
-    """The builder that runs the image's machines."""
-    if image.builder == "ec2":
-        return Ec2Spec(**{name: value for name, value in recorded.items() if name in Ec2Spec.model_fields})
-    return BuilderSpec(kind=image.builder)
 
 
 def _known(recorded: Mapping[str, Any]) -> dict[str, Any]:

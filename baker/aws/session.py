@@ -1,8 +1,6 @@
 """The way into AWS: credentials as the AWS CLI finds them, one client per service and region, a count of what was asked.
 
-boto3 loads with the first client, not before. Retries are botocore's "standard" mode: throttling, 5xx and lost connections, with
-jitter (https://docs.aws.amazon.com/sdkref/latest/guide/feature-retry-behavior.html); what is asked again that way must be
-idempotent, so whoever creates something hands a client token.
+boto3 loads with the first client, not before. retry.py says what is asked again.
 """
 
 from __future__ import annotations
@@ -16,9 +14,10 @@ from functools import cached_property
 from typing import Any
 
 from baker.aws.errors import translated
+from baker.aws.retry import Retry
+from baker.clock import Clock
 from baker.errors import HostError
 
-ATTEMPTS = 8
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
 
@@ -38,8 +37,11 @@ class Access:
 class Aws:
     """One session. Clients may be used by many threads."""
 
-    def __init__(self, access: Access | None = None) -> None:
+    def __init__(self, access: Access | None = None, clock: Clock | None = None, session: Any = None) -> None:
+        """`session`: a boto3 session to work with instead of the one that `access` names."""
         self.access = access or Access()
+        self.clock = clock or Clock()
+        self._given = session
         self.calls: Counter[str] = Counter()  # "ec2:RunInstances" -> requests sent, retries counted
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
@@ -81,7 +83,7 @@ class Aws:
         from botocore.config import Config
 
         config = Config(
-            retries={"mode": "standard", "total_max_attempts": ATTEMPTS},
+            retries={"mode": "standard", "total_max_attempts": 1},
             connect_timeout=CONNECT_SECONDS,
             read_timeout=READ_SECONDS,
             max_pool_connections=64,
@@ -89,7 +91,9 @@ class Aws:
         )
         with translated(f"the {service} client"):
             client = self._session.client(service, region_name=region, endpoint_url=self.access.endpoint_url, config=config)
-        client.meta.events.register(f"before-send.{service}", self._count)
+        service_id = client.meta.service_model.service_id.hyphenize()
+        client.meta.events.register(f"before-send.{service_id}", self._count)
+        client.meta.events.register(f"needs-retry.{service_id}", Retry(self.clock))
         return client
 
     def _count(self, event_name: str, **_: Any) -> None:
@@ -115,7 +119,7 @@ class Aws:
         import boto3
 
         with translated("the AWS session"):
-            base = boto3.Session(profile_name=self.access.profile, region_name=self.access.region)
+            base = self._given or boto3.Session(profile_name=self.access.profile, region_name=self.access.region)
             return self._assumed(base) if self.access.role_arn else base
 
     def _assumed(self, base: Any) -> Any:

@@ -25,6 +25,9 @@ class ImageName:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+NAMELESS = ImageName()
+
+
 @dataclass(frozen=True)
 class Launch:
     """What a machine is to be. What it boots from (`media`) is never written: its disk is an overlay on that, or a volume made of it."""
@@ -38,7 +41,7 @@ class Launch:
     report: Reporter
     forwards: tuple[Forward, ...] = ()
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
-    image: ImageName = ImageName()  # what it is for
+    image: ImageName = NAMELESS  # what it is for
 
     @property
     def disk(self) -> Disk:
@@ -128,7 +131,7 @@ class Publisher(Protocol):
     def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
         """Look for everything that can be known to go wrong before anything is made: BuildError or HostError with what would be right."""
 
-    def publish(self, media: Media, image: ImageName, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+    def publish(self, media: Media, image: ImageName, build: str, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
         """Bring a verified image to wherever it is to be used, let those use it who are to, and say where it is. What is made meanwhile is
         held by `products`; nothing that was there before is taken away."""
 

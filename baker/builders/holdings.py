@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
 
 from baker.ledger import BuildLedger, Entry
 
@@ -36,3 +37,35 @@ class Holdings:
         """Give nothing back: what was held is somebody else's now."""
         while self._held:
             self._ledger.strike(self._held.pop()[0])
+
+
+class Keepable(Protocol):
+    """A machine that may be left running."""
+
+    @property
+    def kept(self) -> bool: ...
+
+
+M = TypeVar("M", bound=Keepable)
+
+
+@contextmanager
+def held(ledger: BuildLedger, start: Callable[[Holdings], M]) -> Iterator[M]:
+    """What `start` makes. On leaving everything is given back unless it is to be kept; what could not be stays in the ledger and is told
+    as a note of the error that matters, or as the error when there is no other."""
+    holdings = Holdings(ledger)
+    machine: M | None = None
+    try:
+        machine = start(holdings)
+        yield machine
+    except BaseException as error:
+        if machine is None or not machine.kept:
+            for failure in holdings.release():
+                error.add_note(f"clean-up: {failure}")
+        raise
+    if not machine.kept:
+        failures = holdings.release()
+        for failure in failures[1:]:
+            failures[0].add_note(f"clean-up: {failure}")
+        if failures:
+            raise failures[0]

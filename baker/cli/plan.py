@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, listed, variables
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
     from baker.layers.explain import Explained
     from baker.layers.policy import Wish
     from baker.plan import Plan
-    from baker.template.model import Template
+    from baker.template.ec2 import Ec2Spec
+    from baker.template.model import AnyBuilder, BuilderSpec, Template
 
 EXAMPLES = """
   bake plan web.yaml
@@ -53,11 +54,19 @@ def wish(template: Template, args: argparse.Namespace) -> Wish:
     return policy.wish([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
 
 
+def machine_words(spec: AnyBuilder) -> str:
+    """The machine that it is built on, for a person."""
+    if spec.kind == "ec2":
+        ec2 = cast("Ec2Spec", spec)
+        return f"ec2, {ec2.region or 'the default region'}, {' or '.join(ec2.instance_type)}"
+    local = cast("BuilderSpec", spec)
+    return f"{local.kind}, {local.cpus} cpus, {size(local.memory)} memory, {local.firmware}"
+
+
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
     """The plan of one image for a person."""
     paint, ellipsis = app.out.paint, app.out.glyphs.ellipsis
-    spec = template.builder
-    machine = f"{spec.kind}, {spec.cpus} cpus, {size(spec.memory)} memory, {spec.firmware}"
+    machine = machine_words(template.builder)
     source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, not on this host yet"
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])

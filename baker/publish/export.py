@@ -17,7 +17,7 @@ from baker.catalog.records import ImageRecord
 from baker.disks import qemuimg
 from baker.disks.rootfs import open_root
 from baker.disks.space import host_error
-from baker.errors import BusyError, HostError, UsageError
+from baker.errors import BusyError, HostError, NotFoundError, UsageError
 from baker.events import Reporter
 from baker.model import Disk, DiskFormat
 from baker.paths import sync
@@ -52,6 +52,8 @@ def export(
     """
     check_choice(format, compress)
     destination = _destination(image, format, destination, overwrite)
+    if not image.chain:
+        raise NotFoundError(f"{image.name}@{image.version} was baked by {image.builder}: it has no disk here")
     disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
     with _whole_or_absent(destination) as part:
         if format == "tar":

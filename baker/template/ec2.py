@@ -148,7 +148,9 @@ class SpotSpec(Frozen):
 class MetadataOptions(Frozen):
     """The instance metadata service of the build's machines."""
 
-    http_endpoint: Literal["enabled", "disabled"] = Field("enabled", description="disabled: cloud-init learns no key, so only for special images")
+    http_endpoint: Literal["enabled", "disabled"] = Field(
+        "enabled", description="disabled: cloud-init learns no key, so only for special images"
+    )
     http_tokens: Literal["required", "optional"] = Field("required", description="required: IMDSv2 only")
     http_put_response_hop_limit: int = Field(1, ge=1, le=64, description="2 lets containers in")
 
@@ -206,9 +208,13 @@ class Ec2Spec(Frozen):
     metadata_options: MetadataOptions = Field(MetadataOptions(), description="the metadata service")
     user_data: str | None = Field(None, max_length=12000, description="what cloud-init is to do as well")
     user_data_file: Path | None = Field(None, description="or a file with it")
-    run_tags: TagMap = Field(default_factory=dict, description="tags of what exists during the build: instance, volume, interface, group, key")
+    run_tags: TagMap = Field(
+        default_factory=dict, description="tags of what exists during the build: instance, volume, interface, group, key"
+    )
     # the AMIs
-    ami_name: Annotated[str, AfterValidator(_ami_name)] = Field("{name}-{version}-{build}", description="{name}, {version} and {build} are filled in")
+    ami_name: Annotated[str, AfterValidator(_ami_name)] = Field(
+        "{name}-{version}-{build}", description="{name}, {version} and {build} are filled in"
+    )
     ami_description: str | None = Field(None, max_length=255, description="left out, the template's")
     ami_regions: Regions = Field((), description="where it is copied to")
     region_kms_key_ids: Mapping[str, str] = Field(default_factory=dict, description="region: key; left out, that region's default for EBS")

@@ -15,12 +15,12 @@ from baker.template import matrix
 from baker.template import variables as inputs
 from baker.template.bundles import Files
 from baker.template.document import Item, Problems, quote, suggest, wrap
+from baker.template.ec2 import Ec2Spec
 from baker.template.explain import validate
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
 from baker.template.language import TemplateFile, VariableSpec
-from baker.template.ec2 import Ec2Spec
-from baker.template.model import AMI_SOURCES, DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
+from baker.template.model import AMI_SOURCES, AnyBuilder, DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
 from baker.template.observed import Observed
 from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_items
 
@@ -219,7 +219,7 @@ class _Loader:
             labels=model.labels,
             variables=image.variables,
             source=model.source.chosen,
-            builder=model.builder,
+            builder=_anchored(model.builder, base_dir),
             communicator=model.communicator,
             provisioners=tuple(expander.found.steps),
             verify=(*own, *expander.found.verify),
@@ -263,7 +263,9 @@ class _Loader:
             wanted = "source: {ami: ami-...}, source_ami_filter, ssm_parameter, or an image"
             self.problems.add(place, f"the builder ec2 cannot start from {key}", f"want {wanted}")
         else:
-            self.problems.add(place, f"{key} is a source for the builder ec2, not for {model.builder.kind}", "want builder: {kind: ec2, ...}")
+            self.problems.add(
+                place, f"{key} is a source for the builder ec2, not for {model.builder.kind}", "want builder: {kind: ec2, ...}"
+            )
 
     def _check_names_of_others(self, model: TemplateFile, item: Item) -> None:
         """The builder must be one that there is, and a catalog image's version must be readable; whether it is there shows later."""
@@ -304,6 +306,14 @@ class _Loader:
             self.files.observed.looked(self.directory / path.expanduser())
             if not (self.directory / path.expanduser()).exists():
                 report_missing(item.value[key], path, self.directory, self.problems)
+
+
+def _anchored(builder: AnyBuilder, base_dir: Path) -> AnyBuilder:
+    """The builder with absolute paths: what runs it does not know the template's directory."""
+    if not isinstance(builder, Ec2Spec):
+        return builder
+    names = ("user_data_file", "ssh_bastion_private_key_file")
+    return builder.model_copy(update={name: base_dir / path.expanduser() for name in names if (path := getattr(builder, name))})
 
 
 def _sealed(text: str, root: Item, secrets: Secrets) -> str:

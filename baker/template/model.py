@@ -92,9 +92,7 @@ def _builder_tag(value: Any) -> str:
 
 
 AnyBuilder = BuilderSpec | Ec2Spec
-Builder = Annotated[
-    Annotated[BuilderSpec, Tag(MACHINE_TAG)] | Annotated[Ec2Spec, Tag(EC2_TAG)], Discriminator(_builder_tag)
-]
+Builder = Annotated[Annotated[BuilderSpec, Tag(MACHINE_TAG)] | Annotated[Ec2Spec, Tag(EC2_TAG)], Discriminator(_builder_tag)]
 
 
 class CommunicatorSpec(Frozen):

@@ -13,10 +13,10 @@ from baker.provision.registry import BUILT_IN
 from baker.template.bundles import Files, shown_path
 from baker.template.document import Item, Problems, quote, suggest
 from baker.template.explain import at_key, validate
+from baker.template.frozen import Frozen
 from baker.template.interpolate import Scope, interpolate, named
 from baker.template.language import BundleFile, GroupOptions, IncludeFile, ParameterSpec, StepOptions
 from baker.template.matrix import selected
-from baker.template.frozen import Frozen
 from baker.template.model import Step, TestinfraVerify, Variable, VerifySpec
 from baker.template.observed import Observed
 from baker.template.variables import Given, as_json, hide_defaults, resolve_all, secret_values, values

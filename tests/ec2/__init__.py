@@ -31,6 +31,7 @@ Faults: `cloud.faults.add(action, kind, times=1, skip=0, seconds=1.0, region="")
 
     instead of the action   RequestLimitExceeded InsufficientInstanceCapacity InternalError ServiceUnavailable ExpiredToken AccessDenied
                             NotFound InvalidParameterValue VcpuLimitExceeded (in the words and with the status of the service)
+                            NotFound of a describing call without ids is an empty list, as with AWS
     after it took effect    reset (the connection is reset, the answer is lost)
     on what it makes        slow (changes of state take `seconds` longer) snapshot-error image-failed spot-reclaim (after `seconds`)
                             instance-fails (pending -> terminated) impaired (status checks never pass) refresh-failed
@@ -40,7 +41,8 @@ Every API call of a build in turn: run it once, take `len(cloud.calls)`, then `a
 What is real: EBS direct uploads and snapshots hold bytes (512 KiB blocks in sparse files), an image registered of them boots; with machines
 the root disk is NVMe, SSH answers at the instance's PublicIpAddress (one of 127.0.0.0/8) on port 22 and on what else its security groups
 open, 169.254.169.254 serves IMDS, a stop is the power button, a guest that powers itself off is stopped, CreateImage takes the disk.
-An image of a running machine is refused (EmulatorDoesNot). Machines cannot reach each other; private addresses are not reachable.
+An image of a running machine is refused (EmulatorDoesNot). Machines cannot reach each other. An instance
+without a public address has its private one in 127.0.0.0/8 and answers there.
 What differs: state changes in a fraction of a second, IAM is evaluated by iam.py (identity policy alone), a refresh's waits are cut short,
 an SSM parameter of aws:ec2:image is checked at once, any CIDR opens a port to this host.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -101,6 +102,7 @@ class Emulator:
             "AWS_ENDPOINT_URL": self.url, "AWS_ACCESS_KEY_ID": keys.BAKE, "AWS_SECRET_ACCESS_KEY": "secret", "AWS_REGION": self.region,
             "AWS_DEFAULT_REGION": self.region, "AWS_EC2_METADATA_DISABLED": "true", "AWS_CONFIG_FILE": "/dev/null",
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "AWS_IGNORE_CONFIGURED_ENDPOINT_URLS": "false",
+            "NO_PROXY": ",".join(filter(None, [os.environ.get("NO_PROXY"), "127.0.0.1"])),
         }  # fmt: skip
 
     def client(self, service: str, region: str | None = None) -> Any:
@@ -122,7 +124,7 @@ class Emulator:
         from botocore.config import Config
 
         return boto3.Session(aws_access_key_id=key, aws_secret_access_key="secret", region_name=region).client(
-            service, endpoint_url=self.url, config=Config(retries={"mode": "standard", "total_max_attempts": 3})
+            service, endpoint_url=self.url, config=Config(retries={"mode": "standard", "total_max_attempts": 3}, proxies={})
         )
 
     def ask(self, verb: str, **values: Any) -> Any:

@@ -17,6 +17,7 @@ from moto.ec2.models import ec2_backends
 
 from tests.ec2.asked import Asked
 from tests.ec2.blocks import BLOCK, GIB, Blocks
+from tests.ec2.images import kms_key
 from tests.ec2.refusals import START, Refused, answer, answer_json
 from tests.ec2.snapshots import StrictSnapshot
 from tests.ec2.world import ACCOUNT, world
@@ -87,6 +88,8 @@ def _start(asked: Asked, start: START) -> list[bytes]:
         raise _invalid(f"VolumeSize {size} GiB is out of range", "INVALID_VOLUME_SIZE")
     if wanted.get("KmsKeyArn") and not wanted.get("Encrypted"):
         raise _invalid("KmsKeyArn without Encrypted")
+    if wanted.get("KmsKeyArn") and kms_key(asked.region, wanted["KmsKeyArn"]) is None:
+        raise _invalid(f"the key {wanted['KmsKeyArn']} is not there", "INVALID_CUSTOMER_KEY")
     if parent and "Encrypted" in wanted:
         raise _invalid("Encrypted and ParentSnapshotId exclude each other")
     made = StrictSnapshot(

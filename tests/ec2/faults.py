@@ -95,6 +95,11 @@ def _due(fault: Fault) -> bool:
     return fault.times >= 0
 
 
+def lists(asked: Asked) -> bool:
+    """Whether a describing request of EC2 names no ids: what is not visible yet is then just not among what is found."""
+    return asked.service == "ec2" and asked.action.startswith("Describe") and not any(name.endswith("Ids") for name in asked.parameters)
+
+
 def error(fault: Fault, asked: Asked) -> Refused:
     """The answer in the words of the service."""
     message, status = ERRORS[fault.kind]

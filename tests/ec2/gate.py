@@ -13,7 +13,7 @@ from typing import Any
 from tests.ec2 import asked as reading
 from tests.ec2 import ebs, faults, iam, keys, reads
 from tests.ec2.asked import Asked
-from tests.ec2.refusals import START, Refused, refuse
+from tests.ec2.refusals import START, Refused, nothing, refuse
 from tests.ec2.world import World
 
 App = Callable[[dict[str, Any], START], Any]
@@ -66,6 +66,8 @@ class Gate:
             raise refusal
         suffered = self.faults.take(asked)
         for fault in suffered:
+            if fault.kind == "NotFound" and faults.lists(asked):
+                return nothing(start, asked.action)
             if fault.kind in faults.ERRORS:
                 raise faults.error(fault, asked)
         if unknown := reads.unread(asked):

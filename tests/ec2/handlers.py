@@ -23,11 +23,12 @@ def install() -> None:
         refresh_actions,
         role_actions,
         snapshot_actions,
+        spot_actions,
         template_actions,
     )
 
     _models()
-    for module in (image_actions, image_attributes, snapshot_actions, instance_actions, template_actions):
+    for module in (image_actions, image_attributes, snapshot_actions, instance_actions, template_actions, spot_actions):
         _answer(EC2Response, module)
     for module in (group_actions, refresh_actions):
         _answer(AutoScalingResponse, module)

@@ -11,7 +11,7 @@ Found = list[tuple[str, dict[str, list[str]]]]
 PREFIXES = {
     "i": "instance", "vol": "volume", "sg": "security-group", "subnet": "subnet", "ami": "image", "snap": "snapshot",
     "lt": "launch-template",
-    "key": "key-pair", "eni": "network-interface", "sgr": "security-group-rule",
+    "key": "key-pair", "eni": "network-interface", "sgr": "security-group-rule", "sir": "spot-instances-request",
 }  # fmt: skip
 FOREIGN = ("image", "snapshot")  # ARNs without an account
 # actions that make something: the kinds that are made, whose ARNs end in /*
@@ -62,10 +62,12 @@ def resources_of(asked: Asked) -> Found:
 
 def _made(asked: Asked) -> Found:
     tags = tag_specifications(asked)
+    market = asked.parameters.get("InstanceMarketOptions") or {}
+    spot = ("spot-instances-request",) if asked.action == "RunInstances" and market.get("MarketType") == "spot" else ()
     if asked.action == "StartSnapshot":
         tags = {"snapshot": {tag["Key"]: tag["Value"] for tag in asked.parameters.get("Tags") or []}}
     found: Found = []
-    for kind in MAKES.get(asked.action, ()):
+    for kind in MAKES.get(asked.action, ()) + spot:
         own = tags.get(kind, {})
         context = {f"aws:requesttag/{key.lower()}": [value] for key, value in own.items()} | ({"aws:tagkeys": list(own)} if own else {})
         if asked.action == "RunInstances" and kind == "instance":

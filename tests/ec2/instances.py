@@ -23,6 +23,7 @@ class StrictInstance(Instance):  # type: ignore[misc]
     disk: Any = None
     checks_at = 0.0  # time.monotonic() at which the status checks have passed
     impaired = False
+    spot_persistent = False
     wanted_gone = False
 
     def become(self, state: str, code: str = "", message: str = "") -> InstanceState:
@@ -94,7 +95,7 @@ class StrictInstance(Instance):  # type: ignore[misc]
         if self.state in ("stopping", "stopped"):
             return copy.copy(self._state)
         self._only("running", "stopped")
-        if self.lifecycle == "spot":
+        if self.lifecycle == "spot" and not self.spot_persistent:
             raise Refused(
                 "UnsupportedOperation", f"You can't stop the Spot Instance '{self.id}' because it is associated with a one-time request."
             )

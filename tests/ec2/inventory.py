@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from tests.ec2.spot_actions import requests as spot_requests
 from tests.ec2.world import ACCOUNT
 
 Found = dict[str, dict[str, Any]]
@@ -54,6 +55,9 @@ def _ec2(backend: Any) -> dict[str, Found]:
         "launch-templates": {
             one.id: _told(one, name=one.name, versions=[version.number for version in one.versions], default=one.default_version_number)
             for one in backend.launch_templates.values()
+        },
+        "spot-requests": {
+            name: _told(one, state=one.state) for name, one in spot_requests(backend).items() if one.state not in ("closed", "cancelled")
         },
         "addresses": {one.allocation_id: {} for one in getattr(backend, "addresses", [])},
     }

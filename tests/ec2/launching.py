@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import secrets
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +14,7 @@ from tests.ec2 import images
 from tests.ec2.images import Mapping, StrictAmi
 from tests.ec2.instances import StrictInstance
 from tests.ec2.refusals import Refused
+from tests.ec2.spot_actions import SpotRequest
 from tests.ec2.world import ACCOUNT, world
 
 TAGGED = ("instance", "volume", "network-interface", "spot-instances-request")
@@ -59,8 +59,9 @@ def launch(region: str, request: Wanted, count: int = 1, tags: dict[str, str] | 
         raise Refused("InvalidKeyPair.NotFound", f"The key pair '{wanted['KeyName']}' does not exist")
     market = wanted.get("InstanceMarketOptions") or {}
     spot = market.get("MarketType") == "spot"
-    if (market.get("SpotOptions") or {}).get("SpotInstanceType", "one-time") != "one-time":
-        raise Refused("EmulatorDoesNot", "keep spot requests")
+    options = market.get("SpotOptions") or {}
+    if options.get("SpotInstanceType") == "persistent" and options.get("InstanceInterruptionBehavior") not in ("stop", "hibernate"):
+        raise Refused("InvalidParameterCombination", "a persistent request wants InstanceInterruptionBehavior stop or hibernate")
     if given["spot-instances-request"] and not spot:
         raise Refused("InvalidParameterCombination", "spot-instances-request can be tagged with spot instances only")
     subnet, groups, public = placed(backend, wanted)
@@ -109,7 +110,9 @@ def _settle(instance: StrictInstance, image: StrictAmi, mappings: list[Mapping],
         volume.iops, volume.throughput = mapping["Ebs"].get("Iops", volume.iops), mapping["Ebs"].get("Throughput")
     instance.ena_support, instance.boot_mode, instance.root_device_name = image.ena_support, image.boot_mode, image.root_device_name
     if spot:
-        instance.spot_instance_request_id = f"sir-{secrets.token_hex(4)}"
+        options = (wanted.get("InstanceMarketOptions") or {}).get("SpotOptions") or {}
+        instance.spot_persistent = options.get("SpotInstanceType") == "persistent"
+        instance.spot_instance_request_id = SpotRequest(backend, instance, given["spot-instances-request"]).id
     profile = wanted.get("IamInstanceProfile") or {}
     if profile:
         backend.associate_iam_instance_profile(

@@ -83,6 +83,8 @@ class Guest:
         card = self.instance.nics[0]
         if card.public_ip_auto_assign:
             card.public_ip = self.address
+        else:  # as if this host were in the private network
+            card.private_ip_address = card.private_ip_addresses[0]["PrivateIpAddress"] = self.address
         self.process = _forker.submit(self._fork).result()
 
     def _fork(self) -> subprocess.Popen[bytes]:

@@ -16,7 +16,7 @@ LAUNCH = (
     "MetadataOptions.HttpEndpoint MetadataOptions.InstanceMetadataTags Placement.AvailabilityZone TagSpecifications.* "
     "InstanceMarketOptions.MarketType " + DEVICES + " " + " ".join(f"NetworkInterfaces.{name}" for name in CARD.split())
 )
-SPOT = "InstanceMarketOptions.SpotOptions.SpotInstanceType InstanceMarketOptions.SpotOptions.InstanceInterruptionBehavior"
+SPOT = " ".join(f"InstanceMarketOptions.SpotOptions.{name}" for name in ("SpotInstanceType", "InstanceInterruptionBehavior", "MaxPrice"))
 DATA = " ".join(f"LaunchTemplateData.{name}" for name in LAUNCH.split())
 TAGS = "TagSpecifications.*"
 RULES = "GroupId IpPermissions.* TagSpecifications.* DryRun"
@@ -60,6 +60,8 @@ TABLE = {
     "LaunchTemplate.LaunchTemplateName LaunchTemplate.Version",
     "ec2:DescribeInstances": f"InstanceIds {FILTERS}",
     "ec2:DescribeInstanceStatus": f"InstanceIds IncludeAllInstances {FILTERS}",
+    "ec2:DescribeSpotInstanceRequests": f"SpotInstanceRequestIds {FILTERS}",
+    "ec2:CancelSpotInstanceRequests": "SpotInstanceRequestIds DryRun",
     "ec2:GetConsoleOutput": "InstanceId Latest DryRun",
     "ec2:StopInstances": "InstanceIds Force DryRun",
     "ec2:StartInstances": "InstanceIds DryRun",

@@ -52,3 +52,13 @@ def _xml(service: str, error: Refused) -> str:
         f"<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code><Message>{message}</Message></Error>"
         f"<RequestId>{request}</RequestId></ErrorResponse>"
     )
+
+
+def nothing(start: START, action: str) -> list[bytes]:
+    """The answer of an EC2 action that found nothing: all of its lists are empty."""
+    from moto.core.utils import get_service_model
+
+    members = get_service_model("ec2").operation_model(action).output_shape.members
+    empty = "".join(f"<{shape.serialization.get('name', name)}/>" for name, shape in members.items() if shape.type_name == "list")
+    body = f"<{action}Response><requestId>{uuid.uuid4()}</requestId>{empty}</{action}Response>"
+    return answer(start, 200, body.encode(), "text/xml")

@@ -5,19 +5,16 @@ moto keeps its state in modules, so one process is one account.
 
 from __future__ import annotations
 
-import ctypes
 import json
 import logging
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
-
-PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     os.environ |= {
         "MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATION": "true", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
     }  # fmt: skip
@@ -37,11 +34,19 @@ def main() -> None:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=Handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     print(server.server_port, flush=True)
     try:
         server.serve_forever(poll_interval=0.1)
     finally:
         handlers.end()
+        os._exit(0)  # nothing is left to be tidied: what Python does at its end takes half a second
+
+
+def _end_with_parent() -> None:
+    """The parent holds the other end of stdin, and nobody else does."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

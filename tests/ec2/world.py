@@ -49,6 +49,13 @@ class World:
 
     def settle(self) -> None:
         """Do all that is due. Called with the lock held."""
+        own, self.effects = self.effects, {}  # what is due was begun by other requests
+        try:
+            self._do_all_due()
+        finally:
+            self.effects = own
+
+    def _do_all_due(self) -> None:
         ready = [watch for watch in self._watched if watch[0]()]
         self._watched = [watch for watch in self._watched if watch not in ready]
         for _, action in ready:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 
 from tests.ec2 import Emulator
 
+PROJECT = Path(__file__).parents[2]
 REGION, OTHER = "eu-central-1", "eu-west-1"
 
 
@@ -355,3 +359,62 @@ def test_only_what_is_there_is_tagged(cloud: Emulator, ec2: Any) -> None:
     for name, code in (("i-0123456789abcdef0", "InvalidInstanceID.NotFound"), ("ami-0123456789abcdef0", "InvalidAMIID.NotFound")):
         with refused(code):
             ec2.create_tags(Resources=[name], Tags=[{"Key": "a", "Value": "b"}])
+
+
+def test_a_spot_instance_has_a_request(cloud: Emulator, ec2: Any) -> None:
+    tags = [{"ResourceType": "spot-instances-request", "Tags": [{"Key": "bake:build", "Value": "b"}]}]
+    instance = run(ec2, cloud.seed_image(), InstanceMarketOptions={"MarketType": "spot"}, TagSpecifications=tags)
+    wanted = [{"Name": "tag:bake:build", "Values": ["b"]}]
+    found = ec2.describe_spot_instance_requests(Filters=wanted)["SpotInstanceRequests"]
+    assert [(one["InstanceId"], one["State"]) for one in found] == [(instance, "active")]
+    assert list(cloud.inventory()[REGION]["spot-requests"]) == [found[0]["SpotInstanceRequestId"]]
+    ec2.cancel_spot_instance_requests(SpotInstanceRequestIds=[found[0]["SpotInstanceRequestId"]])
+    assert ec2.describe_spot_instance_requests(Filters=wanted)["SpotInstanceRequests"][0]["State"] == "cancelled"
+    with refused("InvalidParameterCombination"):
+        run(ec2, cloud.seed_image("b-1"), TagSpecifications=tags)
+
+
+def test_what_is_not_visible_yet_is_not_listed(cloud: Emulator, ec2: Any) -> None:
+    instance = run(ec2, cloud.seed_image())
+    wanted = [{"Name": "instance-id", "Values": [instance]}]
+    cloud.faults.add("DescribeInstances", "NotFound")
+    assert ec2.describe_instances(Filters=wanted)["Reservations"] == []
+    assert len(ec2.describe_instances(Filters=wanted)["Reservations"]) == 1
+
+
+def test_instances_that_fail(cloud: Emulator, ec2: Any) -> None:
+    image = cloud.seed_image()
+    cloud.faults.add("RunInstances", "instance-fails")
+    lost = run(ec2, image)
+    until(lambda: state(ec2, lost), "terminated")
+    assert ec2.describe_instances(InstanceIds=[lost])["Reservations"][0]["Instances"][0]["StateReason"]["Code"] == "Server.InternalError"
+    cloud.faults.add("RunInstances", "impaired")
+    ill = run(ec2, image)
+    until(lambda: state(ec2, ill), "running")
+    status = ec2.describe_instance_status(InstanceIds=[ill])["InstanceStatuses"][0]
+    assert status["InstanceStatus"]["Status"] == "impaired"
+    wrong = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "KmsKeyId": f"arn:aws:kms:{REGION}:123456789012:key/none"}}
+    keyless = run(ec2, image, BlockDeviceMappings=[wrong])
+    until(lambda: state(ec2, keyless), "terminated")
+    with pytest.raises(RuntimeError, match="no fault is called typo"):
+        cloud.faults.add("RunInstances", "typo")
+
+
+OWNER = """
+import sys
+from pathlib import Path
+from tests.ec2 import Emulator
+with Emulator(Path(sys.argv[1])) as cloud:
+    print(cloud._process.pid, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_emulator_ends_with_whoever_started_it(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", OWNER, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=PROJECT) as owner:
+        assert owner.stdout is not None
+        process = Path("/proc") / owner.stdout.readline().decode().strip()
+        assert (process / "cmdline").exists()
+        owner.kill()
+        owner.wait()
+        until(lambda: "alive" if (process / "cmdline").exists() and (process / "cmdline").read_bytes() else "gone", "gone")

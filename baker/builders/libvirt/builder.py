@@ -12,7 +12,7 @@ from typing import Any, Literal
 import libvirt
 
 from baker.builders.base import Launch, Machine
-from baker.builders.holdings import Holdings
+from baker.builders.holdings import Holdings, held
 from baker.builders.identity import write_credentials
 from baker.builders.libvirt import accelerator, kept
 from baker.builders.libvirt.connection import (
@@ -55,29 +55,8 @@ class LibvirtBuilder:
 
     @contextmanager
     def launch(self, request: Launch) -> Iterator[LibvirtMachine]:
-        """A started machine. On leaving everything is given back unless `keep` was called; what could not be stays in the
-        ledger and is told as a note of the error that matters, or as the error when there is no other."""
-        with self._held(request, lambda holdings: self._start(request, holdings)) as machine:
+        with held(request.ledger, lambda holdings: self._start(request, holdings)) as machine:
             yield machine
-
-    @contextmanager
-    def _held(self, request: Launch, start: Callable[[Holdings], LibvirtMachine]) -> Iterator[LibvirtMachine]:
-        holdings = Holdings(request.ledger)
-        machine: LibvirtMachine | None = None
-        try:
-            machine = start(holdings)
-            yield machine
-        except BaseException as error:
-            if machine is None or not machine.kept:
-                for failure in holdings.release():
-                    error.add_note(f"clean-up: {failure}")
-            raise
-        if not machine.kept:
-            failures = holdings.release()
-            for failure in failures[1:]:
-                failures[0].add_note(f"clean-up: {failure}")
-            if failures:
-                raise failures[0]
 
     def capture(self, machine: Machine, destination: Path, products: Holdings) -> Disk:
         if not isinstance(machine, LibvirtMachine):
@@ -112,7 +91,7 @@ class LibvirtBuilder:
 
     @contextmanager
     def restore(self, request: Launch, directory: Path) -> Iterator[LibvirtMachine]:
-        with self._held(request, lambda holdings: self._take_up(request, directory, holdings)) as machine:
+        with held(request.ledger, lambda holdings: self._take_up(request, directory, holdings)) as machine:
             yield machine
 
     def _take_up(self, request: Launch, place: Path, holdings: Holdings) -> LibvirtMachine:

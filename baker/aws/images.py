@@ -1,0 +1,139 @@
+"""AMIs and their snapshots: looked at, waited for, taken away."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from baker.aws.errors import AwsError, translated
+from baker.aws.poll import wait
+from baker.aws.session import Aws
+from baker.model import Ami
+
+GIB = 1 << 30
+FAILED = frozenset({"failed", "error", "invalid", "deregistered", "disabled"})
+LOOKS_BEFORE_SNAPSHOTS = 3  # at an image that is pending, before its snapshots are looked at as well
+
+
+def describe(aws: Aws, region: str, image_id: str) -> dict[str, Any]:
+    """DescribeImages' answer for one image. AwsError with `missing` when it does not exist (or not yet)."""
+    with translated(f"the image {image_id} in {region}"):
+        found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
+    if not found:
+        raise AwsError(f"there is no image {image_id} in {region}", code="InvalidAMIID.NotFound", action="DescribeImages")
+    return found[0]
+
+
+def search(
+    aws: Aws, region: str, filters: Mapping[str, Sequence[str]], owners: Sequence[str] = ("self",), *, deprecated: bool = False
+) -> list[dict[str, Any]]:
+    """DescribeImages' answer for a search, oldest first."""
+    wanted = [{"Name": name, "Values": list(values)} for name, values in filters.items()]
+    with translated(f"images in {region}"):
+        pages = aws.client("ec2", region).get_paginator("describe_images")
+        extra = {"IncludeDeprecated": True} if deprecated else {}
+        found = [image for page in pages.paginate(Filters=wanted, Owners=list(owners), **extra) for image in page["Images"]]
+    return sorted(found, key=lambda image: (str(image.get("CreationDate", "")), image["ImageId"]))
+
+
+def ami(found: Mapping[str, Any], region: str) -> Ami:
+    """A description as a value."""
+    volumes = [mapping for mapping in found.get("BlockDeviceMappings", ()) if "Ebs" in mapping]
+    root = str(found.get("RootDeviceName", ""))
+    volumes.sort(key=lambda mapping: mapping.get("DeviceName") != root)
+    first: Mapping[str, Any] = volumes[0]["Ebs"] if volumes else {}
+    return Ami(
+        id=found["ImageId"],
+        region=region,
+        name=str(found.get("Name", "")),
+        owner=str(found.get("OwnerId", "")),
+        creation_date=str(found.get("CreationDate", "")),
+        architecture=str(found.get("Architecture", "")),
+        root_device=root,
+        virtual_size=int(first.get("VolumeSize", 0)) * GIB,
+        snapshots=tuple(mapping["Ebs"]["SnapshotId"] for mapping in volumes if "SnapshotId" in mapping["Ebs"]),
+        boot_mode=str(found.get("BootMode", "")),
+        encrypted=bool(first.get("Encrypted", False)),
+    )
+
+
+def wait_available(aws: Aws, region: str, image_id: str, *, timeout: float, stopped: Callable[[], bool] = lambda: False) -> dict[str, Any]:
+    """The description of an image once it is available. AwsError when it, or a snapshot of it, fails; or when `stopped` says so."""
+    looks = 0
+
+    def look() -> dict[str, Any] | None:
+        nonlocal looks
+        looks += 1
+        if stopped():
+            raise AwsError(f"the image {image_id} in {region} is not waited for any more", code="Stopped")
+        found = describe(aws, region, image_id)
+        if found["State"] in FAILED:
+            reason = found.get("StateReason", {}).get("Message") or "AWS does not say why"
+            raise AwsError(f"the image {image_id} in {region} is {found['State']}: {reason}", code="ImageFailed", action="DescribeImages")
+        if found["State"] == "available":
+            return found
+        if looks > LOOKS_BEFORE_SNAPSHOTS:
+            _check_snapshots(aws, region, found)
+        return None
+
+    return wait(look, f"the image {image_id} in {region} is not available", timeout=timeout, clock=aws.clock)
+
+
+def _check_snapshots(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    """AwsError when a snapshot of a pending image has failed: the image may take hours to say so."""
+    snapshots = ami(found, region).snapshots
+    if not snapshots:
+        return
+    with translated(f"snapshots in {region}"):
+        answer = aws.client("ec2", region).describe_snapshots(SnapshotIds=list(snapshots))
+    for snapshot in answer["Snapshots"]:
+        if snapshot["State"] == "error":
+            reason = snapshot.get("StateMessage") or "AWS does not say why"
+            name = snapshot["SnapshotId"]
+            raise AwsError(f"the snapshot {name} of {found['ImageId']} in {region} failed: {reason}", code="SnapshotFailed")
+
+
+def remove(aws: Aws, region: str, image_id: str) -> None:
+    """Deregister an image and delete its snapshots. What is gone already counts as removed."""
+    try:
+        found = describe(aws, region, image_id)
+    except AwsError as error:
+        if error.missing:
+            return
+        raise
+    take_away(aws, region, found)
+
+
+def take_away(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    """The same for one that has been described."""
+    client, image_id = aws.client("ec2", region), found["ImageId"]
+    if found.get("DeregistrationProtection", "disabled") not in ("disabled", ""):
+        with translated(f"the protection of the image {image_id} in {region}"):
+            client.disable_image_deregistration_protection(ImageId=image_id)
+    with gone_is_fine(), translated(f"deregister the image {image_id} in {region}"):
+        client.deregister_image(ImageId=image_id)
+    delete_snapshots(aws, region, ami(found, region).snapshots)
+
+
+def delete_snapshots(aws: Aws, region: str, snapshots: Sequence[str]) -> None:
+    """Delete them; gone already is fine. The first error is raised when all have been tried."""
+    errors: list[AwsError] = []
+    for snapshot in snapshots:
+        try:
+            with gone_is_fine(), translated(f"delete the snapshot {snapshot} in {region}"):
+                aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
+        except AwsError as error:
+            errors.append(error)
+    if errors:
+        raise errors[0]
+
+
+@contextmanager
+def gone_is_fine() -> Iterator[None]:
+    """Around an action that takes something away: that it does not exist is no error."""
+    try:
+        yield
+    except AwsError as error:
+        if not error.missing:
+            raise

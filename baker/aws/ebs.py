@@ -285,13 +285,3 @@ def wait_completed(aws: Aws, region: str, snapshot: str, *, clock: Clock, timeou
         return True
 
     poll.wait(sure, f"the snapshot {snapshot} in {region}", timeout=timeout, clock=clock, first=SURE_SECONDS, longest=5.0)
-
-
-def delete(aws: Aws, region: str, snapshot: str) -> None:
-    """Delete a snapshot, pending or complete; nothing happens where there is none."""
-    try:
-        with translated(f"deleting {snapshot} in {region}"):
-            aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
-    except AwsError as error:
-        if not error.missing:
-            raise

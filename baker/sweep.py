@@ -92,7 +92,8 @@ def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None)
 
 
 def _makers(home: Home, builders: Sequence[Builder] | None) -> Iterator[Builder | PublishTarget]:
-    yield from builders or registry.all_for_sweep(home)
+    """Who may know a thing, builders first; loaded one after the other until one does."""
+    yield from registry.all_for_sweep(home) if builders is None else builders
     yield from targets.all_for_sweep()
 
 

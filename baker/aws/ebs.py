@@ -12,11 +12,11 @@ import hashlib
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from baker.aws import poll
+from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError, translated
 from baker.aws.pace import Pace
 from baker.aws.session import Aws
@@ -28,13 +28,13 @@ from baker.events import Reporter
 BLOCK = 512 << 10
 GIB = 1 << 30
 ZEROS = bytes(BLOCK)
-THREADS, FEW_THREADS = 64, 4
+THREADS, FEW_THREADS = 64, 2
 WORTH_IT = 1.2  # times as many blocks per second
 TIMEOUT_MINUTES = 24 * 60  # without a new block for so long, AWS gives an unfinished snapshot up
 PATIENCE_SECONDS = 300.0  # with one block that AWS says it gets too fast
 INVISIBLE_SECONDS, LOOK_AGAIN_SECONDS = 60.0, 1.0  # how long a snapshot may be unknown after its start
 REPORT_SECONDS = 0.2
-COMPLETED_IN_A_ROW = 3  # an answer may come from a replica that is ahead or behind
+COMPLETED_IN_A_ROW, SURE_SECONDS = 3, 0.1  # an answer may come from a replica that is ahead or behind
 COMPLETION_SECONDS = 3600.0
 BROKEN = frozenset({"error", "recoverable", "recovering"})
 TOO_FAST = frozenset({"RequestThrottledException", "ThrottlingException", "RequestLimitExceeded", "Throttling"})
@@ -125,9 +125,8 @@ def send(
 
     AwsError when AWS refuses a block. The first error stops all threads; what they have in their hands is finished."""
     indices = blocks.indices()
-    sender = _Sender(aws.client("ebs", region), snapshot, blocks, records, clock=clock, total=len(indices))
-    with _noticing(sender.client, sender.pace):
-        sender.run(indices, threads, report)
+    sender = _Sender(BlockWriter(aws, region, snapshot, clock), blocks, records, clock=clock, total=len(indices))
+    sender.run(indices, threads, report)
     return Sent(len(indices), len(sender.digests), sender.sent, sender.digests)
 
 
@@ -155,9 +154,8 @@ class Crew:
 class _Sender:
     """The threads of one upload and what they share."""
 
-    def __init__(self, client: Any, snapshot: str, blocks: Blocks, records: Records, *, clock: Clock, total: int) -> None:
-        self.client = client
-        self.snapshot = snapshot
+    def __init__(self, writer: BlockWriter, blocks: Blocks, records: Records, *, clock: Clock, total: int) -> None:
+        self._writer = writer
         self.blocks = blocks
         self.records = records
         self.clock = clock
@@ -217,7 +215,7 @@ class _Sender:
         while True:
             self.pace.wait()
             try:
-                self._ask(index, data, base64.b64encode(digest).decode())
+                self._writer.put(index, data, digest)
             except AwsError as error:
                 now = self.clock.now()
                 if error.code in TOO_FAST and now - begun < PATIENCE_SECONDS and not self._stop.is_set():
@@ -229,34 +227,6 @@ class _Sender:
             else:
                 self.pace.fine()
                 return
-
-    def _ask(self, index: int, data: bytes, checksum: str) -> None:
-        with translated(f"block {index} of {self.snapshot}"):
-            answer = self.client.put_snapshot_block(  # signed with its checksum header: botocore does not hash the block again
-                SnapshotId=self.snapshot,
-                BlockIndex=index,
-                BlockData=data,
-                DataLength=BLOCK,
-                Checksum=checksum,
-                ChecksumAlgorithm="SHA256",
-            )
-        if answer.get("Checksum") != checksum:
-            raise AwsError(f"block {index} of {self.snapshot} arrived as something else: its checksum is {answer.get('Checksum')}")
-
-
-@contextmanager
-def _noticing(client: Any, pace: Pace) -> Iterator[None]:
-    """Hear of every "too fast", also of those after which botocore itself asks again."""
-
-    def received(parsed_response: Any, **_: Any) -> None:
-        if parsed_response and parsed_response.get("Error", {}).get("Code") in TOO_FAST:
-            pace.too_fast()
-
-    client.meta.events.register("response-received.ebs.PutSnapshotBlock", received)
-    try:
-        yield
-    finally:
-        client.meta.events.unregister("response-received.ebs.PutSnapshotBlock", received)
 
 
 def linear_checksum(digests: Mapping[int, bytes]) -> str:
@@ -298,27 +268,20 @@ def _describe(aws: Aws, region: str, snapshot: str) -> dict[str, Any]:
 
 def wait_completed(aws: Aws, region: str, snapshot: str, *, clock: Clock, timeout: float = COMPLETION_SECONDS) -> None:
     """Until several answers in a row say "completed". AwsError for a snapshot that ends as an error."""
-    in_a_row = 0
 
     def look() -> bool | None:
-        nonlocal in_a_row
-        in_a_row, before = 0, in_a_row
         found = _describe(aws, region, snapshot)
         if found["State"] in BROKEN:
-            raise AwsError(
-                f"the snapshot {snapshot} in {region} failed: {found.get('StateMessage') or found['State']}", code="SnapshotFailed"
-            )
-        in_a_row = before + 1 if found["State"] == "completed" else 0
-        return True if in_a_row >= COMPLETED_IN_A_ROW else None
+            why = found.get("StateMessage") or found["State"]
+            raise AwsError(f"the snapshot {snapshot} in {region} failed: {why}", code="SnapshotFailed")
+        return True if found["State"] == "completed" else None
 
-    poll.wait(look, f"the snapshot {snapshot} in {region}", timeout=timeout, clock=clock, longest=5.0)
+    def sure() -> bool | None:
+        for number in range(COMPLETED_IN_A_ROW):
+            if number:
+                clock.sleep(SURE_SECONDS)
+            if look() is None:
+                return None
+        return True
 
-
-def delete(aws: Aws, region: str, snapshot: str) -> None:
-    """Delete a snapshot, pending or complete; nothing happens where there is none."""
-    try:
-        with translated(f"deleting {snapshot} in {region}"):
-            aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
-    except AwsError as error:
-        if not error.missing:
-            raise
+    poll.wait(sure, f"the snapshot {snapshot} in {region}", timeout=timeout, clock=clock, first=SURE_SECONDS, longest=5.0)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from baker.aws import ebs, poll
+from baker.aws import ebs, images, poll
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 from baker.clock import Clock
@@ -18,7 +18,6 @@ NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")  # RegisterImage's rule
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 ROOT_DEVICE = "/dev/xvda"
 AVAILABLE_SECONDS = 3600.0
-NEVER = frozenset({"failed", "error", "invalid", "deregistered", "disabled", "transient"})
 
 
 @dataclass(frozen=True)
@@ -123,56 +122,24 @@ def _tags(tags: Mapping[str, str], *kinds: str) -> list[dict[str, Any]]:
     return [{"ResourceType": kind, "Tags": listed} for kind in kinds] if listed else []
 
 
-def wait_available(aws: Aws, region: str, image: str, *, clock: Clock, timeout: float = AVAILABLE_SECONDS) -> Ami:
+def wait_available(aws: Aws, region: str, image: str) -> Ami:
     """The AMI once it can be launched. AwsError for one that fails."""
-
-    def look() -> Ami | None:
-        found = _describe(aws, region, ImageIds=[image])
-        if not found:
-            raise AwsError(f"there is no {image} in {region}", code="InvalidAMIID.NotFound")
-        if found[0]["State"] in NEVER:
-            reason = found[0].get("StateReason", {}).get("Message") or found[0]["State"]
-            raise AwsError(f"{image} in {region} failed: {reason}", code="ImageFailed")
-        return ami(found[0], region) if found[0]["State"] == "available" else None
-
-    return poll.wait(look, f"{image} in {region}", timeout=timeout, clock=clock)
+    return images.ami(images.wait_available(aws, region, image, timeout=AVAILABLE_SECONDS), region)
 
 
 def named(aws: Aws, region: str, name: str) -> tuple[Ami, dict[str, str]] | None:
     """The account's own AMI of this name, of which there is at most one in a region, and its tags."""
-    found = _describe(aws, region, Owners=["self"], IncludeDisabled=True, Filters=[{"Name": "name", "Values": [name]}])
-    return (ami(found[0], region), {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", ())}) if found else None
+    with translated(f"images in {region}"):
+        mine = [{"Name": "name", "Values": [name]}]
+        found = aws.client("ec2", region).describe_images(Owners=["self"], IncludeDisabled=True, Filters=mine)["Images"]
+    return (images.ami(found[0], region), {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", ())}) if found else None
 
 
-def standing(aws: Aws, region: str, image: str) -> Ami | None:
-    """The AMI if it still is there and can be launched."""
+def standing(aws: Aws, region: str, image: str) -> bool:
+    """Whether an AMI still is there and can be launched."""
     try:
-        found = _describe(aws, region, ImageIds=[image])
+        return bool(images.describe(aws, region, image)["State"] == "available")
     except AwsError as error:
         if error.missing:
-            return None
+            return False
         raise
-    return ami(found[0], region) if found and found[0]["State"] == "available" else None
-
-
-def _describe(aws: Aws, region: str, **what: Any) -> list[dict[str, Any]]:
-    with translated(f"looking for AMIs in {region}"):
-        return list(aws.client("ec2", region).describe_images(**what)["Images"])
-
-
-def ami(found: Mapping[str, Any], region: str) -> Ami:
-    """What DescribeImages says of one AMI."""
-    disks = [mapping["Ebs"] for mapping in found.get("BlockDeviceMappings", ()) if "Ebs" in mapping]
-    return Ami(
-        id=found["ImageId"],
-        region=region,
-        name=found.get("Name", ""),
-        owner=found.get("OwnerId", ""),
-        creation_date=found.get("CreationDate", ""),
-        architecture=found.get("Architecture", ""),
-        root_device=found.get("RootDeviceName", ""),
-        virtual_size=disks[0].get("VolumeSize", 0) * ebs.GIB if disks else 0,
-        snapshots=tuple(disk["SnapshotId"] for disk in disks if disk.get("SnapshotId")),
-        boot_mode=found.get("BootMode", ""),
-        encrypted=any(disk.get("Encrypted") for disk in disks),
-    )

@@ -16,6 +16,7 @@ from typing import Any
 from baker.aws.errors import translated
 from baker.aws.retry import Retry
 from baker.clock import Clock
+from baker.errors import HostError
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 
@@ -97,8 +98,21 @@ class Aws:
 
     def _count(self, event_name: str, **_: Any) -> None:
         service, action = event_name.split(".", 2)[1:]
+        self.count(f"{service}:{action}")
+
+    def count(self, call: str) -> None:
+        """One request more of "ec2:RunInstances", ..."""
         with self._lock:
-            self.calls[f"{service}:{action}"] += 1
+            self.calls[call] += 1
+
+    @property
+    def credentials(self) -> Any:
+        """botocore's, renewed as they run out. HostError without any."""
+        with translated("the AWS credentials"):
+            found = self._session.get_credentials()
+        if found is None:
+            raise HostError("no AWS credentials", hint="aws configure, aws sso login, AWS_PROFILE, or an instance role")
+        return found
 
     @cached_property
     def _session(self) -> Any:

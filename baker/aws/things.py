@@ -6,12 +6,11 @@ A thing belongs to the run whose id its tag `bake:build` says. So what another r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from typing import Any
 
-from baker.aws import ebs
-from baker.aws.errors import AwsError, translated
+from baker.aws import images
+from baker.aws.errors import translated
 from baker.aws.session import Access, Aws
 from baker.errors import BakeError
 from baker.ledger import BuildLedger, Entry
@@ -107,14 +106,9 @@ ID_FILTERS = {"ami:image": "image-id", "ami:snapshot": "snapshot-id", "ami:insta
 
 
 def _deregister(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    image = found["ImageId"]
-    with _gone_is_fine(), translated(f"deregistering {image} in {region}"):
-        aws.client("ec2", region).deregister_image(ImageId=image)
-    for mapping in found.get("BlockDeviceMappings", ()):
-        if snapshot := mapping.get("Ebs", {}).get("SnapshotId"):
-            ebs.delete(aws, region, snapshot)
-    for snapshot in _found(aws, "ami:snapshot", region, "", _run_of(found)):  # of a copy that failed
-        ebs.delete(aws, region, snapshot["SnapshotId"])
+    images.take_away(aws, region, found)
+    of_copies = [snapshot["SnapshotId"] for snapshot in _found(aws, "ami:snapshot", region, "", _run_of(found))]
+    images.delete_snapshots(aws, region, of_copies)  # those of one that failed
 
 
 def _run_of(found: Mapping[str, Any]) -> str:
@@ -122,21 +116,12 @@ def _run_of(found: Mapping[str, Any]) -> str:
 
 
 def _delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    ebs.delete(aws, region, found["SnapshotId"])
+    images.delete_snapshots(aws, region, [found["SnapshotId"]])
 
 
 def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    with _gone_is_fine(), translated(f"terminating {found['InstanceId']} in {region}"):
+    with images.gone_is_fine(), translated(f"terminating {found['InstanceId']} in {region}"):
         aws.client("ec2", region).terminate_instances(InstanceIds=[found["InstanceId"]])
 
 
 TAKE_AWAY = {"ami:image": _deregister, "ami:snapshot": _delete, "ami:instance": _terminate}
-
-
-@contextmanager
-def _gone_is_fine() -> Iterator[None]:
-    try:
-        yield
-    except AwsError as error:
-        if not error.missing:
-            raise

@@ -178,7 +178,7 @@ class _Publishing:
             tags=self._tags(held.run),
         )
         made = held.make("ami:image", region, self.plan.name, lambda: importing.register(self.aws, wanted, clock=self.order.clock))
-        return importing.wait_available(self.aws, region, made, clock=self.order.clock)
+        return importing.wait_available(self.aws, region, made)
 
     def _verify(self, ami: Ami, held: Things) -> None:
         if self.order.wishes.verify:
@@ -187,7 +187,7 @@ class _Publishing:
 
     def _adopted(self, region: str, ami: Ami, held: Things) -> Published:
         """Put an AMI of this image on record that is there but on no record. It is not taken away when it does not boot."""
-        ami = importing.wait_available(self.aws, region, ami.id, clock=self.order.clock)
+        ami = importing.wait_available(self.aws, region, ami.id)
         self._verify(ami, held)
         things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
         publication = self._publication(ami, run=held.run, verified=self.order.wishes.verify)
@@ -235,7 +235,7 @@ class _Publishing:
 
     def _copied(self, source: Publication, region: str, image: str, held: Things) -> Published:
         started = self.order.clock.now()
-        ami = importing.wait_available(self.aws, region, image, clock=self.order.clock)
+        ami = importing.wait_available(self.aws, region, image)
         things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
         copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
         publication = self._publication(ami, run=held.run, **copied)

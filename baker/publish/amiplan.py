@@ -54,15 +54,16 @@ def make_plan(order: Order, *, account: str, region: str) -> Plan:
     architecture = ARCHITECTURES.get(order.baked.machine)
     if architecture is None:
         raise UsageError(f"EC2 has no instances for {order.baked.machine}", hint=f"it has them for {', '.join(sorted(ARCHITECTURES))}")
+    name = check_name(wishes.name or f"{image.name}-{image.version}-{image.id[:8]}")
     return Plan(
         account=account,
         regions=regions,
-        name=check_name(wishes.name or f"{image.name}-{image.version}-{image.id[:8]}"),
+        name=name,
         description=_description(image.description or f"{image.name} {image.version}"),
         architecture=architecture,
         boot_mode=_boot_mode(wishes.boot_mode or BOOT_MODES[image.firmware], architecture),
         digest=image.digest,
-        tags=_tags(order),
+        tags=_tags(order, name),
         keys=_keys(wishes.kms_keys, regions),
     )
 
@@ -88,7 +89,7 @@ def _description(text: str) -> str:
     return text.encode("ascii", "replace").decode()[:255]
 
 
-def _tags(order: Order) -> dict[str, str]:
+def _tags(order: Order, name: str) -> dict[str, str]:
     image = order.baked.image
     for key in order.wishes.tags:
         if key.startswith(("aws:", "bake:")) or not 0 < len(key) <= 128:
@@ -98,7 +99,7 @@ def _tags(order: Order) -> dict[str, str]:
     if len(order.wishes.tags) > MOST_TAGS:
         raise UsageError(f"{len(order.wishes.tags)} tags are too many", hint=f"AWS takes {MOST_TAGS} beside bake's own")
     return {
-        "Name": f"{image.name}-{image.version}",
+        "Name": name,
         "bake:name": image.name,
         "bake:version": image.version,
         "bake:image": image.id,

@@ -18,10 +18,11 @@ def main() -> None:
     os.environ |= {
         "MOTO_EC2_LOAD_DEFAULT_AMIS": "false", "MOTO_ENABLE_AMI_VALIDATION": "true", "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "true",
     }  # fmt: skip
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import make_server
 
     from tests.ec2 import handlers, world
+    from tests.ec2.connections import Handler
     from tests.ec2.control import Control
     from tests.ec2.gate import Gate
 
@@ -31,7 +32,7 @@ def main() -> None:
     gate = control.gate = Gate(created, DomainDispatcherApplication(create_backend_app), control)
     handlers.install()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=MotoRequestHandler)
+    server = make_server("127.0.0.1", 0, gate, threaded=True, request_handler=Handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     print(server.server_port, flush=True)

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import time
-from functools import cache, cached_property
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from baker.aws.session import Access, Aws
 from baker.clock import Clock
 from tests.ec2 import Emulator, keys
 
+IMPATIENT = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.02)))  # real time, short pauses
+
 
 class CloudAws(Aws):
     """A session with the emulator's keys, whatever the environment says."""
 
     def __init__(self, cloud: Emulator, access: Access | None = None) -> None:
-        wanted = access or Access()
-        super().__init__(Access(region=wanted.region or cloud.region, endpoint_url=cloud.url))
-
-    @cached_property
-    def _session(self) -> Any:
-        return _session(self.access.region)
+        wanted = replace(access or Access(), endpoint_url=cloud.url)
+        wanted = wanted if wanted.region else replace(wanted, region=cloud.region)
+        super().__init__(wanted, IMPATIENT, _session(wanted.region))
 
 
 @cache
@@ -29,9 +29,6 @@ def _session(region: str | None) -> Any:
     import boto3
 
     return boto3.Session(aws_access_key_id=keys.BAKE, aws_secret_access_key="secret", region_name=region)
-
-
-IMPATIENT = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.02)))  # real time, short pauses
 
 
 def snapshot_bytes(cloud: Emulator, snapshot: str, region: str | None = None) -> dict[int, bytes]:

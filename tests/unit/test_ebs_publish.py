@@ -152,7 +152,7 @@ def test_an_ami_is_made_and_recorded(desk: Desk, cloud: Emulator) -> None:
               "RootDeviceName": "/dev/xvda", "VirtualizationType": "hvm", "Description": "nginx in front of the shop"}  # fmt: skip
     assert {name: ami[name] for name in wanted} == wanted
     (snapshot,) = cloud.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
-    expected = {"Name": "web-1.4.0", "bake:name": "web", "bake:version": "1.4.0", "bake:image": an_image().id, "team": "shop"}
+    expected = {"Name": "web-1.4.0-a0000000", "bake:name": "web", "bake:version": "1.4.0", "bake:image": an_image().id, "team": "shop"}
     assert tags(ami) == tags(snapshot)
     assert tags(ami) == {**expected, "bake:digest": an_image().digest, "bake:build": publication.details["run"]}
     assert [one.id for one in desk.check.booted] == [ami["ImageId"]]

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from baker.aws import ebs
+from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError
 from baker.aws.things import Things, reclaim
 from baker.aws.upload import Base, Request, Uploaded, Uploader
@@ -350,10 +351,15 @@ def test_what_another_run_has_taken_over_is_left_alone(desk: Desk, cloud: Emulat
 
 
 def test_each_block_is_hashed_once(desk: Desk, base: Disk) -> None:
-    """What is signed is the checksum's header, not the block."""
-    signed: list[bytes] = []
+    """What is signed is the block's own checksum."""
+    digest = hashlib.sha256(b"1" * ebs.BLOCK).digest()
+    writer = BlockWriter(CloudAws(desk.cloud), REGION, "snap-1", IMPATIENT)
+    request = writer._request(3, b"1" * ebs.BLOCK, "checksum", digest.hex())
+    assert request.headers["X-Amz-Content-SHA256"] == digest.hex().encode()
+    assert b"x-amz-content-sha256" in request.headers["Authorization"]
+
+
+def test_requests_are_counted(desk: Desk, base: Disk) -> None:
     with desk.uploader() as uploader:
-        events = uploader.aws.client("ebs", REGION).meta.events
-        events.register("before-send.ebs.PutSnapshotBlock", lambda request, **_: signed.append(request.headers["X-Amz-Content-SHA256"]))
         uploader.upload(asked(base))
-    assert signed == [b"UNSIGNED-PAYLOAD"] * 17
+        assert uploader.aws.calls["ebs:PutSnapshotBlock"] == 17

@@ -89,6 +89,11 @@ def test_a_mistyped_option_gets_a_guess(cli: Cli) -> None:
     assert "did you mean --json?" in result.err
 
 
+def test_an_option_that_is_like_no_other_gets_no_guess(cli: Cli) -> None:
+    result = cli("images", "--all")
+    assert result.err == "bake: bake images has no option --all\n    `bake images --help` shows what it takes\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_has_help_with_examples(cli: Cli, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(verb, "--help").code == 0

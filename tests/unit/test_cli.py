@@ -575,6 +575,13 @@ def test_rm_keeps_what_others_are_made_on(shop: Cli) -> None:
     assert len(Catalog(shop.baker.home.catalog).images()) == 4
 
 
+def test_rm_removes_nothing_when_one_of_several_must_stay(shop: Cli) -> None:
+    result = shop("rm", "proxy", "web@1.3.0", "debian-13")
+    assert (result.code, result.out) == (7, "")
+    assert "web@1.4.0" in result.err
+    assert len(Catalog(shop.baker.home.catalog).images()) == 4
+
+
 def test_sweep_tells_each_thing_and_fails_when_one_stays(cli: Cli) -> None:
     assert "nothing to give back" in cli("sweep").err
     cli.script.swept = [Swept("b1", "domain", "bake-b1"), Swept("b1", "directory", "/x", "Device or resource busy")]

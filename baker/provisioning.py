@@ -10,7 +10,7 @@ from baker.downloads import Environment, shared_downloads
 from baker.errors import BuildError, StepError
 from baker.events import StepFinished, StepStarted
 from baker.inspection import GuestListing, list_in_guest, readable_offline
-from baker.job import Captured, Job
+from baker.job import Captured, Job, Nobody
 from baker.layering import Layering, Started
 from baker.layers import policy
 from baker.plan import Plan, PlannedStep
@@ -18,6 +18,7 @@ from baker.provision.execute import execute
 from baker.seal import seal
 
 POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
+NOBODY = "of several builds only the last one can ask: build it alone, or use --on-error abort to look at its machine"
 
 
 def provision_and_capture(job: Job, plan: Plan) -> Captured:
@@ -84,6 +85,8 @@ def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
             decision = "abort" if policy == "abort" else "cleanup"
             if policy in ("ask", "shell"):
+                if isinstance(job.world.interaction, Nobody):
+                    job.report.warn(f"on-error is {policy}, but this build has nobody to ask: cleaning up", hint=NOBODY)
                 decision = job.world.interaction.on_failure(policy, error, ssh)
             if decision == "retry":
                 continue

@@ -345,3 +345,12 @@ def test_a_disk_that_fills_up_in_a_step_is_told_as_such(shop: Workshop) -> None:
     (end,) = (event for event in shop.heard.events if isinstance(event, BuildFinished))
     assert (end.status, end.error.startswith("no space left for")) == ("failed", True)
     assert shop.catalog.builds("web", limit=1)[0].status == "failed"
+
+
+@pytest.mark.parametrize("policy", ["ask", "shell"])
+def test_where_nobody_can_be_asked_the_cleanup_is_said(shop: Workshop, policy: str) -> None:
+    shop.guests.fails.add("step-2")
+    with pytest.raises(StepError):
+        shop.bake(on_error=policy)
+    assert f"on-error is {policy}, but this build has nobody to ask: cleaning up" in shop.said
+    assert shop.left() == []

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from baker.errors import BakeError, UsageError
-from baker.events import BuildFinished, Null, Reporter, Sink
+from baker.errors import BakeError, TemplateError, UsageError
+from baker.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.ledger import Ledger
 from baker.model import Accelerator, Disk, Forward, Wanted
 from baker.paths import Home
@@ -196,7 +196,11 @@ class Baker:
         from baker import schedule
 
         self._sweep_quietly()
-        nodes = self._graph(requests, fail_fast=fail_fast)
+        try:
+            nodes = self._graph(requests, fail_fast=fail_fast)
+        except TemplateError as error:
+            self.sink.emit(TemplateRejected(problems=error.to_json()))
+            raise
         by_key = {node.key: node for node in nodes}
         with schedule.Workers(self.sink) as workers:
             ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
@@ -256,6 +260,8 @@ class Baker:
             except BakeError as error:
                 if fail_fast:
                     raise
+                if isinstance(error, TemplateError):
+                    self.sink.emit(TemplateRejected(problems=error.to_json()))
                 end = Ended(key, error.exit_code, error=str(error))
             if below is not None:
                 pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))

@@ -150,6 +150,18 @@ def test_a_bug_is_told_in_short_and_its_traceback_kept(cli: Cli) -> None:
     assert "hunter2" not in kept.read_text()
 
 
+def test_a_kept_traceback_shows_no_value_of_a_file_and_no_default(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("token: from-a-file\nkeys: [in-a-list]\n")
+    (tmp_path / "broken.yaml").write_text("token: {from-a-broken-one\n")
+    (tmp_path / "web.yaml").write_text("name: web\nvariables:\n  token: {sensitive: true, default: by-default}\n")
+    cli.script.error = RuntimeError("boom from-a-file in-a-list by-default {from-a-broken-one web")
+    files = [f"--var-file={tmp_path / name}" for name in ("v.yaml", "broken.yaml", "gone.yaml")]
+    result = cli("build", tmp_path / "web.yaml", *files)
+    assert "internal error: RuntimeError: boom *** *** *** *** web" in result.err
+    kept = Path(re.search(r"the traceback is in (\S+);", result.err)[1]).read_text()  # type: ignore[index]
+    assert "boom *** *** *** *** web" in kept
+
+
 def test_notes_on_an_error_are_shown(cli: Cli) -> None:
     cli.script.error = BuildError("it failed")
     cli.script.error.add_note("and the overlay could not be removed")

@@ -21,10 +21,12 @@ def work(home: Path, **request: Any) -> tuple[int, list[dict[str, Any]]]:
 
 
 def test_a_bug_is_an_event_and_its_traceback_is_kept_in_a_private_file(tmp_path: Path) -> None:
-    code, (end,) = work(tmp_path, path=5)  # no path, which no caller sends
+    (tmp_path / "v.yaml").write_text("token: os.PathLike\n")
+    code, (end,) = work(tmp_path, path=5, var_files=[str(tmp_path / "v.yaml")])  # no path is a number: no caller sends that
     assert (code, end["event"], end["name"], end["status"]) == (1, "build_finished", "web", "failed")
     (kept,) = tmp_path.rglob("crashes/*.txt")
     assert end["error"].startswith("internal error: TypeError: ")
+    assert "os.PathLike" not in end["error"] + kept.read_text(), "it is the value of a variable, which may be secret"
     assert f"the traceback is in {kept}; please report it as a bug" in end["error"]
     assert "Traceback" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
 

@@ -229,7 +229,7 @@ class _Session:
         mark, _, text = line.partition("\t")
         if mark != MARK:
             if line.strip():
-                self.other = [*self.other[-200:], self.mask(line)]
+                self.other = [*self.other[-200:], line]  # masked as a whole, in what is told of it
                 self.report.debug(self.mask(line))
             return
         event: dict[str, Any] = json.loads(text)

@@ -438,6 +438,26 @@ def test_a_narrow_terminal_gets_a_narrow_table(shop: Cli) -> None:
     assert any("…" in line for line in plain)
 
 
+@pytest.mark.parametrize("columns", [40, 50, 60, 70])
+@pytest.mark.parametrize("verb", ["images", "logs", "du", "plan"])
+def test_no_line_of_a_table_wraps_in_a_narrow_terminal(shop: Cli, tmp_path: Path, verb: str, columns: int) -> None:
+    fill(shop.baker, an_image("an-image-with-quite-a-long-name-that-goes-on", "1.0.0-rc.1+build.2026", 8))
+    arguments: list[str | Path] = []
+    if verb == "plan":
+        shop("init", tmp_path / "p", "--name", "a-template-with-a-long-name")
+        arguments = [tmp_path / "p" / "a-template-with-a-long-name.yaml"]
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shop(verb, *arguments, tty=True, columns=columns).out.splitlines()]
+    if verb == "plan":
+        plain = plain[plain.index("") + 1 : -2]  # the steps; before and after them are sentences
+    assert plain and max(map(len, plain)) <= columns, plain
+
+
+def test_a_table_that_cannot_be_narrow_enough_stands_in_blocks(shop: Cli) -> None:
+    lines = shop("images", "--name", "proxy", tty=True, columns=40).out.splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert plain[:3] == ["NAME      proxy", "VERSION   0.1.0", "ID        a00000000004"]
+
+
 def test_show_tells_everything_but_secrets(shop: Cli) -> None:
     out = shop("show", "web").out
     for text in (

@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from baker.errors import BakeError, UsageError
-from baker.events import BuildFinished, Null, Reporter, Sink
+from baker.errors import BakeError, TemplateError, UsageError
+from baker.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.ledger import Ledger
 from baker.model import Disk, Forward, Wanted
 from baker.paths import Home
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from baker.plan import Plan
     from baker.publish.base import Published, Wishes
     from baker.schedule import Ended, Node
+    from baker.stock import Stock
     from baker.store.directory import DirectoryStore
     from baker.sweep import Swept
     from baker.template.model import Template
@@ -87,6 +88,12 @@ class Baker:
         from baker.layers.store import LayerStore
 
         return LayerStore(self.home.layers)
+
+    @property
+    def _stock(self) -> Stock:
+        from baker.stock import Stock
+
+        return Stock(self.home, self.catalog, self.store, self.layers)
 
     # -- templates ------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +162,11 @@ class Baker:
         from baker import schedule
 
         self._sweep_quietly()
-        nodes = self._graph(requests, fail_fast=fail_fast)
+        try:
+            nodes = self._graph(requests, fail_fast=fail_fast)
+        except TemplateError as error:
+            self.sink.emit(TemplateRejected(problems=error.to_json()))
+            raise
         by_key = {node.key: node for node in nodes}
         with schedule.Workers(self.sink) as workers:
             ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
@@ -215,6 +226,8 @@ class Baker:
             except BakeError as error:
                 if fail_fast:
                     raise
+                if isinstance(error, TemplateError):
+                    self.sink.emit(TemplateRejected(problems=error.to_json()))
                 end = Ended(key, error.exit_code, error=str(error))
             if below is not None:
                 pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
@@ -360,8 +373,8 @@ class Baker:
             self._unpublish(image)
             self.catalog.remove(image.id, force=force)
             removed.append(images.pop(image.id))
-        self._drop_layers()
-        self._collect_orphans()
+        self._stock.drop_layers()
+        self._stock.collect_orphans()
         return removed
 
     def _unpublish(self, image: ImageRecord) -> None:
@@ -369,33 +382,16 @@ class Baker:
 
         withdraw(image, self.catalog, self._world().builder, self.catalog.build(image.build).shape)
 
-    def _collect_orphans(self) -> None:
-        """Remove blobs that nothing refers to but sources that a next build would use again, and what layers stand on."""
-        from baker.catalog.orphans import collect_orphans
-        from baker.sources.index import kept_blobs
-
-        collect_orphans(self.catalog, self.store, self.home.state, keep=kept_blobs(self.home.cache) | self.layers.blobs())
-
-    def _drop_layers(self) -> None:
-        """Remove the layers that stand on what is not an image or a kept source any more."""
-        from baker.layers.collect import drop_based_on
-        from baker.sources.index import kept_blobs
-
-        missing = self.layers.blobs() - self.catalog.referenced_digests() - kept_blobs(self.home.cache)
-        if missing:
-            drop_based_on(self.layers, missing)
-
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
         """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
-        from baker.sweep import sweep
+        from baker.sweep import Swept, sweep
 
         swept = sweep(self.home, Reporter(self.sink), kept=kept, dry_run=dry_run)
         if not dry_run:
             self.layers.clean()
-            self._collect_orphans()
-        return swept
+        return swept + [Swept("", "blob", orphan.digest) for orphan in self._stock.collect_orphans(dry_run=dry_run)]
 
     def usage(self) -> list[Used]:
         """What takes how much disk; each byte is counted once."""
@@ -410,15 +406,16 @@ class Baker:
 
         from baker.downloads import DIRECTORY
         from baker.httpcache.store import Store
-        from baker.layers.collect import collect, default_budget
+        from baker.layers.collect import Collected, collect, default_budget
 
         wanted = default_budget(self.env) if budget is None else budget
         http = Store(self.home.cache / DIRECTORY)
         gone = collect(self.layers, http, now=time.time(), budget=wanted, max_age=max_age, dry_run=dry_run)
+        layers = {item.id for item in gone if item.kind == "layer"}
         if not dry_run:
-            self._drop_layers()
-            self._collect_orphans()
-        return gone
+            self._stock.drop_layers()
+        orphans = self._stock.collect_orphans(without=layers, dry_run=dry_run)
+        return gone + [Collected("blob", each.digest, each.digest, each.size, "nothing refers to it") for each in orphans]
 
     def collect_quietly(self) -> None:
         """After builds: the cache down to its budget."""

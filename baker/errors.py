@@ -72,6 +72,10 @@ class TemplateError(BakeError):
         self.problems = tuple(sorted(problems))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
+    def to_json(self) -> tuple[dict[str, str | int], ...]:
+        """The problems for a program: where each is, what it is, and what would be right."""
+        return tuple({name: getattr(each, name) for name in ("file", "line", "column", "message", "hint")} for each in self.problems)
+
 
 class BuildError(BakeError):
     """The build ran and failed."""

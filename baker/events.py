@@ -36,6 +36,13 @@ class BuildStarted(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TemplateRejected(Event):
+    """Templates with problems: nothing is built. `problems`: for each its `file`, `line`, `column`, `message` and `hint`."""
+
+    problems: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Planned(Event):
     """What the build is going to do. `steps`: for each its `index`, `key` and `inputs` (what the key was made of, secrets hashed)."""
 

@@ -10,19 +10,20 @@ A directory whose lock can be taken belongs to a build that is dead: `bake sweep
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from baker.errors import BusyError
+from baker.locks import try_file
 from baker.paths import ensure, sync
 
 KEPT = "kept"
+LOCK = "lock"
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ class Ledger:
     def open(self, build_id: str) -> Iterator[BuildLedger]:
         """The ledger of a new build, locked until the end; removed then unless entries are left for `sweep`."""
         directory = ensure(self.root / build_id)
-        with _locked(directory) as got:
+        with try_file(directory / LOCK) as got:
             if not got:
                 raise BusyError(f"the build {build_id} is running in another process")
             ledger = BuildLedger(directory, build_id)
@@ -109,16 +110,17 @@ class Ledger:
 
     def live(self) -> tuple[str, ...]:
         """The ids of the builds whose process is alive now."""
-        return tuple(directory.name for directory in self._directories() if not _lockable(directory))
+        return tuple(directory.name for directory in self._directories() if _is_held(directory))
 
     @contextmanager
     def dead(self, build_id: str) -> Iterator[DeadBuild | None]:
         """The entries of a dead build, locked while the caller gives them back; None when it is alive or gone."""
         directory = self.root / build_id
-        if not directory.is_dir():
-            yield None
-            return
-        with _locked(directory) as got:
+        with ExitStack() as stack:
+            try:
+                got = stack.enter_context(try_file(directory / LOCK))
+            except FileNotFoundError:
+                got = False  # its process ended well, or another sweep was faster
             yield DeadBuild(build_id, tuple(_entries(directory))) if got else None
             if got:
                 _remove_if_empty(directory)
@@ -128,23 +130,16 @@ class Ledger:
 
     def dead_builds(self, *, kept: bool = True) -> tuple[str, ...]:
         """The ids of the builds whose process is gone; without those left for a person to look at unless `kept`."""
-        return tuple(d.name for d in self._directories() if (kept or not (d / KEPT).exists()) and _lockable(d))
+        return tuple(d.name for d in self._directories() if (kept or not (d / KEPT).exists()) and _is_held(d) is False)
 
 
-@contextmanager
-def _locked(directory: Path) -> Iterator[bool]:
-    with (directory / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-            return
-        yield True
-
-
-def _lockable(directory: Path) -> bool:
-    with _locked(directory) as got:
-        return got
+def _is_held(directory: Path) -> bool | None:
+    """Whether the build's process is alive; None when it ended and took its directory with it just now."""
+    try:
+        with try_file(directory / LOCK) as got:
+            return not got
+    except FileNotFoundError:
+        return None
 
 
 def _entries(directory: Path) -> Iterator[Entry]:

@@ -36,7 +36,13 @@ def shared(directory: Path, name: str) -> Iterator[None]:
 @contextmanager
 def try_exclusive(directory: Path, name: str) -> Iterator[bool]:
     """Hold the lock `name` in `directory`, or learn by False that another process holds it."""
-    path = ensure(directory) / f"{name}.lock"
+    with try_file(ensure(directory) / f"{name}.lock") as got:
+        yield got
+
+
+@contextmanager
+def try_file(path: Path) -> Iterator[bool]:
+    """The same for a lock file of any name, in a directory that is there."""
     with path.open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

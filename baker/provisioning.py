@@ -11,7 +11,7 @@ from baker.downloads import Environment, shared_downloads
 from baker.errors import BuildError, StepError
 from baker.events import StepFinished, StepStarted
 from baker.inspection import GuestListing, list_in_guest, readable_offline
-from baker.job import Captured, Job
+from baker.job import Captured, Job, Nobody
 from baker.layering import Layering, Started
 from baker.layers import policy
 from baker.model import Disk
@@ -27,6 +27,7 @@ echo "$kind"
 case "$kind" in ext[234] | ext2/ext3*) {POWER_OFF} ;; esac
 """
 FINISH_SECONDS = 30.0
+NOBODY = "of several builds only the last one can ask: build it alone, or use --on-error abort to look at its machine"
 
 
 def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
@@ -93,6 +94,8 @@ def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
             decision = "abort" if policy == "abort" else "cleanup"
             if policy in ("ask", "shell"):
+                if isinstance(job.world.interaction, Nobody):
+                    job.report.warn(f"on-error is {policy}, but this build has nobody to ask: cleaning up", hint=NOBODY)
                 decision = job.world.interaction.on_failure(policy, error, ssh)
             if decision == "retry":
                 continue

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from baker.errors import HostError
 from baker.paths import ensure
+from baker.secretlines import LONG, MASK, SecretLines
 
-MASK = "***"
 SEALED = "{{secret "  # how the place of a sealed value begins
 KEY_BYTES = 32
 SHORTEST_FORM = 4  # a shorter encoded form would blank out unrelated text
@@ -32,10 +32,19 @@ class Secrets:
 
     def mask(self, text: str) -> str:
         """`text` with every form of every secret (plain, quoted, base64, hex, URL, JSON) replaced by `***`."""
-        for form in self._forms():
-            if form in text:
-                text = text.replace(form, MASK)
-        return text
+        forms = self._forms()
+        if "\n" in text:
+            text = self._mask_lines(_replace(text, [form for form in forms if "\n" in form]))
+        return _replace(text, forms)
+
+    def lines(self) -> SecretLines:
+        """What finds secrets of several lines in lines that come one by one; each is to be masked by `mask` as well."""
+        return SecretLines(self.values.values())
+
+    def _mask_lines(self, text: str) -> str:
+        """`text` without the lines of a secret that stands in it changed: indented, with marks before each line, with other line ends."""
+        lines = self.lines()
+        return "\n".join([each for line in text.split("\n") for each in lines.feed(line)] + lines.flush()) if lines else text
 
     def seal(self, text: str) -> str:
         """`text` with each secret value replaced by `{{secret NAME HASH}}`: what goes into keys and records.
@@ -58,6 +67,13 @@ class Secrets:
         return sorted(forms, key=len, reverse=True)
 
 
+def _replace(text: str, forms: list[str]) -> str:
+    for form in forms:
+        if form in text:
+            text = text.replace(form, MASK)
+    return text
+
+
 def forms_of(value: str) -> set[str]:
     """The ways in which `value` may stand in text: plain, each line, shell-quoted, JSON, URL, hex, and inside base64 at any offset."""
     if not value:
@@ -71,7 +87,7 @@ def forms_of(value: str) -> set[str]:
         urllib.parse.quote(value, safe=""),
     }
     forms |= {urllib.parse.quote_plus(value), raw.hex(), raw.hex().upper(), value.replace("'", "'\"'\"'"), value.replace("'", "'\\''")}
-    forms |= {line for line in value.splitlines() if len(line) >= 8}
+    forms |= {line for line in value.splitlines() if len(line) >= LONG}
     for offset in range(3):
         # the base64 characters that depend on this value alone when it starts at `offset` modulo 3 inside a longer text
         encoded = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")

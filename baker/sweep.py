@@ -25,7 +25,8 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Swept:
-    """One thing of a dead build: given back, or not (`error` says why; it stays in the ledger)."""
+    """One thing of a dead build, or a blob that nothing refers to (`build` is then ""): given back, or not (`error` says why; it stays
+    in the ledger)."""
 
     build: str
     kind: str
@@ -48,7 +49,8 @@ def sweep(
 
 
 def _list(build: DeadBuild) -> list[Swept]:
-    return [Swept(build.build_id, entry.kind, _name(entry)) for entry in build.entries]
+    swept = [Swept(build.build_id, "process", str(pid)) for pid in processes_of(build.build_id) if pid != os.getpid()]
+    return swept + [Swept(build.build_id, entry.kind, _name(entry)) for entry in build.entries]
 
 
 def _sweep_build(build: DeadBuild, home: Home, report: Reporter, builders: Sequence[Builder] | None) -> list[Swept]:

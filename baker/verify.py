@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from os.path import commonpath
 from pathlib import Path
@@ -29,6 +29,7 @@ from baker.template.model import TestinfraVerify
 MARK = "bake-verify"  # as in verify_plugin, which only the subprocess imports
 BOOT_SECONDS = 120.0  # for the services of a machine whose SSH answers already; tests run after that in any case
 CONNECT_SECONDS = 60
+SHARED_DEPTH = 2  # parts of a path: / and the directories in it belong to nobody's tests alone
 INI = "[pytest]\naddopts =\npython_files = *.py\n"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 
@@ -56,7 +57,7 @@ def verify(
     outcomes: list[TestOutcome] = []
     for number, batch in enumerate(_batches(checks)):
         session = _Session(batch, host, report, mask)
-        seconds = timeout if timeout is not None else sum(check.timeout for check in batch)
+        seconds = timeout if timeout is not None else sum(chosen.check.timeout for chosen in batch)
         session.run(ssh_config, ensure(directory / str(number)), sudo=user != "root", timeout=seconds)
         outcomes += session.outcomes
     seconds = time.monotonic() - started
@@ -100,19 +101,48 @@ def junit(outcomes: Iterable[TestOutcome], seconds: float) -> str:
     return ElementTree.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _batches(checks: Sequence[TestinfraVerify]) -> list[list[TestinfraVerify]]:
-    """As few pytest runs as can be: a file that is to run twice, with other vars, needs one of its own each time."""
-    batches: list[tuple[set[Path], list[TestinfraVerify]]] = []
+@dataclass(frozen=True)
+class _Chosen:
+    """Test files of one check, in directories that belong together."""
+
+    check: TestinfraVerify
+    files: tuple[Path, ...]
+
+
+def _batches(checks: Sequence[TestinfraVerify]) -> list[list[_Chosen]]:
+    """As few pytest runs as can be. A file that is to run twice, with other vars, needs one of its own each time; so do files from
+    unrelated directories: every conftest.py from a run's common directory down counts, and that must not be anybody's but theirs."""
+    batches: list[list[_Chosen]] = []
     for check in checks:
-        files = set(_files(check))
-        for taken, batch in batches:
-            if not taken & files:
-                taken |= files
-                batch.append(check)
-                break
+        for chosen in _related(check):
+            for batch in batches:
+                files = [path for each in batch for path in each.files]
+                if not set(files) & set(chosen.files) and _common([*files, *chosen.files]):
+                    batch.append(chosen)
+                    break
+            else:
+                batches.append([chosen])
+    return batches
+
+
+def _related(check: TestinfraVerify) -> Iterator[_Chosen]:
+    """The files of a check, apart where their directories have nothing to do with each other."""
+    groups: list[list[Path]] = []
+    for path in _files(check):
+        group = next((group for group in groups if _common([*group, path])), None)
+        if group is None:
+            groups.append([path])
         else:
-            batches.append((files, [check]))
-    return [batch for _, batch in batches]
+            group.append(path)
+    return (_Chosen(check, tuple(group)) for group in groups)
+
+
+def _common(files: Sequence[Path]) -> Path | None:
+    """The directory that all files are below; None for one that all kinds of things are below: `/`, `/usr`, where homes are."""
+    directories = {path.parent for path in files}
+    common = Path(commonpath(directories))
+    shared = len(common.parts) <= SHARED_DEPTH or Path.home().is_relative_to(common)
+    return None if shared and len(directories) > 1 else common
 
 
 def _files(check: TestinfraVerify) -> list[Path]:
@@ -129,7 +159,7 @@ def _files(check: TestinfraVerify) -> list[Path]:
 class _Session:
     """One pytest process and what it tells."""
 
-    checks: Sequence[TestinfraVerify]
+    chosen: Sequence[_Chosen]
     host: str
     report: Reporter
     mask: Callable[[str], str]
@@ -141,10 +171,10 @@ class _Session:
     @property
     def root(self) -> Path:
         """What pytest's node ids are relative to, and where it stops looking for a conftest.py."""
-        return Path(commonpath([path.parent for check in self.checks for path in _files(check)]))
+        return Path(commonpath([path.parent for chosen in self.chosen for path in chosen.files]))
 
     def run(self, ssh_config: Path, directory: Path, *, sudo: bool, timeout: float) -> None:
-        files = [path for check in self.checks for path in _files(check)]
+        files = [path for chosen in self.chosen for path in chosen.files]
         present = [path for path in files if path.is_file()]
         for path in files:
             if not path.is_file():
@@ -184,7 +214,7 @@ class _Session:
         (directory / "pytest.ini").write_text(INI)
         spec = directory / "vars.json"
         spec.touch(mode=0o600)
-        spec.write_text(json.dumps({str(path): dict(check.vars) for check in self.checks for path in _files(check)}))
+        spec.write_text(json.dumps({str(path): dict(each.check.vars) for each in self.chosen for path in each.files}))
         return [
             sys.executable, "-m", "pytest", "-q", "--no-header", "--color=no", "--tb=short", "-p", "testinfra.plugin",
             "-p", "baker.verify_plugin", "-p", "no:cacheprovider", "-c", directory / "pytest.ini", f"--rootdir={self.root}",
@@ -199,7 +229,7 @@ class _Session:
         mark, _, text = line.partition("\t")
         if mark != MARK:
             if line.strip():
-                self.other = [*self.other[-200:], self.mask(line)]
+                self.other = [*self.other[-200:], line]  # masked as a whole, in what is told of it
                 self.report.debug(self.mask(line))
             return
         event: dict[str, Any] = json.loads(text)
@@ -233,11 +263,11 @@ class _Session:
 
     def _title(self, path: Path) -> str:
         """How a test file is called in reports: as the template has it, or by its bundle."""
-        for check in self.checks:
-            if path in _files(check):
-                if check.bundle:
-                    return f"{check.bundle}/{path.name}"
-                base = check.base_dir.resolve()
+        for chosen in self.chosen:
+            if path in chosen.files:
+                if chosen.check.bundle:
+                    return f"{chosen.check.bundle}/{path.name}"
+                base = chosen.check.base_dir.resolve()
                 return str(path.relative_to(base)) if path.is_relative_to(base) else path.name
         return path.name
 

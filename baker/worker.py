@@ -20,7 +20,6 @@ from baker.errors import BakeError, Interrupted
 from baker.events import BuildFinished, Event
 from baker.paths import Home
 from baker.requests import BuildRequest
-from baker.secrets import SHORTEST_FORM, Secrets
 
 
 class Lines:
@@ -66,12 +65,13 @@ def main() -> int:
 
 
 def _crash(error: Exception, request: Mapping[str, Any], home: Home | None) -> str:
-    """One line for the person; the traceback goes to a file. Any value of a variable may be secret."""
-    hidden = Secrets({name: value for name, value in request.get("variables", {}).items() if len(value) > SHORTEST_FORM})
+    """One line for the person; the traceback goes to a file."""
+    templates = [path] if isinstance(path := request.get("path"), str) else []
+    hidden = crashes.possible_secrets(request.get("variables", {}), request.get("var_files", ()), templates)
     text = hidden.mask("".join(traceback.format_exception(error)))
-    path = crashes.keep(text, home.state) if home else None
+    kept = crashes.keep(text, home.state) if home else None
     summary = hidden.mask(f"internal error: {type(error).__name__}: {error}".splitlines()[0])
-    return f"{summary}\nthe traceback is in {path}; please report it as a bug" if path else f"{summary}\n{text}"
+    return f"{summary}\nthe traceback is in {kept}; please report it as a bug" if kept else f"{summary}\n{text}"
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from baker.events import Message, Null, Sink
 from baker.paths import Home
 from baker.render.terminal import Terminal
+from baker.render.text import table
 
 if TYPE_CHECKING:
     from baker.api import Baker
@@ -57,6 +58,16 @@ class App:
     def lines(self, texts: list[str]) -> None:
         for text in texts:
             self.out.line(text)
+
+    def table(
+        self, headers: Sequence[str], rows: Sequence[Sequence[str]], *, right: Collection[int] = (), indent: str = "", style: str = "bold"
+    ) -> list[str]:
+        """The lines of a table that fits stdout."""
+        width = self.out.width - len(indent) if self.out.width else None
+        lines = table(
+            headers, rows, width=width, right=right, ellipsis=self.out.glyphs.ellipsis, paint=lambda text: self.out.paint(text, style)
+        )
+        return [(indent + line).rstrip() for line in lines]
 
     def note(self, text: str) -> None:
         """Something good to know, to stderr; not with --quiet."""

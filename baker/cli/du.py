@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.render.text import ago, size, table
+from baker.render.text import ago, size
 
 EXAMPLES = """
   bake du
@@ -29,9 +29,6 @@ def run(args: argparse.Namespace, app: App) -> int:
         return 0
     now = app.now()
     rows = [[item.kind, item.name, size(item.size), ", ".join(item.by) or "-", ago(item.last, now) if item.last else "-"] for item in found]
-    lines = table(
-        ["KIND", "NAME", "SIZE", "NEEDED BY", "LAST USED"], rows, width=app.out.width, right={2}, ellipsis=app.out.glyphs.ellipsis
-    )
-    app.lines([app.out.paint(lines[0], "bold"), *lines[1:]])
+    app.lines(app.table(["KIND", "NAME", "SIZE", "NEEDED BY", "LAST USED"], rows, right={2}))
     app.note(f"{size(sum(item.size for item in found))} in all; layers and downloads may go: bake gc")
     return 0

@@ -10,7 +10,7 @@ from baker.catalog.records import ImageRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import UsageError
-from baker.render.text import ago, size, table
+from baker.render.text import ago, size
 
 EXAMPLES = """
   bake images
@@ -60,7 +60,7 @@ def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
 
 def rows(images: list[ImageRecord], app: App, known: dict[str, ImageRecord]) -> list[str]:
     """The table for people."""
-    now, ellipsis = app.now(), app.out.glyphs.ellipsis
+    now = app.now()
     body = [
         [
             image.name,
@@ -73,10 +73,7 @@ def rows(images: list[ImageRecord], app: App, known: dict[str, ImageRecord]) -> 
         ]
         for image in images
     ]
-    lines = table(
-        ["NAME", "VERSION", "ID", "CREATED", "SIZE", "VERIFIED", "PARENT"], body, width=app.out.width, right={4}, ellipsis=ellipsis
-    )
-    return [app.out.paint(lines[0], "bold"), *lines[1:]]
+    return app.table(["NAME", "VERSION", "ID", "CREATED", "SIZE", "VERIFIED", "PARENT"], body, right={4})
 
 
 def parent(image: ImageRecord, known: dict[str, ImageRecord]) -> str:

@@ -11,7 +11,7 @@ from baker.catalog.records import BuildRecord
 from baker.cli.app import App
 from baker.cli.options import add_json, positive
 from baker.errors import NotFoundError, UsageError
-from baker.render.text import ago, clean, duration, table, when
+from baker.render.text import ago, clean, duration, when
 
 if TYPE_CHECKING:
     from baker.api import Baker
@@ -86,8 +86,7 @@ def latest(args: argparse.Namespace, app: App, builds: list[BuildRecord]) -> int
         for build in builds
     ]
     headers = ["BUILD", "NAME", "VERSION", "STATUS", "STARTED", "TOOK", "ERROR"]
-    lines = table(headers, rows, width=app.out.width, right={5}, ellipsis=app.out.glyphs.ellipsis)
-    app.lines([app.out.paint(lines[0], "bold"), *lines[1:]])
+    app.lines(app.table(headers, rows, right={5}))
     return 0
 
 

@@ -18,10 +18,10 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         unknown = re.match(r"unrecognized arguments: (-\S+)", message)
         if unknown:
-            flags = [flag for action in self._actions for flag in action.option_strings]
-            near = difflib.get_close_matches(unknown[1].partition("=")[0], flags, 1)
-            if near:
-                raise UsageError(f"{self.prog} has no option {unknown[1]}", hint=f"did you mean {near[0]}?")
+            flags = {flag.lstrip("-"): flag for action in self._actions for flag in action.option_strings}
+            near = difflib.get_close_matches(unknown[1].partition("=")[0].lstrip("-"), flags, 1)  # two dashes alike say nothing
+            hint = f"did you mean {flags[near[0]]}?" if near else f"`{self.prog} --help` shows what it takes"
+            raise UsageError(f"{self.prog} has no option {unknown[1]}", hint=hint)
         raise UsageError(f"{self.prog}: {message}", hint=f"`{self.prog} --help` shows what it takes")
 
 

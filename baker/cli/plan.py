@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, listed, variables
-from baker.render.text import fields, plural, short, size, table
+from baker.render.text import fields, plural, short, size
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
@@ -65,8 +65,7 @@ def machine_words(spec: AnyBuilder) -> str:
 
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
     """The plan of one image for a person."""
-    paint, ellipsis = app.out.paint, app.out.glyphs.ellipsis
-    machine = machine_words(template.builder)
+    paint, machine = app.out.paint, machine_words(template.builder)
     source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, not on this host yet"
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])
@@ -77,8 +76,8 @@ def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | 
         for index, step in enumerate(template.provisioners, start=1)
     ]
     names = ["#", "STEP", "KIND", "KEY", "CACHED", "WHY", "FROM"]
-    body = table(names, rows, width=app.out.width, right={0}, ellipsis=ellipsis) if rows else []
-    return [*head, *([""] if rows else []), *("  " + line for line in body), "", "  " + outcome(template, plan, image, steps)]
+    body = app.table(names, rows, right={0}, indent="  ", style="") if rows else []
+    return [*head, *([""] if rows else []), *body, "", "  " + outcome(template, plan, image, steps)]
 
 
 def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:

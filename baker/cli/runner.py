@@ -120,9 +120,11 @@ def _internal_error(problem: Exception, error: Terminal, args: argparse.Namespac
 
 def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secrets:
     """Every variable value of this run: any may be secret, and a traceback may quote it."""
-    values = {name: value for name, value in env.items() if name.startswith("BAKE_VAR_") and len(value) > 3}
-    values |= {pair.partition("=")[0]: pair.partition("=")[2] for pair in getattr(args, "var", []) if len(pair.partition("=")[2]) > 3}
-    return Secrets(values)
+    from baker.crashes import possible_secrets
+
+    values = {name: value for name, value in env.items() if name.startswith("BAKE_VAR_")}
+    values |= {pair.partition("=")[0]: pair.partition("=")[2] for pair in getattr(args, "var", [])}
+    return possible_secrets(values, getattr(args, "var_file", []), getattr(args, "files", []))
 
 
 def _write_traceback(text: str, home_flag: Path | None, env: Mapping[str, str]) -> Path | None:

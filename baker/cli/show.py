@@ -12,7 +12,7 @@ from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import NotFoundError
-from baker.render.text import ago, clean, duration, fields, short, size, table
+from baker.render.text import ago, clean, duration, fields, short, size
 
 if TYPE_CHECKING:
     from baker.api import Baker
@@ -152,7 +152,7 @@ def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> 
     if json:
         app.json([asdict(package) for package in packages])
         return
-    app.lines(table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in packages], width=app.out.width))
+    app.lines(app.table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in packages]))
 
 
 def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
@@ -177,9 +177,7 @@ def _fields(pairs: list[tuple[str, str]]) -> list[str]:
 
 
 def _table(app: App, headers: list[str], rows: list[list[str]], right: set[int] | None = None) -> list[str]:
-    width = app.out.width - 2 if app.out.width else None
-    lines = table(headers, rows, width=width, right=right or set(), ellipsis=app.out.glyphs.ellipsis) if rows else []
-    return ["  " + app.out.paint(line, "dim") if number == 0 else "  " + line for number, line in enumerate(lines)]
+    return app.table(headers, rows, right=right or (), indent="  ", style="dim") if rows else []
 
 
 def _pairs(values: Mapping[str, Any]) -> str:

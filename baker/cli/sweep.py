@@ -30,10 +30,11 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.json([asdict(item) for item in swept])
         return FAILED if failed else 0
     for item in swept:
+        what = f"{item.kind} {item.name}" + (f" of build {item.build}" if item.build else ", which nothing refers to")
         if item.error:
-            app.err.line(f"could not give back {item.kind} {item.name} of build {item.build}: {item.error}")
+            app.err.line(f"could not give back {what}: {item.error}")
         elif not app.quiet:
-            app.line(f"{'would give back' if args.dry_run else 'gave back'} {item.kind} {item.name} of build {item.build}")
+            app.line(f"{'would give back' if args.dry_run else 'gave back'} {what}")
     if not swept:
         app.note("nothing to give back")
     elif not args.dry_run:

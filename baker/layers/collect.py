@@ -22,7 +22,7 @@ RATE = 10e6  # bytes per second at which a download is taken to come in again
 class Collected:
     """A thing that was removed (or would be), and why. `size` in bytes."""
 
-    kind: Literal["layer", "download"]
+    kind: Literal["layer", "download", "blob"]
     id: str
     name: str
     size: int

@@ -102,7 +102,7 @@ class _Execution:
                     raise self._error(failure, attempts) from failure.__cause__
                 self._pause(failure, attempts)
             else:
-                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, tuple(self.lines))
+                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, self._tail())
 
     def _pause(self, failure: _Failed, attempts: int) -> None:
         pause = min(2.0 ** (attempts - 1), LONGEST_PAUSE)
@@ -279,9 +279,13 @@ class _Execution:
     # -- reporting --
 
     def _output(self, line: str, stream: Literal["stdout", "stderr"]) -> None:
-        text = self.mask(line.rstrip("\r\n"))
+        text = line.rstrip("\r\n")  # with its secrets: the sink behind the report masks them, by the lines around it too
         self.lines.append(text)
         self.report.output(text, stream=stream, step=self.step.name)
+
+    def _tail(self) -> tuple[str, ...]:
+        """The last lines that the step printed, masked together."""
+        return tuple(self.mask("\n".join(self.lines)).split("\n")) if self.lines else ()
 
     def _left(self) -> float | None:
         """Seconds until the step's time is over, None without a limit; an error when it is over."""
@@ -301,7 +305,7 @@ class _Execution:
             self.mask(f"step {self.step.name} ({self.step.origin}) failed{tries}: {failure}"),
             step=self.step.name,
             exit_code_of_step=failure.exit_code,
-            output=tuple(self.lines),
+            output=self._tail(),
             hint=self.mask(failure.hint),
         )
 

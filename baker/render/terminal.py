@@ -51,7 +51,7 @@ class Terminal:
 
     def paint(self, text: str, *styles: str) -> str:
         """`text` in the named styles (bold, dim, red, green, yellow, cyan) where the stream takes colours."""
-        if not self.color or not text or not styles:
+        if not self.color or not text or not any(styles):
             return text
         return f"\x1b[{';'.join(_CODES[style] for style in styles)}m{text}\x1b[0m"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -140,18 +140,38 @@ def table(
     width: int | None = None,
     right: Collection[int] = (),
     ellipsis: str = "…",
+    paint: Callable[[str], str] = str,
 ) -> list[str]:
     """Lines of a table without rules: a header line and one line per row, two blanks between columns.
 
-    The columns in `right` are aligned at their right. Where the table is wider than `width`, its widest columns are shortened.
+    The columns in `right` are aligned at their right; `paint` colours the headers. Where the table is wider than `width`, its widest
+    columns are shortened; where that is not enough, each row is a block with one line per cell.
     """
     texts = [list(headers), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(cells(row[column]) for row in texts) for column in range(len(headers))]
     while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _NARROWEST:
         widths[widths.index(max(widths))] -= 1
-    return [
+    if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
+        return _stacked(texts, width, ellipsis, paint)
+    lines = [
         "  ".join(pad(cut(cell, widths[i], ellipsis), widths[i], right=i in right) for i, cell in enumerate(row)).rstrip() for row in texts
     ]
+    return [paint(lines[0]), *lines[1:]]
+
+
+def _stacked(texts: Sequence[Sequence[str]], width: int, ellipsis: str, paint: Callable[[str], str]) -> list[str]:
+    """The rows of a table as blocks: `HEADER  cell` in each line, cells without text left out, an empty line between two rows."""
+    headers, *rows = texts
+    column = max(map(cells, headers))
+    blocks = [
+        [
+            f"{paint(pad(header, column))}  {cut(cell, width - column - 2, ellipsis)}"
+            for header, cell in zip(headers, row, strict=True)
+            if cell
+        ]
+        for row in rows
+    ]
+    return [line for number, block in enumerate(blocks) for line in ([""] if number else []) + block]
 
 
 def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ", width: int = 0) -> list[str]:

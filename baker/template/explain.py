@@ -35,6 +35,9 @@ _SHAPES = {  # a pattern that fails is explained by the key it belongs to
     "mirror": "a URL that starts with http://, https:// or file://",
     "suite": "a code name, as in trixie",
     "hostname": "letters, digits and - inside",
+    "uri": "a libvirt URI, as in qemu:///system or qemu+ssh://user@host/system",
+    "machine_type": "a machine type of QEMU, as in q35 or pc-i440fx-7.2",
+    "packages": "the name of a Debian package, as in nginx, nginx=1.22.1-9 or nginx/trixie-backports",
     "image": "a name, name@version, name@channel, sha256:..., or an id",
     "region": "a region, as in eu-west-1",
     "vpc_id": "vpc- and hexadecimal digits",
@@ -139,7 +142,8 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
         words, name = _LIMITS[found.kind]
         problems.add(item.place, f"{key} must be {words} {context[name]:g}, not {_kind(item)}")
     elif found.kind == "string_pattern_mismatch":
-        shape = _SHAPES.get(str(found.path[-1]) if found.path else "", f"text that matches {context['pattern']}")
+        name = next((part for part in reversed(found.path) if isinstance(part, str)), "")  # an element is explained by its list's key
+        shape = _SHAPES.get(name, f"text that matches {context['pattern']}")
         problems.add(item.place, f"{key} is {_kind(item)}: want {shape}")
     elif found.kind == "value_error":
         text = str(context.get("error", error["msg"]))

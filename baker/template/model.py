@@ -5,20 +5,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from baker.model import Accelerator, DiskFormat, Firmware
 from baker.secrets import Secrets
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
-from baker.template.frozen import TAG, Frozen, Paths, Words
+from baker.template.frozen import TAG, Frozen, Paths, Words, one_or_more
 from baker.template.git import GitFacts
 from baker.template.observed import Observed
 from baker.template.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
 
 LEAST_MEMORY = 1 << 20
 COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
+MACHINE_TYPE = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # as QEMU names them: q35, pc-i440fx-7.2, virt
+LIBVIRT_URI = r"^[a-z][a-z0-9]*(\+[a-z][a-z0-9]*)?://[^\s/]*/\S*$"  # driver[+transport]://[user@][host][:port]/[path][?parameters]
+# Debian Policy 5.6.1 and 5.6.12; what apt takes behind a name: an architecture, and a version or a suite.
+DEBIAN_PACKAGE = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[0-9][A-Za-z0-9.+~:-]*|/[a-z][a-z0-9.-]*)?$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 OnError = Literal["cleanup", "abort", "ask", "shell"]
+
+
+Packages = Annotated[
+    tuple[Annotated[str, Field(pattern=DEBIAN_PACKAGE)], ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])
+]
 
 
 def enough_memory(size: int) -> int:
@@ -32,7 +41,7 @@ class DebootstrapSource(Frozen):
     """A Debian root file system made by mmdebstrap, on a disk that boots by itself under BIOS and UEFI."""
 
     suite: str = Field(pattern=r"^[a-z][a-z0-9.-]*$", description="Debian suite by code name", examples=["trixie", "bookworm"])
-    packages: Words = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
+    packages: Packages = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
     components: Words = Field(("main",), description="archive components")
     mirror: str | None = Field(
         None, description="archive URL; left out, mmdebstrap's own for the suite", pattern=r"^(https?|file|copy)://?\S+$"
@@ -71,13 +80,15 @@ class BuilderSpec(Frozen):
     """The machine that the image is built on, of libvirt or of a plugin."""
 
     kind: str = Field("libvirt", description="which builder", json_schema_extra={"not": {"const": "ec2"}})
-    uri: str | None = Field(None, description="libvirt connection, such as qemu:///system; left out, a private one inside bake")
+    uri: str | None = Field(
+        None, pattern=LIBVIRT_URI, description="libvirt connection, such as qemu:///system; left out, a private one inside bake"
+    )
     cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
     memory: Annotated[Size, AfterValidator(enough_memory)] = Field(1 << 30, description="memory")
     disk_size: Size | None = Field(None, description="size of the disk; left out, that of the source")
     firmware: Firmware = Field("bios", description="what boots the machine")
     accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
-    machine_type: str = Field("q35", description="QEMU machine type")
+    machine_type: str = Field("q35", pattern=MACHINE_TYPE, description="QEMU machine type")
 
 
 AMI_SOURCES = (AmiSource, SourceAmiFilter, SsmParameterSource)

@@ -141,13 +141,13 @@ class Cli:
     def make(self, home: Home, **options: Any) -> FakeBaker:
         return FakeBaker(home, self.script, **options)
 
-    def __call__(self, *argv: str | Path, tty: bool = False, stdin: str = "", out: Screen | None = None) -> Result:
+    def __call__(self, *argv: str | Path, tty: bool = False, stdin: str = "", out: Screen | None = None, columns: int = 80) -> Result:
         flags, verb, rest = split([str(arg) for arg in argv])
         out, err = out or Screen(tty=tty), Screen(tty=tty)
         source = Screen(tty=tty)
         source.write(stdin)
         source.seek(0)
-        env = self.environment | ({"TERM": "xterm-256color", "COLUMNS": "80"} if tty else {})
+        env = self.environment | ({"TERM": "xterm-256color", "COLUMNS": str(columns)} if tty else {})
         code = execute(verb, VERBS[verb][0], [*flags, *rest], out=out, err=err, stdin=source, env=env, make=self.make)
         return Result(code, out.getvalue(), err.getvalue())
 

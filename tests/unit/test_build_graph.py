@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from baker.api import Baker
-from baker.errors import NotFoundError, UsageError
-from baker.events import BuildStarted, Memory
+from baker.errors import NotFoundError, TemplateError, UsageError
+from baker.events import BuildStarted, Memory, TemplateRejected, from_json
 from baker.paths import Home
 from baker.requests import BuildRequest
 from tests.support.fake_app import an_image, fill
@@ -95,3 +95,25 @@ def test_a_template_elsewhere_is_found_where_it_is_named(bake: Baker, template) 
     template("base", "image: nowhere", "elsewhere")
     with pytest.raises(NotFoundError, match=r"base\.yaml: there is no image 'nowhere'"):
         bake.build([template("web", "image: {name: base, template: elsewhere/base.yaml}")])
+
+
+@pytest.mark.parametrize("fail_fast", [True, False])
+def test_a_template_with_problems_is_an_event(tmp_path: Path, fail_fast: bool) -> None:
+    path, heard = tmp_path / "web.yaml", Memory()
+    path.write_text("schema: 1\nname: web\nversion: 1.0.0\nsource: {debootstrap: trixie}\nbuilder: {memory: lots, cpsu: 2}\n")
+    with Baker(Home.from_environment({"BAKE_HOME": str(tmp_path / "home")}), sink=heard, env={}) as bake:
+        with pytest.raises(TemplateError):
+            bake.build([BuildRequest(path)], fail_fast=fail_fast)
+    (event,) = heard.events
+    assert isinstance(event, TemplateRejected) and from_json(event.to_json()) == event
+    assert [(problem["file"], problem["line"], problem["column"]) for problem in event.problems] == [(str(path), 5, 19), (str(path), 5, 25)]
+    assert event.problems[1]["message"] == 'unknown key "cpsu"' and event.problems[1]["hint"] == "did you mean cpus?"
+
+
+def test_a_broken_template_of_a_base_is_an_event_too(bake: Baker, template, heard: Memory, tmp_path: Path) -> None:
+    heard.only = TemplateRejected
+    (tmp_path / "base.yaml").write_text("name: base\n")
+    (web,) = bake.build([template("web", "image: base@^2")], fail_fast=False)
+    assert (web.status, web.exit_code) == ("failed", 2)
+    (event,) = heard.events
+    assert isinstance(event, TemplateRejected) and event.problems[0]["file"].endswith("base.yaml")

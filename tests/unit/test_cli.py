@@ -89,6 +89,11 @@ def test_a_mistyped_option_gets_a_guess(cli: Cli) -> None:
     assert "did you mean --json?" in result.err
 
 
+def test_an_option_that_is_like_no_other_gets_no_guess(cli: Cli) -> None:
+    result = cli("images", "--all")
+    assert result.err == "bake: bake images has no option --all\n    `bake images --help` shows what it takes\n"
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_command_has_help_with_examples(cli: Cli, verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli(verb, "--help").code == 0
@@ -143,6 +148,18 @@ def test_a_bug_is_told_in_short_and_its_traceback_kept(cli: Cli) -> None:
     kept = Path(re.search(r"the traceback is in (\S+);", result.err)[1])  # type: ignore[index]
     assert "Traceback" in kept.read_text()
     assert "hunter2" not in kept.read_text()
+
+
+def test_a_kept_traceback_shows_no_value_of_a_file_and_no_default(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("token: from-a-file\nkeys: [in-a-list]\n")
+    (tmp_path / "broken.yaml").write_text("token: {from-a-broken-one\n")
+    (tmp_path / "web.yaml").write_text("name: web\nvariables:\n  token: {sensitive: true, default: by-default}\n")
+    cli.script.error = RuntimeError("boom from-a-file in-a-list by-default {from-a-broken-one web")
+    files = [f"--var-file={tmp_path / name}" for name in ("v.yaml", "broken.yaml", "gone.yaml")]
+    result = cli("build", tmp_path / "web.yaml", *files)
+    assert "internal error: RuntimeError: boom *** *** *** *** web" in result.err
+    kept = Path(re.search(r"the traceback is in (\S+);", result.err)[1]).read_text()  # type: ignore[index]
+    assert "boom *** *** *** *** web" in kept
 
 
 def test_notes_on_an_error_are_shown(cli: Cli) -> None:
@@ -421,6 +438,26 @@ def test_a_narrow_terminal_gets_a_narrow_table(shop: Cli) -> None:
     assert any("…" in line for line in plain)
 
 
+@pytest.mark.parametrize("columns", [40, 50, 60, 70])
+@pytest.mark.parametrize("verb", ["images", "logs", "du", "plan"])
+def test_no_line_of_a_table_wraps_in_a_narrow_terminal(shop: Cli, tmp_path: Path, verb: str, columns: int) -> None:
+    fill(shop.baker, an_image("an-image-with-quite-a-long-name-that-goes-on", "1.0.0-rc.1+build.2026", 8))
+    arguments: list[str | Path] = []
+    if verb == "plan":
+        shop("init", tmp_path / "p", "--name", "a-template-with-a-long-name")
+        arguments = [tmp_path / "p" / "a-template-with-a-long-name.yaml"]
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shop(verb, *arguments, tty=True, columns=columns).out.splitlines()]
+    if verb == "plan":
+        plain = plain[plain.index("") + 1 : -2]  # the steps; before and after them are sentences
+    assert plain and max(map(len, plain)) <= columns, plain
+
+
+def test_a_table_that_cannot_be_narrow_enough_stands_in_blocks(shop: Cli) -> None:
+    lines = shop("images", "--name", "proxy", tty=True, columns=40).out.splitlines()
+    plain = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in lines]
+    assert plain[:3] == ["NAME      proxy", "VERSION   0.1.0", "ID        a00000000004"]
+
+
 def test_show_tells_everything_but_secrets(shop: Cli) -> None:
     out = shop("show", "web").out
     for text in (
@@ -566,6 +603,13 @@ def test_rm_removes_and_says_so(shop: Cli) -> None:
 def test_rm_keeps_what_others_are_made_on(shop: Cli) -> None:
     result = shop("rm", "debian-13")
     assert result.code == 7
+    assert "web@1.4.0" in result.err
+    assert len(Catalog(shop.baker.home.catalog).images()) == 4
+
+
+def test_rm_removes_nothing_when_one_of_several_must_stay(shop: Cli) -> None:
+    result = shop("rm", "proxy", "web@1.3.0", "debian-13")
+    assert (result.code, result.out) == (7, "")
     assert "web@1.4.0" in result.err
     assert len(Catalog(shop.baker.home.catalog).images()) == 4
 

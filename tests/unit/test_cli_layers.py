@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from baker.api import Baker
 from baker.catalog.records import StepRecord
 from baker.layers.store import LayerRecord, LayerStore
 from baker.paths import Home
+from baker.sweep import Swept
 from tests.support.fake_app import Cli, a_build, an_image, fill
 
 KEYS = ("1" * 64, "2" * 64)
@@ -92,3 +94,33 @@ def test_a_cache_size_that_is_none_is_told(shop: Cli) -> None:
 def test_a_layer_that_is_not_there_is_told_with_what_there_is(shop: Cli, argv: tuple[str, ...], code: int, words: str) -> None:
     result = shop(*argv)
     assert (result.code, words in result.err) == (code, True), result.err
+
+
+def test_what_nothing_refers_to_is_listed_before_and_after_it_goes(shop: Cli) -> None:
+    with Baker(Home.from_environment(shop.environment), env={}) as bake:
+        orphan = bake.store.add_bytes(b"nobody's")
+        assert [(item.build, item.kind, item.name) for item in bake.sweep(dry_run=True)] == [("", "blob", orphan)]
+        assert [(item.kind, item.id, item.size) for item in bake.collect(dry_run=True)] == [("blob", orphan, 8)]
+        assert bake.store.has(orphan)
+        assert [(item.kind, item.id) for item in bake.collect()] == [("blob", orphan)]
+        again = bake.store.add_bytes(b"nobody's")
+        assert [(item.kind, item.name) for item in bake.sweep()] == [("blob", again)]
+        assert not bake.store.has(again)
+
+
+def test_what_only_a_doomed_layer_stands_on_is_listed_too(shop: Cli) -> None:
+    with Baker(Home.from_environment(shop.environment), env={}) as bake:
+        below = bake.store.add_bytes(b"a source")
+        place = bake.layers.place("0" * 12, 7)
+        place.mkdir(parents=True)
+        (place / "memory.zst").write_bytes(b"x")
+        bake.layers.commit(place, LayerRecord("7" * 64, None, 1, "one", "web", "7" * 12, 1.7e9, 30.0, 1.0, blobs=(below,)))
+        assert bake.sweep(dry_run=True) == []
+        kinds = [(item.kind, item.id) for item in bake.collect(budget=0, dry_run=True)]
+        assert [kind for kind, _ in kinds].count("layer") == 3 and kinds[-1] == ("blob", below)
+        assert [(item.kind, item.id) for item in bake.collect(budget=0)] == kinds
+
+
+def test_sweep_says_that_nothing_refers_to_a_blob(shop: Cli) -> None:
+    shop.script.swept = [Swept("", "blob", "sha256:1")]
+    assert shop("sweep", "--dry-run").out == "would give back blob sha256:1, which nothing refers to\n"

@@ -65,7 +65,7 @@ def test_a_build_ends_with_amis_on_record_and_nothing_else(shop: Yard) -> None:
         assert found["name"] == f"web-1.0.0-{image.build}" == each.details["name"]
         tags = {"Name": found["name"], "bake:build": image.build, "bake:name": "web", "bake:version": "1.0.0", "team": "shop"}
         assert found["tags"] == tags == inventory[each.region]["snapshots"][each.snapshots[0]]["tags"]
-    assert {region: set(kinds) for region, kinds in inventory.items()} == dict.fromkeys((REGION, "eu-west-1"), {"images", "snapshots"})
+    assert {region: set(kinds) for region, kinds in inventory.items()} == {key: {"images", "snapshots"} for key in (REGION, "eu-west-1")}
     assert shop.ledgers() == []
 
 
@@ -222,7 +222,8 @@ def test_a_name_that_is_taken_in_any_target_region_is_refused(shop: Yard) -> Non
 def test_an_image_is_shared_and_protected_everywhere(shop: Yard) -> None:
     image = shop.bake(
         "encrypted: false, ami_regions: [eu-west-1], ami_users: ['111122223333'], snapshot_users: ['444455556666'], imds_support: v2.0, "
-        "ami_org_arns: ['arn:aws:organizations::123456789012:organization/o-123example'], deprecate_after: 90d, deregistration_protection: true"
+        "ami_org_arns: ['arn:aws:organizations::123456789012:organization/o-123example'], deprecate_after: 90d, "
+        "deregistration_protection: true"
     ).image
     assert image is not None
     for each in shop.catalog.publications(image.id):

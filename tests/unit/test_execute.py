@@ -14,6 +14,7 @@ from baker.events import Memory, Message, Output, Reporter
 from baker.provision import registry
 from baker.provision.base import OnHost, Operation, StepConfig
 from baker.provision.execute import StepResult, execute
+from baker.render.mask import Masked
 from baker.secrets import Secrets
 from baker.template.model import Step
 from tests.support.fakes import FakeClock, FakeCommunicator, ended
@@ -43,7 +44,7 @@ class Run:
                 **step,
             ),
             self.guest,
-            Reporter(self.events, "b1"),
+            Reporter(Masked(self.events, secrets), "b1"),
             scratch=self.scratch,
             env=env,
             mask=secrets.mask,
@@ -245,6 +246,13 @@ def test_a_mistake_in_a_template_is_a_step_error(run: Run) -> None:
     (run.base / "motd.j2").write_text("{{ nobody }}")
     with pytest.raises(StepError, match=r"motd.j2:1: 'nobody' is undefined"):
         run("file", {"template": "motd.j2", "destination": "/etc/motd"})
+
+
+def test_short_lines_of_a_secret_are_masked_in_output_and_error(run: Run) -> None:
+    run.guest.answers["login"] = ended(1, "ok }\n{\n7411\n}\n")
+    with pytest.raises(StepError) as caught:
+        run("shell", {"inline": "login"}, secret="{\n7411\n}\n")
+    assert run.output == list(caught.value.output) == ["ok }", "***", "***", "***"]
 
 
 def test_secrets_are_masked_in_output_and_error(run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator
@@ -14,8 +15,8 @@ from baker.bake import Outcome, bake
 from baker.catalog.catalog import Catalog
 from baker.clock import Clock
 from baker.disks import qemuimg
-from baker.errors import BuildError, StepError, UsageError
-from baker.events import Memory, Message, StepFinished, StepStarted
+from baker.errors import BuildError, HostError, StepError, UsageError
+from baker.events import BuildFinished, Memory, Message, StepFinished, StepStarted
 from baker.job import Options, World
 from baker.layers.explain import explain
 from baker.layers.policy import Wish
@@ -330,3 +331,26 @@ def test_the_plan_says_that_the_machine_is_another(shop: Workshop) -> None:
     template = (shop.directory / "web.yaml").read_text()
     assert "memory: 1MiB" in template
     assert reasons(shop, *STEPS, more="communicator: {ssh_timeout: 10s}\n") == ["cached"] * 3, "that changes nothing in the machine"
+
+
+def test_a_disk_that_fills_up_in_a_step_is_told_as_such(shop: Workshop) -> None:
+    def full(script: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shop.guests.before = full
+    with pytest.raises(HostError, match="no space left for") as caught:
+        shop.bake()
+    assert caught.value.exit_code == 6
+    assert "make room on" in caught.value.hint
+    (end,) = (event for event in shop.heard.events if isinstance(event, BuildFinished))
+    assert (end.status, end.error.startswith("no space left for")) == ("failed", True)
+    assert shop.catalog.builds("web", limit=1)[0].status == "failed"
+
+
+@pytest.mark.parametrize("policy", ["ask", "shell"])
+def test_where_nobody_can_be_asked_the_cleanup_is_said(shop: Workshop, policy: str) -> None:
+    shop.guests.fails.add("step-2")
+    with pytest.raises(StepError):
+        shop.bake(on_error=policy)
+    assert f"on-error is {policy}, but this build has nobody to ask: cleaning up" in shop.said
+    assert shop.left() == []

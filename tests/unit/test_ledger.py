@@ -97,3 +97,18 @@ def test_a_half_written_entry_is_not_an_entry(ledger: Ledger) -> None:
         (build.directory / "0002.tmp").write_text('{"kind": "dom')
     with ledger.dead("abc") as dead:
         assert dead is not None and [entry.kind for entry in dead.entries] == ["domain"]
+
+
+class Raced(Ledger):
+    """A ledger whose build `gone` ends between the look at the directories and the look at its lock."""
+
+    def _directories(self) -> list[Path]:
+        return [*super()._directories(), self.root / "gone"]
+
+
+def test_a_build_that_ends_while_somebody_looks_is_neither_alive_nor_dead(ledger: Ledger, holder: subprocess.Popen[str]) -> None:
+    raced = Raced(ledger.root)
+    assert (raced.live(), raced.dead_builds()) == (("abc",), ())
+    with raced.dead("gone") as dead:
+        assert dead is None
+    assert not (ledger.root / "gone").exists()

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from baker.errors import HostError
+from baker.events import Memory, Message, Output, StepFinished
+from baker.render.mask import Masked
 from baker.secrets import Secrets, catalog_key
 
 VALUE = "p4ss \"word'$x/=ü"
@@ -45,6 +47,35 @@ def test_text_without_secrets_stays_as_it_is() -> None:
 def test_each_line_of_a_secret_with_several_is_masked() -> None:
     key = "-----BEGIN KEY-----\nb3BlbnNzaC1rZXktdjEAAAAA\n-----END KEY-----"
     assert "b3BlbnNzaC1rZXktdjEAAAAA" not in Secrets({"key": key}).mask("line: b3BlbnNzaC1rZXktdjEAAAAA")
+
+
+SHORT_LINES = '{\n  "pin": 1\n\n  x9,\n  8842\n}\n'
+
+
+@pytest.mark.parametrize(
+    "printed", [SHORT_LINES, SHORT_LINES.replace("\n", "\r\n"), "    " + SHORT_LINES.replace("\n", "\n    "), "key: " + SHORT_LINES + "end"]
+)
+def test_no_line_of_a_secret_that_is_printed_whole_shows(printed: str) -> None:
+    masked = Secrets({"key": SHORT_LINES}).mask(f"before\n{printed}\nafter {{\n}}")
+    assert masked.startswith("before\n") and masked.endswith("\nafter {\n}"), "the same signs elsewhere are no secret"
+    assert not any(part in masked for part in ("pin", "x9", "8842"))
+
+
+def test_a_secret_that_comes_line_by_line_is_masked_and_other_lines_keep_their_order() -> None:
+    heard = Memory()
+    sink = Masked(heard, Secrets({"key": SHORT_LINES}))
+    printed = ["{", '  "other": 2', "}", *SHORT_LINES.splitlines(), "}", "8842 is a number", "{"]
+    for number, line in enumerate(printed):
+        sink.emit(Output(line=line, step="one", stream="stdout"))
+        sink.emit(Output(line=str(number), step="one", stream="stderr"))
+        sink.emit(Message(text="meanwhile"))
+    sink.emit(StepFinished(index=1, step="one", seconds=1.0, ok=True))
+    lines = [event.line for event in heard.events if isinstance(event, Output) and event.stream == "stdout"]
+    assert lines == ["{", '  "other": 2', "}", "***", "  ***", "", "  ***", "  ***", "***", "}", "8842 is a number", "{"]
+    assert [event.line for event in heard.events if isinstance(event, Output) and event.stream == "stderr"] == [
+        str(number) for number in range(len(printed))
+    ]
+    assert isinstance(heard.events[-1], StepFinished)
 
 
 def test_the_keyed_hash_depends_on_the_value_and_on_the_key() -> None:

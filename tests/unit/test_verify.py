@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from xml.etree import ElementTree
 
@@ -201,3 +202,15 @@ def test_a_test_that_takes_pytest_down(tmp_path: Path) -> None:
     report = check(check.of("test_a.py"))
     assert [outcome.outcome for outcome in report.outcomes] == ["passed", "error"]
     assert report.outcomes[-1].message.startswith("pytest ended with exit code 3")
+
+
+def test_files_of_unrelated_directories_share_no_run_and_so_no_conftest(tmp_path: Path) -> None:
+    with TemporaryDirectory(dir="/dev/shm") as elsewhere:
+        other = Path(elsewhere).resolve() / "test_b.py"
+        other.write_text("def test_root(pytestconfig): assert len(pytestconfig.rootpath.parts) > 2\n")
+        check = Check(tmp_path, {"test_a.py": other.read_text()})
+        assert tmp_path.parts[1] != other.parts[1]
+        report = check(check.of("test_a.py", str(other)))
+    assert [(outcome.name, outcome.outcome) for outcome in report.outcomes] == [
+        ("test_a.py::test_root", "passed"), ("test_b.py::test_root", "passed"),
+    ]  # fmt: skip

@@ -1,0 +1,37 @@
+"""A build in a process of its own: what it says when it breaks down."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from baker.paths import Home
+
+
+def work(home: Path, **request: Any) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code and the events of a worker that is told to build `web`."""
+    places = {name: str(path) for name, path in asdict(Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})).items()}
+    told = json.dumps({"select": "web", "home": places, **request})
+    result = subprocess.run([sys.executable, "-m", "baker.worker"], input=told, capture_output=True, text=True, check=False, timeout=60)
+    return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_bug_is_an_event_and_its_traceback_is_kept_in_a_private_file(tmp_path: Path) -> None:
+    (tmp_path / "v.yaml").write_text("token: os.PathLike\n")
+    code, (end,) = work(tmp_path, path=5, var_files=[str(tmp_path / "v.yaml")])  # no path is a number: no caller sends that
+    assert (code, end["event"], end["name"], end["status"]) == (1, "build_finished", "web", "failed")
+    (kept,) = tmp_path.rglob("crashes/*.txt")
+    assert end["error"].startswith("internal error: TypeError: ")
+    assert "os.PathLike" not in end["error"] + kept.read_text(), "it is the value of a variable, which may be secret"
+    assert f"the traceback is in {kept}; please report it as a bug" in end["error"]
+    assert "Traceback" in kept.read_text() and kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_expected_error_is_an_event_with_its_exit_code(tmp_path: Path) -> None:
+    code, (end,) = work(tmp_path, path=str(tmp_path / "web.yaml"))
+    assert (code, end["status"]) == (2, "failed")
+    assert "web.yaml" in end["error"]

@@ -51,7 +51,8 @@ class Key:
         )
 
     def ssh(self, address: str, command: str) -> subprocess.CompletedProcess[str]:
-        """Logged in with the host key verified."""
+        """Logged in with the host key verified. An attempt ends after half a minute: a connection that was made while the guest
+        configured its network may be lost without a word."""
         self.known.write_text(f"{address} {Path(f'{self.host}.pub').read_text()}")
         options = [
             "StrictHostKeyChecking=yes",
@@ -61,7 +62,7 @@ class Key:
             "IdentitiesOnly=yes",
         ]
         argv = ["ssh", "-F", "none", "-i", self.path, *(word for option in options for word in ("-o", option)), f"root@{address}", command]
-        return subprocess.run(argv, capture_output=True, text=True, check=False)
+        return subprocess.run(["timeout", "30", *argv], capture_output=True, text=True, check=False)
 
 
 def until(look: Callable[[], Any], seconds: float) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -207,10 +207,11 @@ class Baker:
     def build_here(self, request: BuildRequest, name: str) -> None:
         """Build the image `name` of a template in this process. Raises BakeError when it fails."""
         from baker.bake import bake
+        from baker.builders.spec import with_accelerator
 
         for template in self._load_request(request):
             if template.name == name:
-                bake(_with_accelerator(template, request.accelerator), _options(request), self._world())
+                bake(with_accelerator(template, request.accelerator), _options(request), self._world())
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
@@ -329,10 +330,9 @@ class Baker:
 
     def disk(self, image: ImageRecord) -> Disk:
         """The image's disk in the store: a delta on its parents' blobs. NotFoundError for one that was not baked on this host."""
-        from baker.media import media_of
-        from baker.model import disk_of
+        from baker.media import stored
 
-        return disk_of(media_of(image, None, self.catalog, self.store))
+        return stored(image, self.store)
 
     @contextmanager
     def boot(
@@ -386,6 +386,8 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
+        from baker.publish.withdraw import withdraw
+
         images = {image.id: image for image in map(self.catalog.resolve, references)}
         for image_id in images:  # before any is gone
             self.catalog.check_removable(image_id, force=force, along=set(images))
@@ -393,17 +395,12 @@ class Baker:
         while images:
             image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
             assert image is not None, "lineage has no circles"
-            self._unpublish(image)
+            withdraw(image, self.catalog, self._world().builder)
             self.catalog.remove(image.id, force=force)
             removed.append(images.pop(image.id))
         self._drop_layers()
         self._collect_orphans()
         return removed
-
-    def _unpublish(self, image: ImageRecord) -> None:
-        from baker.publish.withdraw import withdraw
-
-        withdraw(image, self.catalog, self._world().builder, self.catalog.build(image.build).shape)
 
     def _collect_orphans(self) -> None:
         """Remove blobs that nothing refers to but sources that a next build would use again, and what layers stand on."""
@@ -495,11 +492,3 @@ def _options(request: BuildRequest) -> Options:
         first=request.first,
         last=request.last,
     )
-
-
-def _with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    from baker.template.model import BuilderSpec
-
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
-        return template
-    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

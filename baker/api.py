@@ -168,7 +168,7 @@ class Baker:
 
         world = self._world()
         source = world.source(template.source)
-        builder = world.builder(template.builder, None)
+        builder = world.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
         context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None

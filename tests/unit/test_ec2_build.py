@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -119,8 +120,11 @@ def test_the_same_template_again_is_not_built_again(shop: Yard) -> None:
     shop.cloud.clear_calls()
     again = shop.bake()
     assert (again.unchanged, again.image) == (True, first.image)
-    assert shop.actions() == ["DescribeImages"]
+    assert shop.actions() == ["DescribeImages"] * 2, "the source, and whether the image is still there"
     assert not shop.bake("ami_regions: [eu-west-1]").unchanged
+    assert first.image is not None
+    shop.cloud.client("ec2").deregister_image(ImageId=shop.catalog.publications(first.image.id)[0].reference)
+    assert not shop.bake().unchanged, "somebody has deregistered it"
 
 
 # --- how an instance is asked for -------------------------------------------------------------------------------------------
@@ -194,6 +198,15 @@ def test_a_private_address_is_reached_from_the_vpc(shop: Yard) -> None:
     shop.bake("ssh_interface: private_ip, associate_public_ip_address: false")
     assert shop.guests.seen[0].host.startswith("172.31.")
     assert asked(shop, "AuthorizeSecurityGroupIngress")[0]["IpPermissions"][0]["IpRanges"][0]["CidrIp"] == "172.31.0.0/16"
+
+
+def test_a_role_is_assumed_with_its_external_id(shop: Yard) -> None:
+    who = {"Effect": "Allow", "Principal": {"AWS": "arn:aws:iam::123456789012:root"}, "Action": "sts:AssumeRole"}
+    who["Condition"] = {"StringEquals": {"sts:ExternalId": "shop"}}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [who]})
+    arn = shop.cloud.client("iam").create_role(RoleName="baker", AssumeRolePolicyDocument=trust)["Role"]["Arn"]
+    shop.bake(f"assume_role: {{role_arn: '{arn}', external_id: shop}}")
+    assert asked(shop, "AssumeRole")[0]["ExternalId"] == "shop"
 
 
 # --- what is known beforehand -------------------------------------------------------------------------------------------------

@@ -136,12 +136,15 @@ def _holds(operator: str, keys: dict[str, Any], context: Context) -> bool:
 
 
 def _compared(name: str, quantifier: str, values: list[str], patterns: list[str]) -> bool:
-    same = {
-        "StringEquals": lambda value, pattern: value == pattern, "StringEqualsIgnoreCase": lambda value,
-        pattern: value.lower() == pattern.lower(),
-        "StringLike": _like, "ArnLike": _like, "ArnEquals": _like, "Bool": lambda value, pattern: value.lower() == pattern.lower(),
+    same: dict[str, Any] = {
+        "StringEquals": lambda value, pattern: value == pattern,
+        "StringEqualsIgnoreCase": lambda value, pattern: value.lower() == pattern.lower(),
+        "StringLike": _like,
+        "ArnLike": _like,
+        "ArnEquals": _like,
+        "Bool": lambda value, pattern: value.lower() == pattern.lower(),
         "NumericLessThanEquals": lambda value, pattern: float(value) <= float(pattern),
-    }  # fmt: skip
+    }
     plain = name.replace("NotEquals", "Equals").replace("NotLike", "Like")
     if plain not in same:
         raise ValueError(f"the operator {name} is not read here")

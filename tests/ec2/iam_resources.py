@@ -10,17 +10,15 @@ from tests.ec2.world import ACCOUNT
 Found = list[tuple[str, dict[str, list[str]]]]
 PREFIXES = {
     "i": "instance", "vol": "volume", "sg": "security-group", "subnet": "subnet", "ami": "image", "snap": "snapshot",
-    "lt": "launch-template",
-    "key": "key-pair", "eni": "network-interface", "sgr": "security-group-rule", "sir": "spot-instances-request",
+    "lt": "launch-template", "key": "key-pair", "eni": "network-interface", "sgr": "security-group-rule", "sir": "spot-instances-request",
 }  # fmt: skip
 FOREIGN = ("image", "snapshot")  # ARNs without an account
 # actions that make something: the kinds that are made, whose ARNs end in /*
 MAKES = {
     "RunInstances": ("instance", "volume", "network-interface"), "CreateImage": ("image", "snapshot"), "RegisterImage": ("image",),
     "CopyImage": ("image", "snapshot"), "CreateSnapshot": ("snapshot",), "CopySnapshot": ("snapshot",),
-    "CreateSecurityGroup": ("security-group",),
-    "ImportKeyPair": ("key-pair",), "CreateKeyPair": ("key-pair",), "CreateLaunchTemplate": ("launch-template",),
-    "StartSnapshot": ("snapshot",),
+    "CreateSecurityGroup": ("security-group",), "ImportKeyPair": ("key-pair",), "CreateKeyPair": ("key-pair",),
+    "CreateLaunchTemplate": ("launch-template",), "StartSnapshot": ("snapshot",),
 }  # fmt: skip
 HIDDEN = ("TagSpecifications", "Tags", "UserData", "LaunchTemplateData", "BlockData")  # ids in there are no resources of the request
 # actions that know no resources at all: only "*" allows them

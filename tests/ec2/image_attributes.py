@@ -101,8 +101,8 @@ def _permissions(self: Any) -> tuple[list[dict[str, str]], list[dict[str, str]]]
     said = [
         {kind: value}
         for name, kind in (
-            ("UserIds", "UserId"), ("UserGroups", "Group"), ("OrganizationArns", "OrganizationArn"), ("OrganizationalUnitArns",
-            "OrganizationalUnitArn"),
+            ("UserIds", "UserId"), ("UserGroups", "Group"), ("OrganizationArns", "OrganizationArn"),
+            ("OrganizationalUnitArns", "OrganizationalUnitArn"),
         )
         for value in self._get_param(name) or []
     ]  # fmt: skip
@@ -124,12 +124,14 @@ def describe_image_attribute(self: Any) -> ActionResult:
     if name == "launchPermission":
         return ActionResult({"ImageId": image.id, "LaunchPermissions": image.launch_permissions})
     values = {
-        "description": ("Description", image.description), "bootMode": ("BootMode", image.boot_mode), "imdsSupport": ("ImdsSupport",
-        image.imds_support),
-        "lastLaunchedTime": ("LastLaunchedTime", image.last_launched_time), "sriovNetSupport": ("SriovNetSupport", image.sriov),
-        "deregistrationProtection": ("DeregistrationProtection", image.deregistration_protection), "tpmSupport": ("TpmSupport",
-        image.tpm_support),
-    }  # fmt: skip
+        "description": ("Description", image.description),
+        "bootMode": ("BootMode", image.boot_mode),
+        "imdsSupport": ("ImdsSupport", image.imds_support),
+        "lastLaunchedTime": ("LastLaunchedTime", image.last_launched_time),
+        "sriovNetSupport": ("SriovNetSupport", image.sriov),
+        "deregistrationProtection": ("DeregistrationProtection", image.deregistration_protection),
+        "tpmSupport": ("TpmSupport", image.tpm_support),
+    }
     if name not in values:
         raise Refused("InvalidParameterValue", f"Value ({name}) for parameter attribute is invalid")
     label, value = values[name]

@@ -11,8 +11,8 @@ DEVICES = " ".join(f"BlockDeviceMappings.{name}" for name in EBS.split())
 CARD = "DeviceIndex SubnetId Groups AssociatePublicIpAddress DeleteOnTermination"
 LAUNCH = (
     "ImageId InstanceType KeyName SecurityGroupIds UserData EbsOptimized Monitoring.Enabled InstanceInitiatedShutdownBehavior "
-    "DisableApiTermination "
-    "DisableApiStop IamInstanceProfile.Name IamInstanceProfile.Arn MetadataOptions.HttpTokens MetadataOptions.HttpPutResponseHopLimit "
+    "DisableApiTermination DisableApiStop IamInstanceProfile.Name IamInstanceProfile.Arn MetadataOptions.HttpTokens "
+    "MetadataOptions.HttpPutResponseHopLimit "
     "MetadataOptions.HttpEndpoint MetadataOptions.InstanceMetadataTags Placement.AvailabilityZone TagSpecifications.* "
     "InstanceMarketOptions.MarketType " + DEVICES + " " + " ".join(f"NetworkInterfaces.{name}" for name in CARD.split())
 )
@@ -77,15 +77,13 @@ TABLE = {
     "ec2:DescribeNetworkInterfaces": f"NetworkInterfaceIds {FILTERS}",
     "ec2:CreateImage": f"InstanceId Name Description NoReboot {TAGS} DryRun {DEVICES}",
     "ec2:RegisterImage": f"Name Description Architecture RootDeviceName VirtualizationType EnaSupport SriovNetSupport BootMode "
-    f"ImdsSupport TpmSupport {TAGS} "
-    f"DryRun {DEVICES}",
+    f"ImdsSupport TpmSupport {TAGS} DryRun {DEVICES}",
     "ec2:CopyImage": f"Name Description SourceImageId SourceRegion ClientToken Encrypted KmsKeyId CopyImageTags {TAGS} DryRun",
     "ec2:DeregisterImage": "ImageId DeleteAssociatedSnapshots DryRun",
     "ec2:DescribeImages": f"ImageIds Owners ExecutableUsers IncludeDeprecated IncludeDisabled {FILTERS}",
     "ec2:DescribeImageAttribute": "ImageId Attribute DryRun",
     "ec2:ModifyImageAttribute": "ImageId Attribute OperationType UserIds UserGroups OrganizationArns OrganizationalUnitArns "
-    "LaunchPermission.* "
-    "ImdsSupport.Value Description.Value DryRun",
+    "LaunchPermission.* ImdsSupport.Value Description.Value DryRun",
     "ec2:EnableImageDeprecation": "ImageId DeprecateAt DryRun",
     "ec2:DisableImageDeprecation": "ImageId DryRun",
     "ec2:EnableImageDeregistrationProtection": "ImageId WithCooldown DryRun",
@@ -108,8 +106,7 @@ TABLE = {
     "ec2:DeleteLaunchTemplateVersions": f"{TEMPLATE} Versions DryRun",
     "autoscaling:DescribeAutoScalingGroups": "AutoScalingGroupNames Filters.* MaxRecords NextToken",
     "autoscaling:UpdateAutoScalingGroup": "AutoScalingGroupName LaunchTemplate.LaunchTemplateId LaunchTemplate.LaunchTemplateName "
-    "LaunchTemplate.Version "
-    "MinSize MaxSize DesiredCapacity HealthCheckGracePeriod HealthCheckType",
+    "LaunchTemplate.Version MinSize MaxSize DesiredCapacity HealthCheckGracePeriod HealthCheckType",
     "autoscaling:StartInstanceRefresh": "AutoScalingGroupName Strategy Preferences.* DesiredConfiguration.LaunchTemplate.LaunchTemplateId "
     "DesiredConfiguration.LaunchTemplate.LaunchTemplateName DesiredConfiguration.LaunchTemplate.Version",
     "autoscaling:DescribeInstanceRefreshes": "AutoScalingGroupName InstanceRefreshIds MaxRecords NextToken",

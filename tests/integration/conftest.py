@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from baker.paths import Home
-from tests.ec2.seed import link_or_copy, seed_disk
+from tests.ec2.seed import EC2_GUEST, link_or_copy, seed_disk
 from tests.support.cli import PROJECT, Bake
 
 # Most tests want a small machine on the base: layer 0 of that shape is in the shared home, so that they need not wait for a boot.
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(2700))
-    needing = [item for item in items if {"baked_home", "ec2_seed"} & set(getattr(item, "fixturenames", ()))]
+    needing = [item for item in items if {"baked_home", "ec2_seed", "ec2_guest_seed"} & set(getattr(item, "fixturenames", ()))]
     others = [item for item in items if item not in needing]
     items[:] = [*needing[:1], *others, *needing[1:]]
 
@@ -69,10 +69,18 @@ def baked_home(shared_root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ec2_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
-    """The disk of an AMI that EC2's emulator starts machines from. BAKE_TEST_EC2_SEED names one from an earlier run."""
+    """The disk of an AMI with cloud-init. BAKE_TEST_EC2_SEED names one from an earlier run."""
     if os.environ.get("BAKE_TEST_EC2_SEED"):
         return Path(os.environ["BAKE_TEST_EC2_SEED"])
     return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed")
+
+
+@pytest.fixture(scope="session")
+def ec2_guest_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
+    """The disk of an AMI with the bundle ec2-guest instead. BAKE_TEST_EC2_GUEST_SEED names one from an earlier run."""
+    if os.environ.get("BAKE_TEST_EC2_GUEST_SEED"):
+        return Path(os.environ["BAKE_TEST_EC2_GUEST_SEED"])
+    return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed", EC2_GUEST)
 
 
 @pytest.fixture

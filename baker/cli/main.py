@@ -20,6 +20,14 @@ VERBS = {
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
     "export": ("baker.cli.export", "write an image as one file"),
+    "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
+    "channels": ("baker.cli.channels", "list channels"),
+    "revoke": ("baker.cli.revoke", "have an image refused everywhere from now on"),
+    "release": ("baker.cli.release", "bring a channel's image to an auto-scaling group or another target"),
+    "releases": ("baker.cli.releases", "list releases: what went where, how it ended"),
+    "rollback": ("baker.cli.rollback", "release the image of a former release again"),
+    "resolve": ("baker.cli.resolve", "print an image's AMI, digest or id, for scripts and Terraform"),
+    "lifecycle": ("baker.cli.lifecycle", "deprecate, disable, deregister AMIs that nothing uses any more"),
     "rm": ("baker.cli.rm", "remove images"),
     "sweep": ("baker.cli.sweep", "give back what killed builds left"),
     "du": ("baker.cli.du", "what takes how much disk"),
@@ -32,13 +40,14 @@ GROUPS = (
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "logs")),
     ("Using", ("run", "shell", "export")),
-    ("Upkeep", ("rm", "sweep", "du", "gc", "doctor", "completion")),
+    ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
+    ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
 )
 EXIT_CODES = """\
   0  success                            5  no such image or build
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
-  3  the build failed                 130  interrupted (SIGINT)
+  3  the build or release failed      130  interrupted (SIGINT)
   4  the image failed its tests       143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options

@@ -1,0 +1,245 @@
+"""The end of AMIs: which of an image name's may be deprecated, disabled or deregistered, and why the others may not; and doing it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from baker.aws.errors import AwsError, translated
+from baker.aws.session import Aws
+from baker.catalog.catalog import Catalog
+from baker.catalog.records import ImageRecord, Publication, Release
+from baker.clock import Clock
+from baker.errors import BakeError
+from baker.release.uses import Region, snapshots_of
+
+Action = Literal["keep", "candidate", "deprecate", "disable", "deregister", "forget"]
+DAY = 86400.0
+SOON = timedelta(minutes=2)  # EC2 takes no deprecation date in the past and rounds to minutes
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which AMIs, and what with them. Times in seconds. What is selected is unused, not among the newest, old and not launched lately."""
+
+    keep: int = 5  # the newest of each region
+    keep_releases: int = 3  # the last good ones of each target
+    older_than: float = 90 * DAY
+    unlaunched: float = 30 * DAY
+    deprecate_after: float | None = None
+    disable: bool = False
+    deregister: bool = False
+    delete_snapshots: bool = False
+    shared: bool = False  # also AMIs that others may launch
+
+    @property
+    def action(self) -> Action:
+        """What is done with the selected ones."""
+        return "deregister" if self.deregister else "disable" if self.disable else "candidate"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One published AMI as the catalog and EC2 know it. `seen` is EC2's own description, None when it is gone."""
+
+    publication: Publication
+    image: ImageRecord
+    seen: Mapping[str, Any] | None
+    use: str = ""  # what uses it
+    launched: str = ""
+    shared_with: int = 0
+
+    @property
+    def state(self) -> str:
+        return str(self.seen["State"]) if self.seen else "gone"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What becomes of one AMI, and why. `snapshots`: those that go with it; `error`: why it did not work."""
+
+    publication: Publication
+    image: ImageRecord
+    action: Action
+    why: str
+    age: float  # seconds
+    launched: str = ""
+    snapshots: tuple[str, ...] = ()
+    error: str = ""
+
+
+def judge(facts: Sequence[Facts], rules: Rules, now: datetime) -> list[Verdict]:
+    """A verdict for each AMI of one region. Pure: everything that it depends on is in its arguments."""
+    newest_first = sorted(facts, key=lambda one: (one.publication.created, one.publication.reference), reverse=True)
+    present = [one for one in newest_first if one.seen and not one.image.removed]
+    young = {one.publication.reference for one in present[: rules.keep]}
+    return [_judge(one, rules, now, one.publication.reference in young) for one in newest_first]
+
+
+def _judge(one: Facts, rules: Rules, now: datetime, newest: bool) -> Verdict:
+    age = _since(one.publication.created, now)
+    action, why = _decide(one, rules, age, _since(one.launched, now) if one.launched else None, newest)
+    return Verdict(one.publication, one.image, action, why, age, one.launched)
+
+
+def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
+    if one.seen is None:
+        return "forget", "EC2 does not have it any more"
+    if one.use:
+        return "keep", one.use
+    if one.image.removed:
+        return _selected(one, rules, "the image was removed from the catalog")
+    if newest:
+        return "keep", f"one of the newest {rules.keep}"
+    if age >= rules.older_than and (launched is None or launched >= rules.unlaunched):
+        idle = "never launched" if launched is None else f"last launched {_days(launched)} ago"
+        return _selected(one, rules, f"unused, {_days(age)} old, {idle}")
+    if rules.deprecate_after is not None and age >= rules.deprecate_after and not one.seen.get("DeprecationTime"):
+        return "deprecate", f"unused, {_days(age)} old"
+    if age < rules.older_than:
+        return "keep", f"only {_days(age)} old"
+    return "keep", f"launched {_days(launched or 0)} ago"
+
+
+def _selected(one: Facts, rules: Rules, why: str) -> tuple[Action, str]:
+    seen: Mapping[str, Any] = one.seen or {}
+    if one.shared_with and not rules.shared:
+        return "keep", f"shared with {one.shared_with} others"
+    if rules.action == "deregister" and str(seen.get("DeregistrationProtection", "disabled")).startswith("enabled"):
+        return "keep", "protected from deregistration"
+    if rules.action == "disable" and one.state == "disabled":
+        return "keep", "disabled already"
+    if rules.action == "candidate" and rules.deprecate_after is not None and not seen.get("DeprecationTime"):
+        return "deprecate", why
+    return rules.action, why
+
+
+@dataclass(frozen=True)
+class Lifecycle:
+    """The AMIs of one catalog's images in one account."""
+
+    catalog: Catalog
+    aws: Aws
+    clock: Clock = field(default_factory=Clock)
+    region: Callable[[Aws, str], Region] = Region
+
+    def plan(self, name: str, rules: Rules, regions: Sequence[str] = ()) -> list[Verdict]:
+        """What would become of every AMI of the images called `name` (in these regions). Nothing is changed."""
+        published = self._published(name, regions)
+        found: list[Verdict] = []
+        for where in sorted({publication.region for publication, _ in published}):
+            here = [(publication, image) for publication, image in published if publication.region == where]
+            found += self._plan_region(self.region(self.aws, where), here, rules, self._kept(name, rules))
+        return found
+
+    def apply(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
+        """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once."""
+        return [self._apply(verdict) for verdict in verdicts]
+
+    def _published(self, name: str, regions: Sequence[str]) -> list[tuple[Publication, ImageRecord]]:
+        return [
+            (publication, image)
+            for image in self.catalog.images(name, all=True)
+            for publication in self.catalog.publications(image.id, kind="ami")
+            if not regions or publication.region in regions
+        ]
+
+    def _plan_region(
+        self, region: Region, here: Sequence[tuple[Publication, ImageRecord]], rules: Rules, kept: Mapping[str, str]
+    ) -> list[Verdict]:
+        ids = [publication.reference for publication, _ in here]
+        seen, uses = region.images(ids), region.uses(ids)
+        facts = []
+        for publication, image in here:
+            there = seen.get(publication.reference)
+            one = Facts(publication, image, there, kept.get(image.id) or uses.get(publication.reference, ""))
+            if there is not None and not one.use and there.get("OwnerId") != self.aws.account:
+                one = replace(one, use=f"account {there.get('OwnerId')} owns it")
+            if there is not None and not one.use:
+                ami = publication.reference
+                one = replace(one, launched=region.last_launched(ami), shared_with=region.shared_with(ami))
+            facts.append(one)
+        verdicts = judge(facts, rules, self._now)
+        return self._with_snapshots(region, verdicts, seen) if rules.delete_snapshots else verdicts
+
+    def _with_snapshots(self, region: Region, verdicts: list[Verdict], seen: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
+        """The verdicts with the snapshots that no AMI uses after them."""
+        going = {one.publication.reference for one in verdicts if one.action == "deregister"}
+        sharers = region.sharers([snapshot for ami in going for snapshot in snapshots_of(seen[ami])])
+        return [
+            replace(one, snapshots=tuple(s for s in snapshots_of(seen[one.publication.reference]) if sharers.get(s, set()) <= going))
+            if one.action == "deregister"
+            else one
+            for one in verdicts
+        ]
+
+    def _kept(self, name: str, rules: Rules) -> dict[str, str]:
+        """Image id -> which channel or release keeps it."""
+        kept: dict[str, str] = {}
+        counted: dict[tuple[str, str, str], set[str]] = {}
+        for release in self.catalog.releases.all():
+            where = counted.setdefault((release.target, release.region, release.account), set())
+            if release.status == "running" or (release.status == "succeeded" and len(where) < rules.keep_releases):
+                where |= {release.image} if release.status == "succeeded" else set()
+                kept.setdefault(release.image, _title(release))
+        kept |= {channel.image: f"channel {channel.channel}" for channel in self.catalog.channels.all(name)}
+        return kept
+
+    def _apply(self, verdict: Verdict) -> Verdict:
+        try:
+            if verdict.action in ("deprecate", "disable", "deregister"):
+                self._change(verdict)
+            if verdict.action in ("deregister", "forget"):
+                self.catalog.published.remove(verdict.publication, at=self._now.strftime("%Y-%m-%dT%H:%M:%SZ"))
+            for snapshot in verdict.snapshots:
+                self._delete(snapshot, verdict.publication.region)
+        except BakeError as error:
+            return replace(verdict, error=error.message)
+        return verdict
+
+    def _change(self, verdict: Verdict) -> None:
+        ami, region = verdict.publication.reference, verdict.publication.region
+        client = self.aws.client("ec2", region)
+        try:
+            with translated(f"to {verdict.action} {ami} in {region}"):
+                if verdict.action == "deprecate":
+                    client.enable_image_deprecation(ImageId=ami, DeprecateAt=self._now + SOON)
+                elif verdict.action == "disable":
+                    client.disable_image(ImageId=ami)
+                else:
+                    client.deregister_image(ImageId=ami)
+        except AwsError as error:
+            if not (error.missing and verdict.action == "deregister"):
+                raise
+
+    def _delete(self, snapshot: str, region: str) -> None:
+        try:
+            with translated(f"to delete {snapshot} in {region}"):
+                self.aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
+        except AwsError as error:
+            if not error.missing:
+                raise
+
+    @property
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self.clock.date(), UTC)
+
+
+def _title(release: Release) -> str:
+    return f"release {release.title} to {release.target}" + (" is running" if release.status == "running" else "")
+
+
+def _since(moment: str, now: datetime) -> float:
+    """Seconds since an ISO 8601 time; 0 for what is no time, so that nothing is taken for old by mistake."""
+    try:
+        then = datetime.fromisoformat(moment)
+    except ValueError:
+        return 0.0
+    return max((now - (then if then.tzinfo else then.replace(tzinfo=UTC))).total_seconds(), 0.0)
+
+
+def _days(seconds: float) -> str:
+    count = int(seconds // DAY)
+    return f"{count} day{'' if count == 1 else 's'}"

@@ -1,0 +1,72 @@
+"""The target lt/NAME: a launch template alone. A new version with the AMI; with --set-default it becomes the default one.
+
+The source is the version that is in use: the default one where that is being set, else the latest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from baker.aws.errors import translated
+from baker.aws.session import Access, Aws
+from baker.clock import Clock
+from baker.release.targets import templates
+from baker.release.targets.base import Delivery, Journal
+
+
+class LaunchTemplate:
+    """One launch template of the account and region that the credentials and `access` name."""
+
+    takes = "ami"
+    heeds = frozenset({"set_default"})
+
+    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
+        self.name = name
+        self.aws = aws or Aws(access)
+        self.clock = clock
+
+    @property
+    def region(self) -> str:
+        return self.aws.region
+
+    @property
+    def account(self) -> str:
+        return self.aws.account
+
+    def look(self) -> Mapping[str, Any]:
+        default, latest = self._version("$Default"), self._version("$Latest")
+        return {"template": latest.template, "default": default.number, "latest": latest.number, "ami": default.ami}
+
+    def check(self, delivery: Delivery) -> None:
+        templates.check_image(self.aws, self.region, delivery, self._source(delivery))
+
+    def start(self, delivery: Delivery, journal: Journal) -> None:
+        number = templates.make_version(self.aws, self.region, self._source(delivery), delivery, journal)
+        if delivery.strategy.set_default:
+            self._set_default(number)
+
+    def wait(self, delivery: Delivery, journal: Journal) -> None:
+        """There is nothing to wait for."""
+
+    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+        if not delivery.strategy.set_default or self._version("$Default").number == delivery.before["default"]:
+            return False
+        self._set_default(int(delivery.before["default"]))
+        return True
+
+    def found(self, delivery: Delivery, journal: Journal) -> str:
+        number = journal.details.get("version")
+        if not number:
+            return "nothing is known to have been changed"
+        return f"version {number} was made; the default is version {self._version('$Default').number}"
+
+    def _source(self, delivery: Delivery) -> templates.Version:
+        return self._version(str(delivery.before["default" if delivery.strategy.set_default else "latest"]))
+
+    def _version(self, wanted: str) -> templates.Version:
+        return templates.version(self.aws, self.region, {"LaunchTemplateName": self.name}, wanted)
+
+    def _set_default(self, number: int) -> None:
+        with translated(f"the default version of launch template {self.name} in {self.region}"):
+            self.aws.client("ec2", self.region).modify_launch_template(LaunchTemplateName=self.name, DefaultVersion=str(number))

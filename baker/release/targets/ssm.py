@@ -1,0 +1,104 @@
+"""The target ssm//PATH: an SSM parameter of data type aws:ec2:image, which launch templates name as resolve:ssm:/PATH.
+
+PutParameter answers before Parameter Store has looked whether the AMI is one; the new value is there, or not, some seconds later
+(https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-ec2-aliases.html).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from baker.aws import poll
+from baker.aws.errors import AwsError, translated
+from baker.aws.session import Access, Aws
+from baker.clock import Clock
+from baker.errors import UsageError
+from baker.release.targets.base import Delivery, Journal, ReleaseError
+
+DATA_TYPE = "aws:ec2:image"
+TIMEOUT = 120.0  # for Parameter Store to look at the AMI
+
+
+class Parameter:
+    """One parameter of the account and region that the credentials and `access` name; made if there is none."""
+
+    takes = "ami"
+    heeds = frozenset({"auto_rollback", "timeout"})
+
+    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
+        self.name = name
+        self.aws = aws or Aws(access)
+        self.clock = clock
+
+    @property
+    def region(self) -> str:
+        return self.aws.region
+
+    @property
+    def account(self) -> str:
+        return self.aws.account
+
+    def look(self) -> Mapping[str, Any]:
+        """Its value; None for a parameter that is not there yet."""
+        found = self._get()
+        if found is not None and found.get("Type") != "String":
+            raise UsageError(f"SSM parameter {self.name} is a {found.get('Type')}; an AMI is kept in a String", hint="name another one")
+        return {"value": found["Value"] if found else None, "ami": found["Value"] if found else ""}
+
+    def check(self, delivery: Delivery) -> None:
+        """Parameter Store itself looks at the AMI."""
+
+    def start(self, delivery: Delivery, journal: Journal) -> None:
+        journal.note(putting=True)
+        self._put(delivery.reference)
+
+    def wait(self, delivery: Delivery, journal: Journal) -> None:
+        self._until(delivery.reference, delivery)
+
+    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+        former, found = delivery.before["value"], self._get()
+        if found is None or found["Value"] == former:
+            return False
+        if former is None:
+            with translated(f"SSM parameter {self.name} in {self.region}"):
+                self.aws.client("ssm", self.region).delete_parameter(Name=self.name)
+            return True
+        self._put(former)
+        self._until(former, delivery)
+        return True
+
+    def found(self, delivery: Delivery, journal: Journal) -> str:
+        there = self._get()
+        return f"the parameter has {there['Value']}" if there else "there is no such parameter"
+
+    def _until(self, value: str, delivery: Delivery) -> None:
+        def look() -> bool | None:
+            found = self._get()
+            return True if found is not None and found["Value"] == value else None
+
+        timeout = TIMEOUT if delivery.strategy.timeout is None else delivery.strategy.timeout
+        try:
+            poll.wait(look, f"SSM parameter {self.name}", timeout=timeout, clock=self.clock)
+        except AwsError as error:
+            if error.code != "Timeout":
+                raise
+            raise ReleaseError(
+                f"Parameter Store did not take {value} for {self.name} within {timeout:.0f} s",
+                hint="it takes only AMIs of this region that the account may use",
+            ) from error
+
+    def _put(self, value: str) -> None:
+        with translated(f"SSM parameter {self.name} in {self.region}"):
+            self.aws.client("ssm", self.region).put_parameter(
+                Name=self.name, Value=value, Type="String", DataType=DATA_TYPE, Overwrite=True
+            )
+
+    def _get(self) -> Mapping[str, Any] | None:
+        try:
+            with translated(f"SSM parameter {self.name} in {self.region}"):
+                return dict(self.aws.client("ssm", self.region).get_parameter(Name=self.name)["Parameter"])
+        except AwsError as error:
+            if error.missing:
+                return None
+            raise

@@ -1,0 +1,289 @@
+"""Releases with a target of the tests': numbers, roll-back, what a killed process leaves and who goes on with it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from baker.aws.session import Access
+from baker.catalog.catalog import Catalog
+from baker.catalog.records import Publication, Release, Revocation
+from baker.catalog.revocations import RevokedError
+from baker.errors import BuildError, BusyError, HostError, Interrupted, NotFoundError, UsageError
+from baker.events import Memory, Progress
+from baker.locks import try_exclusive
+from baker.paths import Home
+from baker.release.channels import assign
+from baker.release.releases import LOCKS, Releaser, _key
+from baker.release.revocations import revoke
+from baker.release.targets import registry
+from baker.release.targets.base import Factory, ReleaseError, Strategy
+from tests.support.fake_app import a_build, an_image
+from tests.support.fake_target import FakeTarget, Place, Places, broken, install
+from tests.support.plugins import on_path
+
+IMAGES = {version: an_image("web", version, number) for number, version in enumerate(("1.0.0", "1.1.0", "1.2.0", "1.3.0"), start=1)}
+TO = "fake/web-prod"
+
+
+@dataclass
+class Shop:
+    """A catalog with web 1.0.0 to 1.3.0, each with an AMI in eu-west-1, and places to release to."""
+
+    directory: Path
+    world: Places = field(default_factory=Places)
+    sink: Memory = field(default_factory=Memory)
+
+    def __post_init__(self) -> None:
+        self.home = Home.from_environment({"BAKE_HOME": str(self.directory)})
+        self.catalog = Catalog(self.directory / "catalog.sqlite")
+        for version, image in IMAGES.items():
+            self.catalog.register(a_build(image), image)
+            self.catalog.publish(Publication(image.id, "ami", f"ami-{version}", "eu-west-1", "123456789012"))
+        self.work = Releaser(self.catalog, self.home, self.sink, targets=self.factory)
+
+    def factory(self, kind: str) -> Factory:
+        return (lambda name, access, clock: FakeTarget(name, access, clock, self.world)) if kind == "fake" else registry.get(kind)
+
+    @property
+    def place(self) -> Place:
+        return self.world["web-prod"]
+
+    def channel(self, version: str) -> None:
+        assign(self.catalog, "web", "prod", IMAGES[version])
+
+    def release(self, version: str, strategy: Strategy | None = None, to: str = TO, *, wait: bool = True) -> Release:
+        self.channel(version)
+        return self.work.release("web", "prod", to, strategy or Strategy(), Access(), why="because", wait=wait)
+
+    def last(self) -> Release:
+        return self.catalog.releases.all("web")[0]
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Iterator[Shop]:
+    shop = Shop(tmp_path)
+    yield shop
+    shop.catalog.close()
+
+
+def test_a_release_takes_what_the_channel_has(shop: Shop) -> None:
+    done = shop.release("1.0.0", Strategy(min_healthy=50))
+    assert (done.number, done.status, done.image, done.channel, done.target) == (1, "succeeded", IMAGES["1.0.0"].id, "prod", TO)
+    assert (done.region, done.account, done.why, done.error) == ("eu-west-1", "123456789012", "because", "")
+    assert done.finished
+    assert done.details["strategy"]["min_healthy"] == 50
+    assert done.details["before"] == {"image": ""}
+    assert shop.place.image == "ami-1.0.0"
+    assert [event.build for event in shop.sink.events if isinstance(event, Progress)] == ["web v1"]
+    assert shop.release("1.1.0").number == 2
+
+
+def test_what_is_refused_before_anything_is_changed(shop: Shop) -> None:
+    with pytest.raises(NotFoundError, match=r"web has no channel 'prod'\n.*--set web@VERSION makes it"):
+        shop.work.release("web", "prod", TO, Strategy(), Access())
+    shop.channel("1.0.0")
+    with pytest.raises(NotFoundError, match="no AMI in us-east-1; it has in eu-west-1"):
+        shop.work.release("web", "prod", TO, Strategy(), Access(region="us-east-1"))
+    with pytest.raises(UsageError, match="--alarm, --set-default means nothing to fake/web-prod"):
+        shop.work.release("web", "prod", TO, Strategy(alarms=("x",), set_default=True), Access())
+    for to, words in (
+        ("web-prod", "is no release target"),
+        ("asg/", "is no release target"),
+        ("k8s/web", "no release target of kind 'k8s'"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            shop.work.release("web", "prod", to, Strategy(), Access())
+    revoke(shop.catalog, IMAGES["1.0.0"], "CVE")
+    with pytest.raises(RevokedError, match="cannot be used for a release: CVE"):
+        shop.work.release("web", "prod", TO, Strategy(), Access())
+    shop.catalog.publish(Publication(IMAGES["1.1.0"].id, "ami", "ami-bad", "eu-west-1", "123456789012", created="2026-11-30T00:00:00Z"))
+    with pytest.raises(BuildError, match="ami-bad is pending"):
+        shop.release("1.1.0")
+    assert shop.catalog.releases.all() == []
+    assert shop.place.asked == []
+
+
+def test_an_ami_of_the_targets_own_account_comes_first(shop: Shop) -> None:
+    shop.catalog.publish(Publication(IMAGES["1.0.0"].id, "ami", "ami-other", "eu-west-1", "999999999999", created="2026-11-30T00:00:00Z"))
+    assert shop.release("1.0.0").details["reference"] == "ami-1.0.0"
+
+
+def test_a_failed_release_is_rolled_back_and_says_so(shop: Shop) -> None:
+    shop.release("1.0.0")
+    shop.place.wait_error = broken()
+    with pytest.raises(ReleaseError, match=r"(?s)release v2 of web to fake/web-prod rolled back: it is as it was before.*2 instances are"):
+        shop.release("1.1.0")
+    assert shop.place.asked[-1] == "restore ami-1.0.0"
+    assert (shop.place.image, shop.last().status, shop.last().error) == ("ami-1.0.0", "rolled back", "2 instances are unhealthy")
+
+
+@pytest.mark.parametrize(
+    ("error", "restore_error", "strategy", "status", "asked"),
+    [
+        (broken(restored=True), None, Strategy(), "rolled back", "wait"),  # by AWS itself
+        (broken(), None, Strategy(auto_rollback=False), "failed", "wait"),
+        (broken(), BuildError("the old AMI is gone"), Strategy(), "failed", "restore ami-1.0.0"),
+    ],
+)
+def test_who_rolls_back(
+    shop: Shop, error: BaseException, restore_error: BuildError | None, strategy: Strategy, status: str, asked: str
+) -> None:
+    shop.release("1.0.0")
+    shop.place.wait_error, shop.place.restore_error = error, restore_error
+    with pytest.raises(ReleaseError) as failure:
+        shop.release("1.1.0", strategy)
+    assert (shop.last().status, shop.place.asked[-1]) == (status, asked)
+    if restore_error:
+        assert "rolling back failed too: the old AMI is gone" in str(failure.value)
+        assert shop.last().error.endswith("the old AMI is gone")
+
+
+def test_a_release_that_changed_nothing_has_failed_and_no_more(shop: Shop) -> None:
+    shop.place.start_error = broken("no capacity")
+    with pytest.raises(ReleaseError, match="failed, and was not rolled back"):
+        shop.release("1.0.0")
+    assert shop.last().status == "failed"
+
+
+# -- killed processes -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", [Interrupted(15), HostError("the credentials ran out")])
+def test_an_interrupted_release_stays_running_and_is_gone_on_with(shop: Shop, end: BaseException) -> None:
+    shop.place.wait_error = end
+    with pytest.raises(type(end)) as raised:
+        shop.release("1.0.0")
+    assert "bake release web --resume" in raised.value.__notes__[0]
+    left = shop.last()
+    assert (left.status, shop.work.abandoned(left)) == ("running", True)
+    shop.place.wait_error = None
+    with pytest.raises(BusyError, match=r"release v1 of web to fake/web-prod has not ended.*: the place has ami-1.0.0\n.*--resume"):
+        shop.release("1.1.0")
+    [ended] = shop.work.resume("web")
+    assert (ended.number, ended.status, ended.image) == (1, "succeeded", IMAGES["1.0.0"].id)
+    assert shop.place.asked == ["start ami-1.0.0", "wait", "start ami-1.0.0", "wait"]
+    with pytest.raises(NotFoundError, match="no release of web is running"):
+        shop.work.resume("web")
+
+
+def test_a_process_that_ended_while_rolling_back_goes_on_rolling_back(shop: Shop) -> None:
+    shop.release("1.0.0")
+    shop.place.wait_error = broken("unhealthy")
+    shop.place.restore_error = Interrupted(9)  # type: ignore[assignment]
+    with pytest.raises(Interrupted):
+        shop.release("1.1.0")
+    assert shop.last().status == "running"
+    shop.place.wait_error = shop.place.restore_error = None
+    with pytest.raises(ReleaseError, match=r"(?s)rolled back.*unhealthy"):
+        shop.work.resume("web")
+    assert (shop.place.image, shop.last().status) == ("ami-1.0.0", "rolled back")
+    assert shop.place.asked[-1] == "restore ami-1.0.0"
+
+
+def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
+    started = shop.release("1.0.0", wait=False)
+    assert (started.status, shop.place.asked) == ("running", ["start ami-1.0.0"])
+    with try_exclusive(shop.home.state / LOCKS, _key(started)):
+        assert not shop.work.abandoned(started)
+        with pytest.raises(BusyError, match="release v1 of web to fake/web-prod is running since"):
+            shop.work.resume("web")
+        with pytest.raises(BusyError, match="another process is releasing to fake/web-prod"):
+            shop.release("1.1.0")
+        assert shop.release("1.1.0", to="fake/elsewhere").status == "succeeded"
+    assert shop.work.resume("web")[0].status == "succeeded"
+
+
+# -- roll-back ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_rollback_is_a_new_release_of_an_old_image(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0", "1.2.0"):
+        shop.release(version, Strategy(min_healthy=75))
+    back = shop.work.rollback("web", why="errors in checkout")
+    assert (back.number, back.rollback_of, back.image, back.status) == (4, 2, IMAGES["1.1.0"].id, "succeeded")
+    assert back.details["strategy"]["min_healthy"] == 75, "as the present release"
+    assert shop.place.image == "ami-1.1.0"
+    assert shop.work.rollback("web").rollback_of == 1, "back twice goes back two"
+    with pytest.raises(NotFoundError, match="no good release to fake/web-prod before v1"):
+        shop.work.rollback("web")
+    assert shop.work.rollback("web", 3).image == IMAGES["1.2.0"].id
+
+
+def test_a_rollback_passes_over_what_failed_and_what_is_revoked(shop: Shop) -> None:
+    shop.release("1.0.0")
+    shop.place.wait_error = broken()
+    with pytest.raises(ReleaseError):
+        shop.release("1.1.0")
+    shop.place.wait_error = None
+    shop.release("1.2.0")
+    shop.release("1.3.0")
+    shop.catalog.revocations.add(Revocation(IMAGES["1.2.0"].id, "CVE", "me", "2026-11-22T10:00:00Z", "2026-11-22T10:00:00Z"))
+    with pytest.raises(RevokedError):
+        shop.work.rollback("web", 3)
+    with pytest.raises(UsageError, match="release v2 of web never ran: it rolled back"):
+        shop.work.rollback("web", 2)
+    assert shop.work.rollback("web").rollback_of == 1
+
+
+def test_a_rollback_asks_which_target_is_meant(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        for to in (TO, "fake/staging"):
+            shop.release(version, to=to)
+    with pytest.raises(UsageError, match=r"runs in fake/staging .eu-west-1., fake/web-prod .eu-west-1.: which of them\?"):
+        shop.work.rollback("web")
+    assert shop.work.rollback("web", to="fake/staging").target == "fake/staging"
+    assert shop.world["staging"].image == "ami-1.0.0"
+    assert shop.place.image == "ami-1.1.0"
+    assert shop.work.rollback("web", 1).target == TO, "the number says where"
+    with pytest.raises(NotFoundError, match="nothing of shop has been released"):
+        shop.work.rollback("shop")
+
+
+def test_a_rollback_uses_the_access_of_the_present_release(shop: Shop) -> None:
+    shop.release("1.0.0")
+    shop.channel("1.1.0")
+    shop.work.release("web", "prod", TO, Strategy(), Access(profile="prod", role_arn="arn:aws:iam::1:role/r"))
+    shop.work.rollback("web", access=Access(role_arn="arn:aws:iam::1:role/other"))
+    assert shop.place.accesses[-1] == Access(profile="prod", role_arn="arn:aws:iam::1:role/other")
+
+
+# -- revoking, plugins ----------------------------------------------------------------------------------------------------------
+
+
+def test_revoking_tells_who_uses_it_and_moves_channels_back(shop: Shop) -> None:
+    shop.release("1.0.0")
+    shop.release("1.1.0")
+    found = revoke(shop.catalog, IMAGES["1.1.0"], "CVE")
+    assert [(one.name, one.channel) for one in found.channels] == [("web", "prod")]
+    assert [one.number for one in found.releases] == [2]
+    with pytest.raises(RevokedError, match="in a channel"):
+        assign(shop.catalog, "web", "canary", IMAGES["1.1.0"])
+    found = revoke(shop.catalog, IMAGES["1.1.0"], "CVE", rollback_channels=True)
+    assert (found.channels, [(channel.channel, back.version) for channel, back in found.moved]) == ((), [("prod", "1.0.0")])
+    assert shop.catalog.channels.events("web", "prod")[0].why == "web@1.1.0 was revoked: CVE"
+    assert shop.catalog.resolve("web@prod").version == "1.0.0"
+
+
+def test_a_channel_takes_images_of_its_own_name_and_a_name_that_is_no_version(shop: Shop) -> None:
+    with pytest.raises(UsageError, match=r"web@1\.0\.0 is no image of shop"):
+        assign(shop.catalog, "shop", "prod", IMAGES["1.0.0"])
+    for name in ("latest", "1.x", "Prod"):
+        with pytest.raises(UsageError, match="cannot be a channel"):
+            assign(shop.catalog, "web", name, IMAGES["1.0.0"])
+
+
+def test_a_target_from_a_plugin(tmp_path: Path) -> None:
+    with on_path(install(tmp_path)):
+        assert registry.kinds() == ("asg", "fake", "lt", "ssm")
+        assert registry.get("fake") is FakeTarget  # type: ignore[comparison-overlap]
+    assert registry.kinds() == ("asg", "lt", "ssm")
+
+
+def test_a_strategy_comes_back_from_json() -> None:
+    strategy = Strategy(min_healthy=90, checkpoints=(50, 100), alarms=("a",), auto_rollback=False)
+    assert Strategy.from_json(strategy.to_json() | {"checkpoints": [50, 100], "alarms": ["a"], "unknown": 1}) == strategy
+    assert strategy.given() == {"min_healthy", "checkpoints", "alarms", "auto_rollback"}

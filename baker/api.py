@@ -21,7 +21,7 @@ from baker.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.ledger import Ledger
 from baker.model import Disk, Forward, Wanted
 from baker.paths import Home
-from baker.requests import BuildRequest, BuildResult, options, with_accelerator
+from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -133,7 +133,7 @@ class Baker:
 
         world = self._world()
         source = world.source(template.source)
-        builder = world.builder(template.builder, None)
+        builder = world.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
         context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
@@ -176,6 +176,7 @@ class Baker:
     def build_here(self, request: BuildRequest, name: str) -> None:
         """Build the image `name` of a template in this process. Raises BakeError when it fails."""
         from baker.bake import bake
+        from baker.builders.spec import with_accelerator
 
         for template in self._load_request(request):
             if template.name == name:
@@ -300,10 +301,9 @@ class Baker:
 
     def disk(self, image: ImageRecord) -> Disk:
         """The image's disk in the store: a delta on its parents' blobs. NotFoundError for one that was not baked on this host."""
-        from baker.media import media_of
-        from baker.model import disk_of
+        from baker.media import stored
 
-        return disk_of(media_of(image, None, self.catalog, self.store))
+        return stored(image, self.store)
 
     @contextmanager
     def boot(
@@ -363,6 +363,8 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
+        from baker.publish.withdraw import withdraw
+
         images = {image.id: image for image in map(self.catalog.resolve, references)}
         for image_id in images:  # before any is gone
             self.catalog.check_removable(image_id, force=force, along=set(images))
@@ -370,17 +372,12 @@ class Baker:
         while images:
             image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
             assert image is not None, "lineage has no circles"
-            self._unpublish(image)
+            withdraw(image, self.catalog, self._world().builder)
             self.catalog.remove(image.id, force=force)
             removed.append(images.pop(image.id))
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
-
-    def _unpublish(self, image: ImageRecord) -> None:
-        from baker.publish.withdraw import withdraw
-
-        withdraw(image, self.catalog, self._world().builder, self.catalog.build(image.build).shape)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 

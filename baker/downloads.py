@@ -20,7 +20,7 @@ Environment = Callable[[Machine], Mapping[str, str]]
 def shared_downloads(job: Job) -> Iterator[Environment]:
     """The environment variables for steps on a machine. What they name runs until the end; it changes no byte of what is fetched, so
     it stands in no key. Without it, when it cannot start or the machine does not reach this host, steps fetch by themselves."""
-    if job.world.env.get(SWITCH) == "0":
+    if job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2":  # an instance does not reach this host
         yield lambda machine: {}
         return
     with http_cache(job.world.home.cache / DIRECTORY, report=job.report) as proxy:

@@ -18,6 +18,11 @@ def media_of(image: ImageRecord, builder: Builder | None, catalog: Catalog, stor
     """The image for machines of `builder` (None: of this host). NotFoundError when it is not where those are."""
     if isinstance(builder, Publisher):
         return builder.media(catalog.publications(image.id))
+    return stored(image, store)
+
+
+def stored(image: ImageRecord, store: BlobStore) -> Disk:
+    """The image's disk in the store. NotFoundError for one that was not baked on this host."""
     if not image.chain:
         raise NotFoundError(
             f"{image.name}@{image.version} ({image.id}) was baked by {image.builder}: there is no disk of it on this host",

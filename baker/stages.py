@@ -13,7 +13,7 @@ from baker.builders.base import Publisher
 from baker.builders.holdings import Holdings
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.disks.space import FULL, host_error
-from baker.errors import BakeError, BuildError, Interrupted, VerifyError
+from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
 from baker.events import BuildFinished, BuildStarted, Planned
 from baker.inspection import Inspection, inspect
 from baker.job import Captured, Job, Verdict
@@ -140,9 +140,22 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
+    if image and (reason := _gone(job, image)):
+        job.report.info(f"image {image.id} has this fingerprint, but {reason}: building it again")
+        return None
     if image:
         job.world.catalog.check_usable(image, "again for this template (--force builds a new one)")
     return image
+
+
+def _gone(job: Job, image: ImageRecord) -> str:
+    """Why an image on record is not where its builder had it; "" when it is."""
+    if isinstance(job.builder, Publisher):
+        try:
+            media_of(image, job.builder, job.world.catalog, job.world.store)
+        except NotFoundError as error:
+            return error.message
+    return ""
 
 
 def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:

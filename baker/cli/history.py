@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -11,6 +11,7 @@ from baker.catalog.records import BuildRecord, ImageRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import NotFoundError
+from baker.host import now
 from baker.render.text import ago, clean, duration, when
 
 if TYPE_CHECKING:
@@ -38,11 +39,11 @@ def run(args: argparse.Namespace, app: App) -> int:
     if args.json:
         app.json([{"image": asdict(i), "build": asdict(b) if b else None} for i, b in zip(line, builds, strict=True)])
         return 0
-    app.lines(list(lineage(app, line, builds)))
+    app.lines(list(lineage(app, line, builds, baker.catalog.revocations.in_force(now()))))
     return 0
 
 
-def lineage(app: App, images: Sequence[ImageRecord], builds: Sequence[BuildRecord | None]) -> Iterator[str]:
+def lineage(app: App, images: Sequence[ImageRecord], builds: Sequence[BuildRecord | None], revoked: Collection[str] = ()) -> Iterator[str]:
     """The source of the root, then each image below the one it was made on, with its steps."""
     glyphs, paint = app.out.glyphs, app.out.paint
     root = builds[0]
@@ -52,14 +53,14 @@ def lineage(app: App, images: Sequence[ImageRecord], builds: Sequence[BuildRecor
     for depth, (image, build) in enumerate(zip(images, builds, strict=True), start=bool(source)):
         indent = "    " * max(depth - 1, 0)
         last = depth - bool(source) == len(images) - 1
-        yield (indent + glyphs.corner if depth else "") + title(app, image, build)
+        yield (indent + glyphs.corner if depth else "") + title(app, image, build, revoked)
         below = ("    " * depth) + ("    " if last else glyphs.pipe)
         for step in build.steps if build else ():
             note = f"{step.status}" if step.status not in ("done", "planned") else duration(step.seconds)
             yield below + paint(f"{step.index}. {clean(step.name)} ({step.kind}) {note}", "dim")
 
 
-def title(app: App, image: ImageRecord, build: BuildRecord | None) -> str:
+def title(app: App, image: ImageRecord, build: BuildRecord | None, revoked: Collection[str] = ()) -> str:
     """`web 1.4.0  1f2e3d4c5b6a  2 hours ago  built in 1m02s  verified`."""
     paint = app.out.paint
     parts = [paint(f"{image.name} {image.version}", "bold"), image.id, ago(image.created, app.now())]
@@ -67,6 +68,8 @@ def title(app: App, image: ImageRecord, build: BuildRecord | None) -> str:
     if started and finished:
         parts.append(f"built in {duration((finished - started).total_seconds())}")
     parts.append(paint("verified", "green") if image.verified else paint("not verified", "yellow"))
+    if image.id in revoked:
+        parts.append(paint("revoked", "red"))
     if image.removed:
         parts.append(paint("removed", "yellow"))
     return "  ".join(parts)
@@ -79,17 +82,18 @@ def _all(args: argparse.Namespace, app: App, baker: Baker) -> int:
         return 0
     if not roots:
         app.note("no images yet: `bake build TEMPLATE` makes one")
+    revoked = baker.catalog.revocations.in_force(now())
     for root in roots:
-        app.lines(list(_tree(app, root, "", "")))
+        app.lines(list(_tree(app, root, "", "", revoked)))
     return 0
 
 
-def _tree(app: App, node: Node, first: str, rest: str) -> Iterator[str]:
+def _tree(app: App, node: Node, first: str, rest: str, revoked: Collection[str]) -> Iterator[str]:
     glyphs = app.out.glyphs
-    yield first + title(app, node.image, None)
+    yield first + title(app, node.image, None, revoked)
     for number, child in enumerate(node.children, start=1):
         last = number == len(node.children)
-        yield from _tree(app, child, rest + (glyphs.corner if last else glyphs.fork), rest + ("    " if last else glyphs.pipe))
+        yield from _tree(app, child, rest + (glyphs.corner if last else glyphs.fork), rest + ("    " if last else glyphs.pipe), revoked)
 
 
 def _node(node: Node) -> dict[str, object]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from fnmatch import fnmatchcase
 
-from baker.catalog.records import ImageRecord
+from baker.catalog.records import ImageRecord, Revocation
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import UsageError
+from baker.host import now
 from baker.render.text import ago, size
 
 EXAMPLES = """
@@ -31,14 +33,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, app: App) -> int:
     catalog = app.baker().catalog
     found = [image for image in catalog.images() if fits(image, args)]
+    channels: dict[str, list[str]] = {}
+    for channel in catalog.channels.all():
+        channels.setdefault(channel.image, []).append(channel.channel)
+    revoked = catalog.revocations.all()
     if args.json:
-        app.json([asdict(image) for image in found])
+        app.json([asdict(i) | {"channels": channels.get(i.id, []), "revoked": _revoked(revoked.get(i.id))} for i in found])
     elif args.names:
         app.lines(sorted({image.name for image in found}))
     elif app.quiet:
         app.lines([image.id for image in found])
     elif found:
-        app.lines(rows(found, app, {image.id: image for image in catalog.images(all=True)}))
+        app.lines(
+            rows(found, app, {image.id: image for image in catalog.images(all=True)}, channels, set(catalog.revocations.in_force(now())))
+        )
     else:
         app.note("no images" + (" that fit" if args.name or args.label or args.unverified else " yet: `bake build TEMPLATE` makes one"))
     return 0
@@ -58,22 +66,31 @@ def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
     return True
 
 
-def rows(images: list[ImageRecord], app: App, known: dict[str, ImageRecord]) -> list[str]:
-    """The table for people."""
-    now = app.now()
+def rows(
+    images: list[ImageRecord], app: App, known: dict[str, ImageRecord], channels: Mapping[str, list[str]], revoked: Collection[str]
+) -> list[str]:
+    """The table for people; channels have a column where an image is in one."""
+    moment = app.now()
+    in_some = any(image.id in channels for image in images)
     body = [
         [
             image.name,
             image.version,
             image.id,
-            ago(image.created, now),
+            ago(image.created, moment),
             size(image.size),
-            "yes" if image.verified else "no",
+            "revoked" if image.id in revoked else "yes" if image.verified else "no",
             parent(image, known),
+            *([",".join(channels.get(image.id, ["-"]))] if in_some else []),
         ]
         for image in images
     ]
-    return app.table(["NAME", "VERSION", "ID", "CREATED", "SIZE", "VERIFIED", "PARENT"], body, right={4})
+    headers = ["NAME", "VERSION", "ID", "CREATED", "SIZE", "VERIFIED", "PARENT", *(["CHANNELS"] if in_some else [])]
+    return app.table(headers, body, right={4})
+
+
+def _revoked(revocation: Revocation | None) -> dict[str, object] | None:
+    return asdict(revocation) if revocation else None
 
 
 def parent(image: ImageRecord, known: dict[str, ImageRecord]) -> str:

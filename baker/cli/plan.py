@@ -66,7 +66,8 @@ def machine_words(spec: AnyBuilder) -> str:
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
     """The plan of one image for a person."""
     paint, machine = app.out.paint, machine_words(template.builder)
-    source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, not on this host yet"
+    where = "AWS is asked when it is built" if template.builder.kind == "ec2" else "not on this host yet"
+    source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, {where}"
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])
     keys = {planned.index: short(planned.key) for planned in plan.steps} if plan else {}
@@ -109,11 +110,11 @@ def outcome(template: Template, plan: Plan | None, image: ImageRecord | None, st
 def source_title(template: Template) -> str:
     """The source as the template names it."""
     source: Any = template.source
-    for name in ("image", "url", "path", "suite"):
+    for name in ("image", "url", "path", "suite", "id", "name"):
         value = getattr(source, name, None)
         if value is not None:
-            return f"{name} {value}"
-    return type(source).__name__
+            return f"{ {'id': 'ami', 'name': 'ssm_parameter'}.get(name, name) } {value}"
+    return "source_ami_filter"
 
 
 def to_json(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> dict[str, Any]:

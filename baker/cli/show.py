@@ -46,10 +46,24 @@ def run(args: argparse.Namespace, app: App) -> int:
     elif args.files:
         show_files(app, baker, build, json=args.json)
     elif args.json:
-        app.json({"image": asdict(image), "build": asdict(build), "children": [child.id for child in baker.catalog.children(image.id)]})
+        app.json(_whole(baker, image, build))
     else:
         app.lines(list(lines(app, baker, image, build)))
     return 0
+
+
+def _whole(baker: Baker, image: ImageRecord, build: BuildRecord) -> dict[str, Any]:
+    catalog = baker.catalog
+    revocation = catalog.revocations.of(image.id)
+    return {
+        "image": asdict(image),
+        "build": asdict(build),
+        "children": [child.id for child in catalog.children(image.id)],
+        "publications": [asdict(one) for one in catalog.published.of(image.id, all=True)],
+        "channels": [channel.channel for channel in catalog.channels.of(image.id)],
+        "revoked": asdict(revocation) if revocation else None,
+        "releases": [asdict(release) for release in catalog.releases.all(image.name) if release.image == image.id],
+    }
 
 
 def lines(app: App, baker: Baker, image: ImageRecord, build: BuildRecord) -> Iterator[str]:
@@ -82,13 +96,30 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
         ("created", f"{image.created} ({ago(image.created, app.now())})"),
         ("size", f"{size(image.size)}{' on top of its parent' if image.parent else ''}, disk of {size(image.virtual_size)}"),
         ("verified", "yes" if image.verified else "no"),
+        ("revoked", _revocation(baker, image)),
+        ("channels", ", ".join(channel.channel for channel in catalog.channels.of(image.id))),
         ("parent", f"{above.name}@{above.version} ({above.id})" if above else ""),
         ("children", ", ".join(children)),
         ("labels", _pairs(image.labels)),
         ("matrix", _pairs(image.matrix)),
+        ("published", "\n".join(f"{one.reference} {one.region} ({one.kind}, {one.account})" for one in catalog.publications(image.id))),
+        ("released", "\n".join(_releases(baker, image))),
         ("log in as", image.ssh_username),
         ("build", image.build),
     ]
+
+
+def _revocation(baker: Baker, image: ImageRecord) -> str:
+    found = baker.catalog.revocations.of(image.id)
+    if found is None:
+        return ""
+    through = f", through image {found.inherited_from}" if found.inherited_from else ""
+    return f"from {found.effective} on, by {found.who}{through}: {clean(found.reason)}"
+
+
+def _releases(baker: Baker, image: ImageRecord) -> list[str]:
+    found = [release for release in baker.catalog.releases.all(image.name) if release.image == image.id]
+    return [f"{one.title} to {one.target}, {one.started}: {one.status}" for one in found]
 
 
 def source_fields(build: BuildRecord) -> list[tuple[str, str]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from baker import host
 from baker.builders.base import Builder, Publisher
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from baker.template.model import AnyBuilder
 
 
-def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder], recorded: Mapping[str, Any]) -> None:
+def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder]) -> None:
     """Deregister the AMIs of an image that EC2 baked, and delete their snapshots; each is marked as removed when it is gone. AMIs that were
-    made of a disk of this host are left: they are copies. `recorded` is what the record says of the machine."""
+    made of a disk of this host are left: they are copies."""
     if image.chain:
         return
-    builder = make(spec_of(image.builder, recorded), None)
+    builder = make(spec_of(image.builder, catalog.build(image.build).shape), None)
     if not isinstance(builder, Publisher):
         return
     for publication in catalog.publications(image.id):

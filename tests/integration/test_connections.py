@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from baker.builders.base import Launch
+from baker.builders.holdings import Holdings
 from baker.builders.identity import make_identity
 from baker.builders.libvirt.builder import LibvirtBuilder
 from baker.communicator.ssh import connect
@@ -129,7 +130,7 @@ def test_a_system_machine_is_used_and_captured_as_any_other(
                 guest.put(b"kept", "/root/kept")
             machine.shutdown(SSH_SECONDS)
             assert machine.console_tail()
-            captured = builder.capture(machine, scratch / "image.qcow2")
+            captured = builder.capture(machine, scratch / "image.qcow2", Holdings(ledger))
         assert files(volumes) == []
     assert qemuimg.info(captured.path, "qcow2").backing_path == disk.path.absolute()
     assert root_file(captured, "/root/kept") == b"kept"

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from baker.builders.base import Launch
+from baker.builders.holdings import Holdings
 from baker.builders.identity import make_identity
 from baker.builders.libvirt.builder import LibvirtBuilder
 from baker.builders.libvirt.machine import LibvirtMachine
@@ -165,7 +166,7 @@ def test_a_guest_that_ignores_the_power_button_is_not_killed_and_not_captured(wo
             machine.shutdown(1)
         assert machine.running()
         with pytest.raises(BuildError, match="not captured"):
-            workshop.builder.capture(machine, workshop.scratch / "image.qcow2")
+            workshop.builder.capture(machine, workshop.scratch / "image.qcow2", Holdings(workshop.ledger))
 
 
 def test_a_machine_that_dies_is_noticed_at_once(workshop: Workshop, empty_disk: Disk) -> None:
@@ -252,7 +253,7 @@ def test_from_power_on_to_a_captured_disk(workshop: Workshop, base_disk: Disk, f
                 serve(guest, machine)
         machine.shutdown(SSH_SECONDS)
         assert not machine.running()
-        captured = workshop.builder.capture(machine, image)
+        captured = workshop.builder.capture(machine, image, Holdings(workshop.ledger))
     assert (captured.path, captured.format, captured.virtual_size) == (image, "qcow2", shape.disk_size)
     assert qemuimg.info(image, "qcow2").backing_path == base_disk.path.absolute()
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image], check=True)

@@ -90,9 +90,8 @@ def test_an_answer_that_is_lost_is_asked_for_again_and_nothing_is_made_twice(sho
 
 
 def test_what_was_made_without_any_answer_is_found_and_taken_away(shop: Yard) -> None:
-    walk(
-        shop, [{"action": action, "kind": "reset", "times": FOREVER} for action in CREATING], {"CreateImage"}
-    )  # refused as a duplicate: an answer
+    answered = {"CreateImage"}  # the second time it is refused as a duplicate, and that is an answer
+    walk(shop, [{"action": action, "kind": "reset", "times": FOREVER} for action in CREATING], answered)
 
 
 def test_throttling_and_5xx_are_waited_through(shop: Yard) -> None:

@@ -70,7 +70,7 @@ class Shop:
         self.catalog, self.images = Catalog(directory / "catalog.sqlite"), [an_image("web", f"1.{n}.0", n + 1) for n in range(6)]
         self.amis: list[str] = []
         for number, image in enumerate(self.images):
-            ami = cloud.seed_image(f"web-{image.version}", owner=ACCOUNT)
+            ami = cloud.seed_image(f"web-{image.version}", owner=ACCOUNT, public=False)
             self.amis.append(ami)
             self.catalog.register(a_build(image), image)
             self.catalog.publish(Publication(image.id, "ami", ami, REGION, ACCOUNT, created=days_ago(450 - 30 * number)))

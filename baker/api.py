@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from baker.throwaway import Running
     from baker.usage import Used
 
+__all__ = ["Baker", "BuildRequest", "BuildResult"]
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
 
 

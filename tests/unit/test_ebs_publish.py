@@ -229,7 +229,8 @@ def test_the_next_version_sends_the_difference(desk: Desk, cloud: Emulator, tmp_
     order = desk.order(an_image(version="1.5.0", number=2), disk=following, name="web 1.5.0")
     (second,) = desk.publish(replace(order, earlier=(Baked(an_image(), desk.disk),)))
     assert (second.publication.details["base"], second.sent) == (first.publication.snapshots[0], 512 << 10)
-    encrypted = replace(desk.order(an_image(number=3), disk=following, name="encrypted", kms_keys=(KEY,)), earlier=order.earlier)
+    key = cloud.client("kms").create_key()["KeyMetadata"]["Arn"]
+    encrypted = replace(desk.order(an_image(number=3), disk=following, name="encrypted", kms_keys=(key,)), earlier=order.earlier)
     assert desk.publish(encrypted)[0].publication.details["base"] == ""
 
 

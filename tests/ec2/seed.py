@@ -1,9 +1,9 @@
 """The disk of the AMI that tests begin with: the shipped debian-13 with what reads EC2's metadata, baked by bake itself and exported, once.
 
-    cloud-init   templates/debian-13-cloud-init.yaml here: Debian's own, as its AMIs have it. What is proven with it holds for them
-    ec2-guest    templates/debian-13-ec2.yaml: the bundle for a base that is imported, a third faster to start
+    ec2-guest    templates/debian-13-ec2.yaml: the bundle for a base that is imported. The default: SSH answers after 32 to 39 s
+    cloud-init   templates/debian-13-cloud-init.yaml here: Debian's own, as its AMIs have it: after 59 s, its user is `debian`
 
-Both understand the user data that the builder hands over, and let root in when it says `disable_root: false`.
+Measured with TCG on two shared cores, from RunInstances to the first command over SSH.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CLOUD_INIT, EC2_GUEST = "debian-13-cloud-init", "debian-13-ec2"
 SIZE = 4  # GiB
 
 
-def seed_disk(baked: Path, directory: Path, image: str = CLOUD_INIT) -> Path:
+def seed_disk(baked: Path, directory: Path, image: str = EC2_GUEST) -> Path:
     """The qcow2 in `directory`, made when it is not there yet; `baked` is a bake home with debian-13 in it, which is left as it is. Takes a
     minute and a mirror the first time. Processes that ask at once share one."""
     directory.mkdir(parents=True, exist_ok=True)

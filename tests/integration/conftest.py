@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from baker.paths import Home
-from tests.ec2.seed import EC2_GUEST, link_or_copy, seed_disk
+from tests.ec2.seed import CLOUD_INIT, link_or_copy, seed_disk
 from tests.support.cli import PROJECT, Bake
 
 # Most tests want a small machine on the base: layer 0 of that shape is in the shared home, so that they need not wait for a boot.
@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(2700))
-    needing = [item for item in items if {"baked_home", "ec2_seed", "ec2_guest_seed"} & set(getattr(item, "fixturenames", ()))]
+    needing = [item for item in items if {"baked_home", "ec2_seed", "ec2_cloud_init_seed"} & set(getattr(item, "fixturenames", ()))]
     others = [item for item in items if item not in needing]
     items[:] = [*needing[:1], *others, *needing[1:]]
 
@@ -69,18 +69,18 @@ def baked_home(shared_root: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def ec2_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
-    """The disk of an AMI with cloud-init. BAKE_TEST_EC2_SEED names one from an earlier run."""
+    """The disk of an AMI with the bundle ec2-guest. BAKE_TEST_EC2_SEED names one from an earlier run."""
     if os.environ.get("BAKE_TEST_EC2_SEED"):
         return Path(os.environ["BAKE_TEST_EC2_SEED"])
     return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed")
 
 
 @pytest.fixture(scope="session")
-def ec2_guest_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
-    """The disk of an AMI with the bundle ec2-guest instead. BAKE_TEST_EC2_GUEST_SEED names one from an earlier run."""
-    if os.environ.get("BAKE_TEST_EC2_GUEST_SEED"):
-        return Path(os.environ["BAKE_TEST_EC2_GUEST_SEED"])
-    return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed", EC2_GUEST)
+def ec2_cloud_init_seed(request: pytest.FixtureRequest, shared_root: Path) -> Path:
+    """The disk of an AMI with cloud-init, whose user is `debian`. BAKE_TEST_EC2_CLOUD_INIT_SEED names one from an earlier run."""
+    if os.environ.get("BAKE_TEST_EC2_CLOUD_INIT_SEED"):
+        return Path(os.environ["BAKE_TEST_EC2_CLOUD_INIT_SEED"])
+    return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed", CLOUD_INIT)
 
 
 @pytest.fixture

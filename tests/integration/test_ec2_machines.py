@@ -94,7 +94,7 @@ def logged_in(ec2: Any, key: Key, instance: str, console: Callable[[], str]) -> 
 
 
 @pytest.mark.timeout(900)
-def test_an_instance_is_a_machine_and_its_image_starts_another(cloud: Emulator, ec2_guest_seed: Path, tmp_path: Path) -> None:
+def test_an_instance_is_a_machine_and_its_image_starts_another(cloud: Emulator, ec2_seed: Path, tmp_path: Path) -> None:
     key, ec2 = Key(tmp_path), cloud.as_bake("ec2")
     group = ec2.create_security_group(GroupName="ssh", Description="ssh")["GroupId"]
     rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": "127.0.0.1/32"}]}
@@ -112,7 +112,7 @@ def test_an_instance_is_a_machine_and_its_image_starts_another(cloud: Emulator, 
     def console(instance: str) -> str:
         return str(ec2.get_console_output(InstanceId=instance).get("Output", ""))
 
-    first = run(cloud.seed_image(disk=ec2_guest_seed, size=SIZE))
+    first = run(cloud.seed_image(disk=ec2_seed, size=SIZE))
     address = logged_in(ec2, key, first, lambda: console(first))
     assert key.ssh(address, "hostname").stdout == "seed\n"
     assert key.ssh(address, "ls -d /dev/nvme0n1").returncode == 0

@@ -37,9 +37,9 @@ def policies() -> dict[str, Any]:
 
 
 @pytest.fixture
-def cloud(tmp_path: Path, ec2_seed: Path) -> Iterator[Emulator]:
+def cloud(tmp_path: Path, ec2_cloud_init_seed: Path) -> Iterator[Emulator]:
     with Emulator(tmp_path / "cloud", machines=True) as cloud:
-        cloud.seed_image(disk=ec2_seed, size=SIZE)
+        cloud.seed_image(disk=ec2_cloud_init_seed, size=SIZE)
         cloud.use_policy(policies())
         yield cloud
         assert (cloud.unread, cloud.denied) == ([], [])

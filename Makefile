@@ -10,7 +10,7 @@ export BAKE_TIMES := $(CURDIR)/.times
 BENCH_RUNS ?= 3
 BENCH ?=
 
-.PHONY: demo test check lint unit integration setup setup-test bench lock clean help
+.PHONY: demo test test-aws check lint unit integration setup setup-test bench lock clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,9 @@ unit:
 
 integration:
 	@$(PYTEST) -q -n 3 --dist loadgroup --no-loadscope-reorder --durations=25 tests/integration
+
+test-aws: setup-test  ## builds templates/web-ec2.yaml in the AWS account of the environment, which costs some cents: AWS_LIVE=1 make test-aws
+	@$(PYTEST) -q tests/live
 
 bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: about an hour (BENCH_RUNS=3 BENCH="--only app"); then bake's start
 	@command -v packer >/dev/null || .ci/packages bench

@@ -1,4 +1,4 @@
-"""From a template to an auto-scaling group and back: the emulated EC2 with real machines behind it, under the policies that docs/ publishes."""
+"""From a template to an auto-scaling group and back: the emulated EC2 with real machines behind it, under the policies in docs/."""
 
 from __future__ import annotations
 

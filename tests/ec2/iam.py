@@ -71,7 +71,9 @@ def implied(asked: Asked, common: Context) -> Iterator[Check]:
             yield Check(action, _key_arn(asked.region, key), common | context)
     template = wanted.get("LaunchTemplate") or (wanted.get("DesiredConfiguration") or {}).get("LaunchTemplate")
     if asked.service == "autoscaling" and template:  # auto scaling tries a dry run as the caller
-        yield Check("ec2:RunInstances", "*", common)
+        name = template.get("LaunchTemplateId") or template.get("LaunchTemplateName")
+        arn = f"arn:aws:ec2:{asked.region}:{ACCOUNT}:launch-template/{name}"
+        yield Check("ec2:RunInstances", "*", common | {"ec2:launchtemplate": [arn]})
     if asked.name == "ssm:PutParameter" and wanted.get("DataType") == "aws:ec2:image":
         yield Check("ec2:DescribeImages", "*", common)
 

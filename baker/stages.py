@@ -78,7 +78,8 @@ def failures_on_record(job: Job) -> Iterator[None]:
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
         try:
-            recorder.record_failure(job, error, status)
+            if not on_record(job):
+                recorder.record_failure(job, error, status)
         except (BakeError, OSError) as second:
             error.add_note(f"the failed build could not be recorded: {second}")
         job.report.sink.emit(
@@ -194,10 +195,24 @@ def products(job: Job) -> Iterator[Holdings]:
     try:
         yield holdings
     except BaseException as error:
+        try:
+            if on_record(job):  # a signal came just behind the commit
+                holdings.keep()
+        except BakeError as second:  # nobody can say: `bake sweep` will
+            error.add_note(f"clean-up: {second}")
+            raise error from None
         for failure in holdings.release():
             error.add_note(f"clean-up: {failure}")
         raise
     holdings.keep()
+
+
+def on_record(job: Job) -> bool:
+    """Whether the build's image is in the catalog."""
+    try:
+        return job.world.catalog.build(job.id).status == "built"
+    except NotFoundError:
+        return False
 
 
 def publish(job: Job, captured: Captured, products: Holdings) -> Captured:

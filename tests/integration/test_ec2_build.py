@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from baker.errors import BakeError, BuildError, NotFoundError, SourceError, StepError
+from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
 from baker.model import Wanted
 from baker.publish.withdraw import withdraw
 from baker.throwaway import boot
@@ -70,6 +70,16 @@ def test_a_build_ends_with_amis_on_record_and_nothing_else(shop: Yard) -> None:
     assert {region: set(kinds) for region, kinds in inventory.items()} == {
         region: {"images", "snapshots"} for region in (REGION, "eu-west-1")
     }
+    assert shop.ledgers() == []
+
+
+def test_a_signal_just_behind_the_commit_takes_nothing_away(shop: Yard) -> None:
+    shop.signal_after = "record"
+    with pytest.raises(Interrupted):
+        shop.bake()
+    (image,) = shop.catalog.images()
+    assert shop.catalog.build(image.build).status == "built"
+    assert [each.reference for each in shop.catalog.publications(image.id)] == list(shop.cloud.inventory()[REGION]["images"])
     assert shop.ledgers() == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from baker.bake import Outcome, bake
 from baker.builders.ec2.builder import Ec2Builder
 from baker.catalog.catalog import Catalog
 from baker.clock import Clock
-from baker.events import Memory, Message, Null, Reporter
+from baker.errors import Interrupted
+from baker.events import Event, Memory, Message, Null, Reporter, StageFinished
 from baker.job import Options, World
 from baker.ledger import Ledger
 from baker.model import Endpoint, Identity, TestOutcome, TestReport
@@ -54,6 +56,19 @@ def session() -> Any:
     return boto3.Session(aws_access_key_id=keys.BAKE, aws_secret_access_key="secret")
 
 
+class Signalled(Memory):
+    """Keeps every event; a signal comes at the end of a stage."""
+
+    def __init__(self, stage: str) -> None:
+        super().__init__()
+        self.stage = stage
+
+    def emit(self, event: Event) -> None:
+        super().emit(event)
+        if isinstance(event, StageFinished) and event.stage == self.stage:
+            raise Interrupted(signal.SIGTERM)
+
+
 @dataclass
 class Guests:
     """Implements baker.job.Connect: guests that do as they are told. `error` is what connecting raises."""
@@ -89,6 +104,7 @@ class Yard:
     clock: QuickClock = field(default_factory=QuickClock)
     guests: Guests = field(default_factory=Guests)
     heard: Memory = field(default_factory=Memory)
+    signal_after: str = ""  # a stage at whose end a signal comes
     tests_pass: bool = True
     builders: list[Ec2Builder] = field(default_factory=list)
 
@@ -105,7 +121,7 @@ class Yard:
         return load(path, env={}, secret_key=b"k" * 32)[0]
 
     def bake(self, builder: str = "", *, template: Template | None = None, **options: Any) -> Outcome:
-        self.heard = Memory()
+        self.heard = Signalled(self.signal_after)
         return bake(template or self.template(builder), Options(**options), self.world())
 
     def world(self) -> World:

@@ -87,7 +87,8 @@ def forms_of(value: str) -> set[str]:
         urllib.parse.quote(value, safe=""),
     }
     forms |= {urllib.parse.quote_plus(value), raw.hex(), raw.hex().upper(), value.replace("'", "'\"'\"'"), value.replace("'", "'\\''")}
-    forms |= {line for line in value.splitlines() if len(line) >= LONG}
+    lines = value.splitlines()
+    forms |= {form for line in lines for form in (line, line.strip()) if len(form) >= LONG}  # unquoted, a shell joins them by spaces
     for offset in range(3):
         # the base64 characters that depend on this value alone when it starts at `offset` modulo 3 inside a longer text
         encoded = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")

@@ -28,8 +28,11 @@ class Stock:
 
         What was removed, or with `dry_run` would be; `without` are layers to be taken as gone. Nothing while a build is alive.
         """
-        standing = {blob for layer in self.layers.all() if layer.id not in without for blob in layer.record.blobs}
-        keep = kept_blobs(self.home.cache) | standing
+
+        def keep() -> set[str]:
+            standing = {blob for layer in self.layers.all() if layer.id not in without for blob in layer.record.blobs}
+            return kept_blobs(self.home.cache) | standing
+
         found = collect_orphans(self.catalog, self.store, self.home.state, keep=keep, dry_run=dry_run)
         return [orphan for orphan in found or () if orphan.digest]
 

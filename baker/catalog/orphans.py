@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,17 +25,17 @@ class Orphan:
 
 
 def collect_orphans(
-    catalog: Catalog, store: DirectoryStore, state: Path, *, keep: Collection[str] = (), dry_run: bool = False
+    catalog: Catalog, store: DirectoryStore, state: Path, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
 ) -> list[Orphan] | None:
-    """Remove the blobs that neither an image, nor a build's evidence, nor `keep` refers to; what was removed (with `dry_run`: would be).
+    """Remove the blobs that neither an image, nor a build's evidence, nor what `keep` returns needs; what was removed, or would be.
 
     A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
-    refers to is asked under the lock: a build that ended just before is in it.
+    refers to, and `keep`, are asked under the lock: a build that ended just before is in them.
     """
     with try_exclusive(state, IN_USE.removesuffix(".lock")) as alone:
         if not alone:
             return None
-        wanted = catalog.referenced_digests() | set(keep)
+        wanted = catalog.referenced_digests() | set(keep())
         orphans = [Orphan(digest, store.size(digest)) for digest in store.digests() if digest not in wanted]
         if not dry_run:
             for orphan in orphans:

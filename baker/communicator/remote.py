@@ -30,7 +30,7 @@ while [ $n -gt 0 ]; do
   n=$((n - 1))
 done
 head -c {script_size} >"$d" || exit 125
-IFS= read -r line || line=
+IFS= read -r line || :
 [ "$line" = {token} ] || [ "$(wc -c <"$d")" -eq {script_size} ] || exit 125
 exec </dev/null
 user={user}
@@ -93,7 +93,7 @@ set -C
 t={temporary}
 trap '[ ! -e "$t" ] || rm -f "$t"' EXIT
 head -c {size} >"$t"
-IFS= read -r line || line=
+IFS= read -r line || :
 [ "$line" = {token} ] || [ "$(wc -c <"$t")" -eq {size} ] || {{ echo the transfer was cut short >&2; exit 1; }}
 if [ {owner}:{group} != root:root ] || [ -g {parent} ]; then chown {owner}:{group} "$t"; fi
 chmod {mode:04o} "$t"

@@ -61,6 +61,16 @@ def test_no_line_of_a_secret_that_is_printed_whole_shows(printed: str) -> None:
     assert not any(part in masked for part in ("pin", "x9", "8842"))
 
 
+def test_a_secret_whose_lines_a_shell_joins_by_spaces_does_not_show() -> None:
+    secret = '{\n  "private_key": "abcdefghijkl",\n  "client_id": "mnopqrstuvwx"\n}'
+    heard = Memory()
+    sink = Masked(heard, Secrets({"key": secret}))
+    sink.emit(Output(line=" ".join(secret.split()), step="one", stream="stdout"))
+    sink.emit(StepFinished(index=1, step="one", seconds=1.0, ok=True))
+    (line,) = (event.line for event in heard.events if isinstance(event, Output))
+    assert not any(part in line for part in ("abcdefghijkl", "mnopqrstuvwx")), line
+
+
 def test_a_secret_that_comes_line_by_line_is_masked_and_other_lines_keep_their_order() -> None:
     heard = Memory()
     sink = Masked(heard, Secrets({"key": SHORT_LINES}))

@@ -37,9 +37,11 @@ class Things:
         return made
 
     def let_go(self, region: str) -> None:
-        """Hold what there is in a region no more: it is on record."""
+        """Hold an AMI and its snapshots in a region no more: they are on record. An instance never is: one that is still held could not
+        be terminated."""
         for entry in self._of(region):
-            self._ledger.strike(entry)
+            if entry.kind != "ami:instance":
+                self._ledger.strike(entry)
 
     def give_back(self, region: str, because: BaseException | None = None, *, kinds: tuple[str, ...] = KINDS) -> None:
         """Take away what there is in a region, newest first. What cannot be taken away stays in the ledger, and `because` says

@@ -22,7 +22,7 @@ from baker.aws.things import Things, reclaim
 from baker.catalog.records import ImageRecord, Publication
 from baker.disks import qemuimg
 from baker.errors import BakeError, BuildError, BusyError, Interrupted, UsageError, VerifyError
-from baker.events import Memory, Reporter, StageFinished
+from baker.events import Memory, Message, Reporter, StageFinished
 from baker.ledger import Ledger
 from baker.locks import try_exclusive
 from baker.model import Ami, Disk
@@ -416,6 +416,19 @@ def test_an_instance_that_does_not_pass(desk: Desk, cloud: Emulator, kind: str) 
         pass
     assert settled(cloud, set())
     assert desk.ledger.dead_builds() == ()
+
+
+def test_an_instance_that_cannot_be_terminated_is_told_and_swept(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("TerminateInstances", "AccessDenied")
+    with checked(desk):
+        pass
+    assert len(desk.records.all) == 1
+    (warning,) = [event for event in desk.memory.events if isinstance(event, Message) and event.level == "warning"]
+    assert "still runs" in warning.text
+    assert "bake sweep" in warning.hint
+    assert settled(cloud, {"images", "snapshots", "instances", "volumes", "interfaces"}), cloud.inventory()
+    desk.sweep()
+    assert settled(cloud, {"images", "snapshots"})
 
 
 def test_an_instance_that_cannot_be_started(desk: Desk, cloud: Emulator) -> None:

@@ -6,6 +6,7 @@ instance's network interface, so it passes when a kernel with the right drivers 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -115,7 +116,7 @@ class Instances:
                 InstanceType=self.instance_type or INSTANCE_TYPES[ami.architecture],
                 MinCount=1,
                 MaxCount=1,
-                ClientToken=f"{run}-{ami.id}",
+                ClientToken=f"{run}-{secrets.token_hex(8)}",  # a new one: an earlier check of this run may have ended its instance
                 MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")],
                 **more,

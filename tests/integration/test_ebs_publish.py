@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
-from baker.aws.errors import AwsError
+from baker.aws.errors import AwsError, UnreachableError
 from baker.aws.session import Aws
 from baker.aws.things import Things, reclaim
 from baker.catalog.records import ImageRecord, Publication
 from baker.disks import qemuimg
-from baker.errors import BakeError, BuildError, BusyError, Interrupted, UsageError, VerifyError
+from baker.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
 from baker.events import Memory, Message, Reporter, StageFinished
 from baker.ledger import Ledger
 from baker.locks import try_exclusive
@@ -368,6 +368,37 @@ def test_without_credentials_that_last_it_goes_on_later(desk: Desk, cloud: Emula
     assert desk.ledger.dead_builds() == ()
 
 
+@pytest.mark.parametrize("error", [HostError("the disk is full"), BuildError("no")])
+def test_what_a_repeat_cannot_go_on_with_is_taken_away(desk: Desk, cloud: Emulator, error: BakeError) -> None:
+    desk.check.error = error
+    with pytest.raises(BakeError):
+        desk.publish()
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
+def test_what_may_not_be_sent_is_taken_away(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("PutSnapshotBlock", "AccessDenied", times=30)
+    with pytest.raises(HostError, match="not allowed"):
+        desk.publish()
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
+@pytest.mark.parametrize("region", [REGION, OTHER])
+def test_what_stood_before_stays_when_it_cannot_be_put_on_record(desk: Desk, cloud: Emulator, region: str) -> None:
+    desk.publish(regions=(REGION, OTHER))
+    desk.records.all = [one for one in desk.records.all if one.region != region]
+    desk.records.refuse = BusyError("locked")
+    cloud.clear_calls()
+    with pytest.raises(BusyError):
+        desk.publish(regions=(REGION, OTHER))
+    desk.records.refuse = None
+    desk.sweep()
+    desk.publish(regions=(REGION, OTHER))
+    assert {one.region for one in desk.records.all} == {REGION, OTHER}
+    made_or_taken = {"StartSnapshot", "CopyImage", "DeregisterImage", "DeleteSnapshot"}
+    assert made_or_taken & {call["action"] for call in cloud.calls} == set()
+
+
 def test_what_lacks_only_its_record_is_put_on_record(desk: Desk, cloud: Emulator) -> None:
     first = desk.publish(regions=(REGION, OTHER))
     desk.records.all.clear()
@@ -428,6 +459,20 @@ def test_an_instance_that_cannot_be_terminated_is_told_and_swept(desk: Desk, clo
     assert "bake sweep" in warning.hint
     assert settled(cloud, {"images", "snapshots", "instances", "volumes", "interfaces"}), cloud.inventory()
     desk.sweep()
+    assert settled(cloud, {"images", "snapshots"})
+
+
+def test_a_check_that_is_repeated_starts_a_new_instance(desk: Desk, cloud: Emulator) -> None:
+    def cut_off(ami: Ami, instance: str) -> None:
+        raise UnreachableError("no network")
+
+    with pytest.raises(UnreachableError), checked(desk, cut_off):
+        pass
+    with checked(desk):
+        pass
+    tokens = {call["parameters"]["ClientToken"] for call in cloud.calls if call["action"] == "RunInstances"}
+    assert len(tokens) == 2
+    assert [call["action"] for call in cloud.calls].count("StartSnapshot") == 1
     assert settled(cloud, {"images", "snapshots"})
 
 

@@ -328,6 +328,52 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
     assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
 
 
+def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
+    def invisible(aws: Aws, order: Order) -> BootCheck:
+        def check(ami: Ami, things: Things, report: Reporter) -> None:
+            cloud.faults.add("DescribeImages", "NotFound", times=2)
+            raise Interrupted(2)
+
+        return check
+
+    with pytest.raises(Interrupted):
+        desk.target(invisible).publish(desk.order())
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+    assert len(cloud.faults.fired) == 2
+
+
+def test_an_instance_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
+    def interrupt(ami: Ami, instance: str) -> None:
+        cloud.faults.add("DescribeInstances", "NotFound", times=2)
+        raise Interrupted(2)
+
+    with pytest.raises(Interrupted), checked(desk, interrupt):
+        pass
+    assert len(cloud.faults.fired) == 2
+    assert settled(cloud, set())
+
+
+def test_snapshots_that_are_still_in_use_are_waited_for(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("DeleteSnapshot", "InUse", times=2)
+    desk.records.refuse = BusyError("locked")
+    with pytest.raises(BusyError) as error:
+        desk.publish()
+    assert not hasattr(error.value, "__notes__")
+    assert cloud.inventory() == {}
+
+
+def test_a_copy_whose_snapshot_could_not_be_deleted_is_swept(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("CopyImage", "image-failed", region=OTHER)
+    cloud.faults.add("DeleteSnapshot", "AccessDenied", region=OTHER, times=2)
+    with pytest.raises(BakeError):
+        desk.publish(regions=(REGION, OTHER))
+    assert len(desk.ledger.dead_builds()) == 1
+    assert set(cloud.inventory()[OTHER]) == {"snapshots"}
+    cloud.faults.clear()
+    desk.sweep()
+    assert OTHER not in cloud.inventory()
+
+
 @pytest.mark.parametrize("kind", ["image-failed", "InvalidParameterValue"])
 def test_a_copy_that_fails_does_not_keep_the_others_back(desk: Desk, cloud: Emulator, kind: str) -> None:
     cloud.faults.add("CopyImage", kind, region=OTHER)

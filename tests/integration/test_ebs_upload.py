@@ -347,6 +347,15 @@ def test_what_cannot_be_given_back_stays_in_the_ledger_and_is_told(desk: Desk, c
     assert desk.ledger.dead_builds() == ("run1",)
 
 
+def test_what_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator, base: Disk) -> None:
+    with desk.uploader() as uploader:
+        uploader.upload(asked(base))
+        cloud.faults.add("DescribeSnapshots", "NotFound", times=2)
+        uploader.things.give_back(REGION)
+    assert len(cloud.faults.fired) == 2
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
 def test_what_another_run_has_taken_over_is_left_alone(desk: Desk, cloud: Emulator, base: Disk) -> None:
     with desk.uploader() as uploader:
         snapshot = uploader.upload(asked(base)).snapshot

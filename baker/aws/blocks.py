@@ -45,6 +45,7 @@ class BlockWriter:
             raise AwsError(f"{what} arrived as something else: its checksum is {answer.headers.get('x-amz-Checksum')}")
 
     def _answer(self, index: int, data: bytes, checksum: str, payload: str) -> AWSResponse:
+        from botocore.exceptions import ConnectionError as NoConnection
         from botocore.exceptions import HTTPClientError
 
         pause = FIRST_SECONDS
@@ -54,7 +55,7 @@ class BlockWriter:
                 answer: AWSResponse = self._http.send(self._request(index, data, checksum, payload))
                 if answer.status_code < 500 or attempt == ATTEMPTS:
                     return answer
-            except HTTPClientError:
+            except (HTTPClientError, NoConnection):
                 if attempt == ATTEMPTS:
                     raise
             self._clock.sleep(pause)

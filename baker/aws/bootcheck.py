@@ -6,6 +6,7 @@ instance's network interface, so it passes when a kernel with the right drivers 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class BootCheck(Protocol):
         """VerifyError when it does not come up. What is started for that is held by `things`, and gone at the end."""
 
 
-Launch = Callable[[Ami, Things], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
+Launch = Callable[[Ami, Things, Reporter], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class StatusChecks:
     timeout: float = BOOT_SECONDS
 
     def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
-        with self.launch(ami, things) as instance:
+        with self.launch(ami, things, report) as instance:
             report.debug(f"waiting for the status checks of {instance}")
             try:
                 poll.wait(lambda: self._look(ami, instance), f"the status checks of {instance}", timeout=self.timeout, clock=self.clock)
@@ -93,16 +94,18 @@ class Instances:
     subnet: str = ""
 
     @contextmanager
-    def __call__(self, ami: Ami, things: Things) -> Iterator[str]:
+    def __call__(self, ami: Ami, things: Things, report: Reporter) -> Iterator[str]:
+        """An instance that `things` holds for as long as it cannot be terminated, which is not the AMI's fault."""
         instance = things.make("ami:instance", ami.region, f"verify {ami.id}", lambda: self._run(ami, things.run))
-        failure: BaseException = VerifyError("")
         try:
             yield instance
         except BaseException as error:
-            failure = error
+            things.give_back(ami.region, error, kinds=("ami:instance",))
             raise
-        finally:
-            things.give_back(ami.region, failure, kinds=("ami:instance",))
+        try:
+            things.give_back(ami.region, kinds=("ami:instance",))
+        except BakeError as error:
+            report.warn(f"{instance} in {ami.region} still runs: {error.message}", hint="bake sweep terminates it")
 
     def _run(self, ami: Ami, run: str) -> str:
         more: dict[str, Any] = {"SubnetId": self.subnet} if self.subnet else {}
@@ -113,7 +116,7 @@ class Instances:
                 InstanceType=self.instance_type or INSTANCE_TYPES[ami.architecture],
                 MinCount=1,
                 MaxCount=1,
-                ClientToken=f"{run}-{ami.id}",
+                ClientToken=f"{run}-{secrets.token_hex(8)}",  # a new one: an earlier check of this run may have ended its instance
                 MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")],
                 **more,

@@ -32,11 +32,15 @@ class AwsError(BuildError):
         )  # fmt: skip
 
 
+class UnreachableError(HostError):
+    """AWS does not hear us now: no network, or no credentials that it accepts. What was begun can be gone on with once it does."""
+
+
 @contextmanager
 def translated(what: str) -> Iterator[None]:
     """Turn the errors of botocore into bake's; `what` was being done ("the image ami-1 in eu-west-1").
 
-    HostError: no credentials, no region, no network, not allowed. AwsError: everything else that AWS refuses."""
+    UnreachableError: no credentials, no network. HostError: no region, not allowed. AwsError: everything else that AWS refuses."""
     from botocore import exceptions as boto
 
     try:
@@ -46,11 +50,11 @@ def translated(what: str) -> Iterator[None]:
     except boto.ClientError as error:
         raise _refused(error, what) from error
     except (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError) as error:
-        raise HostError(
+        raise UnreachableError(
             f"{what}: no AWS credentials: {error}", hint="aws configure, aws sso login, AWS_PROFILE, or an instance role"
         ) from error
     except (boto.UnauthorizedSSOTokenError, boto.SSOTokenLoadError) as error:
-        raise HostError(f"{what}: {error}", hint="aws sso login") from error
+        raise UnreachableError(f"{what}: {error}", hint="aws sso login") from error
     except boto.ProfileNotFound as error:
         raise HostError(f"{what}: {error}", hint="aws configure list-profiles") from error
     except boto.NoRegionError as error:
@@ -58,7 +62,7 @@ def translated(what: str) -> Iterator[None]:
     except boto.ParamValidationError as error:
         raise AwsError(f"{what}: {error}", code="ParamValidation") from error
     except (boto.BotoCoreError, OSError) as error:
-        raise HostError(f"{what}: AWS cannot be reached: {error}") from error
+        raise UnreachableError(f"{what}: AWS cannot be reached: {error}") from error
 
 
 def no_region() -> HostError:
@@ -71,7 +75,9 @@ def _refused(error: Exception, what: str) -> BakeError:
     code = str(response.get("Error", {}).get("Code", ""))
     said = str(response.get("Error", {}).get("Message", "")) or code
     if code in WHO:
-        return HostError(f"{what}: AWS does not accept the credentials: {said} ({code})", hint="aws sts get-caller-identity; aws sso login")
+        return UnreachableError(
+            f"{what}: AWS does not accept the credentials: {said} ({code})", hint="aws sts get-caller-identity; aws sso login"
+        )
     if code in FORBIDDEN:
         return HostError(f"{what}: not allowed to {action}: {said}", hint="docs/aws.md has the IAM policy that bake needs")
     return AwsError(f"{what}: {said} ({code} of {action})", code=code, action=action)

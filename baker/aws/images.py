@@ -13,6 +13,7 @@ from baker.model import Ami
 
 GIB = 1 << 30
 FAILED = frozenset({"failed", "error", "invalid", "deregistered", "disabled"})
+IN_USE_SECONDS = 60.0  # how long a snapshot may be "in use" by an image that was just deregistered
 LOOKS_BEFORE_SNAPSHOTS = 3  # at an image that is pending, before its snapshots are looked at as well
 
 
@@ -116,17 +117,32 @@ def take_away(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
     delete_snapshots(aws, region, ami(found, region).snapshots)
 
 
-def delete_snapshots(aws: Aws, region: str, snapshots: Sequence[str]) -> None:
-    """Delete them; gone already is fine. The first error is raised when all have been tried."""
+def delete_snapshots(aws: Aws, region: str, snapshots: Sequence[str], *, patience: float = IN_USE_SECONDS) -> None:
+    """Delete them; gone already is fine. `patience`: seconds in which those of an image that was just deregistered may still be in use.
+    The first error is raised when all have been tried."""
+    until = aws.clock.now() + patience
     errors: list[AwsError] = []
     for snapshot in snapshots:
         try:
-            with gone_is_fine(), translated(f"delete the snapshot {snapshot} in {region}"):
-                aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
+            _delete_snapshot(aws, region, snapshot, until)
         except AwsError as error:
             errors.append(error)
     if errors:
         raise errors[0]
+
+
+def _delete_snapshot(aws: Aws, region: str, snapshot: str, until: float) -> None:
+    def ask() -> bool | None:
+        try:
+            with gone_is_fine(), translated(f"delete the snapshot {snapshot} in {region}"):
+                aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
+        except AwsError as error:
+            if error.code != "InvalidSnapshot.InUse" or aws.clock.now() >= until:
+                raise
+            return None
+        return True
+
+    wait(ask, f"deleting the snapshot {snapshot} in {region}", timeout=IN_USE_SECONDS, clock=aws.clock, longest=5.0)
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from baker.ledger import BuildLedger, Entry
 
 BUILD_TAG = "bake:build"
 KINDS = ("ami:image", "ami:snapshot", "ami:instance")
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before there is nothing to give back: what was just made may become visible late
+NOT_GONE = ["pending", "running", "stopping", "stopped"]
 
 
 class Things:
@@ -37,9 +39,11 @@ class Things:
         return made
 
     def let_go(self, region: str) -> None:
-        """Hold what there is in a region no more: it is on record."""
+        """Hold an AMI and its snapshots in a region no more: they are on record. An instance never is: one that is still held could not
+        be terminated."""
         for entry in self._of(region):
-            self._ledger.strike(entry)
+            if entry.kind != "ami:instance":
+                self._ledger.strike(entry)
 
     def give_back(self, region: str, because: BaseException | None = None, *, kinds: tuple[str, ...] = KINDS) -> None:
         """Take away what there is in a region, newest first. What cannot be taken away stays in the ledger, and `because` says
@@ -73,9 +77,11 @@ def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bo
     if kind not in KINDS:
         return False
     aws = aws or Aws(Access(**details.get("access", {})))
-    region = str(details["region"])
-    for found in _found(aws, kind, region, str(details.get("id", "")), str(details.get("build", ""))):
+    region, build = str(details["region"]), str(details.get("build", ""))
+    for found in _found(aws, kind, region, str(details.get("id", "")), build):
         TAKE_AWAY[kind](aws, region, found)
+    if kind == "ami:image":  # also those of one that failed, or that only its snapshots are left of
+        images.delete_snapshots(aws, region, [snapshot["SnapshotId"] for snapshot in _look(aws, "ami:snapshot", region, "", build)])
     return True
 
 
@@ -85,11 +91,23 @@ def claim(aws: Aws, region: str, run: str, *ids: str) -> None:
         aws.client("ec2", region).create_tags(Resources=list(ids), Tags=[{"Key": BUILD_TAG, "Value": run}])
 
 
-def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dict[str, Any]]:  # noqa: A002 - the ledger's word
-    """The things of a run, as AWS describes them: the one with this id, or those with the run's tag."""
+def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> list[dict[str, Any]]:  # noqa: A002 - the ledger's word
+    """The things of a run, as AWS describes them: the one with this id, or those with the run's tag. Where there are none yet, they are
+    looked for again."""
+    for number in range(LOOKS):
+        if number:
+            aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
+        if found := list(_look(aws, kind, region, id, build)):
+            return found
+    return []
+
+
+def _look(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dict[str, Any]]:  # noqa: A002 - the ledger's word
     what: dict[str, Any] = {"Filters": [{"Name": f"tag:{BUILD_TAG}", "Values": [build]}]}
     if id:
         what["Filters"].append({"Name": ID_FILTERS[kind], "Values": [id]})
+    elif kind == "ami:instance":  # one that was terminated before is not the one that is meant
+        what["Filters"].append({"Name": "instance-state-name", "Values": NOT_GONE})
     client = aws.client("ec2", region)
     with translated(f"looking for {id or f'what {build} left'} in {region}"):
         match kind:
@@ -105,18 +123,8 @@ def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[di
 ID_FILTERS = {"ami:image": "image-id", "ami:snapshot": "snapshot-id", "ami:instance": "instance-id"}
 
 
-def _deregister(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    images.take_away(aws, region, found)
-    of_copies = [snapshot["SnapshotId"] for snapshot in _found(aws, "ami:snapshot", region, "", _run_of(found))]
-    images.delete_snapshots(aws, region, of_copies)  # those of one that failed
-
-
-def _run_of(found: Mapping[str, Any]) -> str:
-    return next((str(tag["Value"]) for tag in found.get("Tags", ()) if tag["Key"] == BUILD_TAG), "")
-
-
 def _delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    images.delete_snapshots(aws, region, [found["SnapshotId"]])
+    images.delete_snapshots(aws, region, [found["SnapshotId"]], patience=0.0)  # its AMI went before it, or stays
 
 
 def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
@@ -124,4 +132,4 @@ def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
         aws.client("ec2", region).terminate_instances(InstanceIds=[found["InstanceId"]])
 
 
-TAKE_AWAY = {"ami:image": _deregister, "ami:snapshot": _delete, "ami:instance": _terminate}
+TAKE_AWAY = {"ami:image": images.take_away, "ami:snapshot": _delete, "ami:instance": _terminate}

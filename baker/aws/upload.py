@@ -65,7 +65,7 @@ class Uploader:
     threads: int = ebs.THREADS
 
     def upload(self, request: Request) -> Uploaded:
-        """Make the snapshot. HostError and being killed leave what was sent for the next time; `things` holds the snapshot."""
+        """Make the snapshot. UnreachableError and being killed leave what was sent for the next time; `things` holds the snapshot."""
         state = self._earlier(request)
         if state is not None and ebs.state(self.aws, request.region, state.target) == "completed":
             return Uploaded(state.target, state.base)

@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 from baker.aws import ebs, importing, things
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
+from baker.aws.errors import UnreachableError
 from baker.aws.session import Access, Aws
 from baker.aws.things import Things, access_details
 from baker.aws.upload import Base, Request, Uploaded, Uploader
 from baker.catalog.records import ImageRecord, Publication
-from baker.errors import BakeError, BuildError, BusyError, HostError
+from baker.errors import BakeError, BuildError, BusyError
 from baker.host import now
 from baker.locks import try_exclusive
 from baker.model import Ami
@@ -120,7 +121,7 @@ class _Publishing:
                 if taken is not None and not ours:
                     return self._adopted(region, taken, held)
                 return self._imported(region, journal, held)
-            except HostError as error:
+            except UnreachableError as error:  # nothing could be taken away either
                 error.add_note(GOES_ON)
                 raise
             except BaseException as error:
@@ -210,7 +211,7 @@ class _Publishing:
                         made[region] = ami.id if ami is not None else self._copy(source, region, held)
                 for region, image in made.items():
                     with _collected(region, held, failed):
-                        done[region] = self._copied(source, region, image, held)
+                        done[region] = self._copied(source, region, image, held, adopted=taken[region] is not None)
             except BaseException as error:
                 for region in regions:
                     held.give_back(region, error)
@@ -233,13 +234,16 @@ class _Publishing:
         )
         return held.make("ami:image", region, self.plan.name, lambda: importing.copy(self.aws, wanted))
 
-    def _copied(self, source: Publication, region: str, image: str, held: Things) -> Published:
+    def _copied(self, source: Publication, region: str, image: str, held: Things, *, adopted: bool) -> Published:
         started = self.order.clock.now()
         ami = importing.wait_available(self.aws, region, image)
         things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
         copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
         publication = self._publication(ami, run=held.run, **copied)
-        self._record(publication, held)
+        if adopted:  # it stood before: not to be taken away, whatever happens
+            self.order.publications.add(publication)
+        else:
+            self._record(publication, held)
         return Published(publication, seconds=self.order.clock.now() - started)
 
     # --- the record ------------------------------------------------------------------------------------------------------

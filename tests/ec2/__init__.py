@@ -30,7 +30,7 @@ Faults: `cloud.faults.add(action, kind, times=1, skip=0, seconds=1.0, region="")
 "*"; the first `skip` calls that match go well, the `times` after that do not. `cloud.faults.fired` tells which did; Kinds:
 
     instead of the action   RequestLimitExceeded InsufficientInstanceCapacity InternalError ServiceUnavailable ExpiredToken AccessDenied
-                            NotFound InvalidParameterValue VcpuLimitExceeded (in the words and with the status of the service)
+                            NotFound InvalidParameterValue InUse VcpuLimitExceeded (in the words and with the status of the service)
                             NotFound of a describing call without ids is an empty list, as with AWS
     after it took effect    reset (the connection is reset, the answer is lost)
     on what it makes        slow (changes of state take `seconds` longer) snapshot-error image-failed spot-reclaim (after `seconds`)

@@ -22,6 +22,7 @@ ERRORS = {
     "AccessDenied": ("You are not authorized to perform this operation.", 403),
     "NotFound": ("does not exist (yet)", 400),
     "InvalidParameterValue": ("a value that never becomes right", 400),
+    "InUse": ("The snapshot is currently in use by ami-0123456789abcdef0", 400),
     "VcpuLimitExceeded": ("You have requested more vCPU capacity than your current limit allows.", 400),
 }
 EFFECTS = {
@@ -97,7 +98,11 @@ def _due(fault: Fault) -> bool:
 
 def lists(asked: Asked) -> bool:
     """Whether a describing request of EC2 names no ids: what is not visible yet is then just not among what is found."""
-    return asked.service == "ec2" and asked.action.startswith("Describe") and not any(name.endswith("Ids") for name in asked.parameters)
+    return (
+        asked.service == "ec2"
+        and asked.action.startswith("Describe")
+        and not any(name.endswith("Ids") and name != "OwnerIds" for name in asked.parameters)
+    )
 
 
 def error(fault: Fault, asked: Asked) -> Refused:
@@ -119,6 +124,8 @@ def _code(kind: str, asked: Asked) -> str:
         return {"ebs": "ResourceNotFoundException", "ssm": "ParameterNotFound"}.get(
             asked.service, MISSING.get(asked.action, "ValidationError")
         )
+    if kind == "InUse":
+        return "InvalidSnapshot.InUse"
     if kind == "InternalError" and asked.service == "ebs":
         return "InternalServerException"
     return kind

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
-from baker.aws.errors import AwsError
+from baker.aws.errors import AwsError, UnreachableError
 from baker.aws.session import Aws
 from baker.aws.things import Things, reclaim
 from baker.catalog.records import ImageRecord, Publication
 from baker.disks import qemuimg
-from baker.errors import BakeError, BuildError, BusyError, Interrupted, UsageError, VerifyError
-from baker.events import Memory, Reporter, StageFinished
+from baker.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
+from baker.events import Memory, Message, Reporter, StageFinished
 from baker.ledger import Ledger
 from baker.locks import try_exclusive
 from baker.model import Ami, Disk
@@ -328,6 +328,52 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
     assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
 
 
+def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
+    def invisible(aws: Aws, order: Order) -> BootCheck:
+        def check(ami: Ami, things: Things, report: Reporter) -> None:
+            cloud.faults.add("DescribeImages", "NotFound", times=2)
+            raise Interrupted(2)
+
+        return check
+
+    with pytest.raises(Interrupted):
+        desk.target(invisible).publish(desk.order())
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+    assert len(cloud.faults.fired) == 2
+
+
+def test_an_instance_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
+    def interrupt(ami: Ami, instance: str) -> None:
+        cloud.faults.add("DescribeInstances", "NotFound", times=2)
+        raise Interrupted(2)
+
+    with pytest.raises(Interrupted), checked(desk, interrupt):
+        pass
+    assert len(cloud.faults.fired) == 2
+    assert settled(cloud, set())
+
+
+def test_snapshots_that_are_still_in_use_are_waited_for(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("DeleteSnapshot", "InUse", times=2)
+    desk.records.refuse = BusyError("locked")
+    with pytest.raises(BusyError) as error:
+        desk.publish()
+    assert not hasattr(error.value, "__notes__")
+    assert cloud.inventory() == {}
+
+
+def test_a_copy_whose_snapshot_could_not_be_deleted_is_swept(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("CopyImage", "image-failed", region=OTHER)
+    cloud.faults.add("DeleteSnapshot", "AccessDenied", region=OTHER, times=2)
+    with pytest.raises(BakeError):
+        desk.publish(regions=(REGION, OTHER))
+    assert len(desk.ledger.dead_builds()) == 1
+    assert set(cloud.inventory()[OTHER]) == {"snapshots"}
+    cloud.faults.clear()
+    desk.sweep()
+    assert OTHER not in cloud.inventory()
+
+
 @pytest.mark.parametrize("kind", ["image-failed", "InvalidParameterValue"])
 def test_a_copy_that_fails_does_not_keep_the_others_back(desk: Desk, cloud: Emulator, kind: str) -> None:
     cloud.faults.add("CopyImage", kind, region=OTHER)
@@ -366,6 +412,37 @@ def test_without_credentials_that_last_it_goes_on_later(desk: Desk, cloud: Emula
     (published,) = desk.publish()
     assert published.publication.snapshots == (snapshot["SnapshotId"],)
     assert desk.ledger.dead_builds() == ()
+
+
+@pytest.mark.parametrize("error", [HostError("the disk is full"), BuildError("no")])
+def test_what_a_repeat_cannot_go_on_with_is_taken_away(desk: Desk, cloud: Emulator, error: BakeError) -> None:
+    desk.check.error = error
+    with pytest.raises(BakeError):
+        desk.publish()
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
+def test_what_may_not_be_sent_is_taken_away(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("PutSnapshotBlock", "AccessDenied", times=30)
+    with pytest.raises(HostError, match="not allowed"):
+        desk.publish()
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
+@pytest.mark.parametrize("region", [REGION, OTHER])
+def test_what_stood_before_stays_when_it_cannot_be_put_on_record(desk: Desk, cloud: Emulator, region: str) -> None:
+    desk.publish(regions=(REGION, OTHER))
+    desk.records.all = [one for one in desk.records.all if one.region != region]
+    desk.records.refuse = BusyError("locked")
+    cloud.clear_calls()
+    with pytest.raises(BusyError):
+        desk.publish(regions=(REGION, OTHER))
+    desk.records.refuse = None
+    desk.sweep()
+    desk.publish(regions=(REGION, OTHER))
+    assert {one.region for one in desk.records.all} == {REGION, OTHER}
+    made_or_taken = {"StartSnapshot", "CopyImage", "DeregisterImage", "DeleteSnapshot"}
+    assert made_or_taken & {call["action"] for call in cloud.calls} == set()
 
 
 def test_what_lacks_only_its_record_is_put_on_record(desk: Desk, cloud: Emulator) -> None:
@@ -416,6 +493,33 @@ def test_an_instance_that_does_not_pass(desk: Desk, cloud: Emulator, kind: str) 
         pass
     assert settled(cloud, set())
     assert desk.ledger.dead_builds() == ()
+
+
+def test_an_instance_that_cannot_be_terminated_is_told_and_swept(desk: Desk, cloud: Emulator) -> None:
+    cloud.faults.add("TerminateInstances", "AccessDenied")
+    with checked(desk):
+        pass
+    assert len(desk.records.all) == 1
+    (warning,) = [event for event in desk.memory.events if isinstance(event, Message) and event.level == "warning"]
+    assert "still runs" in warning.text
+    assert "bake sweep" in warning.hint
+    assert settled(cloud, {"images", "snapshots", "instances", "volumes", "interfaces"}), cloud.inventory()
+    desk.sweep()
+    assert settled(cloud, {"images", "snapshots"})
+
+
+def test_a_check_that_is_repeated_starts_a_new_instance(desk: Desk, cloud: Emulator) -> None:
+    def cut_off(ami: Ami, instance: str) -> None:
+        raise UnreachableError("no network")
+
+    with pytest.raises(UnreachableError), checked(desk, cut_off):
+        pass
+    with checked(desk):
+        pass
+    tokens = {call["parameters"]["ClientToken"] for call in cloud.calls if call["action"] == "RunInstances"}
+    assert len(tokens) == 2
+    assert [call["action"] for call in cloud.calls].count("StartSnapshot") == 1
+    assert settled(cloud, {"images", "snapshots"})
 
 
 def test_an_instance_that_cannot_be_started(desk: Desk, cloud: Emulator) -> None:

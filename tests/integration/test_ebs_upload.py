@@ -8,19 +8,24 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 
 from baker.aws import ebs
 from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError
+from baker.aws.session import Access, Aws
 from baker.aws.things import Things, reclaim
 from baker.aws.upload import Base, Request, Uploaded, Uploader
+from baker.clock import Clock
 from baker.disks import qemuimg
 from baker.disks.raw import open_raw
 from baker.events import Memory, Progress, Reporter
@@ -342,6 +347,15 @@ def test_what_cannot_be_given_back_stays_in_the_ledger_and_is_told(desk: Desk, c
     assert desk.ledger.dead_builds() == ("run1",)
 
 
+def test_what_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator, base: Disk) -> None:
+    with desk.uploader() as uploader:
+        uploader.upload(asked(base))
+        cloud.faults.add("DescribeSnapshots", "NotFound", times=2)
+        uploader.things.give_back(REGION)
+    assert len(cloud.faults.fired) == 2
+    assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
 def test_what_another_run_has_taken_over_is_left_alone(desk: Desk, cloud: Emulator, base: Disk) -> None:
     with desk.uploader() as uploader:
         snapshot = uploader.upload(asked(base)).snapshot
@@ -357,6 +371,37 @@ def test_each_block_is_hashed_once(desk: Desk, base: Disk) -> None:
     request = writer._request(3, b"1" * ebs.BLOCK, "checksum", digest.hex())
     assert request.headers["X-Amz-Content-SHA256"] == digest.hex()
     assert "x-amz-content-sha256" in str(request.headers["Authorization"])
+
+
+class _Receiver(BaseHTTPRequestHandler):
+    """Takes blocks as AWS does."""
+
+    def do_PUT(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(201)
+        self.send_header("x-amz-Checksum", self.headers["x-amz-Checksum"])
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_line_that_is_down_for_a_moment_is_waited_for() -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Receiver, bind_and_activate=False)
+    server.server_bind()  # and nobody listens: connections are refused
+
+    def up(seconds: float) -> None:
+        server.server_activate()
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    session = boto3.Session(aws_access_key_id="key", aws_secret_access_key="secret", region_name=REGION)
+    aws = Aws(Access(REGION, endpoint_url=f"http://127.0.0.1:{server.server_port}"), session=session)
+    data = b"1" * ebs.BLOCK
+    BlockWriter(aws, REGION, "snap-1", Clock(sleep=up)).put(3, data, hashlib.sha256(data).digest())
+    assert aws.calls["ebs:PutSnapshotBlock"] == 2
+    server.shutdown()
+    server.server_close()
 
 
 def test_requests_are_counted(desk: Desk, base: Disk) -> None:

@@ -282,10 +282,15 @@ class _Publishing:
         except BaseException as error:
             details = {"region": publication.region, "build": held.run, "id": publication.reference}
             try:
-                things.reclaim("ami:image", details, self.aws)
+                if not self._is_on_record(publication):  # it is when a signal came just behind the commit
+                    things.reclaim("ami:image", details, self.aws)
             except BakeError as problem:
                 error.add_note(f"{publication.reference} in {publication.region} could not be taken away: {problem}")
             raise
+
+    def _is_on_record(self, publication: Publication) -> bool:
+        there = self.order.publications.of(publication.image, kind="ami", region=publication.region)
+        return any(each.reference == publication.reference for each in there)
 
 
 def new_run() -> str:

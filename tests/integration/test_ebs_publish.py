@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -62,11 +63,14 @@ class Records:
     def __init__(self) -> None:
         self.all: list[Publication] = []
         self.refuse: BaseException | None = None
+        self.after: BaseException | None = None  # a signal just behind the commit
 
     def add(self, publication: Publication) -> None:
         if self.refuse:
             raise self.refuse
         self.all.append(publication)
+        if self.after:
+            raise self.after
 
     def of(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> list[Publication]:
         return [one for one in self.all if one.image == image_id and kind in (None, one.kind) and region in (None, one.region)]
@@ -312,6 +316,14 @@ def test_a_record_that_cannot_be_written_leaves_nothing(desk: Desk, cloud: Emula
     with pytest.raises(BusyError):
         desk.publish()
     assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
+
+
+def test_a_signal_just_behind_the_record_takes_nothing_away(desk: Desk, cloud: Emulator) -> None:
+    desk.records.after = Interrupted(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        desk.publish()
+    assert [one.reference for one in desk.records.all] == [desk.image()["ImageId"]]
+    assert desk.ledger.dead_builds() == ()
 
 
 def test_an_answer_to_the_registration_that_is_lost(desk: Desk, cloud: Emulator) -> None:

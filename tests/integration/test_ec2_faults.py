@@ -20,6 +20,7 @@ BUILDER = "ami_regions: [eu-west-1], ami_users: ['111122223333'], encrypted: fal
 CREATING = ("ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateImage", "CopyImage")
 REMOVING = ("DeleteKeyPair", "DeleteSecurityGroup", "TerminateInstances", "DeregisterImage", "DeleteSnapshot")
 FOREVER = 1000
+POLICY = Path(__file__).parents[2] / "docs/aws/build-policy.json"  # everything here, clean-up too, is done with no more rights
 UNASKED = {"GetServiceQuota"}  # what a build does without when it is not answered
 
 
@@ -32,8 +33,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 @pytest.fixture
 def shop(cloud: Emulator, tmp_path: Path) -> Iterator[Yard]:
     with yard(cloud, tmp_path) as shop:
+        cloud.use_policy(POLICY)
         yield shop
-        assert cloud.unread == []
+        cloud.use_policy(None)
+        assert (cloud.unread, cloud.denied) == ([], [])
 
 
 def failed(shop: Yard, builder: str = BUILDER, **options: Any) -> str:

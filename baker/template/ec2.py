@@ -278,11 +278,6 @@ class Ec2Spec(Frozen):
         """Whether anybody else is to use the images."""
         return bool(self.ami_users or self.ami_org_arns or self.ami_ou_arns or self.snapshot_users)
 
-    @property
-    def key_id(self) -> str | None:
-        """The KMS key of the region where it is built."""
-        return self.kms_key_id or (self.region_kms_key_ids.get(self.region) if self.region else None)
-
 
 def _not_both(spec: Ec2Spec, one: str, other: str) -> None:
     values: list[Any] = [getattr(spec, one), getattr(spec, other)]

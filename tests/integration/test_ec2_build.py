@@ -156,6 +156,38 @@ def test_an_instance_is_asked_for_safely(shop: Yard) -> None:
     assert [each["CidrIp"] for each in group["IpRanges"]] == ["127.0.0.1/32"], "the address as an AWS on this host sees it"
 
 
+def test_every_volume_goes_with_its_instance_whatever_the_ami_says(shop: Yard) -> None:
+    ebs = {"VolumeSize": 1, "DeleteOnTermination": False}
+    client = shop.cloud.client("ec2")
+    snapshot = client.describe_images(ImageIds=[shop.ami])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    source = client.register_image(
+        Name="two-volumes",
+        Architecture="x86_64",
+        RootDeviceName="/dev/xvda",
+        VirtualizationType="hvm",
+        EnaSupport=True,
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}},
+            {"DeviceName": "/dev/sdf", "Ebs": ebs},
+        ],
+    )["ImageId"]
+    shop.bake(template=shop.template(source=f"{{ami: {source}}}"))
+    assert asked(shop, "RunInstances")[0]["BlockDeviceMappings"][1] == {
+        "DeviceName": "/dev/sdf",
+        "Ebs": {"DeleteOnTermination": True, "Encrypted": True},
+    }
+    assert set(shop.cloud.inventory()[REGION]) == {"images", "snapshots"}
+
+
+def test_a_vpc_alone_gives_one_of_its_subnets(shop: Yard) -> None:
+    client = shop.cloud.client("ec2")
+    vpc = client.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    assert f"no subnet in {REGION} is in {vpc}" in refused(shop, f"vpc_id: {vpc}")
+    subnet = client.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24")["Subnet"]["SubnetId"]
+    shop.bake(f"vpc_id: {vpc}, associate_public_ip_address: true")
+    assert {each["NetworkInterfaces"][0]["SubnetId"] for each in asked(shop, "RunInstances")} == {subnet}
+
+
 def test_user_data_of_the_template_comes_after_bakes(shop: Yard) -> None:
     shop.bake("user_data: '#!/bin/sh'")
     data = base64.b64decode(asked(shop, "RunInstances")[0]["UserData"]).decode()
@@ -309,6 +341,17 @@ def test_removing_an_image_takes_its_amis_and_snapshots(shop: Yard) -> None:
     withdraw(image, shop.catalog, shop.builder)
     assert shop.cloud.inventory() == before
     assert shop.catalog.publications(image.id) == []
+
+
+def test_removing_an_image_that_somebody_disabled_or_deregistered_takes_it_all_the_same(shop: Yard) -> None:
+    before = shop.cloud.inventory()
+    image = shop.bake("ami_regions: [eu-west-1]").image
+    assert image is not None
+    here, there = shop.catalog.publications(image.id)
+    shop.cloud.client("ec2").disable_image(ImageId=here.reference)
+    shop.cloud.client("ec2", there.region).deregister_image(ImageId=there.reference)
+    withdraw(image, shop.catalog, shop.builder)
+    assert shop.cloud.inventory() == before
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------------------

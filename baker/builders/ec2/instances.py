@@ -133,7 +133,7 @@ def parameters(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) ->
         "ClientToken": f"{scope.title}-{attempt.number}",
         "KeyName": wanted.key_name,
         "UserData": wanted.user_data,
-        "BlockDeviceMappings": [{"DeviceName": wanted.ami.root_device, "Ebs": _volume(spec, wanted.ami)}],
+        "BlockDeviceMappings": _volumes(scope, spec, wanted.ami),
         "MetadataOptions": {
             "HttpEndpoint": spec.metadata_options.http_endpoint,
             "HttpTokens": spec.metadata_options.http_tokens,
@@ -159,11 +159,22 @@ def _market(max_price: str | None) -> dict[str, str]:
     return options | ({"MaxPrice": max_price} if max_price else {})
 
 
-def _volume(spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
-    volume: dict[str, Any] = {"DeleteOnTermination": True, "VolumeType": spec.volume_type}
-    if spec.encrypted or ami.encrypted:
-        volume["Encrypted"] = True
-        volume |= {"KmsKeyId": spec.key_id} if spec.key_id else {}
+def _volumes(scope: Scope, spec: Ec2Spec, ami: Ami) -> list[dict[str, Any]]:
+    """All volumes go with the instance, whatever the AMI says: no ledger has them. The root's is as the template wants it."""
+    others = [name for name in ami.devices if name != ami.root_device]
+    found = [{"DeviceName": ami.root_device, "Ebs": _volume(scope, spec, ami)}]
+    return found + [{"DeviceName": name, "Ebs": {"DeleteOnTermination": True} | _encryption(scope, spec, ami)} for name in others]
+
+
+def _encryption(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
+    if not spec.encrypted and not ami.encrypted:
+        return {}
+    key = spec.kms_key_id or spec.region_kms_key_ids.get(scope.region)
+    return {"Encrypted": True} | ({"KmsKeyId": key} if key else {})
+
+
+def _volume(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
+    volume: dict[str, Any] = {"DeleteOnTermination": True, "VolumeType": spec.volume_type} | _encryption(scope, spec, ami)
     if spec.volume_size:
         volume["VolumeSize"] = spec.volume_size // GIB
     for key, value in (("Iops", spec.iops), ("Throughput", spec.throughput)):

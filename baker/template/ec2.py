@@ -244,6 +244,8 @@ class Ec2Spec(Frozen):
             raise ValueError("ssh_bastion_host is missing")
         if self.ssh_bastion_host and self.ssh_interface == "session_manager":
             raise ValueError("ssh_bastion_host and ssh_interface: session_manager are two ways in: want one")
+        if self.assume_role and self.ssh_interface == "session_manager":
+            raise ValueError("ssh_interface: session_manager does not know assume_role: want a profile that assumes the role")
         return self
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from baker.builders.ec2.check import STANDARD
 from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
 from baker.model import Wanted
 from baker.publish.withdraw import withdraw
@@ -260,12 +261,38 @@ def test_a_role_is_assumed_with_its_external_id(shop: Yard) -> None:
         ("instance_type: t4g.micro", "t4g.micro machines are arm64, but the source"),
         ("instance_type: t3.enormous", "t3.enormous"),
         ("volume_size: 4GiB", "volume_size is 4 GiB, but the source's root volume has 8 GiB"),
+        ("deprecate_at: '2020-01-01T00:00:00Z'", "deprecate_at is 2020-01-01T00:00:00Z, which is in the past"),
         ("subnet_filter: {filters: {'tag:tier': build}}", "no subnet in eu-central-1 fits builder.subnet_filter"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(shop: Yard, builder: str, words: str) -> None:
     assert words in refused(shop, builder)
     assert not {"ImportKeyPair", "CreateSecurityGroup", "RunInstances"} & set(shop.actions())
+
+
+def test_a_name_that_is_too_long_once_it_is_filled_in_is_refused(shop: Yard) -> None:
+    template = shop.template(f"ami_name: '{{name}}-{'x' * 118}-{{version}}'", version="1.0.10")
+    assert "of 129 characters" in refused(shop, template=template)
+    assert "ImportKeyPair" not in shop.actions()
+
+
+def test_a_disabled_image_keeps_its_name(shop: Yard) -> None:
+    image = shop.bake("ami_name: 'web-{version}'").image
+    assert image is not None
+    shop.cloud.client("ec2").disable_image(ImageId=shop.catalog.publications(image.id)[0].reference)
+    assert "there is an AMI web-1.0.0 in" in refused(shop, "ami_name: 'web-{version}'", force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("m7i.large", 1), ("im4gn.large", 1), ("dl1.24xlarge", 0), ("mac2.metal", 0), ("inf2.xlarge", 0)]
+)
+def test_only_standard_families_share_the_quota(name: str, counts: bool) -> None:
+    assert bool(STANDARD.match(name)) == counts
+
+
+def test_a_description_is_what_aws_takes(shop: Yard) -> None:
+    shop.bake("ami_description: Café")
+    assert asked(shop, "CreateImage")[0]["Description"] == "Caf?"
 
 
 def test_a_name_that_is_taken_in_any_target_region_is_refused(shop: Yard) -> None:

@@ -51,6 +51,7 @@ class Ami:
     snapshots: tuple[str, ...] = ()  # ids of those that hold its volumes, the root's first; empty for an image of somebody else
     boot_mode: str = ""  # "legacy-bios", "uefi", "uefi-preferred", "" where AWS decides by instance type
     encrypted: bool = False
+    devices: tuple[str, ...] = ()  # names of all its EBS volumes, the root's first
 
 
 Media = Disk | Ami

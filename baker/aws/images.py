@@ -18,9 +18,9 @@ LOOKS_BEFORE_SNAPSHOTS = 3  # at an image that is pending, before its snapshots 
 
 
 def describe(aws: Aws, region: str, image_id: str) -> dict[str, Any]:
-    """DescribeImages' answer for one image. AwsError with `missing` when it does not exist (or not yet)."""
+    """DescribeImages' answer for one image, disabled or not. AwsError with `missing` when it does not exist (or not yet)."""
     with translated(f"the image {image_id} in {region}"):
-        found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(ImageIds=[image_id])["Images"]
+        found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(ImageIds=[image_id], IncludeDisabled=True)["Images"]
     if not found:
         raise AwsError(f"there is no image {image_id} in {region}", code="InvalidAMIID.NotFound", action="DescribeImages")
     return found[0]
@@ -56,6 +56,7 @@ def ami(found: Mapping[str, Any], region: str) -> Ami:
         snapshots=tuple(mapping["Ebs"]["SnapshotId"] for mapping in volumes if "SnapshotId" in mapping["Ebs"]),
         boot_mode=str(found.get("BootMode", "")),
         encrypted=bool(first.get("Encrypted", False)),
+        devices=tuple(str(mapping["DeviceName"]) for mapping in volumes if "DeviceName" in mapping),
     )
 
 

@@ -244,6 +244,8 @@ class Ec2Spec(Frozen):
             raise ValueError("ssh_bastion_host is missing")
         if self.ssh_bastion_host and self.ssh_interface == "session_manager":
             raise ValueError("ssh_bastion_host and ssh_interface: session_manager are two ways in: want one")
+        if self.assume_role and self.ssh_interface == "session_manager":
+            raise ValueError("ssh_interface: session_manager does not know assume_role: want a profile that assumes the role")
         return self
 
     @model_validator(mode="after")
@@ -277,11 +279,6 @@ class Ec2Spec(Frozen):
     def shared(self) -> bool:
         """Whether anybody else is to use the images."""
         return bool(self.ami_users or self.ami_org_arns or self.ami_ou_arns or self.snapshot_users)
-
-    @property
-    def key_id(self) -> str | None:
-        """The KMS key of the region where it is built."""
-        return self.kms_key_id or (self.region_kms_key_ids.get(self.region) if self.region else None)
 
 
 def _not_both(spec: Ec2Spec, one: str, other: str) -> None:

@@ -85,6 +85,15 @@ def delete_security_group(self: Any) -> ActionResult:
     return ActionResult({"Return": True, "GroupId": group.id})
 
 
+def delete_key_pair(self: Any) -> ActionResult:
+    """By name or by id; that there is none is no error."""
+    name, known = self._get_param("KeyName"), self._get_param("KeyPairId")
+    self.error_on_dryrun()
+    for key in [key for key in self.ec2_backend.key_pairs.values() if known == key.id or (name and name == key.key_name)]:
+        self.ec2_backend.key_pairs.pop(key.key_name)
+    return ActionResult({"Return": True, "KeyPairId": known})
+
+
 def modify_instance_attribute(self: Any) -> ActionResult:
     """What is needed to change how an instance ends."""
     instance = self.ec2_backend.get_instance(self._get_param("InstanceId"))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from baker.builders.ec2.check import STANDARD
 from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
 from baker.model import Wanted
 from baker.publish.withdraw import withdraw
@@ -156,6 +157,38 @@ def test_an_instance_is_asked_for_safely(shop: Yard) -> None:
     assert [each["CidrIp"] for each in group["IpRanges"]] == ["127.0.0.1/32"], "the address as an AWS on this host sees it"
 
 
+def test_every_volume_goes_with_its_instance_whatever_the_ami_says(shop: Yard) -> None:
+    ebs = {"VolumeSize": 1, "DeleteOnTermination": False}
+    client = shop.cloud.client("ec2")
+    snapshot = client.describe_images(ImageIds=[shop.ami])["Images"][0]["BlockDeviceMappings"][0]["Ebs"]["SnapshotId"]
+    source = client.register_image(
+        Name="two-volumes",
+        Architecture="x86_64",
+        RootDeviceName="/dev/xvda",
+        VirtualizationType="hvm",
+        EnaSupport=True,
+        BlockDeviceMappings=[
+            {"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}},
+            {"DeviceName": "/dev/sdf", "Ebs": ebs},
+        ],
+    )["ImageId"]
+    shop.bake(template=shop.template(source=f"{{ami: {source}}}"))
+    assert asked(shop, "RunInstances")[0]["BlockDeviceMappings"][1] == {
+        "DeviceName": "/dev/sdf",
+        "Ebs": {"DeleteOnTermination": True, "Encrypted": True},
+    }
+    assert set(shop.cloud.inventory()[REGION]) == {"images", "snapshots"}
+
+
+def test_a_vpc_alone_gives_one_of_its_subnets(shop: Yard) -> None:
+    client = shop.cloud.client("ec2")
+    vpc = client.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
+    assert f"no subnet in {REGION} is in {vpc}" in refused(shop, f"vpc_id: {vpc}")
+    subnet = client.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24")["Subnet"]["SubnetId"]
+    shop.bake(f"vpc_id: {vpc}, associate_public_ip_address: true")
+    assert {each["NetworkInterfaces"][0]["SubnetId"] for each in asked(shop, "RunInstances")} == {subnet}
+
+
 def test_user_data_of_the_template_comes_after_bakes(shop: Yard) -> None:
     shop.bake("user_data: '#!/bin/sh'")
     data = base64.b64decode(asked(shop, "RunInstances")[0]["UserData"]).decode()
@@ -228,12 +261,38 @@ def test_a_role_is_assumed_with_its_external_id(shop: Yard) -> None:
         ("instance_type: t4g.micro", "t4g.micro machines are arm64, but the source"),
         ("instance_type: t3.enormous", "t3.enormous"),
         ("volume_size: 4GiB", "volume_size is 4 GiB, but the source's root volume has 8 GiB"),
+        ("deprecate_at: '2020-01-01T00:00:00Z'", "deprecate_at is 2020-01-01T00:00:00Z, which is in the past"),
         ("subnet_filter: {filters: {'tag:tier': build}}", "no subnet in eu-central-1 fits builder.subnet_filter"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_made(shop: Yard, builder: str, words: str) -> None:
     assert words in refused(shop, builder)
     assert not {"ImportKeyPair", "CreateSecurityGroup", "RunInstances"} & set(shop.actions())
+
+
+def test_a_name_that_is_too_long_once_it_is_filled_in_is_refused(shop: Yard) -> None:
+    template = shop.template(f"ami_name: '{{name}}-{'x' * 118}-{{version}}'", version="1.0.10")
+    assert "of 129 characters" in refused(shop, template=template)
+    assert "ImportKeyPair" not in shop.actions()
+
+
+def test_a_disabled_image_keeps_its_name(shop: Yard) -> None:
+    image = shop.bake("ami_name: 'web-{version}'").image
+    assert image is not None
+    shop.cloud.client("ec2").disable_image(ImageId=shop.catalog.publications(image.id)[0].reference)
+    assert "there is an AMI web-1.0.0 in" in refused(shop, "ami_name: 'web-{version}'", force=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts"), [("m7i.large", 1), ("im4gn.large", 1), ("dl1.24xlarge", 0), ("mac2.metal", 0), ("inf2.xlarge", 0)]
+)
+def test_only_standard_families_share_the_quota(name: str, counts: bool) -> None:
+    assert bool(STANDARD.match(name)) == counts
+
+
+def test_a_description_is_what_aws_takes(shop: Yard) -> None:
+    shop.bake("ami_description: Café")
+    assert asked(shop, "CreateImage")[0]["Description"] == "Caf?"
 
 
 def test_a_name_that_is_taken_in_any_target_region_is_refused(shop: Yard) -> None:
@@ -309,6 +368,17 @@ def test_removing_an_image_takes_its_amis_and_snapshots(shop: Yard) -> None:
     withdraw(image, shop.catalog, shop.builder)
     assert shop.cloud.inventory() == before
     assert shop.catalog.publications(image.id) == []
+
+
+def test_removing_an_image_that_somebody_disabled_or_deregistered_takes_it_all_the_same(shop: Yard) -> None:
+    before = shop.cloud.inventory()
+    image = shop.bake("ami_regions: [eu-west-1]").image
+    assert image is not None
+    here, there = shop.catalog.publications(image.id)
+    shop.cloud.client("ec2").disable_image(ImageId=here.reference)
+    shop.cloud.client("ec2", there.region).deregister_image(ImageId=there.reference)
+    withdraw(image, shop.catalog, shop.builder)
+    assert shop.cloud.inventory() == before
 
 
 # --- sources ----------------------------------------------------------------------------------------------------------------------

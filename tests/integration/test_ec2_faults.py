@@ -9,6 +9,9 @@ from typing import Any
 
 import pytest
 
+from baker.aws.session import Access
+from baker.builders.ec2 import instances
+from baker.builders.ec2.scope import Scope
 from baker.errors import BakeError
 from tests.ec2 import Emulator
 from tests.support.cloud import REGION, Yard, yard
@@ -17,6 +20,7 @@ BUILDER = "ami_regions: [eu-west-1], ami_users: ['111122223333'], encrypted: fal
 CREATING = ("ImportKeyPair", "CreateSecurityGroup", "AuthorizeSecurityGroupIngress", "RunInstances", "CreateImage", "CopyImage")
 REMOVING = ("DeleteKeyPair", "DeleteSecurityGroup", "TerminateInstances", "DeregisterImage", "DeleteSnapshot")
 FOREVER = 1000
+POLICY = Path(__file__).parents[2] / "docs/aws/build-policy.json"  # everything here, clean-up too, is done with no more rights
 UNASKED = {"GetServiceQuota"}  # what a build does without when it is not answered
 
 
@@ -29,8 +33,10 @@ def cloud(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulator]:
 @pytest.fixture
 def shop(cloud: Emulator, tmp_path: Path) -> Iterator[Yard]:
     with yard(cloud, tmp_path) as shop:
+        cloud.use_policy(POLICY)
         yield shop
-        assert cloud.unread == []
+        cloud.use_policy(None)
+        assert (cloud.unread, cloud.denied) == ([], [])
 
 
 def failed(shop: Yard, builder: str = BUILDER, **options: Any) -> str:
@@ -155,3 +161,43 @@ def test_a_spot_instance_that_is_taken_away_is_told_and_nothing_stays(shop: Yard
     said = failed(shop, "spot: true")
     assert "Spot" in said, said
     nothing_left(shop, before, "a spot instance that was reclaimed")
+
+
+def scope_of(shop: Yard) -> Scope:
+    access = Access(region=REGION, endpoint_url=shop.cloud.url)
+    return Scope(shop.aws(access, shop.time), REGION, "0123456789ab", machine="build")
+
+
+def begun(shop: Yard, scope: Scope, **more: Any) -> str:
+    """An instance as a build starts it."""
+    kinds = scope.tag_specifications("instance", *(["spot-instances-request"] if more else []))
+    answer = shop.cloud.client("ec2").run_instances(
+        ImageId=shop.ami, InstanceType="t3.micro", MinCount=1, MaxCount=1, TagSpecifications=kinds, **more
+    )
+    return str(answer["Instances"][0]["InstanceId"])
+
+
+def test_what_no_answer_told_of_is_terminated_besides_what_is_known(shop: Yard) -> None:
+    scope = scope_of(shop)
+    known = begun(shop, scope)
+    begun(shop, scope)
+    instances.terminate(scope, instances.Started({known: shop.clock.now()}))
+    assert "instances" not in shop.cloud.inventory().get(REGION, {})
+
+
+def test_an_instance_that_is_not_visible_yet_is_terminated_once_it_is(shop: Yard) -> None:
+    before = shop.cloud.inventory()
+    shop.cloud.faults.add("DescribeInstances", "AccessDenied")
+    shop.cloud.faults.add("TerminateInstances", "NotFound", times=3)
+    failed(shop)
+    assert (shop.cloud.inventory(), shop.ledgers()) == (before, [])
+    assert len(shop.cloud.faults.fired) == 4
+
+
+def test_a_spot_request_that_is_not_visible_yet_is_cancelled(shop: Yard) -> None:
+    before, scope = shop.cloud.inventory(), scope_of(shop)
+    options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
+    begun(shop, scope, InstanceMarketOptions={"MarketType": "spot", "SpotOptions": options})
+    shop.cloud.faults.add("DescribeSpotInstanceRequests", "NotFound", times=2)
+    instances.terminate(scope, spot=True)
+    assert shop.cloud.inventory() == before

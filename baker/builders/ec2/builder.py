@@ -159,14 +159,19 @@ class Ec2Builder:
                 hint=f"it has one in {regions}" if regions else "bake publish IMAGE --to ami makes one",
             )
         try:
-            return available(amis.describe(self.aws, self.region, here[-1].reference), self.region)
+            found = amis.describe(self.aws, self.region, here[-1].reference)
         except AwsError as error:
             if not error.missing:
                 raise
             raise NotFoundError(f"the image's AMI {here[-1].reference} is not in {self.region} any more") from error
+        if found.get("State") == "disabled":
+            raise NotFoundError(f"the image's AMI {here[-1].reference} in {self.region} is disabled")
+        return available(found, self.region)
 
     def remove(self, publication: Publication) -> None:
-        amis.remove(self._aws(access_of(dict(publication.details))), publication.region, publication.reference)
+        aws = self._aws(access_of(dict(publication.details)))
+        amis.remove(aws, publication.region, publication.reference)
+        amis.delete_snapshots(aws, publication.region, publication.snapshots)  # also those of an AMI that somebody else deregistered
 
     # -- giving back ----------------------------------------------------------------------------------------------------------
 

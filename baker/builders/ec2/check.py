@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
@@ -10,9 +12,11 @@ from baker.builders.ec2.network import Placement
 from baker.builders.ec2.scope import Scope, filters
 from baker.errors import BuildError, HostError
 from baker.model import Ami
-from baker.template.ec2 import Ec2Spec
+from baker.template.ec2 import AMI_NAME, Ec2Spec
 
-STANDARD = "acdhimrtz"  # instance families that share one quota; docs.aws.amazon.com, EC2 User Guide, "Amazon EC2 service quotas"
+# Instance families that share one quota: A, C, D, H, I, M, R, T, Z, and not DL, HPC, INF, TRN, MAC.
+# docs.aws.amazon.com, EC2 User Guide, "Amazon EC2 service quotas"
+STANDARD = re.compile(r"(a|c|d|h|i|im|is|m|r|t|z)[0-9]")
 QUOTAS = {False: "L-1216C47A", True: "L-34B43A08"}  # Running On-Demand Standard instances; All Standard Spot Instance Requests: vCPUs
 
 
@@ -20,6 +24,8 @@ def check(scope: Scope, spec: Ec2Spec, ami: Ami, placement: Placement, warn: Any
     """BuildError for what cannot come to a good end."""
     del placement  # finding it was the check
     _volume(spec, ami)
+    _deprecation(scope, spec)
+    _name_allowed(images.name_of(scope, spec))
     types = _instance_types(scope, spec)
     for name in spec.instance_type:
         _fits(name, types[name], ami)
@@ -33,6 +39,21 @@ def _volume(spec: Ec2Spec, ami: Ami) -> None:
         raise BuildError(
             f"volume_size is {spec.volume_size >> 30} GiB, but the source's root volume has {ami.virtual_size >> 30} GiB",
             hint="a volume can grow but not shrink: leave volume_size out, or make it larger",
+        )
+
+
+def _deprecation(scope: Scope, spec: Ec2Spec) -> None:
+    if spec.deprecate_at and datetime.fromisoformat(spec.deprecate_at) <= datetime.fromtimestamp(scope.aws.clock.date(), UTC):
+        raise BuildError(
+            f"deprecate_at is {spec.deprecate_at}, which is in the past", hint="a later builder.deprecate_at, or deprecate_after"
+        )
+
+
+def _name_allowed(name: str) -> None:
+    if not AMI_NAME.fullmatch(name):
+        raise BuildError(
+            f"the AMI's name would be {name!r}, of {len(name)} characters: want 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _",
+            hint="builder.ami_name",
         )
 
 
@@ -67,7 +88,7 @@ def _fits(name: str, found: dict[str, Any], ami: Ami) -> None:
 def _quota(scope: Scope, spec: Ec2Spec, types: dict[str, dict[str, Any]]) -> str:
     """Words, when the account's quota is less than one such machine has; "" when it suffices or is not known. Other machines that run
     are not counted: who counts them and starts then has no promise either."""
-    standard = [types[name].get("VCpuInfo", {}).get("DefaultVCpus", 0) for name in spec.instance_type if name[0] in STANDARD]
+    standard = [types[name].get("VCpuInfo", {}).get("DefaultVCpus", 0) for name in spec.instance_type if STANDARD.match(name)]
     if not standard or len(standard) < len(spec.instance_type):
         return ""
     try:
@@ -77,6 +98,8 @@ def _quota(scope: Scope, spec: Ec2Spec, types: dict[str, dict[str, Any]]) -> str
     except (AwsError, HostError):
         return ""  # whoever may not ask is told by RunInstances
     allowed = float(answer["Quota"]["Value"])
+    if allowed < min(standard) and spec.spot and spec.spot.fallback == "on_demand":
+        return f"the account's quota of spot instances in {scope.region} is {allowed:g} vCPUs: it will be on demand"
     if allowed < min(standard):
         raise BuildError(
             f"the account's quota in {scope.region} is {allowed:g} vCPUs, and the smallest of these instances has {min(standard)}",
@@ -92,9 +115,10 @@ def _quota(scope: Scope, spec: Ec2Spec, types: dict[str, dict[str, Any]]) -> str
 def _names(scope: Scope, spec: Ec2Spec) -> None:
     """The AMI's name must be free wherever it goes: an AMI is never replaced."""
     name = images.name_of(scope, spec)
+    wanted = {"Owners": ["self"], "Filters": filters(name=name), "IncludeDisabled": True}  # a disabled one keeps its name
     for region in dict.fromkeys([scope.region, *spec.ami_regions]):
         with translated(f"the images in {region}"):
-            taken = scope.aws.client("ec2", region).describe_images(Owners=["self"], Filters=filters(name=name))["Images"]
+            taken = scope.aws.client("ec2", region).describe_images(**wanted)["Images"]
         if taken:
             raise BuildError(
                 f"there is an AMI {name} in {region} already: {taken[0]['ImageId']}",

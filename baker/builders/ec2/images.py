@@ -28,8 +28,9 @@ def name_of(scope: Scope, spec: Ec2Spec) -> str:
 
 
 def description_of(scope: Scope, spec: Ec2Spec) -> str:
-    """What stands in the AMI's description: at most 255 characters."""
-    return (spec.ami_description or scope.image.description or f"{scope.image.name} {scope.image.version}, baked by bake")[:255]
+    """What stands in the AMI's description: at most 255 characters of printable ASCII."""
+    text = spec.ami_description or scope.image.description or f"{scope.image.name} {scope.image.version}, baked by bake"
+    return text.encode("ascii", "replace").decode()[:255]
 
 
 def hold(scope: Scope, name: str, holdings: Holdings) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
 from baker.aws.images import gone_is_fine
-from baker.aws.poll import wait
+from baker.aws.poll import INVISIBLE_SECONDS, wait
 from baker.builders.ec2.network import Placement
 from baker.builders.ec2.scope import INSTANCE, Scope, filters
 from baker.builders.holdings import Holdings
@@ -25,7 +25,7 @@ NO_CAPACITY = frozenset(
     }
 )  # fmt: skip
 GONE = ("shutting-down", "terminated")
-TERMINATE_SECONDS, LOOK_AGAIN_SECONDS, LOOKS = 600.0, 2.0, 3
+TERMINATE_SECONDS, LOOK_AGAIN_SECONDS, LOOKS = 600.0, 2.0, 4
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,15 @@ class Wanted:
     key_name: str
     groups: tuple[str, ...]
     user_data: str
+
+
+@dataclass
+class Started:
+    """What is known of one machine's instances, for taking them away: the answers may be incomplete, so tags are looked for as well."""
+
+    instances: dict[str, float] = field(default_factory=dict)  # id: when it was started; -inf where that is not known
+    requests: set[str] = field(default_factory=set)  # ids of spot requests
+    unanswered: bool = False  # whether there may be an instance that no answer told of
 
 
 class NoCapacity(Exception):
@@ -77,36 +86,41 @@ def run(
     scope: Scope, spec: Ec2Spec, placement: Placement, wanted: Wanted, *, holdings: Holdings, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], Attempt]:
     """A running instance, described, and how it was got. BuildError when there is no capacity anywhere, or it does not come to run."""
-    known: list[str] = []
-    spot = spec.spot is not None
-    holdings.enter(INSTANCE, lambda: terminate(scope, known, spot=spot), **scope.details, name=scope.title, spot=spot)
+    started, spot = Started(), spec.spot is not None
+    holdings.enter(INSTANCE, lambda: terminate(scope, started, spot=spot), **scope.details, name=scope.title, spot=spot)
     reasons: list[str] = []
     for attempt in attempts(spec, placement):
         try:
-            known.append(_start(scope, spec, wanted, attempt))
-            return wait_running(scope, known[-1], spec.launch_timeout), attempt
+            return wait_running(scope, _start(scope, spec, wanted, attempt, started), spec.launch_timeout), attempt
         except NoCapacity as error:
             reasons.append(f"{attempt.title}: {error.reason}")
             warn(f"no capacity for {reasons[-1]}")
+        if attempt.spot:
+            _cancel(scope, started)  # else it starts an instance as soon as there is capacity
     raise BuildError(
         "EC2 has no capacity for this build:\n  " + "\n  ".join(reasons),
         hint="builder.instance_type and subnet_id may be lists; spot: {fallback: on_demand}",
     )
 
 
-def _start(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> str:
+def _start(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt, started: Started) -> str:
     asked = parameters(scope, spec, wanted, attempt)
 
-    def ask() -> str:
+    def ask() -> dict[str, Any]:
         with translated(f"start an instance ({attempt.title})"):
-            return str(scope.client.run_instances(**asked)["Instances"][0]["InstanceId"])
+            return dict(scope.client.run_instances(**asked)["Instances"][0])
 
+    complete, started.unanswered = not started.unanswered, True
     try:  # "not found" is waited through: the key and the group have just been made
-        return wait(ask, f"no instance is started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
+        made = wait(ask, f"no instance is started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
     except AwsError as error:
         if error.code in NO_CAPACITY:
             raise NoCapacity(error.message) from error
         raise
+    started.instances[made["InstanceId"]] = scope.aws.clock.now()
+    _note_request(made, started)
+    started.unanswered = not complete
+    return str(made["InstanceId"])
 
 
 def parameters(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> dict[str, Any]:
@@ -119,7 +133,7 @@ def parameters(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) ->
         "ClientToken": f"{scope.title}-{attempt.number}",
         "KeyName": wanted.key_name,
         "UserData": wanted.user_data,
-        "BlockDeviceMappings": [{"DeviceName": wanted.ami.root_device, "Ebs": _volume(spec, wanted.ami)}],
+        "BlockDeviceMappings": _volumes(scope, spec, wanted.ami),
         "MetadataOptions": {
             "HttpEndpoint": spec.metadata_options.http_endpoint,
             "HttpTokens": spec.metadata_options.http_tokens,
@@ -145,11 +159,22 @@ def _market(max_price: str | None) -> dict[str, str]:
     return options | ({"MaxPrice": max_price} if max_price else {})
 
 
-def _volume(spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
-    volume: dict[str, Any] = {"DeleteOnTermination": True, "VolumeType": spec.volume_type}
-    if spec.encrypted or ami.encrypted:
-        volume["Encrypted"] = True
-        volume |= {"KmsKeyId": spec.key_id} if spec.key_id else {}
+def _volumes(scope: Scope, spec: Ec2Spec, ami: Ami) -> list[dict[str, Any]]:
+    """All volumes go with the instance, whatever the AMI says: no ledger has them. The root's is as the template wants it."""
+    others = [name for name in ami.devices if name != ami.root_device]
+    found = [{"DeviceName": ami.root_device, "Ebs": _volume(scope, spec, ami)}]
+    return found + [{"DeviceName": name, "Ebs": {"DeleteOnTermination": True} | _encryption(scope, spec, ami)} for name in others]
+
+
+def _encryption(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
+    if not spec.encrypted and not ami.encrypted:
+        return {}
+    key = spec.kms_key_id or spec.region_kms_key_ids.get(scope.region)
+    return {"Encrypted": True} | ({"KmsKeyId": key} if key else {})
+
+
+def _volume(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
+    volume: dict[str, Any] = {"DeleteOnTermination": True, "VolumeType": spec.volume_type} | _encryption(scope, spec, ami)
     if spec.volume_size:
         volume["VolumeSize"] = spec.volume_size // GIB
     for key, value in (("Iops", spec.iops), ("Throughput", spec.throughput)):
@@ -226,43 +251,75 @@ def stop(scope: Scope, instance: str, timeout: float) -> None:
 # -- taking away --------------------------------------------------------------------------------------------------------------
 
 
-def terminate(scope: Scope, known: Sequence[str] = (), *, spot: bool = False) -> None:
-    """Terminate the machine's instances, and wait until they are: only then does their group become free. Where the start's answer
-    was lost they are found by their tags."""
-    if spot:
-        _cancel(scope)  # first: a persistent request would start another instance
-    for instance in known or _find(scope):
-        with gone_is_fine(), translated(f"terminate the instance {instance}"):
-            scope.client.terminate_instances(InstanceIds=[instance])
-        what = f"the instance {instance} is not terminated"
-        wait(partial(_terminated, scope, instance), what, timeout=TERMINATE_SECONDS, clock=scope.aws.clock, first=1.0, invisible=0.0)
-
-
-def _terminated(scope: Scope, instance: str) -> bool | None:
-    with gone_is_fine():
-        return True if describe(scope, instance)["State"]["Name"] == "terminated" else None
-    return True
-
-
-def _find(scope: Scope) -> list[str]:
-    """The machine's instances that are not terminated. What was just started may not be visible yet."""
-    for number in range(LOOKS):
+def terminate(scope: Scope, started: Started | None = None, *, spot: bool = False) -> None:
+    """Terminate the machine's instances, and wait until they are: only then does their group become free. Besides the known ones it is
+    what bears the machine's tags: a start's answer may have been lost, and a persistent spot request starts instances by itself."""
+    known = started or Started(unanswered=True)
+    ended: set[str] = set()
+    for number in range(LOOKS if known.unanswered else 2 if spot else 1):
         if number:
             scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
-        with translated(f"the instances of the build {scope.build}"):
-            answer = scope.client.describe_instances(Filters=filters(build=scope.build, machine=scope.machine))
-        found = [instance for reservation in answer["Reservations"] for instance in reservation["Instances"]]
-        if found:
-            return [instance["InstanceId"] for instance in found if instance["State"]["Name"] != "terminated"]
-    return []
+        _find(scope, known)
+        if spot:
+            _cancel(scope, known)  # first: a persistent request would start another instance
+        for instance in [each for each in known.instances if each not in ended]:
+            _end(scope, instance, known)
+            ended.add(instance)
 
 
-def _cancel(scope: Scope) -> None:
-    """Cancel the machine's spot requests."""
+def _end(scope: Scope, instance: str, known: Started) -> None:
+    """Terminate one. "Not found" means "not yet" for as long as a new instance may be invisible, and only then that it is gone."""
+    clock = scope.aws.clock
+
+    def ask() -> bool:
+        with translated(f"terminate the instance {instance}"):
+            scope.client.terminate_instances(InstanceIds=[instance])
+        return True
+
+    what = f"the instance {instance} is not terminated"
+    invisible = INVISIBLE_SECONDS - (clock.now() - known.instances[instance])
+    with gone_is_fine():
+        wait(ask, what, timeout=TERMINATE_SECONDS, clock=clock, first=1.0, invisible=invisible)
+        wait(partial(_terminated, scope, instance, known), what, timeout=TERMINATE_SECONDS, clock=clock, first=1.0, invisible=invisible)
+
+
+def _terminated(scope: Scope, instance: str, known: Started) -> bool | None:
+    found = describe(scope, instance)
+    _note_request(found, known)
+    return True if found["State"]["Name"] == "terminated" else None
+
+
+def _find(scope: Scope, known: Started) -> None:
+    """Note the machine's instances that are not terminated. What was just started may not be visible yet."""
+    with translated(f"the instances of the build {scope.build}"):
+        pages = scope.client.get_paginator("describe_instances").paginate(Filters=filters(build=scope.build, machine=scope.machine))
+        found = [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
+    for instance in found:
+        _note_request(instance, known)
+        if instance["State"]["Name"] != "terminated":
+            known.instances.setdefault(instance["InstanceId"], float("-inf"))
+
+
+def _note_request(found: Mapping[str, Any], known: Started) -> None:
+    if request := found.get("SpotInstanceRequestId"):
+        known.requests.add(str(request))
+
+
+def _cancel(scope: Scope, known: Started) -> None:
+    """Cancel the machine's spot requests, and note what they have started."""
     with translated("the spot requests of the build"):
         answer = scope.client.describe_spot_instance_requests(Filters=filters(build=scope.build, machine=scope.machine))
-        requests = [
-            each["SpotInstanceRequestId"] for each in answer["SpotInstanceRequests"] if each["State"] in ("open", "active", "disabled")
-        ]
-        if requests:
-            scope.client.cancel_spot_instance_requests(SpotInstanceRequestIds=requests)
+    over: set[str] = set()
+    for each in answer["SpotInstanceRequests"]:
+        if each.get("InstanceId"):
+            known.instances.setdefault(each["InstanceId"], float("-inf"))
+        (known.requests if each["State"] in ("open", "active", "disabled") else over).add(each["SpotInstanceRequestId"])
+
+    def ask(request: str) -> bool:
+        with translated(f"cancel the spot request {request}"):
+            scope.client.cancel_spot_instance_requests(SpotInstanceRequestIds=[request])
+        return True
+
+    for request in sorted(known.requests - over):
+        with gone_is_fine():
+            wait(partial(ask, request), f"the spot request {request}", timeout=TERMINATE_SECONDS, clock=scope.aws.clock)

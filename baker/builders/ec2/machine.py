@@ -11,6 +11,7 @@ from baker.aws.errors import AwsError, translated
 from baker.builders.base import Launch
 from baker.builders.ec2 import instances
 from baker.builders.ec2.instances import Attempt
+from baker.builders.ec2.network import code_of
 from baker.builders.ec2.scope import Scope
 from baker.errors import BakeError, BuildError, HostError
 from baker.model import Endpoint, MachineFacts
@@ -18,6 +19,7 @@ from baker.template.ec2 import Ec2Spec
 
 SSH_PORT = 22
 LOOK_SECONDS = 10.0  # between two looks at whether an instance runs: the communicator asks more often than AWS likes
+TIMES_MISSED = 2  # in a row: then the instance does not exist any more
 STOP_SECONDS = 600.0  # at least: EC2 itself waits for minutes before it takes the power away
 
 
@@ -29,7 +31,7 @@ class Ec2Machine:
         self.kept = False
         self._spec, self._found, self._attempt, self._runtime = spec, found, attempt, runtime
         self._looked = scope.aws.clock.now()
-        self._runs = True
+        self._runs, self._missed = True, 0
         self._stopping = False
 
     @property
@@ -94,19 +96,31 @@ class Ec2Machine:
             self._looked = clock.now()
             try:
                 self._runs = instances.describe(self.scope, self.id)["State"]["Name"] == "running"
-            except AwsError as error:
-                self._runs = not error.missing
+                self._missed = 0
+            except BakeError as error:  # the state stays as it was last known: one "not found" may be a stale answer
+                self._missed = self._missed + 1 if isinstance(error, AwsError) and error.missing else 0
+                self._runs = self._missed < TIMES_MISSED
         return self._runs
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
         """What EC2 has of the serial console; it may be minutes old. Kept as the console log. Nothing when EC2 does not say."""
         try:
             with translated(f"the console of {self.id}"):
-                text = str(self.scope.client.get_console_output(InstanceId=self.id).get("Output") or "")
+                text = self._console()
         except BakeError:
             return ()
         self.console_log.write_text(text)
         return tuple(text.splitlines()[-lines:])
+
+    def _console(self) -> str:
+        client = self.scope.client
+        try:
+            answer = client.get_console_output(InstanceId=self.id, Latest=True)
+        except Exception as error:
+            if code_of(error) != "UnsupportedOperation":  # only instance types on Nitro have the latest
+                raise
+            answer = client.get_console_output(InstanceId=self.id)
+        return str(answer.get("Output") or "")
 
     def forwarded(self, guest_port: int) -> int:
         raise HostError(

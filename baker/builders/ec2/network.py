@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address, ip_network
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,7 +13,7 @@ from urllib.parse import urlsplit
 from baker.aws.errors import AwsError, translated
 from baker.aws.images import gone_is_fine
 from baker.aws.poll import wait
-from baker.builders.ec2.scope import KEY_PAIR, SECURITY_GROUP, Scope
+from baker.builders.ec2.scope import KEY_PAIR, SECURITY_GROUP, Scope, filters
 from baker.builders.holdings import Holdings
 from baker.errors import BuildError, HostError
 from baker.template.ec2 import Ec2Spec
@@ -21,6 +22,7 @@ SSH_PORT = 22
 WHO_AM_I = ("checkip.amazonaws.com", "/")  # AWS's own service that answers with the asker's address
 GROUP_SECONDS = 120.0  # for a group to be let go of by the interfaces of what has been terminated
 VISIBLE_SECONDS = 60.0
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # at a key pair whose answer was lost: it may become visible late
 
 
 @dataclass(frozen=True)
@@ -56,19 +58,22 @@ def find_placement(scope: Scope, spec: Ec2Spec) -> Placement:
 
 def _subnets(scope: Scope, spec: Ec2Spec) -> list[dict[str, Any]]:
     wanted = spec.subnet_filter
-    if wanted is None and not spec.subnet_id:
+    if wanted is None and not spec.subnet_id and not spec.vpc_id:
         return []
     with translated(f"the subnets in {scope.region}"):
-        if wanted is None:
+        if spec.subnet_id:
             found: list[dict[str, Any]] = scope.client.describe_subnets(SubnetIds=list(spec.subnet_id))["Subnets"]
             return sorted(found, key=lambda subnet: spec.subnet_id.index(subnet["SubnetId"]))
-        asked = [{"Name": name, "Values": list(values)} for name, values in wanted.filters.items()]
+        asked = [{"Name": name, "Values": list(values)} for name, values in (wanted.filters if wanted else {}).items()]
         if spec.vpc_id:
             asked.append({"Name": "vpc-id", "Values": [spec.vpc_id]})
         found = scope.client.describe_subnets(Filters=asked)["Subnets"]
     if not found:
-        raise BuildError(f"no subnet in {scope.region} fits builder.subnet_filter")
-    return sorted(found, key=lambda subnet: -subnet.get("AvailableIpAddressCount", 0)) if wanted.most_free else found
+        fits = "fits builder.subnet_filter" if wanted else f"is in {spec.vpc_id}"
+        raise BuildError(f"no subnet in {scope.region} {fits}")
+    if wanted is None or wanted.most_free:
+        return sorted(found, key=lambda subnet: -subnet.get("AvailableIpAddressCount", 0))
+    return found
 
 
 # -- the key pair -------------------------------------------------------------------------------------------------------------
@@ -76,22 +81,33 @@ def _subnets(scope: Scope, spec: Ec2Spec) -> list[dict[str, Any]]:
 
 def make_key_pair(scope: Scope, public_key: str, holdings: Holdings) -> str:
     """Hand AWS the public half of the machine's key; its name there."""
-    name = scope.title
-    holdings.enter(KEY_PAIR, lambda: delete_key_pair(scope, name), **scope.details, name=name)
+    name, known = scope.title, list[str]()
+    holdings.enter(KEY_PAIR, lambda: delete_key_pair(scope, name, known), **scope.details, name=name)
     with translated(f"the key pair {name}"):
         try:
-            scope.client.import_key_pair(
+            made = scope.client.import_key_pair(
                 KeyName=name, PublicKeyMaterial=public_key.encode(), TagSpecifications=scope.tag_specifications("key-pair")
             )
+            known.append(made["KeyPairId"])
         except Exception as error:
             if code_of(error) != "InvalidKeyPair.Duplicate":  # an answer that was lost: the name is nobody else's
                 raise
     return name
 
 
-def delete_key_pair(scope: Scope, name: str) -> None:
-    with gone_is_fine(), translated(f"delete the key pair {name}"):
-        scope.client.delete_key_pair(KeyName=name)
+def delete_key_pair(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
+    """Delete the key pair with this name, whose id may be known. Not by its name: where none has it there is no tag, and a policy that asks
+    for the build's tag denies it."""
+    for number in range(1 if known else LOOKS):
+        if number:
+            scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
+        with gone_is_fine(), translated(f"delete the key pair {name}"):
+            for key in known or [each["KeyPairId"] for each in _key_pairs(scope, name)]:
+                scope.client.delete_key_pair(KeyPairId=key)
+
+
+def _key_pairs(scope: Scope, name: str) -> list[dict[str, Any]]:
+    return list(scope.client.describe_key_pairs(Filters=filters(key_name=name))["KeyPairs"])
 
 
 # -- the security group -------------------------------------------------------------------------------------------------------
@@ -120,8 +136,13 @@ def _create_group(scope: Scope, name: str, vpc: str) -> str:
         except Exception as error:
             if code_of(error) != "InvalidGroup.Duplicate":
                 raise
-            made = _groups(scope, name)[0]
+            made = wait(partial(_first_group, scope, name), f"the security group {name}", timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
     return str(made["GroupId"])
+
+
+def _first_group(scope: Scope, name: str) -> dict[str, Any] | None:
+    with translated(f"the security group {name}"):
+        return next(iter(_groups(scope, name)), None)
 
 
 def _let_in(scope: Scope, group: str, cidrs: Sequence[str]) -> bool:

@@ -236,7 +236,7 @@ class Releaser:
         revoked = self.catalog.revocations.in_force(self._now())
         for one in self.catalog.releases.all(present.name):
             fits = one.status == "succeeded" and one.number < last.number and _key(one) == _key(present)
-            if fits and one.rollback_of is None and one.image != present.image and one.image not in revoked:
+            if fits and one.image != present.image and one.image not in revoked:
                 return one
         raise NotFoundError(
             f"{present.name} has no good release to {present.target} before {last.title}", hint=f"bake releases {present.name}"

@@ -213,6 +213,18 @@ def test_a_rollback_is_a_new_release_of_an_old_image(shop: Shop) -> None:
     assert shop.work.rollback("web", 3).image == IMAGES["1.2.0"].id
 
 
+def test_a_rollback_goes_to_what_ran_before_though_that_was_a_rollback(shop: Shop) -> None:
+    """v3 took the bad v2 back: whoever takes v4 back wants what v3 brought, not v2 again."""
+    shop.release("1.0.0")
+    shop.release("1.1.0")
+    shop.work.rollback("web")
+    shop.release("1.2.0")
+    back = shop.work.rollback("web")
+    assert (back.rollback_of, back.image) == (3, IMAGES["1.0.0"].id)
+    with pytest.raises(NotFoundError, match="before v1"):
+        shop.work.rollback("web")
+
+
 def test_a_rollback_passes_over_what_failed_and_what_is_revoked(shop: Shop) -> None:
     shop.release("1.0.0")
     shop.place.wait_error = broken()

@@ -85,10 +85,10 @@ def _judge(one: Facts, rules: Rules, now: datetime, newest: bool) -> Verdict:
 
 
 def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
-    if one.seen is None:
-        return "forget", "EC2 does not have it any more"
     if one.use:
         return "keep", one.use
+    if one.seen is None:
+        return "forget", "EC2 does not have it any more"
     if one.image.removed:
         return _selected(one, rules, "the image was removed from the catalog")
     if newest:
@@ -155,8 +155,9 @@ class Lifecycle:
         for publication, image in here:
             there = seen.get(publication.reference)
             one = Facts(publication, image, there, kept.get(image.id) or uses.get(publication.reference, ""))
-            if there is not None and not one.use and there.get("OwnerId") != self.aws.account:
-                one = replace(one, use=f"account {there.get('OwnerId')} owns it")
+            owner = there.get("OwnerId") if there is not None else publication.account  # another account's may be there, unseen
+            if not one.use and owner not in ("", self.aws.account):
+                one = replace(one, use=f"account {owner} owns it")
             if there is not None and not one.use:
                 ami = publication.reference
                 one = replace(one, launched=region.last_launched(ami), shared_with=region.shared_with(ami))

@@ -43,6 +43,7 @@ def facts(days: float = 100, number: int = 1, *, removed: bool = False, **change
         (facts(80), ALL, "keep", "only 80 days old"),
         (facts(use="channel prod"), ALL, "keep", "channel prod"),
         (facts(seen=None), ALL, "forget", "does not have it"),
+        (facts(seen=None, use="channel prod"), ALL, "keep", "channel prod"),
         (facts(5, removed=True), ALL, "deregister", "the image was removed"),
         (facts(5, removed=True, use="instance i-1 is running"), ALL, "keep", "instance i-1"),
         (facts(shared_with=2), ALL, "keep", "shared with 2 others"),
@@ -186,3 +187,11 @@ def test_what_is_gone_already_is_forgotten(shop: Shop) -> None:
     assert [one.image.version for one in verdicts if one.action == "forget"] == ["1.0.0"]
     shop.work.apply(verdicts)
     assert shop.catalog.publications(shop.images[0].id) == []
+
+
+def test_what_another_account_has_is_not_taken_for_gone(shop: Shop) -> None:
+    """With another profile's credentials none of these AMIs may be visible."""
+    there = Publication(shop.images[0].id, "ami", "ami-0000000000000beef", REGION, "999999999999", created=days_ago(300))
+    shop.catalog.publish(there)
+    [found] = [one for one in shop.work.plan("web", ALL) if one.publication.reference == there.reference]
+    assert (found.action, found.why) == ("keep", "account 999999999999 owns it")

@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -67,14 +67,15 @@ class Releaser:
         back = self.catalog.releases.get(name, number) if number is not None else self._before(present)
         if back.status != "succeeded" and number is not None:
             raise UsageError(f"release {back.title} of {name} never ran: it {back.status}", hint=f"bake releases {name}")
-        known = present.details
-        access = access or Access()
-        merged = Access(**{f.name: getattr(access, f.name) or known.get("access", {}).get(f.name) for f in fields(Access)})
-        made = Release(name, 0, back.image, "", present.target, "running", who(), "", rollback_of=back.number, why=why)
-        return self._begin(made, strategy or Strategy.from_json(known.get("strategy", {})), merged, wait)
+        made = Release(
+            name, 0, back.image, "", present.target, "running", who(), "", present.region, present.account, rollback_of=back.number, why=why
+        )
+        wanted = strategy or Strategy.from_json(present.details.get("strategy", {}))
+        return self._begin(made, wanted, _access(present, access), wait)
 
-    def resume(self, name: str) -> list[Release]:
+    def resume(self, name: str, access: Access | None = None) -> list[Release]:
         """Go on with the releases of a name whose process ended before they did. BusyError where it lives, NotFoundError without any.
+        `access`: what of it is given is used instead of what they were begun with; it has to lead to the same account and region.
 
         The error of the last one that fails is raised when all have ended.
         """
@@ -84,8 +85,8 @@ class Releaser:
         ended, problem = [], None
         for release in reversed(left):
             try:
-                ended.append(self._go_on(release))
-            except ReleaseError as error:
+                ended.append(self._go_on(release, access))
+            except (ReleaseError, UsageError) as error:
                 problem = error
         if problem is not None:
             raise problem
@@ -104,6 +105,8 @@ class Releaser:
         image = self.catalog.image(asked.image)
         self.catalog.check_usable(image, "for a release")
         target = self._target(asked.target, access, strategy)
+        _check_place(asked, target)
+        access = replace(access, region=target.region or access.region)  # as found in the environment of now, for whoever goes on
         publication = self._publication(image, target)
         release = replace(asked, region=target.region, account=target.account, started=self._now())
         with ExitStack() as stack:
@@ -125,10 +128,11 @@ class Releaser:
             )
             return self._carry_out(release, image, target, wait)
 
-    def _go_on(self, release: Release) -> Release:
+    def _go_on(self, release: Release, access: Access | None) -> Release:
         details = release.details
         strategy = Strategy.from_json(details["strategy"])
-        target = self._target(release.target, Access(**details["access"]), strategy)
+        target = self._target(release.target, _access(release, access), strategy)
+        _check_place(release, target)
         image = self.catalog.image(release.image)
         with try_exclusive(self.home.state / LOCKS, _key(release)) as alone:
             if not alone:
@@ -267,6 +271,24 @@ class Releaser:
 def _key(release: Release) -> str:
     """One per target, wherever it is."""
     return hashlib.sha256(f"{release.target}\n{release.region}\n{release.account}".encode()).hexdigest()[:32]
+
+
+def _access(release: Release, given: Access | None) -> Access:
+    """What a release was begun with, and what is given instead of it."""
+    found: dict[str, Any] = {"region": release.region or None}
+    for part in (release.details.get("access", {}), asdict(given) if given else {}):
+        found |= {name: value for name, value in part.items() if value}
+    return Access(**found)
+
+
+def _check_place(release: Release, target: ReleaseTarget) -> None:
+    """UsageError when the credentials of now lead elsewhere than where the release is known to be (a target of that name may be there)."""
+    region, account = release.region or target.region, release.account or target.account
+    if (region, account) != (target.region, target.account):
+        raise UsageError(
+            f"{release.target} of {release.name} is in {region} (account {account}), not in {target.region} (account {target.account})",
+            hint="--region, --profile, --role-arn, or AWS_PROFILE",
+        )
 
 
 def _goes_on(release: Release) -> str:

@@ -260,7 +260,23 @@ def test_a_rollback_uses_the_access_of_the_present_release(shop: Shop) -> None:
     shop.channel("1.1.0")
     shop.work.release("web", "prod", TO, Strategy(), Access(profile="prod", role_arn="arn:aws:iam::1:role/r"))
     shop.work.rollback("web", access=Access(role_arn="arn:aws:iam::1:role/other"))
-    assert shop.place.accesses[-1] == Access(profile="prod", role_arn="arn:aws:iam::1:role/other")
+    assert shop.place.accesses[-1] == Access(region="eu-west-1", profile="prod", role_arn="arn:aws:iam::1:role/other")
+
+
+def test_a_release_stays_where_it_was_begun(shop: Shop) -> None:
+    """AWS_REGION and AWS_PROFILE of whoever goes on may be others."""
+    shop.release("1.0.0")
+    shop.release("1.1.0", wait=False)
+    shop.place.region = "us-east-1"
+    with pytest.raises(UsageError, match=r"is in eu-west-1 .account 1234.*not in us-east-1"):
+        shop.work.resume("web", Access(region="us-east-1"))
+    assert shop.work.resume("web")[0].details["access"]["region"] == "eu-west-1"
+    assert shop.place.accesses[-1].region == "eu-west-1"
+    shop.place.account = "999999999999"
+    with pytest.raises(UsageError, match=r"is in eu-west-1 .account 123456789012., not in eu-west-1 .account 999999999999."):
+        shop.work.rollback("web")
+    shop.place.account = "123456789012"
+    assert shop.work.rollback("web").region == "eu-west-1"
 
 
 # -- revoking, plugins ----------------------------------------------------------------------------------------------------------

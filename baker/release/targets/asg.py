@@ -131,7 +131,9 @@ class AutoScalingGroup:
             return True
         self._pin(before["template"], before["version"])
         wanted = self._wanted(before["template"], before["version"])
-        identifier = journal.details.get("restoring") or (journal.details.get("starting_restore") and self.refreshes.to(wanted))
+        identifier, failed = journal.details.get("restoring"), str(refresh["InstanceRefreshId"])
+        if not identifier and journal.details.get("starting_restore"):  # a former release may have been to this version, too
+            identifier = self.refreshes.to(wanted, after=failed)
         if not identifier:
             journal.note(starting_restore=True)
             strategy = delivery.strategy

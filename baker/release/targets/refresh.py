@@ -63,10 +63,14 @@ class Refreshes:
                     hint=f"wait for it, or: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {self.group}",
                 )
 
-    def to(self, wanted: Mapping[str, Any]) -> str | None:
-        """The refresh that was last started with this very configuration, if there is one."""
-        found = next((one for one in self.all() if one.get("DesiredConfiguration") and _same(one["DesiredConfiguration"], wanted)), None)
-        return str(found["InstanceRefreshId"]) if found else None
+    def to(self, wanted: Mapping[str, Any], after: str = "") -> str | None:
+        """The refresh that was last started with this very configuration (and after the refresh `after`), if there is one."""
+        for one in self.all():
+            if one["InstanceRefreshId"] == after:
+                return None
+            if one.get("DesiredConfiguration") and _same(one["DesiredConfiguration"], wanted):
+                return str(one["InstanceRefreshId"])
+        return None
 
     def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
         """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun."""

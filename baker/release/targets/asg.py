@@ -138,7 +138,7 @@ class AutoScalingGroup:
             journal.note(starting_restore=True)
             strategy = delivery.strategy
             plain = Strategy(min_healthy=strategy.min_healthy, max_healthy=strategy.max_healthy, warm_up=strategy.warm_up)
-            identifier = self.refreshes.start(wanted, preferences(plain, auto_rollback=False) | {"SkipMatching": True})
+            identifier = self.refreshes.start(wanted, preferences(plain, auto_rollback=False) | {"SkipMatching": True}, failed)
             journal.note(restoring=identifier)
         self._follow(str(identifier), delivery, journal, TIMEOUT)
         return True

@@ -72,8 +72,10 @@ class Refreshes:
                 return str(one["InstanceRefreshId"])
         return None
 
-    def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-        """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun."""
+    def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any], after: str = "") -> str:
+        """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun.
+
+        What AWS finds in progress is our own when the answer to a first request was lost: the same configuration, begun after `after`."""
         try:
             with self._asking("an instance refresh"):
                 answer = self._client.start_instance_refresh(
@@ -81,6 +83,9 @@ class Refreshes:
                 )
         except AwsError as error:
             if error.code.startswith("InstanceRefreshInProgress"):
+                mine = self.to(wanted, after)
+                if mine:
+                    return mine
                 raise BusyError(f"another instance refresh of auto-scaling group {self.group} has begun meanwhile") from error
             raise
         return str(answer["InstanceRefreshId"])

@@ -110,12 +110,16 @@ class Region:
                 yield (self._parameters({ami.removeprefix(SSM)}).get(ami.removeprefix(SSM), ami) if ami.startswith(SSM) else ami), title
 
     def _parameters(self, names: Iterable[str]) -> dict[str, str]:
-        """The values of SSM parameters; those that are not there are left out."""
+        """The values of SSM parameters by every name that a template may use: the path or the ARN, with the selector (a version's number
+        or a label) that was asked for. Those that are not there are left out."""
         found: dict[str, str] = {}
         for batch in batches(sorted(names), PARAMETERS):
             with translated(f"SSM parameters in {self.name}"):
                 answer = self.aws.client("ssm", self.name).get_parameters(Names=batch)
-            found |= {one["Name"]: one["Value"] for one in answer["Parameters"]}
+            for one in answer["Parameters"]:
+                selector = one.get("Selector", "").lstrip(":")
+                for name in (one["Name"], one.get("ARN", "")):
+                    found[f"{name}:{selector}" if selector else name] = one["Value"]
         return found
 
     @property

@@ -166,15 +166,24 @@ class Lifecycle:
         return self._with_snapshots(region, verdicts, seen) if rules.delete_snapshots else verdicts
 
     def _with_snapshots(self, region: Region, verdicts: list[Verdict], seen: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-        """The verdicts with the snapshots that no AMI uses after them."""
-        going = {one.publication.reference for one in verdicts if one.action == "deregister"}
-        sharers = region.sharers([snapshot for ami in going for snapshot in snapshots_of(seen[ami])])
-        return [
-            replace(one, snapshots=tuple(s for s in snapshots_of(seen[one.publication.reference]) if sharers.get(s, set()) <= going))
+        """The verdicts with the snapshots that no AMI uses after them. One that several have goes with the last of them.
+
+        Of an AMI that is gone those on record: whoever deregistered it may not have come to delete them."""
+        made_of = {
+            one.publication.reference: snapshots_of(seen[one.publication.reference])
             if one.action == "deregister"
-            else one
+            else one.publication.snapshots
             for one in verdicts
-        ]
+            if one.action in ("deregister", "forget")
+        }
+        sharers = region.sharers([snapshot for snapshots in made_of.values() for snapshot in snapshots])
+        found: list[Verdict] = []
+        given: set[str] = set()
+        for one in reversed(verdicts):
+            mine = [s for s in made_of.get(one.publication.reference, ()) if s not in given and sharers.get(s, set()) <= set(made_of)]
+            given |= set(mine)
+            found.append(replace(one, snapshots=tuple(mine)))
+        return found[::-1]
 
     def _kept(self, name: str, rules: Rules) -> dict[str, str]:
         """Image id -> which channel or release keeps it."""
@@ -192,10 +201,10 @@ class Lifecycle:
         try:
             if verdict.action in ("deprecate", "disable", "deregister"):
                 self._change(verdict)
-            if verdict.action in ("deregister", "forget"):
-                self.catalog.published.remove(verdict.publication, at=self._now.strftime("%Y-%m-%dT%H:%M:%SZ"))
             for snapshot in verdict.snapshots:
                 self._delete(snapshot, verdict.publication.region)
+            if verdict.action in ("deregister", "forget"):  # last: what is not on record any more, nobody comes back for
+                self.catalog.published.remove(verdict.publication, at=self._now.strftime("%Y-%m-%dT%H:%M:%SZ"))
         except BakeError as error:
             return replace(verdict, error=error.message)
         return verdict

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -195,3 +196,18 @@ def test_what_another_account_has_is_not_taken_for_gone(shop: Shop) -> None:
     shop.catalog.publish(there)
     [found] = [one for one in shop.work.plan("web", ALL) if one.publication.reference == there.reference]
     assert (found.action, found.why) == ("keep", "account 999999999999 owns it")
+
+
+def test_snapshots_that_could_not_be_deleted_go_the_next_time(shop: Shop) -> None:
+    snapshot = shop.snapshot(0)
+    publication = shop.catalog.publications(shop.images[0].id)[0]
+    shop.catalog.publish(replace(publication, snapshots=(snapshot,)))
+    rules = Rules(keep=5, deregister=True, delete_snapshots=True)
+    shop.cloud.faults.add("DeleteSnapshot", "InvalidParameterValue")
+    assert [one.image.version for one in shop.work.apply(shop.work.plan("web", rules)) if one.error] == ["1.0.0"]
+    assert shop.there() == {1, 2, 3, 4, 5}
+    found = shop.verdicts(rules)["1.0.0"]
+    assert (found.action, found.snapshots) == ("forget", (snapshot,))
+    assert [one.error for one in shop.work.apply([found])] == [""]
+    assert snapshot not in {one["SnapshotId"] for one in shop.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert shop.catalog.publications(shop.images[0].id) == []

@@ -134,9 +134,10 @@ class Lifecycle:
             found += self._plan_region(self.region(self.aws, where), here, rules, self._kept(name, rules))
         return found
 
-    def apply(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once."""
-        return [self._apply(verdict) for verdict in verdicts]
+    def apply(self, verdicts: Sequence[Verdict], rules: Rules | None = None) -> list[Verdict]:
+        """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once.
+        What a channel or a release has come to keep since they were planned is kept."""
+        return [self._apply(verdict, rules or Rules()) for verdict in verdicts]
 
     def _published(self, name: str, regions: Sequence[str]) -> list[tuple[Publication, ImageRecord]]:
         return [
@@ -197,7 +198,10 @@ class Lifecycle:
         kept |= {channel.image: f"channel {channel.channel}" for channel in self.catalog.channels.all(name)}
         return kept
 
-    def _apply(self, verdict: Verdict) -> Verdict:
+    def _apply(self, verdict: Verdict, rules: Rules) -> Verdict:
+        kept = self._kept(verdict.image.name, rules).get(verdict.image.id) if verdict.action != "keep" else None
+        if kept:
+            return replace(verdict, action="keep", why=kept, snapshots=())
         try:
             if verdict.action in ("deprecate", "disable", "deregister"):
                 self._change(verdict)

@@ -211,3 +211,11 @@ def test_snapshots_that_could_not_be_deleted_go_the_next_time(shop: Shop) -> Non
     assert [one.error for one in shop.work.apply([found])] == [""]
     assert snapshot not in {one["SnapshotId"] for one in shop.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
     assert shop.catalog.publications(shop.images[0].id) == []
+
+
+def test_what_is_kept_by_now_stays(shop: Shop) -> None:
+    verdicts = shop.work.plan("web", Rules(keep=4, deregister=True))
+    assign(shop.catalog, "web", "prod", shop.images[0])
+    ended = {one.image.version: one for one in shop.work.apply(verdicts)}
+    assert (ended["1.0.0"].action, ended["1.0.0"].why) == ("keep", "channel prod")
+    assert shop.there() == {0, 2, 3, 4, 5}

@@ -82,11 +82,12 @@ class Releaser:
         left = self.catalog.releases.running(name)
         if not left:
             raise NotFoundError(f"no release of {name} is running", hint=f"bake releases {name}")
-        ended, problem = [], None
+        ended: list[Release] = []
+        problem: BakeError | None = None
         for release in reversed(left):
             try:
                 ended.append(self._go_on(release, access))
-            except (ReleaseError, UsageError) as error:
+            except (ReleaseError, BusyError, UsageError) as error:
                 problem = error
         if problem is not None:
             raise problem
@@ -129,14 +130,16 @@ class Releaser:
             return self._carry_out(release, image, target, wait)
 
     def _go_on(self, release: Release, access: Access | None) -> Release:
-        details = release.details
-        strategy = Strategy.from_json(details["strategy"])
-        target = self._target(release.target, _access(release, access), strategy)
-        _check_place(release, target)
-        image = self.catalog.image(release.image)
         with try_exclusive(self.home.state / LOCKS, _key(release)) as alone:
             if not alone:
                 raise still_running(release)
+            release = self.catalog.releases.get(release.name, release.number)
+            if release.status != "running":  # whoever held the lock until now has brought it to its end
+                return release
+            details = release.details
+            target = self._target(release.target, _access(release, access), Strategy.from_json(details["strategy"]))
+            _check_place(release, target)
+            image = self.catalog.image(release.image)
             journal = self._journal(release)
             journal.report.info(f"release {release.title}: {target.found(self._delivery(release, image, details), journal)}")
             return self._carry_out(release, image, target, wait=True)

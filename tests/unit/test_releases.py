@@ -197,6 +197,21 @@ def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
     assert shop.work.resume("web")[0].status == "succeeded"
 
 
+def test_one_release_that_lives_does_not_keep_the_others(shop: Shop) -> None:
+    alive = shop.release("1.0.0", wait=False)
+    shop.release("1.1.0", to="fake/elsewhere", wait=False)
+    with try_exclusive(shop.home.state / LOCKS, _key(alive)), pytest.raises(BusyError, match="release v1 of web"):
+        shop.work.resume("web")
+    assert [one.status for one in shop.catalog.releases.all("web")] == ["succeeded", "running"]
+
+
+def test_a_release_that_ended_meanwhile_is_not_gone_on_with(shop: Shop) -> None:
+    left = shop.release("1.0.0", wait=False)
+    shop.catalog.releases.finish(left, "succeeded", at="2026-11-22T10:00:00Z")
+    assert shop.work._go_on(left, None).status == "succeeded"
+    assert shop.place.asked == ["start ami-1.0.0"]
+
+
 # -- roll-back ------------------------------------------------------------------------------------------------------------------
 
 

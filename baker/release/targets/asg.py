@@ -86,7 +86,7 @@ class AutoScalingGroup:
 
     def start(self, delivery: Delivery, journal: Journal) -> None:
         before = delivery.before
-        if before["followed"]:  # or it would follow to the new version at once
+        if before["followed"] and not journal.details.get("version"):  # or it would follow to the new version at once
             journal.report.info(f"{self.name} followed {before['followed']}: pinned to version {before['version']}")
             self._pin(before["template"], before["version"])
         number = templates.make_version(self.aws, self.region, self._version(before), delivery, journal)

@@ -246,6 +246,19 @@ def test_a_refresh_whose_answer_was_lost_is_our_own(shop: Shop) -> None:
     assert (shop.calls("StartInstanceRefresh"), shop.pinned) == (2, "2")
 
 
+def test_what_somebody_else_gave_the_group_meanwhile_is_left(shop: Shop) -> None:
+    target, delivery, journal = _target(shop, before_version=1)
+    target.start(delivery, journal)
+    target.wait(delivery, journal)
+    assert shop.pinned == "2"
+    shop.ec2.create_launch_template_version(LaunchTemplateId=shop.template, SourceVersion="2", LaunchTemplateData={"ImageId": shop.old})
+    for version, then in (("3", "3"), ("1", "2")):
+        named = {"LaunchTemplateId": shop.template, "Version": version}
+        shop.asg.update_auto_scaling_group(AutoScalingGroupName="web-prod", LaunchTemplate=named)
+        target.wait(delivery, journal)
+        assert shop.pinned == then
+
+
 def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> None:
     with shop.cloud.delay(2.0):
         shop.cloud.ask("settings", delay=5.0)

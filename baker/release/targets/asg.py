@@ -99,7 +99,10 @@ class AutoScalingGroup:
     def wait(self, delivery: Delivery, journal: Journal) -> None:
         with journal.report.stage("refresh", f"{self.name} to version {journal.details['version']}"):
             self._follow(str(journal.details["refresh"]), delivery, journal, _patience(delivery.strategy))
-        self._pin(delivery.before["template"], int(journal.details["version"]))
+        before, said = delivery.before, _specification_of(self._group())
+        former = {str(before["version"]), before["followed"]}
+        if said["LaunchTemplateId"] == before["template"] and str(said.get("Version") or "$Default") in former:
+            self._pin(before["template"], int(journal.details["version"]))  # else AWS has done so, or somebody has gone further since
 
     def _follow(self, identifier: str, delivery: Delivery, journal: Journal, timeout: float) -> None:
         try:

@@ -272,6 +272,14 @@ def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> N
     assert set(shop.images()) == {shop.old}
 
 
+def test_a_refresh_that_takes_too_long_is_ended_without_roll_back_too(shop: Shop) -> None:
+    with shop.cloud.delay(2.0):
+        shop.hasty.pause = 0.001
+        with pytest.raises(ReleaseError, match="failed, and was not rolled back"):
+            shop.release(timeout=3.0, auto_rollback=False)
+    assert shop.calls("CancelInstanceRefresh") == 1
+
+
 @pytest.mark.parametrize(
     "words",
     ["launch template web: version 2", "instance refresh"],  # killed after the version was made; while the refresh runs

@@ -110,6 +110,8 @@ class AutoScalingGroup:
         except AwsError as error:
             if error.code != "Timeout":
                 raise
+            if not delivery.strategy.auto_rollback:  # nobody else ends it, and it would go on under a release that has failed
+                self.refreshes.stop(identifier, roll_back=False)
             raise ReleaseError(error.message, hint="--timeout gives it more time") from error
         problem = failure(self.name, ended)
         if problem:

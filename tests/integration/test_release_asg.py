@@ -214,9 +214,12 @@ def test_a_group_that_follows_latest_is_pinned_before_the_version_is_made(cloud:
 
 
 def test_a_group_in_the_middle_of_a_refresh_is_busy(shop: Shop) -> None:
-    shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
-    with pytest.raises(BusyError, match=r"instance refresh \S+ of auto-scaling group web-prod is (Pending|InProgress)\n.*cancel-instance"):
-        shop.release()
+    with shop.cloud.delay(5.0):  # longer than the release takes to look, on a busy machine too
+        shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
+        with pytest.raises(
+            BusyError, match=r"instance refresh \S+ of auto-scaling group web-prod is (Pending|InProgress)\n.*cancel-instance"
+        ):
+            shop.release()
     assert shop.catalog.releases.all() == []
 
 
@@ -244,6 +247,12 @@ def test_a_refresh_whose_answer_was_lost_is_our_own(shop: Shop) -> None:
     shop.cloud.faults.add("StartInstanceRefresh", "reset")
     assert shop.release().status == "succeeded"
     assert (shop.calls("StartInstanceRefresh"), shop.pinned) == (2, "2")
+
+
+def test_ending_a_refresh_that_has_just_ended_is_no_error(shop: Shop) -> None:
+    refreshes = Refreshes("web-prod", KeyedAws(shop.cloud), REGION, shop.hasty.clock)
+    for roll_back in (True, False):
+        refreshes.stop("08b9", roll_back=roll_back)
 
 
 def test_what_somebody_else_gave_the_group_meanwhile_is_left(shop: Shop) -> None:

@@ -110,12 +110,16 @@ class Refreshes:
         return poll.wait(look, f"instance refresh {identifier} of {self.group}", timeout=timeout, clock=self.clock, first=2.0)
 
     def stop(self, identifier: str, *, roll_back: bool) -> None:
-        """Have one that still runs rolled back by AWS, or just stopped."""
-        with self._asking(f"the end of instance refresh {identifier}"):
-            if roll_back:
-                self._client.rollback_instance_refresh(AutoScalingGroupName=self.group)
-            else:
-                self._client.cancel_instance_refresh(AutoScalingGroupName=self.group)
+        """Have one that still runs rolled back by AWS, or just stopped. One that has ended, or is being rolled back, is left to it."""
+        try:
+            with self._asking(f"the end of instance refresh {identifier}"):
+                if roll_back:
+                    self._client.rollback_instance_refresh(AutoScalingGroupName=self.group)
+                else:
+                    self._client.cancel_instance_refresh(AutoScalingGroupName=self.group)
+        except AwsError as error:
+            if not error.code.startswith(("ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh")):
+                raise
 
     @property
     def _client(self) -> Any:

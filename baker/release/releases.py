@@ -62,15 +62,17 @@ class Releaser:
         why: str = "", wait: bool = True,
     ) -> Release:  # fmt: skip
         """Bring the image of a former release (None: the last good one before the present) to where it ran, as a new release.
-        Strategy and access are those of the present release unless given."""
-        present = self._present(name, number, to)
+        What of strategy and access is not given is that of the present release."""
+        present = self._present(name, number, to, (access.region if access else None) or "")
         back = self.catalog.releases.get(name, number) if number is not None else self._before(present)
         if back.status != "succeeded" and number is not None:
             raise UsageError(f"release {back.title} of {name} never ran: it {back.status}", hint=f"bake releases {name}")
         made = Release(
             name, 0, back.image, "", present.target, "running", who(), "", present.region, present.account, rollback_of=back.number, why=why
         )
-        wanted = strategy or Strategy.from_json(present.details.get("strategy", {}))
+        wanted = Strategy.from_json(present.details.get("strategy", {}))
+        if strategy:
+            wanted = replace(wanted, **{field: getattr(strategy, field) for field in strategy.given()})
         return self._begin(made, wanted, _access(present, access), wait)
 
     def resume(self, name: str, access: Access | None = None) -> list[Release]:
@@ -221,17 +223,18 @@ class Releaser:
                     hint=f"bake release {left.name} --resume",
                 )
 
-    def _present(self, name: str, number: int | None, to: str) -> Release:
+    def _present(self, name: str, number: int | None, to: str, region: str) -> Release:
         """The release that a rollback takes back: the present one of the target that is meant."""
-        found = [one for one in current(self.catalog) if one.name == name and (not to or one.target == to)]
+        found = [one for one in current(self.catalog) if one.name == name and to in ("", one.target) and region in ("", one.region)]
         if number is not None and not to:
             wanted = self.catalog.releases.get(name, number)
             found = [one for one in found if _key(one) == _key(wanted)]
         if not found:
-            raise NotFoundError(f"nothing of {name} has been released" + (f" to {to}" if to else ""), hint=f"bake releases {name}")
+            where = (f" to {to}" if to else "") + (f" in {region}" if region else "")
+            raise NotFoundError(f"nothing of {name} has been released{where}", hint=f"bake releases {name}")
         if len({_key(one) for one in found}) > 1:
             there = ", ".join(f"{one.target} ({one.region})" for one in found)
-            raise UsageError(f"{name} runs in {there}: which of them?", hint="--to TARGET, or the number of a release")
+            raise UsageError(f"{name} runs in {there}: which of them?", hint="--to TARGET, --region REGION, or the number of a release")
         return found[0]
 
     def _before(self, present: Release) -> Release:

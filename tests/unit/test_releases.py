@@ -278,6 +278,25 @@ def test_a_rollback_uses_the_access_of_the_present_release(shop: Shop) -> None:
     assert shop.place.accesses[-1] == Access(region="eu-west-1", profile="prod", role_arn="arn:aws:iam::1:role/other")
 
 
+def test_a_rollback_keeps_what_of_the_strategy_is_not_given(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        shop.release(version, Strategy(min_healthy=75, timeout=60.0))
+    found = shop.work.rollback("web", strategy=Strategy(timeout=90.0)).details["strategy"]
+    assert (found["min_healthy"], found["timeout"]) == (75, 90.0)
+
+
+def test_a_rollback_of_a_name_that_runs_in_two_regions(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        shop.catalog.publish(Publication(IMAGES[version].id, "ami", f"ami-us-{version}", "us-east-1", "123456789012"))
+        shop.release(version)
+        shop.work.release("web", "prod", TO, Strategy(), Access(region="us-east-1"))
+    with pytest.raises(UsageError, match=r"which of them\?"):
+        shop.work.rollback("web", to=TO)
+    with pytest.raises(NotFoundError, match="nothing of web has been released to fake/web-prod in ap-south-1"):
+        shop.work.rollback("web", to=TO, access=Access(region="ap-south-1"))
+    assert shop.work.rollback("web", access=Access(region="us-east-1")).details["reference"] == "ami-us-1.0.0"
+
+
 def test_a_release_stays_where_it_was_begun(shop: Shop) -> None:
     """AWS_REGION and AWS_PROFILE of whoever goes on may be others."""
     shop.release("1.0.0")

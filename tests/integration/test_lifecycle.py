@@ -133,6 +133,13 @@ def test_a_version_that_a_group_names_is_kept_though_it_is_neither_default_nor_l
     assert found["1.0.0"].why == "auto-scaling group web-prod"
     assert found["1.1.0"].action == "deregister", "version 3 is named by nobody"
     assert found["1.2.0"].why == "launch template web, version 4"
+    shop.ec2.delete_launch_template_versions(LaunchTemplateId=template, Versions=["2"])
+    assert shop.verdicts()["1.0.0"].action == "deregister", "a group that names what is deleted is no error"
+    shop.cloud.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="web-next", LaunchTemplate={"LaunchTemplateId": template, "Version": "3"}, MinSize=0, MaxSize=1,
+        DesiredCapacity=0, AvailabilityZones=[ZONE],
+    )  # fmt: skip
+    assert shop.verdicts()["1.1.0"].why == "auto-scaling group web-next", "the other versions are still looked at"
 
 
 def test_an_image_that_a_template_names_by_parameter_is_kept(shop: Shop) -> None:

@@ -187,13 +187,16 @@ class Lifecycle:
         return found[::-1]
 
     def _kept(self, name: str, rules: Rules) -> dict[str, str]:
-        """Image id -> which channel or release keeps it."""
+        """Image id -> which channel or release keeps it. A release that failed since the target's last good one was not rolled back:
+        part of the target may run its image."""
         kept: dict[str, str] = {}
         counted: dict[tuple[str, str, str], set[str]] = {}
         for release in self.catalog.releases.all():
             where = counted.setdefault((release.target, release.region, release.account), set())
             if release.status == "running" or (release.status == "succeeded" and len(where) < rules.keep_releases):
                 where |= {release.image} if release.status == "succeeded" else set()
+                kept.setdefault(release.image, _title(release))
+            elif release.status == "failed" and not where:
                 kept.setdefault(release.image, _title(release))
         kept |= {channel.image: f"channel {channel.channel}" for channel in self.catalog.channels.all(name)}
         return kept
@@ -242,7 +245,7 @@ class Lifecycle:
 
 
 def _title(release: Release) -> str:
-    return f"release {release.title} to {release.target}" + (" is running" if release.status == "running" else "")
+    return f"release {release.title} to {release.target}" + {"running": " is running", "failed": " failed"}.get(release.status, "")
 
 
 def _since(moment: str, now: datetime) -> float:

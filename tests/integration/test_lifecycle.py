@@ -226,3 +226,12 @@ def test_what_is_kept_by_now_stays(shop: Shop) -> None:
     ended = {one.image.version: one for one in shop.work.apply(verdicts)}
     assert (ended["1.0.0"].action, ended["1.0.0"].why) == ("keep", "channel prod")
     assert shop.there() == {0, 2, 3, 4, 5}
+
+
+def test_what_failed_since_the_last_good_release_may_still_run(shop: Shop) -> None:
+    for number, status in ((0, "failed"), (1, "succeeded"), (2, "failed"), (3, "rolled back")):
+        asked = Release("web", 0, shop.images[number].id, "prod", "asg/web", "running", "me", days_ago(1), REGION, ACCOUNT)
+        shop.catalog.releases.finish(shop.catalog.releases.begin(asked), status, at=days_ago(1))  # type: ignore[arg-type]
+    found = shop.verdicts()
+    assert [found[f"1.{n}.0"].action for n in range(5)] == ["deregister", "keep", "keep", "deregister", "deregister"]
+    assert found["1.2.0"].why == "release v3 to asg/web failed"

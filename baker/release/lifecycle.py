@@ -89,6 +89,23 @@ def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest
         return "keep", one.use
     if one.seen is None:
         return "forget", "EC2 does not have it any more"
+    action, why = _wanted(one, rules, age, launched, newest)
+    untouchable = _untouchable(one, rules, one.seen) if action != "keep" else ""
+    return ("keep", untouchable) if untouchable else (action, why)
+
+
+def _untouchable(one: Facts, rules: Rules, seen: Mapping[str, Any]) -> str:
+    """Why nothing at all is done with an AMI, not even deprecation."""
+    if one.shared_with and not rules.shared:
+        return f"shared with {one.shared_with} others"
+    if str(seen.get("DeregistrationProtection", "disabled")).startswith("enabled"):
+        return "protected from deregistration"
+    return ""
+
+
+def _wanted(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
+    """What the rules say of an AMI that is there and that nothing uses."""
+    seen: Mapping[str, Any] = one.seen or {}
     if one.image.removed:
         return _selected(one, rules, "the image was removed from the catalog")
     if newest:
@@ -96,7 +113,7 @@ def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest
     if age >= rules.older_than and (launched is None or launched >= rules.unlaunched):
         idle = "never launched" if launched is None else f"last launched {_days(launched)} ago"
         return _selected(one, rules, f"unused, {_days(age)} old, {idle}")
-    if rules.deprecate_after is not None and age >= rules.deprecate_after and not one.seen.get("DeprecationTime"):
+    if rules.deprecate_after is not None and age >= rules.deprecate_after and not seen.get("DeprecationTime"):
         return "deprecate", f"unused, {_days(age)} old"
     if age < rules.older_than:
         return "keep", f"only {_days(age)} old"
@@ -105,10 +122,6 @@ def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest
 
 def _selected(one: Facts, rules: Rules, why: str) -> tuple[Action, str]:
     seen: Mapping[str, Any] = one.seen or {}
-    if one.shared_with and not rules.shared:
-        return "keep", f"shared with {one.shared_with} others"
-    if rules.action == "deregister" and str(seen.get("DeregistrationProtection", "disabled")).startswith("enabled"):
-        return "keep", "protected from deregistration"
     if rules.action == "disable" and one.state == "disabled":
         return "keep", "disabled already"
     if rules.action == "candidate" and rules.deprecate_after is not None and not seen.get("DeprecationTime"):

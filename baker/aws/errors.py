@@ -27,7 +27,7 @@ class AwsError(BuildError):
     @property
     def missing(self) -> bool:
         """Whether what was asked for does not exist (or, just after it was created, not yet)."""
-        return self.code.endswith((".NotFound", "NotFoundException", ".Unknown")) or self.code in (
+        return self.code.endswith((".NotFound", "NotFoundException", ".Unknown", ".VersionNotFound")) or self.code in (
             "InvalidSnapshot.NotFound", "InvalidAMIID.Unavailable", "ParameterNotFound", "ResourceNotFoundException",
         )  # fmt: skip
 

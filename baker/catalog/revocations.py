@@ -29,14 +29,16 @@ class Revocations(Part):
     """The revocations of one catalog, those that are still to come too. Those that were undone are history."""
 
     def add(self, revocation: Revocation) -> Revocation:
-        """Revoke an image; what is in force for it from now on. Once more replaces reason and time; descendants once in are in."""
+        """Revoke an image; what is in force for it from now on. Once more replaces the reason; it never takes effect later
+        for that, and descendants once in are in."""
         with self.writing() as session:
             row = self._own(session, revocation.image)
             if row is None:
                 row = tables.Revocation(undone=None, undone_by="", **{name: getattr(revocation, name) for name in COLUMNS})
                 session.add(row)
             else:
-                row.reason, row.who, row.at, row.effective = revocation.reason, revocation.who, revocation.at, revocation.effective
+                row.reason, row.who, row.at = revocation.reason, revocation.who, revocation.at
+                row.effective = min(row.effective, revocation.effective)
                 row.descendants = row.descendants or revocation.descendants
             return _record(row)
 

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     work = Lifecycle(catalog, Aws(access))
     verdicts = work.plan(args.name, rules, regions)
     if args.apply:
-        verdicts = work.apply(verdicts)
+        verdicts = work.apply(verdicts, rules)
     _show(args, app, verdicts)
     return FAILED if any(one.error for one in verdicts) else 0
 

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         if args.resume:
             if args.channel or args.to:
                 raise UsageError("--resume goes on with what was begun", hint=f"bake release {args.name} --resume")
-            ended = work.resume(args.name)
+            ended = work.resume(args.name, access(args))
         elif not args.channel:
             raise UsageError("which channel's image is to be released?", hint=f"bake release {args.name} CHANNEL --to TARGET")
         else:

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     image = catalog.resolve(query["image"])
     catalog.check_usable(image, "any more")
     region = query["region"] or app.env.get("AWS_REGION") or app.env.get("AWS_DEFAULT_REGION") or ""
-    publication = _publication(catalog, image, region, asked=bool(query["region"])) if query["kind"] == "ami" else None
+    publication = _publication(catalog, image, region) if query["kind"] == "ami" else None
     value = publication.reference if publication else image.digest if query["kind"] == "digest" else image.id
     if args.external or args.json:
         app.json(_answer(image, publication, value))
@@ -65,12 +65,12 @@ def _answer(image: ImageRecord, publication: Publication | None, value: str) -> 
     return found
 
 
-def _publication(catalog: Catalog, image: ImageRecord, region: str, *, asked: bool) -> Publication:
-    """The AMI in `region`; where no region was asked for and there is one AMI only, that one."""
+def _publication(catalog: Catalog, image: ImageRecord, region: str) -> Publication:
+    """The newest AMI in `region`; where no region is known, of the only region that has one. Never another region's."""
     there = catalog.publications(image.id, kind="ami")
+    if not region and len({one.region for one in there}) == 1:
+        region = there[0].region
     fitting = [one for one in there if one.region == region]
-    if not fitting and not asked and len(there) == 1:
-        return there[0]
     name, regions = f"{image.name}@{image.version} ({image.id})", ", ".join(sorted({one.region for one in there}))
     if not there:
         raise NotFoundError(f"{name} has no AMI", hint=f"bake publish {image.name}@{image.version} --to ami")
@@ -78,7 +78,7 @@ def _publication(catalog: Catalog, image: ImageRecord, region: str, *, asked: bo
         raise UsageError(f"in which region? {name} has AMIs in {regions}", hint="--region REGION")
     if not fitting:
         raise NotFoundError(f"{name} has no AMI in {region}", hint=f"it has in {regions}")
-    return fitting[-1]
+    return max(reversed(fitting), key=lambda one: one.created)
 
 
 def _query(text: str) -> Mapping[str, str]:

@@ -47,6 +47,8 @@ def run(args: argparse.Namespace, app: App) -> int:
         return _undo(args, app, catalog, image)
     if not (args.reason or "").strip():
         raise UsageError("a revocation needs its reason", hint=f"bake revoke {args.image} --reason TEXT")
+    if args.rollback_channels and (args.at or args.in_):
+        raise UsageError("channels are given back at once, not at a time to come", hint="--rollback-channels without --at and --in")
     from baker.release.revocations import revoke
 
     found = revoke(

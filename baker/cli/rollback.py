@@ -36,12 +36,11 @@ def run(args: argparse.Namespace, app: App) -> int:
     number = _number(args.release)
     with display(app, on_error_stream=True) as shown:
         catalog = app.baker(shown).catalog
-        wanted = strategy(args)
         ended = releaser(app, catalog, shown).rollback(
             args.name,
             number,
             to=args.to,
-            strategy=wanted if wanted.given() else None,
+            strategy=strategy(args),
             access=access(args),
             why=args.why,
             wait=not args.no_wait,

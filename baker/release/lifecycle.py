@@ -85,10 +85,27 @@ def _judge(one: Facts, rules: Rules, now: datetime, newest: bool) -> Verdict:
 
 
 def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
-    if one.seen is None:
-        return "forget", "EC2 does not have it any more"
     if one.use:
         return "keep", one.use
+    if one.seen is None:
+        return "forget", "EC2 does not have it any more"
+    action, why = _wanted(one, rules, age, launched, newest)
+    untouchable = _untouchable(one, rules, one.seen) if action != "keep" else ""
+    return ("keep", untouchable) if untouchable else (action, why)
+
+
+def _untouchable(one: Facts, rules: Rules, seen: Mapping[str, Any]) -> str:
+    """Why nothing at all is done with an AMI, not even deprecation."""
+    if one.shared_with and not rules.shared:
+        return f"shared with {one.shared_with} others"
+    if str(seen.get("DeregistrationProtection", "disabled")).startswith("enabled"):
+        return "protected from deregistration"
+    return ""
+
+
+def _wanted(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
+    """What the rules say of an AMI that is there and that nothing uses."""
+    seen: Mapping[str, Any] = one.seen or {}
     if one.image.removed:
         return _selected(one, rules, "the image was removed from the catalog")
     if newest:
@@ -96,7 +113,7 @@ def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest
     if age >= rules.older_than and (launched is None or launched >= rules.unlaunched):
         idle = "never launched" if launched is None else f"last launched {_days(launched)} ago"
         return _selected(one, rules, f"unused, {_days(age)} old, {idle}")
-    if rules.deprecate_after is not None and age >= rules.deprecate_after and not one.seen.get("DeprecationTime"):
+    if rules.deprecate_after is not None and age >= rules.deprecate_after and not seen.get("DeprecationTime"):
         return "deprecate", f"unused, {_days(age)} old"
     if age < rules.older_than:
         return "keep", f"only {_days(age)} old"
@@ -105,10 +122,6 @@ def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest
 
 def _selected(one: Facts, rules: Rules, why: str) -> tuple[Action, str]:
     seen: Mapping[str, Any] = one.seen or {}
-    if one.shared_with and not rules.shared:
-        return "keep", f"shared with {one.shared_with} others"
-    if rules.action == "deregister" and str(seen.get("DeregistrationProtection", "disabled")).startswith("enabled"):
-        return "keep", "protected from deregistration"
     if rules.action == "disable" and one.state == "disabled":
         return "keep", "disabled already"
     if rules.action == "candidate" and rules.deprecate_after is not None and not seen.get("DeprecationTime"):
@@ -134,9 +147,10 @@ class Lifecycle:
             found += self._plan_region(self.region(self.aws, where), here, rules, self._kept(name, rules))
         return found
 
-    def apply(self, verdicts: Sequence[Verdict]) -> list[Verdict]:
-        """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once."""
-        return [self._apply(verdict) for verdict in verdicts]
+    def apply(self, verdicts: Sequence[Verdict], rules: Rules | None = None) -> list[Verdict]:
+        """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once.
+        What a channel or a release has come to keep since they were planned is kept."""
+        return [self._apply(verdict, rules or Rules()) for verdict in verdicts]
 
     def _published(self, name: str, regions: Sequence[str]) -> list[tuple[Publication, ImageRecord]]:
         return [
@@ -155,8 +169,9 @@ class Lifecycle:
         for publication, image in here:
             there = seen.get(publication.reference)
             one = Facts(publication, image, there, kept.get(image.id) or uses.get(publication.reference, ""))
-            if there is not None and not one.use and there.get("OwnerId") != self.aws.account:
-                one = replace(one, use=f"account {there.get('OwnerId')} owns it")
+            owner = there.get("OwnerId") if there is not None else publication.account  # another account's may be there, unseen
+            if not one.use and owner not in ("", self.aws.account):
+                one = replace(one, use=f"account {owner} owns it")
             if there is not None and not one.use:
                 ami = publication.reference
                 one = replace(one, launched=region.last_launched(ami), shared_with=region.shared_with(ami))
@@ -165,18 +180,28 @@ class Lifecycle:
         return self._with_snapshots(region, verdicts, seen) if rules.delete_snapshots else verdicts
 
     def _with_snapshots(self, region: Region, verdicts: list[Verdict], seen: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
-        """The verdicts with the snapshots that no AMI uses after them."""
-        going = {one.publication.reference for one in verdicts if one.action == "deregister"}
-        sharers = region.sharers([snapshot for ami in going for snapshot in snapshots_of(seen[ami])])
-        return [
-            replace(one, snapshots=tuple(s for s in snapshots_of(seen[one.publication.reference]) if sharers.get(s, set()) <= going))
+        """The verdicts with the snapshots that no AMI uses after them. One that several have goes with the last of them.
+
+        Of an AMI that is gone those on record: whoever deregistered it may not have come to delete them."""
+        made_of = {
+            one.publication.reference: snapshots_of(seen[one.publication.reference])
             if one.action == "deregister"
-            else one
+            else one.publication.snapshots
             for one in verdicts
-        ]
+            if one.action in ("deregister", "forget")
+        }
+        sharers = region.sharers([snapshot for snapshots in made_of.values() for snapshot in snapshots])
+        found: list[Verdict] = []
+        given: set[str] = set()
+        for one in reversed(verdicts):
+            mine = [s for s in made_of.get(one.publication.reference, ()) if s not in given and sharers.get(s, set()) <= set(made_of)]
+            given |= set(mine)
+            found.append(replace(one, snapshots=tuple(mine)))
+        return found[::-1]
 
     def _kept(self, name: str, rules: Rules) -> dict[str, str]:
-        """Image id -> which channel or release keeps it."""
+        """Image id -> which channel or release keeps it. A release that failed since the target's last good one was not rolled back:
+        part of the target may run its image."""
         kept: dict[str, str] = {}
         counted: dict[tuple[str, str, str], set[str]] = {}
         for release in self.catalog.releases.all():
@@ -184,17 +209,22 @@ class Lifecycle:
             if release.status == "running" or (release.status == "succeeded" and len(where) < rules.keep_releases):
                 where |= {release.image} if release.status == "succeeded" else set()
                 kept.setdefault(release.image, _title(release))
+            elif release.status == "failed" and not where:
+                kept.setdefault(release.image, _title(release))
         kept |= {channel.image: f"channel {channel.channel}" for channel in self.catalog.channels.all(name)}
         return kept
 
-    def _apply(self, verdict: Verdict) -> Verdict:
+    def _apply(self, verdict: Verdict, rules: Rules) -> Verdict:
+        kept = self._kept(verdict.image.name, rules).get(verdict.image.id) if verdict.action != "keep" else None
+        if kept:
+            return replace(verdict, action="keep", why=kept, snapshots=())
         try:
             if verdict.action in ("deprecate", "disable", "deregister"):
                 self._change(verdict)
-            if verdict.action in ("deregister", "forget"):
-                self.catalog.published.remove(verdict.publication, at=self._now.strftime("%Y-%m-%dT%H:%M:%SZ"))
             for snapshot in verdict.snapshots:
                 self._delete(snapshot, verdict.publication.region)
+            if verdict.action in ("deregister", "forget"):  # last: what is not on record any more, nobody comes back for
+                self.catalog.published.remove(verdict.publication, at=self._now.strftime("%Y-%m-%dT%H:%M:%SZ"))
         except BakeError as error:
             return replace(verdict, error=error.message)
         return verdict
@@ -228,7 +258,7 @@ class Lifecycle:
 
 
 def _title(release: Release) -> str:
-    return f"release {release.title} to {release.target}" + (" is running" if release.status == "running" else "")
+    return f"release {release.title} to {release.target}" + {"running": " is running", "failed": " failed"}.get(release.status, "")
 
 
 def _since(moment: str, now: datetime) -> float:

@@ -10,7 +10,7 @@ import hashlib
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,30 +62,34 @@ class Releaser:
         why: str = "", wait: bool = True,
     ) -> Release:  # fmt: skip
         """Bring the image of a former release (None: the last good one before the present) to where it ran, as a new release.
-        Strategy and access are those of the present release unless given."""
-        present = self._present(name, number, to)
+        What of strategy and access is not given is that of the present release."""
+        present = self._present(name, number, to, (access.region if access else None) or "")
         back = self.catalog.releases.get(name, number) if number is not None else self._before(present)
         if back.status != "succeeded" and number is not None:
             raise UsageError(f"release {back.title} of {name} never ran: it {back.status}", hint=f"bake releases {name}")
-        known = present.details
-        access = access or Access()
-        merged = Access(**{f.name: getattr(access, f.name) or known.get("access", {}).get(f.name) for f in fields(Access)})
-        made = Release(name, 0, back.image, "", present.target, "running", who(), "", rollback_of=back.number, why=why)
-        return self._begin(made, strategy or Strategy.from_json(known.get("strategy", {})), merged, wait)
+        made = Release(
+            name, 0, back.image, "", present.target, "running", who(), "", present.region, present.account, rollback_of=back.number, why=why
+        )
+        wanted = Strategy.from_json(present.details.get("strategy", {}))
+        if strategy:
+            wanted = replace(wanted, **{field: getattr(strategy, field) for field in strategy.given()})
+        return self._begin(made, wanted, _access(present, access), wait)
 
-    def resume(self, name: str) -> list[Release]:
+    def resume(self, name: str, access: Access | None = None) -> list[Release]:
         """Go on with the releases of a name whose process ended before they did. BusyError where it lives, NotFoundError without any.
+        `access`: what of it is given is used instead of what they were begun with; it has to lead to the same account and region.
 
         The error of the last one that fails is raised when all have ended.
         """
         left = self.catalog.releases.running(name)
         if not left:
             raise NotFoundError(f"no release of {name} is running", hint=f"bake releases {name}")
-        ended, problem = [], None
+        ended: list[Release] = []
+        problem: BakeError | None = None
         for release in reversed(left):
             try:
-                ended.append(self._go_on(release))
-            except ReleaseError as error:
+                ended.append(self._go_on(release, access))
+            except (ReleaseError, BusyError, UsageError) as error:
                 problem = error
         if problem is not None:
             raise problem
@@ -104,6 +108,8 @@ class Releaser:
         image = self.catalog.image(asked.image)
         self.catalog.check_usable(image, "for a release")
         target = self._target(asked.target, access, strategy)
+        _check_place(asked, target)
+        access = replace(access, region=target.region or access.region)  # as found in the environment of now, for whoever goes on
         publication = self._publication(image, target)
         release = replace(asked, region=target.region, account=target.account, started=self._now())
         with ExitStack() as stack:
@@ -125,14 +131,17 @@ class Releaser:
             )
             return self._carry_out(release, image, target, wait)
 
-    def _go_on(self, release: Release) -> Release:
-        details = release.details
-        strategy = Strategy.from_json(details["strategy"])
-        target = self._target(release.target, Access(**details["access"]), strategy)
-        image = self.catalog.image(release.image)
+    def _go_on(self, release: Release, access: Access | None) -> Release:
         with try_exclusive(self.home.state / LOCKS, _key(release)) as alone:
             if not alone:
                 raise still_running(release)
+            release = self.catalog.releases.get(release.name, release.number)
+            if release.status != "running":  # whoever held the lock until now has brought it to its end
+                return release
+            details = release.details
+            target = self._target(release.target, _access(release, access), Strategy.from_json(details["strategy"]))
+            _check_place(release, target)
+            image = self.catalog.image(release.image)
             journal = self._journal(release)
             journal.report.info(f"release {release.title}: {target.found(self._delivery(release, image, details), journal)}")
             return self._carry_out(release, image, target, wait=True)
@@ -214,17 +223,18 @@ class Releaser:
                     hint=f"bake release {left.name} --resume",
                 )
 
-    def _present(self, name: str, number: int | None, to: str) -> Release:
+    def _present(self, name: str, number: int | None, to: str, region: str) -> Release:
         """The release that a rollback takes back: the present one of the target that is meant."""
-        found = [one for one in current(self.catalog) if one.name == name and (not to or one.target == to)]
+        found = [one for one in current(self.catalog) if one.name == name and to in ("", one.target) and region in ("", one.region)]
         if number is not None and not to:
             wanted = self.catalog.releases.get(name, number)
             found = [one for one in found if _key(one) == _key(wanted)]
         if not found:
-            raise NotFoundError(f"nothing of {name} has been released" + (f" to {to}" if to else ""), hint=f"bake releases {name}")
+            where = (f" to {to}" if to else "") + (f" in {region}" if region else "")
+            raise NotFoundError(f"nothing of {name} has been released{where}", hint=f"bake releases {name}")
         if len({_key(one) for one in found}) > 1:
             there = ", ".join(f"{one.target} ({one.region})" for one in found)
-            raise UsageError(f"{name} runs in {there}: which of them?", hint="--to TARGET, or the number of a release")
+            raise UsageError(f"{name} runs in {there}: which of them?", hint="--to TARGET, --region REGION, or the number of a release")
         return found[0]
 
     def _before(self, present: Release) -> Release:
@@ -236,7 +246,7 @@ class Releaser:
         revoked = self.catalog.revocations.in_force(self._now())
         for one in self.catalog.releases.all(present.name):
             fits = one.status == "succeeded" and one.number < last.number and _key(one) == _key(present)
-            if fits and one.rollback_of is None and one.image != present.image and one.image not in revoked:
+            if fits and one.image != present.image and one.image not in revoked:
                 return one
         raise NotFoundError(
             f"{present.name} has no good release to {present.target} before {last.title}", hint=f"bake releases {present.name}"
@@ -267,6 +277,24 @@ class Releaser:
 def _key(release: Release) -> str:
     """One per target, wherever it is."""
     return hashlib.sha256(f"{release.target}\n{release.region}\n{release.account}".encode()).hexdigest()[:32]
+
+
+def _access(release: Release, given: Access | None) -> Access:
+    """What a release was begun with, and what is given instead of it."""
+    found: dict[str, Any] = {"region": release.region or None}
+    for part in (release.details.get("access", {}), asdict(given) if given else {}):
+        found |= {name: value for name, value in part.items() if value}
+    return Access(**found)
+
+
+def _check_place(release: Release, target: ReleaseTarget) -> None:
+    """UsageError when the credentials of now lead elsewhere than where the release is known to be (a target of that name may be there)."""
+    region, account = release.region or target.region, release.account or target.account
+    if (region, account) != (target.region, target.account):
+        raise UsageError(
+            f"{release.target} of {release.name} is in {region} (account {account}), not in {target.region} (account {target.account})",
+            hint="--region, --profile, --role-arn, or AWS_PROFILE",
+        )
 
 
 def _goes_on(release: Release) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from baker.aws.errors import translated
+from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 
 BATCH = 200  # values of one filter
@@ -103,6 +103,17 @@ class Region:
                     yield one["ImageId"], configurations[one["LaunchConfigurationName"]]
 
     def _of_versions(self, template: str, wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Of these versions of a template -> who names them. One that is deleted, which an old instance may still name, has no AMI."""
+        try:
+            yield from self._of_present(template, wanted)
+        except AwsError as error:
+            if not error.missing:
+                raise
+            if len(wanted) > 1:  # AWS refuses all for one
+                for version, title in wanted.items():
+                    yield from self._of_versions(template, {version: title})
+
+    def _of_present(self, template: str, wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
         for page in self._pages("describe_launch_template_versions", LaunchTemplateId=template, Versions=sorted(wanted)):
             for version in page["LaunchTemplateVersions"]:
                 ami = str(version.get("LaunchTemplateData", {}).get("ImageId", ""))
@@ -110,12 +121,16 @@ class Region:
                 yield (self._parameters({ami.removeprefix(SSM)}).get(ami.removeprefix(SSM), ami) if ami.startswith(SSM) else ami), title
 
     def _parameters(self, names: Iterable[str]) -> dict[str, str]:
-        """The values of SSM parameters; those that are not there are left out."""
+        """The values of SSM parameters by every name that a template may use: the path or the ARN, with the selector (a version's number
+        or a label) that was asked for. Those that are not there are left out."""
         found: dict[str, str] = {}
         for batch in batches(sorted(names), PARAMETERS):
             with translated(f"SSM parameters in {self.name}"):
                 answer = self.aws.client("ssm", self.name).get_parameters(Names=batch)
-            found |= {one["Name"]: one["Value"] for one in answer["Parameters"]}
+            for one in answer["Parameters"]:
+                selector = one.get("Selector", "").lstrip(":")
+                for name in (one["Name"], one.get("ARN", "")):
+                    found[f"{name}:{selector}" if selector else name] = one["Value"]
         return found
 
     @property

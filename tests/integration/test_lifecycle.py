@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -43,11 +44,15 @@ def facts(days: float = 100, number: int = 1, *, removed: bool = False, **change
         (facts(80), ALL, "keep", "only 80 days old"),
         (facts(use="channel prod"), ALL, "keep", "channel prod"),
         (facts(seen=None), ALL, "forget", "does not have it"),
+        (facts(seen=None, use="channel prod"), ALL, "keep", "channel prod"),
         (facts(5, removed=True), ALL, "deregister", "the image was removed"),
         (facts(5, removed=True, use="instance i-1 is running"), ALL, "keep", "instance i-1"),
         (facts(shared_with=2), ALL, "keep", "shared with 2 others"),
         (facts(shared_with=2), Rules(keep=1, shared=True, disable=True), "disable", "unused"),
         (facts(seen={"State": "available", "DeregistrationProtection": "enabled-with-cooldown"}), ALL, "keep", "protected"),
+        (facts(seen={"State": "available", "DeregistrationProtection": "enabled"}), Rules(keep=1, disable=True), "keep", "protected"),
+        (facts(40, shared_with=2), Rules(keep=1, deprecate_after=30 * DAY), "keep", "shared with 2 others"),
+        (facts(40, shared_with=2), Rules(keep=1, deprecate_after=30 * DAY, shared=True), "deprecate", "40 days old"),
         (facts(seen={"State": "disabled"}), Rules(keep=1, disable=True), "keep", "disabled already"),
         (facts(), Rules(keep=1), "candidate", "unused"),
         (facts(), Rules(keep=1, deprecate_after=30 * DAY), "deprecate", "unused"),
@@ -131,6 +136,13 @@ def test_a_version_that_a_group_names_is_kept_though_it_is_neither_default_nor_l
     assert found["1.0.0"].why == "auto-scaling group web-prod"
     assert found["1.1.0"].action == "deregister", "version 3 is named by nobody"
     assert found["1.2.0"].why == "launch template web, version 4"
+    shop.ec2.delete_launch_template_versions(LaunchTemplateId=template, Versions=["2"])
+    assert shop.verdicts()["1.0.0"].action == "deregister", "a group that names what is deleted is no error"
+    shop.cloud.client("autoscaling").create_auto_scaling_group(
+        AutoScalingGroupName="web-next", LaunchTemplate={"LaunchTemplateId": template, "Version": "3"}, MinSize=0, MaxSize=1,
+        DesiredCapacity=0, AvailabilityZones=[ZONE],
+    )  # fmt: skip
+    assert shop.verdicts()["1.1.0"].why == "auto-scaling group web-next", "the other versions are still looked at"
 
 
 def test_an_image_that_a_template_names_by_parameter_is_kept(shop: Shop) -> None:
@@ -186,3 +198,43 @@ def test_what_is_gone_already_is_forgotten(shop: Shop) -> None:
     assert [one.image.version for one in verdicts if one.action == "forget"] == ["1.0.0"]
     shop.work.apply(verdicts)
     assert shop.catalog.publications(shop.images[0].id) == []
+
+
+def test_what_another_account_has_is_not_taken_for_gone(shop: Shop) -> None:
+    """With another profile's credentials none of these AMIs may be visible."""
+    there = Publication(shop.images[0].id, "ami", "ami-0000000000000beef", REGION, "999999999999", created=days_ago(300))
+    shop.catalog.publish(there)
+    [found] = [one for one in shop.work.plan("web", ALL) if one.publication.reference == there.reference]
+    assert (found.action, found.why) == ("keep", "account 999999999999 owns it")
+
+
+def test_snapshots_that_could_not_be_deleted_go_the_next_time(shop: Shop) -> None:
+    snapshot = shop.snapshot(0)
+    publication = shop.catalog.publications(shop.images[0].id)[0]
+    shop.catalog.publish(replace(publication, snapshots=(snapshot,)))
+    rules = Rules(keep=5, deregister=True, delete_snapshots=True)
+    shop.cloud.faults.add("DeleteSnapshot", "InvalidParameterValue")
+    assert [one.image.version for one in shop.work.apply(shop.work.plan("web", rules)) if one.error] == ["1.0.0"]
+    assert shop.there() == {1, 2, 3, 4, 5}
+    found = shop.verdicts(rules)["1.0.0"]
+    assert (found.action, found.snapshots) == ("forget", (snapshot,))
+    assert [one.error for one in shop.work.apply([found])] == [""]
+    assert snapshot not in {one["SnapshotId"] for one in shop.ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]}
+    assert shop.catalog.publications(shop.images[0].id) == []
+
+
+def test_what_is_kept_by_now_stays(shop: Shop) -> None:
+    verdicts = shop.work.plan("web", Rules(keep=4, deregister=True))
+    assign(shop.catalog, "web", "prod", shop.images[0])
+    ended = {one.image.version: one for one in shop.work.apply(verdicts)}
+    assert (ended["1.0.0"].action, ended["1.0.0"].why) == ("keep", "channel prod")
+    assert shop.there() == {0, 2, 3, 4, 5}
+
+
+def test_what_failed_since_the_last_good_release_may_still_run(shop: Shop) -> None:
+    for number, status in ((0, "failed"), (1, "succeeded"), (2, "failed"), (3, "rolled back")):
+        asked = Release("web", 0, shop.images[number].id, "prod", "asg/web", "running", "me", days_ago(1), REGION, ACCOUNT)
+        shop.catalog.releases.finish(shop.catalog.releases.begin(asked), status, at=days_ago(1))  # type: ignore[arg-type]
+    found = shop.verdicts()
+    assert [found[f"1.{n}.0"].action for n in range(5)] == ["deregister", "keep", "keep", "deregister", "deregister"]
+    assert found["1.2.0"].why == "release v3 to asg/web failed"

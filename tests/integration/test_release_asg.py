@@ -13,7 +13,7 @@ from baker.aws.session import Access
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release
 from baker.errors import BakeError, BusyError, Interrupted, NotFoundError, UsageError
-from baker.events import Event, Memory, Message, Progress
+from baker.events import Event, Memory, Message, Progress, Reporter
 from baker.paths import Home
 from baker.release.channels import assign
 from baker.release.releases import Releaser
@@ -200,8 +200,6 @@ def _target(shop: Shop, before_version: int) -> tuple[AutoScalingGroup, Delivery
         AutoScalingGroupName="web-prod", LaunchTemplate={"LaunchTemplateId": shop.template, "Version": str(before_version)}
     )
     target = AutoScalingGroup("web-prod", Access(), shop.hasty.clock, KeyedAws(shop.cloud))
-    from baker.events import Reporter
-
     delivery = Delivery("web v1", "web@1.1.0", shop.new, "0" * 32, Strategy(), target.look())
     return target, delivery, Journal(Reporter(shop.sink, "web v1"), {}, lambda details: None)
 
@@ -216,9 +214,12 @@ def test_a_group_that_follows_latest_is_pinned_before_the_version_is_made(cloud:
 
 
 def test_a_group_in_the_middle_of_a_refresh_is_busy(shop: Shop) -> None:
-    shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
-    with pytest.raises(BusyError, match=r"instance refresh \S+ of auto-scaling group web-prod is (Pending|InProgress)\n.*cancel-instance"):
-        shop.release()
+    with shop.cloud.delay(5.0):  # longer than the release takes to look, on a busy machine too
+        shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
+        with pytest.raises(
+            BusyError, match=r"instance refresh \S+ of auto-scaling group web-prod is (Pending|InProgress)\n.*cancel-instance"
+        ):
+            shop.release()
     assert shop.catalog.releases.all() == []
 
 
@@ -227,6 +228,44 @@ def test_a_refresh_that_somebody_else_begins_meanwhile(shop: Shop) -> None:
     shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
     with pytest.raises(BusyError, match="another instance refresh of auto-scaling group web-prod has begun meanwhile"):
         refreshes.start({"LaunchTemplate": {"LaunchTemplateId": shop.template, "Version": "1"}}, {})
+
+
+def test_a_restore_does_not_take_an_older_refresh_for_its_own(shop: Shop) -> None:
+    shop.ec2.create_launch_template_version(LaunchTemplateId=shop.template, SourceVersion="1", LaunchTemplateData={"ImageId": shop.new})
+    refreshes = Refreshes("web-prod", KeyedAws(shop.cloud), REGION, shop.hasty.clock)
+    ids = []
+    for version in ("1", "2"):
+        ids.append(refreshes.start({"LaunchTemplate": {"LaunchTemplateId": shop.template, "Version": version}}, {}))
+        refreshes.follow(ids[-1], Reporter(shop.sink, "web"), total=2, timeout=60)
+    former = {"LaunchTemplate": {"LaunchTemplateId": shop.template, "Version": "1"}}
+    assert refreshes.to(former) == ids[0]
+    assert refreshes.to(former, after=ids[1]) is None
+
+
+def test_a_refresh_whose_answer_was_lost_is_our_own(shop: Shop) -> None:
+    """It is asked for again, and AWS says that one is in progress."""
+    shop.cloud.faults.add("StartInstanceRefresh", "reset")
+    assert shop.release().status == "succeeded"
+    assert (shop.calls("StartInstanceRefresh"), shop.pinned) == (2, "2")
+
+
+def test_ending_a_refresh_that_has_just_ended_is_no_error(shop: Shop) -> None:
+    refreshes = Refreshes("web-prod", KeyedAws(shop.cloud), REGION, shop.hasty.clock)
+    for roll_back in (True, False):
+        refreshes.stop("08b9", roll_back=roll_back)
+
+
+def test_what_somebody_else_gave_the_group_meanwhile_is_left(shop: Shop) -> None:
+    target, delivery, journal = _target(shop, before_version=1)
+    target.start(delivery, journal)
+    target.wait(delivery, journal)
+    assert shop.pinned == "2"
+    shop.ec2.create_launch_template_version(LaunchTemplateId=shop.template, SourceVersion="2", LaunchTemplateData={"ImageId": shop.old})
+    for version, then in (("3", "3"), ("1", "2")):
+        named = {"LaunchTemplateId": shop.template, "Version": version}
+        shop.asg.update_auto_scaling_group(AutoScalingGroupName="web-prod", LaunchTemplate=named)
+        target.wait(delivery, journal)
+        assert shop.pinned == then
 
 
 def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> None:
@@ -240,6 +279,14 @@ def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> N
     assert (shop.last().status, shop.pinned) == ("rolled back", "1")
     shop.settled()
     assert set(shop.images()) == {shop.old}
+
+
+def test_a_refresh_that_takes_too_long_is_ended_without_roll_back_too(shop: Shop) -> None:
+    with shop.cloud.delay(2.0):
+        shop.hasty.pause = 0.001
+        with pytest.raises(ReleaseError, match="failed, and was not rolled back"):
+            shop.release(timeout=3.0, auto_rollback=False)
+    assert shop.calls("CancelInstanceRefresh") == 1
 
 
 @pytest.mark.parametrize(
@@ -263,8 +310,6 @@ def test_what_was_made_but_not_noted_is_found_again(shop: Shop) -> None:
     """Killed between AWS's answer and the note of it."""
     target, delivery, journal = _target(shop, before_version=1)
     target.start(delivery, journal)
-    from baker.events import Reporter
-
     fresh = Journal(Reporter(shop.sink, "web v1"), {"making_version": True, "starting_refresh": True}, lambda details: None)
     target.start(delivery, fresh)
     assert {**fresh.details} == {**journal.details}
@@ -366,8 +411,6 @@ def test_a_parameter(shop: Shop) -> None:
 def test_a_parameter_that_is_not_taken_is_put_back(shop: Shop) -> None:
     ssm = shop.cloud.client("ssm")
     target = Parameter("/bake/web/prod", Access(), shop.hasty.clock, KeyedAws(shop.cloud))
-    from baker.events import Reporter
-
     journal = Journal(Reporter(shop.sink, "web v1"), {}, lambda details: None)
     delivery = Delivery("web v1", "web@1.1.0", shop.new, "0" * 32, Strategy(timeout=5.0), target.look())
     assert not target.restore(delivery, journal)

@@ -18,6 +18,8 @@ class Place:
     """What a target has, and how it behaves from now on."""
 
     image: str = ""
+    region: str = "eu-west-1"  # where the environment leads to
+    account: str = "123456789012"
     start_error: BaseException | None = None
     wait_error: BaseException | None = None
     restore_error: BuildError | None = None
@@ -39,7 +41,7 @@ WORLD = Places()  # of targets that come as a plugin: the CLI's tests
 
 
 class FakeTarget:
-    """One place. Region and account are those of its access, or fixed ones."""
+    """One place. The region is that of its access, or the place's."""
 
     takes = "ami"
     heeds = frozenset({"auto_rollback", "min_healthy", "timeout"})
@@ -50,11 +52,11 @@ class FakeTarget:
 
     @property
     def region(self) -> str:
-        return self.access.region or "eu-west-1"
+        return self.access.region or self.place.region
 
     @property
     def account(self) -> str:
-        return "123456789012"
+        return self.place.account
 
     def look(self) -> Mapping[str, Any]:
         return {"image": self.place.image}

@@ -83,6 +83,7 @@ def test_a_protected_channel_says_who_protects_it(cli: Cli) -> None:
         (("revoke", "web@1.3.0", "--undo"), 5, "is not revoked"),
         (("revoke", "web@1.3.0", "--undo", "--reason", "x"), 2, "--undo goes alone"),
         (("revoke", "web@1.3.0", "--reason", "x", "--at", "tomorrow"), 2, "is no time"),
+        (("revoke", "web@1.3.0", "--reason", "x", "--in", "3d", "--rollback-channels"), 2, "given back at once"),
         (("release", "web"), 2, "which channel's image"),
         (("release", "web", "prod"), 2, "where is it to be released"),
         (("release", "web", "prod", "--resume"), 2, "goes on with what was begun"),
@@ -133,9 +134,10 @@ def test_revoking(cli: Cli) -> None:
 def test_revoking_later(cli: Cli) -> None:
     assert cli("revoke", "web@1.3.0", "--reason", "end of life", "--in", "3d").code == 0
     assert cli("resolve", "web@1.3.0", "--kind", "id").out == OLD.id + "\n"
-    assert json.loads(cli("revoke", "web@1.3.0", "--reason", "x", "--at", "2126-01-01", "--json").out)["revocation"][
-        "effective"
-    ].startswith("2126")
+    for at, effective in (("2126-01-01", ""), ("2026-01-01", "2026-01-01T00:00:00Z"), ("2126-01-01", "2026-01-01T00:00:00Z")):
+        found = json.loads(cli("revoke", "web@1.3.0", "--reason", "x", "--at", at, "--json").out)["revocation"]
+        assert found["effective"].startswith(effective)
+        assert found["effective"] < "2126", "never later than it was"
 
 
 def test_releasing_listing_and_rolling_back(released: Cli) -> None:
@@ -179,6 +181,16 @@ def test_resolving_for_scripts(cli: Cli) -> None:
     assert cli("resolve", "web", "--kind", "digest").out == NEW.digest + "\n"
     cli.env["AWS_REGION"] = "us-east-1"
     assert cli("resolve", "web").out == "ami-4-us-east-1\n"
+
+
+def test_resolving_never_prints_another_regions_ami(cli: Cli) -> None:
+    with cli.baker as baker:
+        for number, created in ((1, "2026-11-02T00:00:00Z"), (2, "2026-11-01T00:00:00Z")):
+            baker.catalog.publish(Publication(BASE.id, "ami", f"ami-base-{number}", "eu-west-1", "123456789012", created=created))
+    assert cli("resolve", "debian-13").out == "ami-base-1\n", "the newest of the only region"
+    cli.env["AWS_REGION"] = "us-east-1"
+    refused = cli("resolve", "debian-13")
+    assert (refused.code, refused.out, "no AMI in us-east-1" in refused.err) == (5, "", True)
 
 
 def test_resolving_for_terraform(cli: Cli) -> None:

@@ -197,6 +197,21 @@ def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
     assert shop.work.resume("web")[0].status == "succeeded"
 
 
+def test_one_release_that_lives_does_not_keep_the_others(shop: Shop) -> None:
+    alive = shop.release("1.0.0", wait=False)
+    shop.release("1.1.0", to="fake/elsewhere", wait=False)
+    with try_exclusive(shop.home.state / LOCKS, _key(alive)), pytest.raises(BusyError, match="release v1 of web"):
+        shop.work.resume("web")
+    assert [one.status for one in shop.catalog.releases.all("web")] == ["succeeded", "running"]
+
+
+def test_a_release_that_ended_meanwhile_is_not_gone_on_with(shop: Shop) -> None:
+    left = shop.release("1.0.0", wait=False)
+    shop.catalog.releases.finish(left, "succeeded", at="2026-11-22T10:00:00Z")
+    assert shop.work._go_on(left, None).status == "succeeded"
+    assert shop.place.asked == ["start ami-1.0.0"]
+
+
 # -- roll-back ------------------------------------------------------------------------------------------------------------------
 
 
@@ -211,6 +226,18 @@ def test_a_rollback_is_a_new_release_of_an_old_image(shop: Shop) -> None:
     with pytest.raises(NotFoundError, match="no good release to fake/web-prod before v1"):
         shop.work.rollback("web")
     assert shop.work.rollback("web", 3).image == IMAGES["1.2.0"].id
+
+
+def test_a_rollback_goes_to_what_ran_before_though_that_was_a_rollback(shop: Shop) -> None:
+    """v3 took the bad v2 back: whoever takes v4 back wants what v3 brought, not v2 again."""
+    shop.release("1.0.0")
+    shop.release("1.1.0")
+    shop.work.rollback("web")
+    shop.release("1.2.0")
+    back = shop.work.rollback("web")
+    assert (back.rollback_of, back.image) == (3, IMAGES["1.0.0"].id)
+    with pytest.raises(NotFoundError, match="before v1"):
+        shop.work.rollback("web")
 
 
 def test_a_rollback_passes_over_what_failed_and_what_is_revoked(shop: Shop) -> None:
@@ -248,7 +275,42 @@ def test_a_rollback_uses_the_access_of_the_present_release(shop: Shop) -> None:
     shop.channel("1.1.0")
     shop.work.release("web", "prod", TO, Strategy(), Access(profile="prod", role_arn="arn:aws:iam::1:role/r"))
     shop.work.rollback("web", access=Access(role_arn="arn:aws:iam::1:role/other"))
-    assert shop.place.accesses[-1] == Access(profile="prod", role_arn="arn:aws:iam::1:role/other")
+    assert shop.place.accesses[-1] == Access(region="eu-west-1", profile="prod", role_arn="arn:aws:iam::1:role/other")
+
+
+def test_a_rollback_keeps_what_of_the_strategy_is_not_given(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        shop.release(version, Strategy(min_healthy=75, timeout=60.0))
+    found = shop.work.rollback("web", strategy=Strategy(timeout=90.0)).details["strategy"]
+    assert (found["min_healthy"], found["timeout"]) == (75, 90.0)
+
+
+def test_a_rollback_of_a_name_that_runs_in_two_regions(shop: Shop) -> None:
+    for version in ("1.0.0", "1.1.0"):
+        shop.catalog.publish(Publication(IMAGES[version].id, "ami", f"ami-us-{version}", "us-east-1", "123456789012"))
+        shop.release(version)
+        shop.work.release("web", "prod", TO, Strategy(), Access(region="us-east-1"))
+    with pytest.raises(UsageError, match=r"which of them\?"):
+        shop.work.rollback("web", to=TO)
+    with pytest.raises(NotFoundError, match="nothing of web has been released to fake/web-prod in ap-south-1"):
+        shop.work.rollback("web", to=TO, access=Access(region="ap-south-1"))
+    assert shop.work.rollback("web", access=Access(region="us-east-1")).details["reference"] == "ami-us-1.0.0"
+
+
+def test_a_release_stays_where_it_was_begun(shop: Shop) -> None:
+    """AWS_REGION and AWS_PROFILE of whoever goes on may be others."""
+    shop.release("1.0.0")
+    shop.release("1.1.0", wait=False)
+    shop.place.region = "us-east-1"
+    with pytest.raises(UsageError, match=r"is in eu-west-1 .account 1234.*not in us-east-1"):
+        shop.work.resume("web", Access(region="us-east-1"))
+    assert shop.work.resume("web")[0].details["access"]["region"] == "eu-west-1"
+    assert shop.place.accesses[-1].region == "eu-west-1"
+    shop.place.account = "999999999999"
+    with pytest.raises(UsageError, match=r"is in eu-west-1 .account 123456789012., not in eu-west-1 .account 999999999999."):
+        shop.work.rollback("web")
+    shop.place.account = "123456789012"
+    assert shop.work.rollback("web").region == "eu-west-1"
 
 
 # -- revoking, plugins ----------------------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ class AutoScalingGroup:
 
     def start(self, delivery: Delivery, journal: Journal) -> None:
         before = delivery.before
-        if before["followed"]:  # or it would follow to the new version at once
+        if before["followed"] and not journal.details.get("version"):  # or it would follow to the new version at once
             journal.report.info(f"{self.name} followed {before['followed']}: pinned to version {before['version']}")
             self._pin(before["template"], before["version"])
         number = templates.make_version(self.aws, self.region, self._version(before), delivery, journal)
@@ -99,7 +99,10 @@ class AutoScalingGroup:
     def wait(self, delivery: Delivery, journal: Journal) -> None:
         with journal.report.stage("refresh", f"{self.name} to version {journal.details['version']}"):
             self._follow(str(journal.details["refresh"]), delivery, journal, _patience(delivery.strategy))
-        self._pin(delivery.before["template"], int(journal.details["version"]))
+        before, said = delivery.before, _specification_of(self._group())
+        former = {str(before["version"]), before["followed"]}
+        if said["LaunchTemplateId"] == before["template"] and str(said.get("Version") or "$Default") in former:
+            self._pin(before["template"], int(journal.details["version"]))  # else AWS has done so, or somebody has gone further since
 
     def _follow(self, identifier: str, delivery: Delivery, journal: Journal, timeout: float) -> None:
         try:
@@ -107,6 +110,8 @@ class AutoScalingGroup:
         except AwsError as error:
             if error.code != "Timeout":
                 raise
+            if not delivery.strategy.auto_rollback:  # nobody else ends it, and it would go on under a release that has failed
+                self.refreshes.stop(identifier, roll_back=False)
             raise ReleaseError(error.message, hint="--timeout gives it more time") from error
         problem = failure(self.name, ended)
         if problem:
@@ -131,12 +136,14 @@ class AutoScalingGroup:
             return True
         self._pin(before["template"], before["version"])
         wanted = self._wanted(before["template"], before["version"])
-        identifier = journal.details.get("restoring") or (journal.details.get("starting_restore") and self.refreshes.to(wanted))
+        identifier, failed = journal.details.get("restoring"), str(refresh["InstanceRefreshId"])
+        if not identifier and journal.details.get("starting_restore"):  # a former release may have been to this version, too
+            identifier = self.refreshes.to(wanted, after=failed)
         if not identifier:
             journal.note(starting_restore=True)
             strategy = delivery.strategy
             plain = Strategy(min_healthy=strategy.min_healthy, max_healthy=strategy.max_healthy, warm_up=strategy.warm_up)
-            identifier = self.refreshes.start(wanted, preferences(plain, auto_rollback=False) | {"SkipMatching": True})
+            identifier = self.refreshes.start(wanted, preferences(plain, auto_rollback=False) | {"SkipMatching": True}, failed)
             journal.note(restoring=identifier)
         self._follow(str(identifier), delivery, journal, TIMEOUT)
         return True

@@ -63,13 +63,19 @@ class Refreshes:
                     hint=f"wait for it, or: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {self.group}",
                 )
 
-    def to(self, wanted: Mapping[str, Any]) -> str | None:
-        """The refresh that was last started with this very configuration, if there is one."""
-        found = next((one for one in self.all() if one.get("DesiredConfiguration") and _same(one["DesiredConfiguration"], wanted)), None)
-        return str(found["InstanceRefreshId"]) if found else None
+    def to(self, wanted: Mapping[str, Any], after: str = "") -> str | None:
+        """The refresh that was last started with this very configuration (and after the refresh `after`), if there is one."""
+        for one in self.all():
+            if one["InstanceRefreshId"] == after:
+                return None
+            if one.get("DesiredConfiguration") and _same(one["DesiredConfiguration"], wanted):
+                return str(one["InstanceRefreshId"])
+        return None
 
-    def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-        """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun."""
+    def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any], after: str = "") -> str:
+        """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun.
+
+        What AWS finds in progress is our own when the answer to a first request was lost: the same configuration, begun after `after`."""
         try:
             with self._asking("an instance refresh"):
                 answer = self._client.start_instance_refresh(
@@ -77,6 +83,9 @@ class Refreshes:
                 )
         except AwsError as error:
             if error.code.startswith("InstanceRefreshInProgress"):
+                mine = self.to(wanted, after)
+                if mine:
+                    return mine
                 raise BusyError(f"another instance refresh of auto-scaling group {self.group} has begun meanwhile") from error
             raise
         return str(answer["InstanceRefreshId"])
@@ -101,12 +110,16 @@ class Refreshes:
         return poll.wait(look, f"instance refresh {identifier} of {self.group}", timeout=timeout, clock=self.clock, first=2.0)
 
     def stop(self, identifier: str, *, roll_back: bool) -> None:
-        """Have one that still runs rolled back by AWS, or just stopped."""
-        with self._asking(f"the end of instance refresh {identifier}"):
-            if roll_back:
-                self._client.rollback_instance_refresh(AutoScalingGroupName=self.group)
-            else:
-                self._client.cancel_instance_refresh(AutoScalingGroupName=self.group)
+        """Have one that still runs rolled back by AWS, or just stopped. One that has ended, or is being rolled back, is left to it."""
+        try:
+            with self._asking(f"the end of instance refresh {identifier}"):
+                if roll_back:
+                    self._client.rollback_instance_refresh(AutoScalingGroupName=self.group)
+                else:
+                    self._client.cancel_instance_refresh(AutoScalingGroupName=self.group)
+        except AwsError as error:
+            if not error.code.startswith(("ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh")):
+                raise
 
     @property
     def _client(self) -> Any:

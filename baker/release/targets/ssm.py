@@ -61,8 +61,7 @@ class Parameter:
         if found is None or found["Value"] == former:
             return False
         if former is None:
-            with translated(f"SSM parameter {self.name} in {self.region}"):
-                self.aws.client("ssm", self.region).delete_parameter(Name=self.name)
+            self._delete()
             return True
         self._put(former)
         self._until(former, delivery)
@@ -93,6 +92,14 @@ class Parameter:
             self.aws.client("ssm", self.region).put_parameter(
                 Name=self.name, Value=value, Type="String", DataType=DATA_TYPE, Overwrite=True
             )
+
+    def _delete(self) -> None:
+        try:
+            with translated(f"SSM parameter {self.name} in {self.region}"):
+                self.aws.client("ssm", self.region).delete_parameter(Name=self.name)
+        except AwsError as error:
+            if not error.missing:  # as after an answer that was lost
+                raise
 
     def _get(self) -> Mapping[str, Any] | None:
         try:

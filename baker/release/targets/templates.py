@@ -65,7 +65,8 @@ def check_image(aws: Aws, region: str, delivery: Delivery, present: Version) -> 
         if snapshot:
             raise UsageError(
                 f"version {present.number} of launch template {present.name} puts snapshot {snapshot} on {device.get('DeviceName')}: "
-                f"its instances would run from that, not from {delivery.reference}",
+                f"as the root disk they would run from that, not from {delivery.reference}; a data disk would come up empty, for AWS drops "
+                "the snapshots that a version inherits through SourceVersion",
                 hint="make a version of it without the SnapshotId first",
             )
 

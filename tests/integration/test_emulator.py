@@ -84,15 +84,17 @@ def test_an_instance_comes_stops_starts_and_goes(cloud: Emulator, ec2: Any) -> N
     until(lambda: state(ec2, instance), "running")
     status = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     assert status[0]["InstanceStatus"]["Status"] in ("initializing", "ok")
-    with refused("IncorrectInstanceState"):
+    with cloud.delay(2.0):
         ec2.stop_instances(InstanceIds=[instance])
-        ec2.start_instances(InstanceIds=[instance])
+        with refused("IncorrectInstanceState"):
+            ec2.start_instances(InstanceIds=[instance])
     until(lambda: state(ec2, instance), "stopped")
     ec2.start_instances(InstanceIds=[instance])
     until(lambda: state(ec2, instance), "running")
     assert list(cloud.inventory()[REGION]["instances"]) == [instance]
-    ec2.terminate_instances(InstanceIds=[instance])
-    assert state(ec2, instance) == "shutting-down"
+    with cloud.delay(2.0):
+        ec2.terminate_instances(InstanceIds=[instance])
+        assert state(ec2, instance) == "shutting-down"
     until(lambda: state(ec2, instance), "terminated")
     assert cloud.inventory() == before
     assert cloud.unread == []

@@ -171,7 +171,7 @@ def test_an_image_is_made_copied_and_removed(cloud: Emulator, ec2: Any) -> None:
     source, tags = cloud.seed_image(size=4), [{"Key": "bake:build", "Value": "b"}]
     instance = stopped(ec2, source)
     both = [{"ResourceType": kind, "Tags": tags} for kind in ("image", "snapshot")]
-    cloud.faults.add("CreateImage", "slow", seconds=0.3)
+    cloud.faults.add("CreateImage", "slow", seconds=3.0)
     image = ec2.create_image(InstanceId=instance, Name="web-1", TagSpecifications=both)["ImageId"]
     with refused("InvalidAMIName.Duplicate"):
         ec2.create_image(InstanceId=instance, Name="web-1")

@@ -96,7 +96,8 @@ def test_a_group_needs_a_template_that_launches(cloud: Emulator) -> None:
 def test_a_refresh_replaces_all_instances(cloud: Emulator) -> None:
     group = Group(cloud)
     assert group.images() == [group.old] * 2
-    seen = group.seen(group.refresh(MinHealthyPercentage=50, InstanceWarmup=60, CheckpointPercentages=[50, 100], CheckpointDelay=3600))
+    with cloud.delay(1.0):  # long enough to be seen half-way
+        seen = group.seen(group.refresh(MinHealthyPercentage=50, InstanceWarmup=60, CheckpointPercentages=[50, 100], CheckpointDelay=3600))
     assert seen[-1] == ("Successful", 100)
     assert ("InProgress", 50) in seen
     assert group.images() == [group.new] * 2

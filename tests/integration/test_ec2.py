@@ -94,7 +94,7 @@ def own_images(cloud: Emulator, region: str) -> dict[str, str]:
     return {image["Name"]: image["ImageId"] for image in cloud.client("ec2", region).describe_images(Owners=["self"])["Images"]}
 
 
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(5400)  # the base and the seed may be baked for it first
 def test_from_a_template_to_a_group_and_back(cloud: Emulator, bake: Bake, tmp_path: Path) -> None:
     former = tmp_path / "former.yaml"
     former.write_text(FORMER)
@@ -104,7 +104,7 @@ def test_from_a_template_to_a_group_and_back(cloud: Emulator, bake: Bake, tmp_pa
     group(cloud, old)
     bake("release", "web", "prod", "--to", "asg/web-prod", "--min-healthy", "0", "--warm-up", "0s", timeout=600).ok()
 
-    built = bake("build", TEMPLATE, "--json").ok()
+    built = bake("build", TEMPLATE, "--json", timeout=2400).ok()
     assert {event["outcome"] for event in built.events if event["event"] == "test_finished"} == {"passed"}
     homes, abroad = own_images(cloud, HOME), own_images(cloud, ABROAD)
     new = next(image for name, image in homes.items() if name.startswith("web-1.0.0-"))

@@ -148,7 +148,7 @@ def _finish(job: Job, communicator: Communicator, *, local: bool) -> GuestListin
     connection may go down with the guest."""
     if local:
         try:
-            kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.strip()
+            kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.partition("\n")[0]
         except (Disconnected, GuestTimeout):
             return None
         if readable_offline(kind):

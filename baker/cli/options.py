@@ -76,13 +76,18 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--except", action="append", default=[], dest="except_", metavar="NAME", help="without those of this name")
 
 
-def variables(pairs: Iterable[str]) -> dict[str, str]:
+def variables(texts: Iterable[str]) -> dict[str, str]:
+    """The values of --var."""
+    return pairs(texts, "--var", "NAME=VALUE", "site_title=Hello")
+
+
+def pairs(texts: Iterable[str], flag: str, form: str, example: str) -> dict[str, str]:
     """`NAME=VALUE` texts as a mapping; the last one wins. UsageError for one without `=`."""
     found: dict[str, str] = {}
-    for pair in pairs:
-        name, sign, value = pair.partition("=")
+    for text in texts:
+        name, sign, value = text.partition("=")
         if not sign or not name:
-            raise UsageError(f"--var takes NAME=VALUE, not {name!r}", hint="for example: --var site_title=Hello")
+            raise UsageError(f"{flag} takes {form}, not {text!r}", hint=f"for example: {flag} {example}")
         found[name] = value
     return found
 

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from baker.cli.app import App
 from baker.cli.display import display
-from baker.cli.options import add_json, listed
-from baker.errors import UsageError
+from baker.cli.options import add_json, listed, pairs
 from baker.render.text import duration, size
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     wishes = Wishes(
         regions=listed(args.region),
         name=args.name,
-        tags=_tags(args.tag),
+        tags=pairs(args.tag, "--tag", "KEY=VALUE", "team=shop"),
         kms_keys=tuple(args.kms_key),
         boot_mode=args.boot_mode,
         verify=not args.no_verify,
@@ -87,13 +86,3 @@ def _line(one: Published) -> str:
     parts += [f"copied from {copied}"] if copied else []
     verified = "verified" if one.publication.details.get("verified") else "not verified"
     return f"{one.publication.reference}{where}: {', '.join([*parts, verified, duration(one.seconds)])}"
-
-
-def _tags(pairs: list[str]) -> dict[str, str]:
-    tags: dict[str, str] = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UsageError(f"--tag takes KEY=VALUE, not {pair!r}", hint="for example: --tag team=shop")
-        tags[key] = value
-    return tags

@@ -53,13 +53,14 @@ unset SSH_CLIENT SSH_CONNECTION SSH_TTY SSH_AUTH_SOCK SSH_ORIGINAL_COMMAND MAIL 
 export PATH={path} HOME="$home" USER="$user" LOGNAME="$user" SHELL="${{login:-/bin/sh}}" LANG=C.UTF-8
 echo {token}-start >&2
 if [ "$user" = root ]; then
-  (umask 022; eval "$env"; cd -- {cwd} && exec $setsid {shell} -e "$d") &
+  set -- "$d" "$setsid" {cwd}  # the environment may have names like those here
+  (umask 022; eval "$env"; cd -- "$3" && exec ${{2:+"$2"}} {shell} -e "$1") &
 else
   chown "$user" "$d"
   if command -v runuser >/dev/null 2>&1; then set -- runuser -u "$user" --
   else set -- setpriv --reuid="$user" --regid="$(id -g "$user")" --init-groups --; fi
-  BAKE_ENV=$env $setsid "$@" /bin/sh -c 'umask 022; eval "$BAKE_ENV"; unset BAKE_ENV; cd -- "$3" && exec "$2" -e "$1"' \
-    bake "$d" {shell} {cwd} &
+  BAKE_ENV=$env $setsid "$@" /bin/sh -c \
+    'umask 022; set -- "$@" "$BAKE_ENV"; unset BAKE_ENV; eval "$4"; cd -- "$3" && exec "$2" -e "$1"' bake "$d" {shell} {cwd} &
 fi
 echo $! >"$d.pid"
 wait $!

@@ -145,6 +145,13 @@ def test_environment_and_script_survive_quoting(guest: SshCommunicator) -> None:
     assert guest.run(f"cat <<'END' | base64 -w0\n{AWKWARD}END\n").stdout == base64.b64encode(AWKWARD.encode()).decode()
 
 
+@pytest.mark.parametrize("user", ["root", "nobody"])
+def test_no_name_in_an_environment_disturbs_how_the_script_is_started(guest: SshCommunicator, user: str) -> None:
+    env = dict.fromkeys(("d", "env", "n", "line", "user", "start", "setsid", "found", "home", "login", "p", "code", "BAKE_ENV"), "/nowhere")
+    script = "".join(f'echo "${name}"\n' for name in env)
+    assert guest.run(script, env=env, user=user).stdout == "/nowhere\n" * len(env)
+
+
 @pytest.mark.parametrize(("env", "text"), [({"A-B": "x"}, "A-B"), ({"1A": "x"}, "1A"), ({"A": "x\0y"}, "NUL"), ({"": "x"}, "''")])
 def test_an_environment_that_no_shell_can_hold_is_refused(guest: SshCommunicator, env: dict[str, str], text: str) -> None:
     with pytest.raises(UsageError, match=text):

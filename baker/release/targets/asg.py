@@ -11,10 +11,9 @@ from functools import cached_property
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
-from baker.aws.session import Access, Aws
-from baker.clock import Clock
 from baker.errors import NotFoundError, UsageError
 from baker.release.targets import templates
+from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, Journal, ReleaseError, Strategy
 from baker.release.targets.refresh import RUNNING, Refreshes, failure, preferences, specification
 
@@ -22,29 +21,15 @@ TIMEOUT = 6 * 3600.0  # of the whole refresh, without the delays that were asked
 FOLLOWED = ("$Latest", "$Default")
 
 
-class AutoScalingGroup:
+class AutoScalingGroup(AwsTarget):
     """One group of the account and region that the credentials and `access` name."""
 
-    takes = "ami"
     heeds = frozenset(
         {
             "min_healthy", "max_healthy", "warm_up", "checkpoints", "checkpoint_delay", "bake_time", "alarms", "skip_matching",
             "auto_rollback", "timeout",
         }
     )  # fmt: skip
-
-    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
-        self.name = name
-        self.aws = aws or Aws(access)
-        self.clock = clock
-
-    @property
-    def region(self) -> str:
-        return self.aws.region
-
-    @property
-    def account(self) -> str:
-        return self.aws.account
 
     @cached_property
     def refreshes(self) -> Refreshes:

@@ -9,30 +9,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from baker.aws.errors import translated
-from baker.aws.session import Access, Aws
-from baker.clock import Clock
 from baker.release.targets import templates
+from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, Journal
 
 
-class LaunchTemplate:
+class LaunchTemplate(AwsTarget):
     """One launch template of the account and region that the credentials and `access` name."""
 
-    takes = "ami"
     heeds = frozenset({"set_default"})
-
-    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
-        self.name = name
-        self.aws = aws or Aws(access)
-        self.clock = clock
-
-    @property
-    def region(self) -> str:
-        return self.aws.region
-
-    @property
-    def account(self) -> str:
-        return self.aws.account
 
     def look(self) -> Mapping[str, Any]:
         default, latest = self._version("$Default"), self._version("$Latest")

@@ -11,33 +11,18 @@ from typing import Any
 
 from baker.aws import poll
 from baker.aws.errors import AwsError, translated
-from baker.aws.session import Access, Aws
-from baker.clock import Clock
 from baker.errors import UsageError
+from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, Journal, ReleaseError
 
 DATA_TYPE = "aws:ec2:image"
 TIMEOUT = 120.0  # for Parameter Store to look at the AMI
 
 
-class Parameter:
+class Parameter(AwsTarget):
     """One parameter of the account and region that the credentials and `access` name; made if there is none."""
 
-    takes = "ami"
     heeds = frozenset({"auto_rollback", "timeout"})
-
-    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
-        self.name = name
-        self.aws = aws or Aws(access)
-        self.clock = clock
-
-    @property
-    def region(self) -> str:
-        return self.aws.region
-
-    @property
-    def account(self) -> str:
-        return self.aws.account
 
     def look(self) -> Mapping[str, Any]:
         """Its value; None for a parameter that is not there yet."""

@@ -1,0 +1,25 @@
+"""What the targets on AWS share."""
+
+from __future__ import annotations
+
+from baker.aws.session import Access, Aws
+from baker.clock import Clock
+
+
+class AwsTarget:
+    """Something by its name, in the account and region that the credentials and `access` name."""
+
+    takes = "ami"
+
+    def __init__(self, name: str, access: Access, clock: Clock, aws: Aws | None = None) -> None:
+        self.name = name
+        self.aws = aws or Aws(access)
+        self.clock = clock
+
+    @property
+    def region(self) -> str:
+        return self.aws.region
+
+    @property
+    def account(self) -> str:
+        return self.aws.account

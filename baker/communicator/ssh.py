@@ -31,6 +31,7 @@ BANNER_SECONDS = 3.0  # an emulated sshd takes its time; a guest without one cos
 HANDSHAKE_SECONDS = 60.0  # one try to log in
 REFUSAL_SECONDS = 120.0  # how long a guest may go on refusing us: its keys arrive while it boots
 KILL_SECONDS = 15.0
+SILENCE_SECONDS = 120.0  # of an emulated guest that reboots: as long takes no kernel to its first word, on a busy host either
 PANIC = b"Kernel panic - not syncing"
 
 
@@ -51,8 +52,19 @@ def connect(
 class SshCommunicator:
     """Implements baker.communicator.base.Communicator."""
 
-    def __init__(self, endpoint: Endpoint, identity: Identity, machine: Machine, scratch: Path, report: Reporter) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        identity: Identity,
+        machine: Machine,
+        scratch: Path,
+        report: Reporter,
+        *,
+        silence: float = SILENCE_SECONDS,
+    ) -> None:
         self._endpoint, self._identity, self._machine, self._report = endpoint, identity, machine, report
+        self._silence = silence
+        self._was_up = False
         self._ssh = process.need("ssh", package="openssh-client")
         self._master: ExitStack | None = None
         self._host = f"bake-{machine.name}"
@@ -117,7 +129,7 @@ class SshCommunicator:
     def wait(self, timeout: float) -> None:
         self.disconnect()
         started = time.monotonic()
-        panics, known_up = _Panics(self._machine, self._report), self._machine.awake
+        boot, known_up = _Boot(self._machine, self._report, self._silence if self._was_up else None), self._machine.awake
         refused_at: float | None = None
         words = "nothing listens on its SSH port yet"
         while True:
@@ -129,11 +141,12 @@ class SshCommunicator:
                 raise self._boot_error(
                     f"SSH did not let us in within {seconds:.0f} s: {words}", "raise ssh_timeout, or look at the console"
                 )
-            if panics.hopeless():
+            if boot.hopeless():
                 raise self._boot_error("the guest's kernel panicked, and again after a reset", "its console says why")
             if known_up or self._endpoint.proxy_command or _banner(self._endpoint, min(left, BANNER_SECONDS)):
                 refusal = self._log_in(min(left, HANDSHAKE_SECONDS))
                 if refusal is None:
+                    self._was_up = True
                     return
                 if "Permission denied" in refusal or "verification failed" in refusal:
                     words, refused_at = refusal, refused_at or time.monotonic()
@@ -185,31 +198,45 @@ class SshCommunicator:
         return BootError(message, console=self._machine.console_tail(), hint=hint)
 
 
-class _Panics:
-    """Watches a console for kernel panics. An emulated kernel may trip over itself once in some hundred boots (it patches its own code
-    while another processor runs it) and would hang for good; a second panic in a row is no accident."""
+class _Boot:
+    """Watches the console of a guest that boots. An emulated kernel may trip over itself once in some hundred boots (it patches its own
+    code while another processor runs it): it panics, or hangs before its first word. It is reset then, once; a second time is no accident.
 
-    def __init__(self, machine: Machine, report: Reporter) -> None:
+    `silence`: seconds without a word after which a guest that was up before counts as hung; None where silence says nothing."""
+
+    def __init__(self, machine: Machine, report: Reporter, silence: float | None) -> None:
         self._machine, self._report = machine, report
-        self._known = self._count()
+        self._silence = silence if machine.facts.accelerator == "tcg" else None
+        self._since = time.monotonic()
+        self._heard, self._panics = self._listen()
         self._resets = 0
 
     def hopeless(self) -> bool:
-        """False while there is none; the machine is reset at the first one; True at the second."""
-        if self._count() == self._known:
-            return False
-        if self._resets:
-            return True
-        self._report.warn("the guest's kernel panicked as it booted: resetting the machine")
-        self._machine.reset()
-        self._known, self._resets = self._count(), 1
+        """False while all is well, and after the reset that a panic or a long silence calls for; True at the second panic."""
+        heard, panics = self._listen()
+        if panics != self._panics:
+            if self._resets:
+                return True
+            self._reset("the guest's kernel panicked as it booted")
+        elif heard != self._heard:
+            self._silence = None  # it has a voice, so it is on its way
+        elif self._silence is not None and time.monotonic() - self._since > self._silence:
+            self._reset(f"the guest has not said a word for {self._silence:.0f} s since it went down to boot again")
         return False
 
-    def _count(self) -> int:
+    def _reset(self, why: str) -> None:
+        self._report.warn(f"{why}: resetting the machine")
+        self._silence, self._resets = None, 1
+        self._machine.reset()
+        self._heard, self._panics = self._listen()
+
+    def _listen(self) -> tuple[int, int]:
+        """How many bytes the console has said, and how often that the kernel panicked."""
         try:
-            return self._machine.console_log.read_bytes().count(PANIC)
+            said = self._machine.console_log.read_bytes()
         except OSError:
-            return 0
+            return 0, 0
+        return len(said), said.count(PANIC)
 
 
 def _until_ready(child: subprocess.Popen[bytes], mark: bytes, timeout: float) -> str | None:

@@ -23,7 +23,7 @@ from baker.communicator.base import Disconnected, GuestTimeout
 from baker.communicator.ssh import SshCommunicator, connect
 from baker.errors import BootError, BuildError, UsageError
 from baker.events import Memory, Message, Null, Reporter
-from baker.model import Endpoint, Identity
+from baker.model import Endpoint, Identity, MachineFacts
 from tests.support.cli import wait_until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="an sshd that lets root in must be started by root")
@@ -54,6 +54,10 @@ class Server:
             self.child.terminate()
             self.child.wait(10)
             self.child = None
+
+    @property
+    def facts(self) -> MachineFacts:
+        return MachineFacts("QEMU", "tcg", "", "q35", "")
 
     @property
     def console_log(self) -> Path:
@@ -398,6 +402,28 @@ def test_a_kernel_that_panics_again_is_given_up_at_once(identity: Identity, tmp_
             with connect(endpoint, identity, server, tmp_path, report=REPORT, timeout=600):  # type: ignore[arg-type]
                 pass
         assert server.resets == 1
+
+
+@pytest.mark.parametrize(("word", "resets"), [("", 1), ("Loading Linux ...\n", 0)])
+def test_a_guest_that_was_up_and_hangs_as_it_boots_again_is_reset(identity: Identity, tmp_path: Path, word: str, resets: int) -> None:
+    with _server(tmp_path, identity) as server:
+        server.console_log.write_text("login: ")
+        server.start()
+        guest = SshCommunicator(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, REPORT, silence=1.0)  # type: ignore[arg-type]
+        try:
+            guest.wait(30)
+            server.stop()
+            server.when_reset = server.start
+            threading.Timer(0.3, lambda: server.console_log.write_text("login: " + word)).start()
+            if resets:
+                guest.wait(30)
+                assert guest.run("echo up").stdout == "up\n"
+            else:
+                with pytest.raises(BootError, match="nothing listens"):
+                    guest.wait(3)
+            assert server.resets == resets
+        finally:
+            guest.disconnect()
 
 
 def test_a_stopped_machine_is_not_waited_for(tmp_path: Path, identity: Identity) -> None:

@@ -89,7 +89,7 @@ class Ext4:
 
     def __init__(self, reader: RawReader, start: int = 0) -> None:
         self._reader = reader
-        self._start = start
+        self.start = start
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         block = reader.pread(start + 1024, 1024)
         if len(block) < 1024 or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
@@ -132,14 +132,18 @@ class Ext4:
         """One block."""
         return self._metadata(number * self.block_size, self.block_size)
 
+    def read(self, offset: int, length: int) -> bytes:
+        """Bytes of the file system as they are on the disk."""
+        return self._reader.pread(self.start + offset, length)
+
     def _metadata(self, offset: int, length: int) -> bytes:
         """Bytes of the file system through a small cache."""
         page, inside = divmod(offset, PAGE)
         if inside + length > PAGE:
-            return self._reader.pread(self._start + offset, length)
+            return self._reader.pread(self.start + offset, length)
         data = self._pages.get(page)
         if data is None:
-            data = self._pages[page] = self._reader.pread(self._start + page * PAGE, PAGE)
+            data = self._pages[page] = self._reader.pread(self.start + page * PAGE, PAGE)
             if len(self._pages) > KEPT_PAGES:
                 self._pages.popitem(last=False)
         return data[inside : inside + length]
@@ -150,7 +154,7 @@ class Ext4:
         index = group // per_block
         if self.incompat & META_BG and index >= self._first_meta_group:
             first = index * per_block
-            where = self._first_block + first * self._blocks_per_group + self._has_super(first)
+            where = self._first_block + first * self._blocks_per_group + self.has_super(first)
             where += first == 0 and self._super_block > self._first_block
         else:
             where = self._super_block + 1 + index
@@ -161,7 +165,7 @@ class Ext4:
         (high,) = struct.unpack("<I", self._metadata(place + 0x28, 4))
         return int(low | high << 32)
 
-    def _has_super(self, group: int) -> bool:
+    def has_super(self, group: int) -> bool:
         """Whether a group begins with a copy of the superblock."""
         if self._compat & SPARSE_SUPER2:
             return group == 0 or group in self._backup_groups
@@ -205,7 +209,7 @@ class Ext4:
         if inode.flags & ENCRYPT_FLAG:
             raise UnsupportedFilesystem(f"inode {inode.number} is encrypted")
         position = 0
-        for logical, physical, count in self._runs(inode):
+        for logical, physical, count in self.runs(inode):
             start, length = logical * self.block_size, count * self.block_size
             if start >= inode.size:
                 break
@@ -214,15 +218,27 @@ class Ext4:
             if physical is None:
                 yield from _holes(length)
             else:
-                yield from self._reader.chunks(self._start + physical * self.block_size, length)
+                yield from self._reader.chunks(self.start + physical * self.block_size, length)
             position = start + length
         yield from _holes(inode.size - position)
 
-    def _runs(self, inode: Inode) -> Iterator[tuple[int, int | None, int]]:
+    def runs(self, inode: Inode) -> Iterator[tuple[int, int | None, int]]:
         """(first block of the file, first block of the disk or None for zeros, blocks) in order; what is between them is a hole."""
         if inode.flags & EXTENTS_FLAG:
             return self._extents(inode.block, DEEPEST)
         return _joined(self._indirect(inode))
+
+    def tree_blocks(self, inode: Inode) -> Iterator[tuple[int, int]]:
+        """The blocks of an inode's extent tree besides the inode, as (block, 1)."""
+        return self._tree_blocks(inode.block, DEEPEST)
+
+    def _tree_blocks(self, node: bytes, levels: int) -> Iterator[tuple[int, int]]:
+        _, entries, _, depth = struct.unpack_from("<4H", node)
+        if depth and levels:
+            for index in range(1, entries + 1):
+                _, low, high = EXTENT_INDEX.unpack_from(node, index * 12)
+                yield low | high << 32, 1
+                yield from self._tree_blocks(self.read_block(low | high << 32), levels - 1)
 
     def _extents(self, node: bytes, levels: int) -> Iterator[tuple[int, int | None, int]]:
         """Section 4.3.1, "Extent Tree"."""

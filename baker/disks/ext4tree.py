@@ -88,7 +88,11 @@ class Tree:
         return dict(sorted(found.items()))
 
     def _attributes(self, inode: Inode) -> dict[str, bytes]:
-        found: dict[str, bytes] = {}
+        return {PREFIXES.get(index, f"unknown{index}.") + _text(suffix): value for index, suffix, value in self.stored_xattrs(inode)}
+
+    def stored_xattrs(self, inode: Inode) -> list[tuple[int, bytes, bytes]]:
+        """The extended attributes as ext4 stores them: (number of the name's prefix, rest of the name, value)."""
+        found: list[tuple[int, bytes, bytes]] = []
         if len(inode.extra) >= 8:
             (size,) = struct.unpack_from("<H", inode.extra)
             area = inode.extra[size:]
@@ -101,13 +105,13 @@ class Tree:
             self._read_attributes(block, 32, found)
         return found
 
-    def _read_attributes(self, area: bytes, position: int, found: dict[str, bytes]) -> None:
+    def _read_attributes(self, area: bytes, position: int, found: list[tuple[int, bytes, bytes]]) -> None:
         """Entries begin at `position` of `area`; their values' offsets count from its begin."""
         while position + 4 <= len(area) and area[position : position + 4] != bytes(4):
             length, index, offset, holder, size, _ = XATTR_ENTRY.unpack_from(area, position)
-            suffix = _text(area[position + 16 : position + 16 + length])
+            suffix = area[position + 16 : position + 16 + length]
             elsewhere = b"".join(self.fs.data(self.fs.inode(holder))) if holder else b""
-            found[PREFIXES.get(index, f"unknown{index}.") + suffix] = elsewhere[:size] if holder else area[offset : offset + size]
+            found.append((index, suffix, elsewhere[:size] if holder else area[offset : offset + size]))
             position += (16 + length + 3) & ~3
 
     def _inline(self, inode: Inode) -> bytes:

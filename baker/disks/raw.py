@@ -58,6 +58,20 @@ class RawReader:
             index += 1
 
 
+    def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
+        """(start, length, kind, depth in the backing chain) of what offset..offset+length consists of."""
+        extents, end = self.extents, min(offset + length, self.size)
+        index = bisect_right(extents.starts, offset) - 1
+        while offset < end:
+            stop = min(end, extents.starts[index] + extents.lengths[index])
+            yield offset, stop - offset, extents.kinds[index], extents.depths[index]
+            offset, index = stop, index + 1
+
+    def inherited(self, offset: int, length: int) -> bool:
+        """Whether all of these bytes come from a backing disk. Zeros count as the disk's own: nobody knows whose they are."""
+        return offset + length <= self.size and all(kind != ZERO and depth for _, _, kind, depth in self.runs(offset, length))
+
+
 @contextmanager
 def open_raw(disk: Disk, *, scratch: Path | None = None) -> Iterator[RawReader]:
     """Read `disk` through its whole backing chain.

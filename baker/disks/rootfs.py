@@ -13,7 +13,7 @@ from pathlib import Path
 from baker.disks.ext4 import ROOT_INODE, Ext4, Inode, UnsupportedFilesystem
 from baker.disks.ext4tree import Tree
 from baker.disks.partitions import Partition, filesystem, partitions
-from baker.disks.raw import open_raw
+from baker.disks.raw import RawReader, open_raw
 from baker.model import Disk
 
 DEVICE = re.compile(r"/dev/(?:[svx]v?d[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
@@ -89,15 +89,26 @@ class Root:
 @contextmanager
 def open_root(disk: Disk, *, scratch: Path | None = None) -> Iterator[Root]:
     """The file tree of `disk`. UnsupportedFilesystem, saying what there is, when its root is not an ext2, ext3 or ext4."""
-    with open_raw(disk, scratch=scratch) as reader:
-        try:
-            parts = partitions(reader)
-            kinds = {part: filesystem(reader, part) for part in parts}
-            trees = {part: Tree(Ext4(reader, part.start)) for part in parts if kinds[part] == "ext4"}
-            tree = _root_of(trees, kinds)
-            yield Root(tree, _mounts(tree, trees))
-        except struct.error as error:
-            raise UnsupportedFilesystem(f"the ext4 file system is damaged: {error}") from error
+    with open_raw(disk, scratch=scratch) as reader, whole():
+        yield root_of(reader)
+
+
+@contextmanager
+def whole() -> Iterator[None]:
+    """What is read inside is not cut off: UnsupportedFilesystem when it is."""
+    try:
+        yield
+    except struct.error as error:
+        raise UnsupportedFilesystem(f"the ext4 file system is damaged: {error}") from error
+
+
+def root_of(reader: RawReader) -> Root:
+    """The file tree of an open disk; see `open_root`."""
+    parts = partitions(reader)
+    kinds = {part: filesystem(reader, part) for part in parts}
+    trees = {part: Tree(Ext4(reader, part.start)) for part in parts if kinds[part] == "ext4"}
+    tree = _root_of(trees, kinds)
+    return Root(tree, _mounts(tree, trees))
 
 
 def _root_of(trees: dict[Partition, Tree], kinds: dict[Partition, str]) -> Tree:

@@ -260,7 +260,8 @@ class Catalog:
             .where(tables.Image.removed.is_(None))
         )
         with self._reading() as session:
-            return set(session.scalars(union(disks, select(tables.Evidence.digest))))
+            kept = (tables.Evidence.digest, tables.Attestation.digest, tables.Rebuild.report)
+            return set(session.scalars(union(disks, *(select(column) for column in kept))))
 
 
 def _in_use(row: tables.Image, children: Sequence[ImageRecord]) -> BusyError:

@@ -10,12 +10,12 @@ from baker.model import TestOutcome
 
 IMAGE_COLUMNS = (
     "id", "name", "version", "digest", "fingerprint", "parent", "created", "size", "virtual_size", "verified", "build", "builder",
-    "firmware", "ssh_username", "description", "labels", "matrix", "removed",
+    "firmware", "ssh_username", "description", "labels", "matrix", "removed", "origin",
 )  # fmt: skip
 BUILD_COLUMNS = (
     "id", "status", "started", "finished", "template_name", "template_version", "template_path", "template_text", "template_digest",
     "git_commit", "git_dirty", "variables", "source", "shape", "machine", "host", "tools", "who", "ci", "timings", "inputs", "verify",
-    "verify_key", "error", "fingerprint",
+    "verify_key", "error", "fingerprint", "reproduction",
 )  # fmt: skip
 STEP_COLUMNS = ("name", "kind", "key", "origin", "bundle", "status", "seconds", "exit_code", "attempts", "ran", "inputs")
 

@@ -32,6 +32,7 @@ class ImageRecord:
     labels: Mapping[str, str] = field(default_factory=dict)
     matrix: Mapping[str, Any] = field(default_factory=dict)
     removed: str | None = None  # when `bake rm` took it away; its record stays
+    origin: Literal["built", "committed"] = "built"  # committed: a machine changed by hand, which nobody can make again
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class BuildRecord:
         default_factory=dict
     )  # log, console, manifest, packages_before, packages_after, junit -> blob digest
     inputs: Mapping[str, str] = field(default_factory=dict)  # path of each file read -> sha256
+    reproduction: Mapping[str, Any] = field(default_factory=dict)  # epoch, clock, lock, network, layout: what made it repeatable
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,44 @@ class Revocation:
     effective: str
     descendants: bool = False
     inherited_from: str | None = None
+
+
+@dataclass(frozen=True)
+class JournalEntry:
+    """A record's digest in the chain over all records: `hash` is the SHA-256 of the other fields, `previous` that of the entry before."""
+
+    serial: int
+    kind: str  # "build", "image", "publication", "channel", "revocation", "release", "attestation", "rebuild", ...
+    subject: str  # what the record is of: an id
+    digest: str  # "sha256:..." of the record as canonical JSON
+    previous: str  # 64 hex digits; zeros for the first
+    hash: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """A signed statement about an image."""
+
+    image: str  # image id
+    predicate: str  # predicateType of the in-toto statement
+    digest: str  # blob of the DSSE envelope
+    keyid: str
+    who: str
+    at: str
+
+
+@dataclass(frozen=True)
+class Rebuild:
+    """That an image was made again, and how far the result is the same."""
+
+    image: str  # image id
+    level: int  # 0 to 3
+    disk: str  # digest of the raw disk that came out
+    report: str  # blob of the comparison, JSON
+    host: Mapping[str, str]
+    who: str
+    at: str
 
 
 Status = Literal["running", "succeeded", "failed", "rolled back"]

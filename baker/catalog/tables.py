@@ -60,6 +60,7 @@ class Build(Base):
     verify_key: Mapped[str] = mapped_column(String(64), server_default="")
     error: Mapped[str] = mapped_column(Text)
     fingerprint: Mapped[str] = mapped_column(String(64), index=True)
+    reproduction: Mapped[dict[str, Any]] = mapped_column(JSON, server_default="{}")
 
     steps: Mapped[list[Step]] = relationship(order_by="Step.position", cascade="all, delete-orphan", lazy="selectin")
     tests: Mapped[list[Test]] = relationship(order_by="Test.position", cascade="all, delete-orphan", lazy="selectin")
@@ -136,6 +137,7 @@ class Image(Base):
     labels: Mapped[dict[str, Any]] = mapped_column(JSON)
     matrix: Mapped[dict[str, Any]] = mapped_column(JSON)
     removed: Mapped[str | None] = mapped_column(String(TIME))
+    origin: Mapped[str] = mapped_column(String(16), server_default="built")
 
     blobs: Mapped[list[ImageBlob]] = relationship(order_by="ImageBlob.position", cascade="all, delete-orphan", lazy="selectin")
 
@@ -237,3 +239,46 @@ class Release(Base):
     finished: Mapped[str | None] = mapped_column(String(TIME))
     why: Mapped[str] = mapped_column(Text)
     error: Mapped[str] = mapped_column(Text)
+
+
+class Journal(Base):
+    """One `JournalEntry`: a record's digest, chained to the entry before it."""
+
+    __tablename__ = "journal"
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    subject: Mapped[str] = mapped_column(String(255), index=True)
+    digest: Mapped[str] = mapped_column(String(DIGEST))
+    previous: Mapped[str] = mapped_column(String(64))
+    hash: Mapped[str] = mapped_column(String(64), unique=True)
+    at: Mapped[str] = mapped_column(String(TIME))
+
+
+class Attestation(Base):
+    """One `Attestation`."""
+
+    __tablename__ = "attestations"
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    predicate: Mapped[str] = mapped_column(String(255))
+    digest: Mapped[str] = mapped_column(String(DIGEST), index=True)
+    keyid: Mapped[str] = mapped_column(String(64))
+    who: Mapped[str] = mapped_column(String(255))
+    at: Mapped[str] = mapped_column(String(TIME))
+
+
+class Rebuild(Base):
+    """One `Rebuild`."""
+
+    __tablename__ = "rebuilds"
+
+    serial: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    image: Mapped[str] = mapped_column(ForeignKey("images.id"), index=True)
+    level: Mapped[int] = mapped_column(Integer)
+    disk: Mapped[str] = mapped_column(String(DIGEST))
+    report: Mapped[str] = mapped_column(String(DIGEST), index=True)
+    host: Mapped[dict[str, Any]] = mapped_column(JSON)
+    who: Mapped[str] = mapped_column(String(255))
+    at: Mapped[str] = mapped_column(String(TIME))

@@ -51,7 +51,7 @@ def make(job: Job, plan: Plan) -> ImageRecord:
     """Launch, provision, seal, capture, verify, publish; the record is the commit point: before it there is no image."""
     stages.check(job, plan)
     with stages.products(job) as products:
-        captured = provision_and_capture(job, plan, products)
+        captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
         with stages.inspecting(job, plan, captured) as inspection:
             verdict = stages.verify(job, plan, captured)
         published = stages.publish(job, captured, products)

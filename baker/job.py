@@ -34,6 +34,7 @@ from baker.verify import verify
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
+    from baker.reproduce.relay import Relaid
 
 STORE_LOCK = "in-use"  # shared by everybody who adds blobs; held alone by who collects them
 
@@ -102,6 +103,8 @@ class Captured:
     media: Media
     facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
+    relaid: Relaid | None = None  # how its disk was laid out again, for a template that is to be reproducible
+    not_relaid: str = ""  # why it was not
     publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 

@@ -21,7 +21,7 @@ from baker.provision import registry
 from baker.template.ec2 import Ec2Spec
 from baker.template.model import AnyBuilder, Step, Template
 
-KEY_FORMAT = 1  # part of every key: raise it when the meaning of a key changes
+KEY_FORMAT = 2  # part of every key: raise it when the meaning of a key changes
 SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
 
 
@@ -152,7 +152,8 @@ def _ami_key(spec: Ec2Spec) -> dict[str, Any]:
 
 
 def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
-    parent = root_key
+    # not in the root key: the machine that is booted from the source does not know it
+    parent = digest_of({"parent": root_key, "epoch": template.epoch.seconds})
     for index, step in enumerate(template.provisioners, start=1):
         kind = registry.get(step.kind)
         files = dict(digest_files(kind.inputs(step.config, step.base_dir), step.base_dir))

@@ -17,6 +17,7 @@ from baker.layers import policy
 from baker.model import Disk
 from baker.plan import Plan, PlannedStep
 from baker.provision.execute import execute
+from baker.reproduce.environment import repeatable
 from baker.seal import seal
 
 # Asked from inside: a small guest may have nothing that listens to the power button.
@@ -133,7 +134,7 @@ def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mappi
             job.report,
             scratch=job.scratch,
             variables={name: variable.value for name, variable in job.template.variables.items()},
-            env=env,
+            env={**repeatable(job.template.epoch.seconds), **env},
             mask=job.template.secrets.mask,
             clock=clock,
         )

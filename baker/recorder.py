@@ -53,6 +53,7 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             verify=verdict.status,
             tests=verdict.report.outcomes if verdict.report else (),
             evidence=evidence,
+            reproduction=_reproduction(job, captured),
         )
         job.world.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications])
     return image
@@ -129,6 +130,19 @@ def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", 
         fingerprint=planned.fingerprint if planned else "",
         verify_key=verify_key(template),
     )
+
+
+def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
+    """What made the build repeatable: the time that it said it is, and how the disk was laid out."""
+    template = job.template
+    found: dict[str, Any] = {"epoch": template.epoch.seconds, "epoch_from": template.epoch.origin, "wanted": template.reproducible}
+    if captured.relaid:
+        relaid = captured.relaid
+        rules = {rule: len(paths) for rule, paths in relaid.rules.items()}
+        found["layout"] = {"version": relaid.version, "rules": rules, "files": relaid.files, "kept": relaid.kept}
+    if captured.not_relaid:
+        found["refused"] = captured.not_relaid
+    return found
 
 
 def _variables(job: Job) -> dict[str, Any]:

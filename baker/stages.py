@@ -12,6 +12,7 @@ from baker import recorder
 from baker.builders.base import Publisher
 from baker.builders.holdings import Holdings
 from baker.catalog.records import BuildRecord, ImageRecord
+from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.space import FULL, host_error
 from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
 from baker.events import BuildFinished, BuildStarted, Planned
@@ -20,7 +21,7 @@ from baker.job import Captured, Job, Verdict
 from baker.layers.policy import must_run
 from baker.machine import running
 from baker.media import media_of
-from baker.model import SourceImage
+from baker.model import Disk, SourceImage
 from baker.plan import Plan, make_plan, verify_key
 from baker.sources.base import Context
 
@@ -222,6 +223,25 @@ def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
     with job.report.stage("publish"):
         publications = job.builder.publish(captured.media, job.image, job.id, products, job.report)
     return replace(captured, publications=publications)
+
+
+def settle(job: Job, plan: Plan, captured: Captured) -> Captured:
+    """The captured disk as the one that its content stands for, where the template wants that. Where bake cannot do it, the disk as it
+    is, and the reason on record."""
+    if not job.template.reproducible or not isinstance(captured.media, Disk):
+        return captured
+    from baker.reproduce.relay import relay
+
+    with job.report.stage("settle"):
+        try:
+            relaid = relay(
+                captured.media, plan.source.disk, job.scratch / "settled.qcow2", epoch=job.template.epoch.seconds, scratch=job.scratch
+            )  # fmt: skip
+        except UnsupportedFilesystem as error:
+            job.report.warn(f"the image is not reproducible bit by bit: {error.message}")
+            return replace(captured, not_relaid=error.message)
+    captured.media.path.unlink()
+    return replace(captured, media=relaid.disk, relaid=relaid)
 
 
 @contextmanager

@@ -81,9 +81,12 @@ def relay(captured: Disk, backing: Disk | None, destination: Path, *, epoch: int
         changes: dict[str, tuple[str, ...]] = {}
         parts = []
         for mount, tree in {"": root.tree, **root.mounts}.items():
-            applied = rules.apply({f"{mount}{path}": node for path, node in nodes_of(mount, tree)}, _reading(tree), epoch)
+            before = _before(tree, reader, below)
+            known = {f"{mount}{path}": before.tree.fs.inode(number).mtime for path, number in before.paths.items()} if before else {}
+            nodes = {f"{mount}{path}": node for path, node in nodes_of(mount, tree)}
+            applied = rules.apply(nodes, _reading(tree), epoch, known)
             changes = {title: (*changes.get(title, ()), *paths) for title, paths in applied.changes.items()}
-            parts.append(_part(mount, tree, tuple(applied.nodes.values()), _before(tree, reader, None if fresh else below), epoch))
+            parts.append(_part(mount, tree, tuple(applied.nodes.values()), None if fresh else before, epoch))
         pieces = sorted(_pieces(parts, reader, below), key=lambda piece: piece.start)
         disk = write_overlay(_clusters(pieces, below, reader.size), destination, size=reader.size, backing=backing)
         check(disk, parts, scratch)

@@ -29,6 +29,7 @@ class View:
     nodes: Mapping[str, Node]
     read: Read
     epoch: int
+    known: Mapping[str, int]  # when the files of the backing disk were modified
 
 
 Change = Callable[[str, Node, View], Node | None]
@@ -50,7 +51,7 @@ class Rule:
 
 
 def _times(path: str, node: Node, view: View) -> Node:
-    return replace(node, mtime=min(node.mtime, view.epoch)) if node.mtime > view.epoch else node
+    return node if node.mtime <= view.epoch or node.mtime == view.known.get(path) else replace(node, mtime=view.epoch)
 
 
 def _sockets(path: str, node: Node, view: View) -> Node | None:
@@ -72,7 +73,7 @@ def _bytecode(path: str, node: Node, view: View) -> Node:
     data = view.read(node)
     if source is None or len(data) < 16 or struct.unpack_from("<I", data, 4)[0] != 0:
         return node
-    wanted = struct.pack("<I", min(source.mtime, view.epoch) & 0xFFFFFFFF)
+    wanted = struct.pack("<I", source.mtime & 0xFFFFFFFF)
     return node if data[8:12] == wanted else replace(node, content=data[:8] + wanted + data[12:], source=None)
 
 
@@ -80,7 +81,7 @@ def _stamps(path: str, node: Node, view: View) -> Node:
     if path not in ("/etc/.updated", "/var/.updated") or not stat.S_ISREG(node.mode):
         return node
     data = view.read(node)
-    wanted = STAMP.sub(rb"\g<1>" + str(min(node.mtime, view.epoch) * 1_000_000_000).encode(), data)
+    wanted = STAMP.sub(rb"\g<1>" + str(node.mtime * 1_000_000_000).encode(), data)
     return node if data == wanted else replace(node, content=wanted, source=None)
 
 
@@ -107,7 +108,7 @@ def _git_index(path: str, node: Node, view: View) -> Node:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("times", 1, "no file is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times are those of the "
+    Rule("times", 1, "no file that the build changed is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times are those of the "
          "modification", "every build runs at another time", _times),
     Rule("sockets", 1, "sockets in the file system leave", "nothing listens on them: the service makes them again", _sockets),
     Rule("caches", 1, "the indexes of man-db, fontconfig and locate leave", "they hold times and inode numbers; a timer or the next use "
@@ -129,12 +130,14 @@ class Applied:
     changes: Mapping[str, tuple[str, ...]]
 
 
-def apply(nodes: Mapping[str, Node], read: Read, epoch: int, rules: tuple[Rule, ...] = RULES) -> Applied:
-    """All rules on all files. `nodes`: by absolute path. A change of time alone is not told: every file of a build has one."""
+def apply(
+    nodes: Mapping[str, Node], read: Read, epoch: int, known: Mapping[str, int] | None = None, rules: tuple[Rule, ...] = RULES
+) -> Applied:
+    """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time alone is not told: every file of a build has one."""
     changes: dict[str, list[str]] = {rule.title: [] for rule in rules}
     current: dict[str, Node] = dict(nodes)
     for rule in rules:
-        view = View(current, read, epoch)
+        view = View(current, read, epoch, known or {})
         following: dict[str, Node] = {}
         for path, node in current.items():
             changed = rule.change(path, node, view)

@@ -28,13 +28,14 @@ class Context:
     scratch: Path
     ledger: BuildLedger
     report: Reporter
+    epoch: int = 0  # seconds: what a source that is made now says its time is; 0 for now
     builder: Builder | None = None  # whose machines are to boot from it
 
     @classmethod
     def for_peek(cls, home: Home, store: BlobStore, catalog: Catalog, base_dir: Path, builder: Builder | None = None) -> Context:
         """A context that is enough to peek: nothing is made, so there is no scratch directory and no ledger on disk."""
         nowhere = Path("/nonexistent")
-        return cls(home, store, catalog, base_dir, nowhere, BuildLedger(nowhere, ""), Reporter(Null()), builder)
+        return cls(home, store, catalog, base_dir, nowhere, BuildLedger(nowhere, ""), Reporter(Null()), builder=builder)
 
 
 class Source(Protocol):

@@ -24,6 +24,7 @@ from baker.locks import exclusive
 from baker.model import Disk, Package, SourceImage
 from baker.paths import ensure
 from baker.process import CommandError
+from baker.reproduce.relay import relay
 from baker.sources import keep, layout, machine_files
 from baker.sources.base import Context
 from baker.sources.bootstrap import Request, bootstrap
@@ -64,7 +65,7 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
     layout.check_host()
     work = ensure(context.scratch / f"bootstrap-{key[:12]}")
     names = layout.Names.of(key)
-    epoch = int(time.time())
+    epoch = context.epoch or int(time.time())
     request = _request(spec, context.base_dir, names, epoch)
     context.report.info(f"bootstrapping {spec.suite}: {' '.join(request.packages)}")
     tar, raw = work / "root.tar", work / "disk.raw"
@@ -76,7 +77,9 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
         raise SourceError(f"cannot make a disk of the bootstrapped system: {error.message}", hint=error.hint) from error
     tar.unlink()
     context.report.info("keeping the disk")
-    entry = keep.take(Disk(raw, "raw", made.size), context, work) | _facts(spec, packages)
+    # laid out by us once more: mke2fs's own layout depends on its version, and on the order in which a directory was read
+    settled = relay(Disk(raw, "raw", made.size), None, work / "settled.qcow2", epoch=epoch, scratch=work)
+    entry = keep.take(settled.disk, context, work) | _facts(spec, packages, epoch)
     shutil.rmtree(work)
     _index(context).write(key, entry)
     disk = keep.disk_of(entry, context.store)
@@ -84,9 +87,10 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
     return _source(spec, key, entry, disk)
 
 
-def _facts(spec: DebootstrapSource, packages: tuple[Package, ...]) -> dict[str, Any]:
+def _facts(spec: DebootstrapSource, packages: tuple[Package, ...], epoch: int) -> dict[str, Any]:
     return {
         "suite": spec.suite,
+        "epoch": str(epoch),
         "created": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
         "packages": {package.name: package.version for package in packages},
     }
@@ -99,6 +103,7 @@ def _source(spec: DebootstrapSource, key: str, entry: Mapping[str, Any], disk: D
         "suite": spec.suite,
         "inputs": key,
         "created": str(entry.get("created", "")),
+        "epoch": str(entry.get("epoch", "")),
         "packages": "sha256:" + hashlib.sha256(listed).hexdigest(),
     }
     title = f"debian {spec.suite} (debootstrap)"

@@ -25,7 +25,7 @@ from baker.errors import HostError
 from baker.process import need, run
 from baker.sources.userns import in_namespace
 
-VERSION = 1  # part of every bootstrap's key: raise it when a disk made by this module would differ
+VERSION = 2  # part of every bootstrap's key: raise it when a disk made by this module would differ
 SECTOR = 512
 MIB = 1 << 20
 BIOS_START, BIOS_SECTORS = 2048, 2048
@@ -38,6 +38,11 @@ MODULES = (
     "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid", "search_label", "test", "echo", "ls", "cat",
     "gzio", "sleep", "reboot", "halt", "minicmd",
 )  # fmt: skip
+FEATURES = (  # named one by one: what is on by default is another set in every version
+    "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
+    "extra_isize,metadata_csum"
+)
+JOURNAL_MIB = 32
 TYPE_BIOS = "21686148-6449-6E6F-744E-656564454649"
 TYPE_ESP = "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 TYPE_ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"  # x86-64 root, Discoverable Partitions Specification
@@ -176,6 +181,7 @@ def _make_root(tar: Path, image: Path, layout: Layout, names: Names, *, scratch:
     """
     mke2fs = (
         need("mke2fs", package="e2fsprogs"), "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "1", "-L", "root", "-U", names.filesystem,
+        "-O", FEATURES, "-I", "256", "-i", "16384", "-G", "16", "-J", f"size={JOURNAL_MIB}",
         "-E", f"hash_seed={names.filesystem},lazy_itable_init=0,lazy_journal_init=0,nodiscard,root_owner=0:0",
     )  # fmt: skip
     environment = {

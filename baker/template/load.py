@@ -16,6 +16,7 @@ from baker.template import variables as inputs
 from baker.template.bundles import Files
 from baker.template.document import Item, Problems, quote, suggest, wrap
 from baker.template.ec2 import Ec2Spec
+from baker.template.epoch import VARIABLE, DateEpoch
 from baker.template.explain import validate
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
@@ -233,6 +234,7 @@ class _Loader:
             secrets=secrets,
             environment=dict(self.environment.used),
             git=self.git,
+            epoch=DateEpoch(self.path.absolute(), self.env.get(VARIABLE, ""), model.reproducible),
             observed=self.files.observed,
         )
 

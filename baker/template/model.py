@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, 
 
 from baker.model import Accelerator, DiskFormat, Firmware
 from baker.secrets import Secrets
+from baker.template.epoch import DateEpoch
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
 from baker.template.frozen import TAG, Frozen, Paths, Words, one_or_more
 from baker.template.git import GitFacts
@@ -211,6 +212,7 @@ class Template:
     secrets: Secrets = field(default_factory=Secrets)
     environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used
     git: GitFacts = field(default_factory=GitFacts, repr=False, compare=False)
+    epoch: DateEpoch = field(default_factory=DateEpoch, repr=False, compare=False)
     observed: Observed = field(default_factory=Observed, repr=False, compare=False)  # what loading looked at
 
     @property

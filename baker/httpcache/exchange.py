@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import BinaryIO, Literal
 
 import aiohttp
@@ -13,10 +14,12 @@ from aiohttp import web
 
 from baker.errors import HostError
 from baker.httpcache import policy
+from baker.httpcache.record import Fetched, Recording, Replay
 from baker.httpcache.store import Entry, Found, Incoming, Store
 from baker.httpcache.upstream import CHUNK, Upstream, UpstreamError, authorization, chunks
 
 VIA = "1.1 bake"
+PARTIAL = frozenset({"range", "if-range"}) | policy.CONDITIONS
 How = Literal["hit", "revalidated", "miss", "passed", "failed"]
 
 
@@ -37,8 +40,18 @@ class Cache:
     """Answers requests (in absolute form) out of `store`, and out of what `upstream` says where that is not enough."""
 
     def __init__(
-        self, store: Store, upstream: Upstream, *, served: Callable[[Served], None], warn: Callable[[str], None], offline: bool = False
+        self,
+        store: Store,
+        upstream: Upstream,
+        *,
+        served: Callable[[Served], None],
+        warn: Callable[[str], None],
+        offline: bool = False,
+        recording: Recording | None = None,
+        replay: Replay | None = None,
     ) -> None:
+        self.recording = recording
+        self.replay = replay
         self.store = store
         self.upstream = upstream
         self.served = served
@@ -46,10 +59,12 @@ class Cache:
         self._warn = warn
         self._warned = False
 
-    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The handler of the web server. What goes wrong is the client's answer; nothing is logged that could hold a secret."""
+    async def answer(self, request: web.BaseRequest, base: str = "") -> web.StreamResponse:
+        """The handler of the web server. What goes wrong is the client's answer; nothing is logged that could hold a secret.
+
+        `base`: scheme and authority of what the client takes this for, in a tunnel that ends here."""
         try:
-            target = policy.target(request.raw_path)
+            target = policy.target(base + request.raw_path if base else request.raw_path)
         except ValueError:
             return _problem(400, f"this is a proxy: it wants an absolute http URL, and not a {request.method} of this")
         exchange = Exchange(self, request, target)
@@ -61,6 +76,15 @@ class Cache:
             return exchange.broken()  # the client is gone
         finally:
             self.served(exchange.served)
+
+    def record(self, fetched: Fetched, body: Incoming | Path | None) -> None:
+        """Note a response, where this build's are noted."""
+        if self.recording is not None:
+            try:
+                self.recording.add(fetched, body)
+            except HostError as error:
+                self.recording = None
+                self._warn(f"what this build fetches cannot be recorded any more: {error.message}")
 
     def unwritable(self, error: HostError) -> None:
         """The directory does not take what it should keep: no reason to fail a build, and told once."""
@@ -80,10 +104,15 @@ class Exchange:
         if target.login and "Authorization" not in request.headers:
             self.lines += (authorization(target.login),)
         self.fields = policy.fields(self.lines)
+        if cache.recording or cache.replay:  # whole answers only, so that each is one whoever asks
+            self.lines = tuple((name, value) for name, value in self.lines if name.lower() not in PARTIAL)
+            self.fields = policy.fields(self.lines)
         self.served = Served(request.method, target.shown)
         self.reply: web.StreamResponse | None = None
 
     async def run(self) -> web.StreamResponse:
+        if self.cache.replay is not None:
+            return await self._replayed(self.cache.replay)
         if not policy.cacheable(self.request.method, self.fields):
             return await self._fetch(None)
         with self.cache.store.find("GET", self.url, self.fields) as found:
@@ -143,6 +172,8 @@ class Exchange:
         reply = await self._start(response.status, lines, response.reason)
         if policy.storable(self.request.method, self.fields, response.status, known):
             await self._tee(response, reply, known)
+        elif self.cache.recording is not None:
+            await self._record(self.cache.recording, response, reply)
         else:
             async for chunk in chunks(response):
                 self.served.fetched += len(chunk)
@@ -163,6 +194,28 @@ class Exchange:
             await self._keep(incoming, known, policy.kept_lines(response.headers.items()))
         await reply.write(last)
 
+    async def _record(self, recording: Recording, response: aiohttp.ClientResponse, reply: web.StreamResponse) -> None:
+        """Pass a body on that the cache does not keep, but the record of the build does, unless it was for this client alone."""
+        private = "asked for with credentials" if policy.CREDENTIALS & self.fields.keys() else ""
+        private = private or ("sent a body" if policy.has_body(self.fields) else "")
+        with recording.incoming() as incoming:
+            async for chunk in chunks(response):
+                self.served.fetched += len(chunk)
+                incoming.write(b"" if private else chunk)
+                await reply.write(chunk)
+            lines = () if private else policy.kept_lines(response.headers.items())
+            fetched = Fetched(self.request.method, self.url, response.status, lines, why=private)
+            if private:
+                self.cache.record(fetched, None)
+            else:
+                self.cache.record(replace(fetched, digest=incoming.digest, size=incoming.size), incoming)
+
+    def _note(self, entry: Entry) -> None:
+        """Record a response that the cache has."""
+        if self.cache.recording is not None and self.request.method == "GET":
+            fetched = Fetched("GET", self.url, 200, entry.headers, entry.digest, entry.size)
+            self.cache.record(fetched, self.cache.store.body(entry.digest))
+
     async def _keep(self, incoming: Incoming, known: policy.Response, lines: tuple[tuple[str, str], ...]) -> None:
         if policy.promised_digest(self.url) not in (None, incoming.digest):
             return  # damaged on the way, or a liar: the client will notice as well
@@ -171,8 +224,9 @@ class Exchange:
             known.requested_at, known.received_at,
         )  # fmt: skip
         try:
-            await asyncio.to_thread(self.cache.store.keep, incoming, entry)  # waits while another process cleans up
+            kept = await asyncio.to_thread(self.cache.store.keep, incoming, entry)  # waits while another process cleans up
             self.served.digest = incoming.digest
+            self._note(kept)
         except HostError as error:
             self.cache.unwritable(error)
 
@@ -183,6 +237,7 @@ class Exchange:
         known = entry.response
         self.served.how, self.served.digest = how, entry.digest
         self.cache.store.touch(entry)
+        self._note(entry)
         lines = [(name, value) for name, value in entry.headers if name.lower() not in ("age", "content-length")]
         lines.append(("Age", str(int(policy.age(known, time.time())))))
         if policy.not_modified(self.fields, known.fields):
@@ -194,6 +249,16 @@ class Exchange:
             return await self._send(416, [("Content-Range", f"bytes */{entry.size}")], found.body, wanted)
         lines.append(("Content-Range", f"bytes {wanted.start}-{wanted.stop - 1}/{entry.size}"))
         return await self._send(206, lines, found.body, wanted)
+
+    async def _replayed(self, replay: Replay) -> web.StreamResponse:
+        """What was answered when this was recorded."""
+        with replay.find(self.request.method, self.url) as found:
+            if found is None:
+                return self.problem(504, f"{self.served.url} is not on record")
+            fetched, body = found
+            self.served.how, self.served.digest = "hit", fetched.digest
+            lines = [(name, value) for name, value in fetched.headers if name.lower() != "content-length"]
+            return await self._send(fetched.status, lines, body, range(fetched.size))
 
     async def _send(self, status: int, lines: list[tuple[str, str]], body: BinaryIO, wanted: range) -> web.StreamResponse:
         reply = await self._start(status, [*lines, ("Content-Length", str(len(wanted)))])

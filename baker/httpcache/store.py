@@ -139,7 +139,7 @@ class Store:
 
     def _open(self, entry: Entry, stack: ExitStack) -> Found | None:
         try:
-            body = stack.enter_context(self._body(entry.digest).open("rb"))
+            body = stack.enter_context(self.body(entry.digest).open("rb"))
         except OSError:
             return None
         return Found(entry, body) if os.fstat(body.fileno()).st_size == entry.size else None
@@ -165,7 +165,7 @@ class Store:
         """Keep a whole body as the response that `entry` describes, in the place of an older one. HostError when the disk refuses."""
         entry = replace(entry, digest=incoming.digest, size=incoming.size)
         with self._adding():
-            incoming.move(self._body(entry.digest))  # also over one that is there: it is the same, or torn
+            incoming.move(self.body(entry.digest))  # also over one that is there: it is the same, or torn
             self._write(entry)
         return entry
 
@@ -197,7 +197,7 @@ class Store:
         with self._alone():
             freed = sum(_unlink(self._index(entry)) for entry in entries)
             needed = {entry.digest for entry in self.entries()}
-            return freed + sum(_unlink(self._body(digest)) for digest in {entry.digest for entry in entries} - needed)
+            return freed + sum(_unlink(self.body(digest)) for digest in {entry.digest for entry in entries} - needed)
 
     def clean(self) -> int:
         """Remove what no entry needs: bodies of replaced entries, entries without a body, and what dead processes left in tmp.
@@ -211,8 +211,8 @@ class Store:
             needed = set()
             for path in self.root.glob("index/??/*"):
                 entry = _read(path)
-                if entry and _size(self._body(entry.digest)) == entry.size and path == self._index(entry):
-                    needed.add(self._body(entry.digest))
+                if entry and _size(self.body(entry.digest)) == entry.size and path == self._index(entry):
+                    needed.add(self.body(entry.digest))
                 else:
                     freed += _unlink(path)
             return freed + sum(_unlink(path) for path in self.root.glob("bodies/??/*") if path not in needed)
@@ -253,7 +253,8 @@ class Store:
         name, variant = _sha256(f"{entry.method} {entry.url}"), _sha256(json.dumps(dict(entry.vary), sort_keys=True))
         return self.root / "index" / name[:2] / f"{name}.{variant[:16]}.json"
 
-    def _body(self, digest: str) -> Path:
+    def body(self, digest: str) -> Path:
+        """Where a body is."""
         name = digest.removeprefix("sha256:")
         return self.root / "bodies" / name[:2] / name
 

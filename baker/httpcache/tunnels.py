@@ -1,32 +1,51 @@
 """The door of the proxy: a connection that begins with CONNECT becomes a tunnel, any other one is the web server's.
 
-What goes through a tunnel is between the guest and the server: it is neither seen nor kept.
+What goes through a tunnel is between the guest and the server: it is neither seen nor kept. Unless the guest was told of an authority
+(authority.py): then the tunnel ends here, and what is asked for in it is answered like any other request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable
 
 from baker.httpcache import policy
+from baker.httpcache.authority import Authority
 from baker.httpcache.exchange import Served
 from baker.httpcache.upstream import CHUNK, LONGEST_HEAD, Upstream, UpstreamError
 
 CONNECT = b"CONNECT "
 END = b"\r\n\r\n"
+HANDSHAKE_SECONDS = 60.0  # an emulated guest takes its time
 
 
 class Tunnels:
     """The tunnels that are open. `offline` allows none."""
 
-    def __init__(self, upstream: Upstream, *, served: Callable[[Served], None], offline: bool = False) -> None:
+    def __init__(
+        self,
+        upstream: Upstream,
+        *,
+        served: Callable[[Served], None],
+        offline: bool = False,
+        authority: Authority | None = None,
+        web: Callable[[str], asyncio.Protocol] | None = None,
+    ) -> None:
         self.upstream = upstream
+        self._authority = authority
+        self._web = web  # a web server for a tunnel that ends here, given scheme and authority
         self.served = served
         self.offline = offline
         self._open: set[asyncio.Task[None]] = set()
 
     def start(self, transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
         """Serve the client at `transport`, which has sent `head` and after it `rest`, from now on."""
+        if self._authority is not None:
+            task = asyncio.get_running_loop().create_task(self._stand_in(transport, head))
+            self._open.add(task)
+            task.add_done_callback(self._open.discard)
+            return
         reader = asyncio.StreamReader(limit=CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)
         transport.set_protocol(protocol)
@@ -41,6 +60,32 @@ class Tunnels:
         for task in tuple(self._open):
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
+
+    async def _stand_in(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Be the server that the client wants to speak to."""
+        assert self._authority is not None and self._web is not None
+        served = Served("CONNECT", head.split(b" ")[1].decode("ascii", "replace").rpartition("@")[2])
+        transport.pause_reading()
+        try:
+            host, port = _authority(head.split(b" ")[1].decode("ascii", "replace"))
+            context = await asyncio.to_thread(self._authority.context, host)
+            transport.write(b"HTTP/1.1 200 Connection established" + END)
+            early, loop = _Early(), asyncio.get_running_loop()
+            inner = await loop.start_tls(transport, early, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+        except UpstreamError as error:
+            served.status = error.status
+            transport.write(f"HTTP/1.1 {error.status} No tunnel\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
+            transport.close()
+            self.served(served)
+            return
+        except (OSError, ssl.SSLError):  # the client does not trust the authority, or has gone
+            transport.abort()
+            served.status = 502
+            self.served(served)
+            return
+        if inner is not None:
+            place = f"[{host}]" if ":" in host else host
+            early.hand_over(inner, self._web(f"https://{place}" if port == 443 else f"https://{place}:{port}"))
 
     async def _serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served = Served("CONNECT", head.split(b" ")[1].decode("ascii", "replace").rpartition("@")[2])
@@ -71,6 +116,28 @@ class Tunnels:
             pass
         finally:
             far_writer.close()
+
+
+class _Early(asyncio.Protocol):
+    """Holds what a client sends behind its handshake until somebody is there to read it."""
+
+    def __init__(self) -> None:
+        self._read = b""
+        self._ended = False
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._ended = True
+
+    def hand_over(self, transport: asyncio.Transport, protocol: asyncio.Protocol) -> None:
+        if self._ended:
+            return
+        protocol.connection_made(transport)
+        transport.set_protocol(protocol)
+        if self._read:
+            protocol.data_received(self._read)
 
 
 class Door(asyncio.Protocol):

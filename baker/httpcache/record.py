@@ -1,0 +1,120 @@
+"""What guests fetched in one build, so that it can be fetched again without the network.
+
+    DIRECTORY/index.jsonl        one response a line, in the order in which they were answered
+    DIRECTORY/bodies/ab/<64>     bodies by their SHA-256, as in the cache
+
+A line: {"method", "url", "status", "headers": [[name, value], ...], "digest", "size", "at"}; `at` in seconds since 1970. What was asked for
+with credentials, or sent a body, has no digest but `"why"`: what comes back may be for nobody else's eyes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from baker.disks.space import host_error
+from baker.errors import HostError
+from baker.httpcache.store import Incoming, Store
+from baker.paths import ensure
+
+INDEX = "index.jsonl"
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """One line of the index."""
+
+    method: str
+    url: str
+    status: int
+    headers: tuple[tuple[str, str], ...] = ()
+    digest: str = ""  # "sha256:..." of the body; "" where there is none on record
+    size: int = 0
+    at: float = 0.0
+    why: str = ""  # why the body is not on record
+
+
+class Recording:
+    """A record that is being written. HostError, once, when the disk does not take it; the build goes on without."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.store = Store(directory)
+        ensure(directory)
+        self._index = (directory / INDEX).open("a")
+
+    @contextmanager
+    def incoming(self) -> Iterator[Incoming]:
+        """A body on its way in; `add` gives it its place."""
+        with self.store.incoming() as incoming:
+            yield incoming
+
+    def add(self, fetched: Fetched, body: Incoming | Path | None) -> None:
+        """Note a response. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
+        try:
+            if isinstance(body, Incoming):
+                body.move(self.store.body(body.digest))
+            elif body is not None:
+                self._link(body, self.store.body(fetched.digest))
+            self._index.write(json.dumps({**asdict(fetched), "at": round(time.time(), 3)}) + "\n")
+            self._index.flush()
+        except OSError as error:
+            raise host_error(error, self.directory) from error
+
+    def _link(self, source: Path, place: Path) -> None:
+        ensure(place.parent)
+        with suppress(FileExistsError):
+            try:
+                os.link(source, place)
+            except FileExistsError:
+                raise
+            except OSError:  # another file system
+                shutil.copyfile(source, place)
+
+
+class Replay:
+    """A record that answers in the place of the servers: what was fetched several times, in the same order; the last answer stays."""
+
+    def __init__(self, directory: Path) -> None:
+        self.store = Store(directory)
+        self._answers: dict[tuple[str, str], list[Fetched]] = {}
+        for fetched in read(directory):
+            if fetched.digest:
+                self._answers.setdefault((fetched.method, fetched.url), []).append(fetched)
+
+    @contextmanager
+    def find(self, method: str, url: str) -> Iterator[tuple[Fetched, BinaryIO] | None]:
+        """The next answer to this request, with its body open; None when there is none on record."""
+        answers = self._answers.get((method, url)) or (self._answers.get(("GET", url)) if method == "HEAD" else None)
+        if not answers:
+            yield None
+            return
+        fetched = answers.pop(0) if len(answers) > 1 else answers[0]
+        try:
+            body = self.store.body(fetched.digest).open("rb")
+        except OSError:
+            yield None
+            return
+        with body:
+            yield fetched, body
+
+
+def read(directory: Path) -> Iterator[Fetched]:
+    """The lines of an index; HostError for what is none."""
+    path = directory / INDEX
+    if not path.exists():
+        return
+    with path.open() as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                value = json.loads(line)
+                yield Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
+            except (ValueError, TypeError, KeyError) as error:
+                raise HostError(f"{path}:{number}: this is no response on record") from error

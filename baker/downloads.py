@@ -1,41 +1,92 @@
-"""What a build's steps are told so that what they fetch over HTTP is fetched once: the address of the cache on this host."""
+"""What a build's steps are told so that what they fetch goes through this host: it is fetched once, and it is on record.
+
+The proxy changes no byte of what is fetched, so it stands in no key. For a template that is to be reproducible it sees into HTTPS as
+well: guests are told of an authority that lives as long as the build, in memory (/run), so that no image knows of it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from baker.builders.base import Machine
-from baker.errors import HostError
-from baker.httpcache.proxy import http_cache
+from baker.communicator.base import Communicator
+from baker.errors import BuildError, HostError
+from baker.httpcache.proxy import Proxy, http_cache
+from baker.httpcache.record import INDEX
 from baker.job import Job
 
 DIRECTORY = "http"  # below the cache directory
+RECORD, EARLIER = "fetched", "fetched-before"  # below a build's scratch directory
 SWITCH = "BAKE_HTTP_CACHE"  # in the environment: 0 turns it off
+PLACE = "/run/bake"  # in the guest: memory, gone with the next boot
+TRUST = f"{PLACE}/ca-certificates.crt"
+APT = f"{PLACE}/apt.conf"
+# what programs read instead of the system's own list: OpenSSL and Go, curl, Python's requests and pip, Node.js, git, Cargo, the AWS CLI
+TRUSTING = (
+    "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
+    "AWS_CA_BUNDLE",
+)  # fmt: skip
+INSTALL = f"""
+mkdir -p -m 755 {PLACE}
+{{ cat /etc/ssl/certs/ca-certificates.crt /etc/pki/tls/certs/ca-bundle.crt /etc/ssl/cert.pem 2>/dev/null || true
+  printf '%s\n' "$BAKE_AUTHORITY"; }} >{TRUST}
+printf 'Acquire::https::CaInfo "{TRUST}";\\n' >{APT}
+chmod 644 {TRUST} {APT}
+"""
 
-Environment = Callable[[Machine], Mapping[str, str]]
+Environment = Callable[[Machine, Communicator, bool], Mapping[str, str]]  # the last: whether the machine may have booted since the last step
 
 
 @contextmanager
 def shared_downloads(job: Job) -> Iterator[Environment]:
-    """The environment variables for steps on a machine. What they name runs until the end; it changes no byte of what is fetched, so
-    it stands in no key. Without it, when it cannot start or the machine does not reach this host, steps fetch by themselves."""
-    if job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2":  # an instance does not reach this host
-        yield lambda machine: {}
+    """The environment variables for steps on a machine. What they name runs until the end. Without it, when it cannot start or the
+    machine does not reach this host, steps fetch by themselves."""
+    replay = job.options.replay
+    if replay is None and (job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
+        yield lambda machine, communicator, booted: {}
         return
-    with http_cache(job.world.home.cache / DIRECTORY, report=job.report) as proxy:
-        told: list[str] = []
+    record = None if replay else job.scratch / RECORD
+    intercept = job.template.reproducible
+    cache = job.world.home.cache / DIRECTORY
+    with http_cache(cache, report=job.report, record=record, replay=replay, intercept=intercept) as proxy:
+        yield _Told(job, proxy, intercept=intercept).environment
 
-        def environment(machine: Machine) -> Mapping[str, str]:
-            host = machine.host_address
-            if host is None or told:
-                return {}
-            try:
-                url = f"http://{host}:{proxy.port}"
-            except HostError as error:
-                told.append(str(error))
-                job.report.warn(f"what steps download is not kept: {error.message}")
-                return {}
-            return {"http_proxy": url, "no_proxy": f"{host},localhost,127.0.0.1"}
 
-        yield environment
+class _Told:
+    """What machines are told, and whether something is wrong with the proxy, once."""
+
+    def __init__(self, job: Job, proxy: Proxy, *, intercept: bool) -> None:
+        self._job, self._proxy, self._intercept = job, proxy, intercept
+        self._broken = False
+
+    def environment(self, machine: Machine, communicator: Communicator, booted: bool) -> Mapping[str, str]:
+        host = machine.host_address
+        if host is None or self._broken:
+            return {}
+        try:
+            url = f"http://{host}:{self._proxy.port}"
+        except HostError as error:
+            if self._job.options.replay:
+                raise
+            self._broken = True
+            self._job.report.warn(f"what steps download is not kept: {error.message}")
+            return {}
+        found = {"http_proxy": url, "no_proxy": f"{host},localhost,127.0.0.1"}
+        if self._intercept:
+            if booted:
+                self._trust(communicator)
+            found |= {"https_proxy": url, "APT_CONFIG": APT} | dict.fromkeys(TRUSTING, TRUST)
+        return found
+
+    def _trust(self, communicator: Communicator) -> None:
+        """Tell the guest of the authority. A machine that reboots forgets it."""
+        result = communicator.run(INSTALL, env={"BAKE_AUTHORITY": self._proxy.authority})
+        if result.exit_code:
+            raise BuildError(f"the guest does not take the build's certificate authority: {result.stderr.strip()}")
+
+
+def recorded(job: Job) -> list[Path]:
+    """The directories with what the build's machines fetched, in order: for the layer that it went on from, then by itself."""
+    return [directory for name in (EARLIER, RECORD) if ((directory := job.scratch / name) / INDEX).exists()]

@@ -16,8 +16,10 @@ from pathlib import Path
 from baker.builders.base import Keeper, Launch, Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks.space import free
+from baker.downloads import EARLIER, RECORD
 from baker.errors import BakeError, BootError, BuildError, HostError, LayerError
 from baker.events import StepFinished
+from baker.httpcache.record import join
 from baker.job import Job
 from baker.layers import policy
 from baker.layers.policy import Candidate, Wish
@@ -154,6 +156,7 @@ class Layering:
         connect = job.world.connect(machine.endpoint, identity, machine, scratch, report=job.report, timeout=RESTORE_SECONDS)
         communicator = connection.enter_context(connect)
         wake(communicator)
+        join([layer.directory / RECORD], job.scratch / EARLIER)
         return Started(machine, identity, communicator, candidate.depth, connection)
 
     def _tell_cached(self, candidate: Candidate) -> None:
@@ -246,6 +249,7 @@ class Layering:
         final = self.store.name(key, job.id)
         self._keeper.keep(start.machine, place, self._rooms.next() / "disk.qcow2", f"../{final}/disk.qcow2")
         with_key_files(place, start.identity)
+        join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
         standing = self._clock.now() - began
         record = LayerRecord(
             key=key,

@@ -78,8 +78,10 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Env
 
 def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
     with job.report.stage("provision"):
+        booted = True
         for planned in steps:
-            _step_or_policy(job, planned, start, downloads(start.machine))
+            _step_or_policy(job, planned, start, downloads(start.machine, start.communicator, booted))
+            booted = bool(getattr(planned.step.config, "expect_disconnect", False))
             layers.after(start, planned.index)
 
 

@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from baker import host
-from baker.catalog.evidence import pack_packages, pack_text
+from baker.catalog.evidence import pack_lines, pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
+from baker.downloads import recorded
+from baker.httpcache.record import read
+from baker.httpcache.store import Store
 from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
 from baker.model import Disk, MachineFacts, Media, SourceImage, TestReport
@@ -176,6 +179,20 @@ def _evidence(job: Job) -> dict[str, str]:
     return found
 
 
+def _fetched(job: Job) -> dict[str, str]:
+    """What the build's machines fetched: the list, and every body. What has a secret in its address stays out, and is listed so."""
+    store, lines, bodies = job.world.store, [], {}
+    for directory in recorded(job):
+        place = Store(directory)
+        for fetched in read(directory):
+            if job.template.secrets.mask(fetched.url) != fetched.url:
+                fetched = replace(fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address")
+            if fetched.digest:
+                bodies[f"body:{fetched.digest.removeprefix('sha256:')}"] = store.add_file(place.body(fetched.digest))
+            lines.append(json.dumps(asdict(fetched), sort_keys=True, separators=(",", ":")))
+    return {"fetches": store.add_bytes(pack_lines(lines)), **bodies} if lines else {}
+
+
 def _keep_text(job: Job, path: Path) -> str:
     text = job.template.secrets.mask(path.read_text(errors="replace"))
     return job.world.store.add_bytes(pack_text(text))
@@ -183,7 +200,7 @@ def _keep_text(job: Job, path: Path) -> str:
 
 def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
     store = job.world.store
-    found = {
+    found = _fetched(job) | {
         "packages_before": store.add_bytes(pack_packages(inspection.packages_before)),
         "packages_after": store.add_bytes(pack_packages(inspection.packages_after)),
     }

@@ -5,7 +5,7 @@ reaches everything else that listens on the host's loopback there as well. The p
 link-local and metadata addresses: other networks than QEMU's may lead to it. What a guest fetches from 10.0.2.2 itself must
 not go through the proxy (`no_proxy=10.0.2.2`): the host knows no such address.
 
-Encrypted traffic goes through tunnels and is not kept.
+Encrypted traffic goes through tunnels and is not kept, unless guests are told of an authority that lives as long as the proxy.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class Proxy:
         self._child = child
         self._report = report
         self._port: Future[int] = Future()
+        self._authority = ""
         self._ending = False
         self._said: deque[str] = deque(maxlen=TAIL_LINES)
         self._threads = [threading.Thread(target=read, daemon=True) for read in (self._listen, self._hear_errors)]
@@ -85,6 +86,11 @@ class Proxy:
             return self._port.result(START_SECONDS)
         except TimeoutError:
             raise HostError(f"the HTTP cache has not started within {START_SECONDS:g} s") from None
+
+    @property
+    def authority(self) -> str:
+        """The certificate, PEM, that guests must trust for their encrypted requests to be answered; "" where these go through tunnels."""
+        return self._authority if self.port else ""
 
     @property
     def url_for_guest(self) -> str:
@@ -107,6 +113,7 @@ class Proxy:
         for line in _lines(self._child.stdout):
             told = json.loads(line)
             if "port" in told:
+                self._authority = told["ca"]
                 self._port.set_result(told["port"])
             elif "warning" in told:
                 self._report.warn(told["warning"], hint="the build goes on; what it fetches is not kept")
@@ -126,15 +133,27 @@ class Proxy:
 
 
 @contextmanager
-def http_cache(directory: Path, *, report: Reporter, allow: Collection[str] = (), offline: bool = False) -> Iterator[Proxy]:
+def http_cache(
+    directory: Path,
+    *,
+    report: Reporter,
+    allow: Collection[str] = (),
+    offline: bool = False,
+    record: Path | None = None,
+    replay: Path | None = None,
+    intercept: bool = False,
+) -> Iterator[Proxy]:
     """A caching proxy on 127.0.0.1 that keeps what passes in `directory`, until the end of the block.
 
     It starts beside the caller: only who asks for its port waits for it. `offline` serves what is kept however old it is, and
-    answers 504 for all else. `allow` names addresses of the host (like 127.0.0.1) that it connects to all the same, for tests.
+    answers 504 for all else. `record`: a directory in which every response is noted (record.py); `replay`: one out of which, and nothing
+    else, every request is answered. `intercept`: HTTPS too. `allow` names addresses of the host (like 127.0.0.1) that it connects to all the same, for tests.
     """
     argv: list[str | Path] = [sys.executable, "-P", "-m", "baker.httpcache.server", directory.absolute()]
     argv += [f"--allow={address}" for address in allow]
     argv += ["--offline"] if offline else []
+    argv += [f"--{name}={path.absolute()}" for name, path in (("record", record), ("replay", replay)) if path]
+    argv += ["--intercept"] if intercept else []
     with process.spawn(argv, env={"PYTHONPATH": str(Path(baker.__file__).parent.parent)}, stdin=PIPE) as child:
         proxy = Proxy(child, report)
         try:

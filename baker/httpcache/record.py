@@ -13,9 +13,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,13 +57,20 @@ class Recording:
             yield incoming
 
     def add(self, fetched: Fetched, body: Incoming | Path | None) -> None:
-        """Note a response. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
+        """Note a response that was answered now. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
+        self.copy(replace(fetched, at=round(time.time(), 3)), body)
+
+    def close(self) -> None:
+        self._index.close()
+
+    def copy(self, fetched: Fetched, body: Incoming | Path | None) -> None:
+        """`add` for what was answered at another time."""
         try:
             if isinstance(body, Incoming):
                 body.move(self.store.body(body.digest))
             elif body is not None:
                 self._link(body, self.store.body(fetched.digest))
-            self._index.write(json.dumps({**asdict(fetched), "at": round(time.time(), 3)}) + "\n")
+            self._index.write(json.dumps(asdict(fetched)) + "\n")
             self._index.flush()
         except OSError as error:
             raise host_error(error, self.directory) from error
@@ -118,3 +125,17 @@ def read(directory: Path) -> Iterator[Fetched]:
                 yield Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
             except (ValueError, TypeError, KeyError) as error:
                 raise HostError(f"{path}:{number}: this is no response on record") from error
+
+
+def join(directories: Iterable[Path], destination: Path) -> None:
+    """One record of several, in order; bodies are linked. HostError when the disk refuses."""
+    found = [directory for directory in directories if (directory / INDEX).exists()]
+    if not found:
+        return
+    ensure(destination)
+    recording = Recording(destination)
+    for directory in found:
+        bodies = Store(directory)
+        for fetched in read(directory):
+            recording.copy(fetched, bodies.body(fetched.digest) if fetched.digest else None)
+    recording.close()

@@ -296,6 +296,7 @@ class Baker:
             source=sources.for_spec,
             interaction=self.interaction or Nobody(),
             env=self.env,
+            search=(SHIPPED_BUNDLES,),
         )
 
     # -- images ---------------------------------------------------------------------------------------------------------------

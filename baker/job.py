@@ -78,6 +78,7 @@ class World:
     interaction: Interaction = field(default_factory=Nobody)
     clock: Clock = field(default_factory=Clock)
     env: Mapping[str, str] = field(default_factory=dict)
+    search: tuple[Path, ...] = ()  # directories of bundles besides a template's own
     test: Callable[..., TestReport] = verify  # runs a template's tests
 
 

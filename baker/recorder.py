@@ -19,6 +19,7 @@ from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
 from baker.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.plan import Plan, machine_shape, recorded_shape, verify_key
+from baker.reproduce.inputs import pack
 
 JUNIT = "junit.xml"
 
@@ -50,6 +51,7 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             matrix=dict(template.matrix),
         )
         evidence = _evidence(job) | _inspection_evidence(job, inspection)
+        evidence["inputs"] = job.world.store.add_file(pack(plan, job.scratch / "inputs.tar.gz", search=job.world.search))
         build = replace(
             _record(job, "built", captured.facts or verdict.facts),
             inputs=plan.inputs,
@@ -187,8 +189,10 @@ def _fetched(job: Job) -> dict[str, str]:
         for fetched in read(directory):
             if job.template.secrets.mask(fetched.url) != fetched.url:
                 fetched = replace(fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address")
+            if fetched.digest and not store.has(fetched.digest):
+                store.add_file(place.body(fetched.digest))
             if fetched.digest:
-                bodies[f"body:{fetched.digest.removeprefix('sha256:')}"] = store.add_file(place.body(fetched.digest))
+                bodies[f"body:{fetched.digest.removeprefix('sha256:')}"] = fetched.digest
             lines.append(json.dumps(asdict(fetched), sort_keys=True, separators=(",", ":")))
     return {"fetches": store.add_bytes(pack_lines(lines)), **bodies} if lines else {}
 

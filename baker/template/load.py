@@ -40,13 +40,14 @@ def load(
     search: Sequence[Path] = (),
     overrides: Mapping[str, Any] | None = None,
     kinds: Kinds | None = None,
+    git: GitFacts | None = None,
 ) -> list[Template]:
     """The templates in the file `path`: one, or one for each combination of its matrix.
 
     `variables` (text) win over `var_files` (YAML), those over BAKE_VAR_* in `env`, those over defaults. `only` and `except_` choose
     among the images: names with * and ?, or "axis=value". `search` adds directories of bundles. `overrides` replaces values of the
     file by dotted key ("builder.accelerator": "tcg"). `secret_key` is for the keyed hashes of sensitive values. `kinds` are the provisioner
-    kinds; left out, the built-in ones and the installed plugins.
+    kinds; left out, the built-in ones and the installed plugins. `git`: what is known of the repository, in the place of asking it.
 
     Raises TemplateError with every problem of the file and of all files that it leads to, and UsageError when `only` and `except_`
     leave no image. Runs no process unless the template uses `${{ git.* }}`.
@@ -59,6 +60,7 @@ def load(
     files = Files(problems, search)
     document = files.read(path, str(path))
     loader = _Loader(path, files, kinds, problems, env=os.environ if env is None else env, secret_key=secret_key)
+    loader.git = git or loader.git
     root = loader.root(document.shown, overrides or {}) if document else None
     images: list[_Image] = []
     if root is not None and document is not None:

@@ -1,0 +1,252 @@
+"""Making an image again from its record alone, and telling how far the result is the same.
+
+Nothing is fetched over the network and nothing is read from the template's place: inputs, source disk and everything that guests
+fetched come out of the store. The machine's clock stands where it stood. What comes out is compared and thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baker import stages
+from baker.builders.holdings import Holdings
+from baker.catalog.evidence import read_lines, read_manifest, read_packages
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.disks.ext4 import UnsupportedFilesystem
+from baker.disks.rootfs import Root, open_root
+from baker.errors import NotFoundError, UsageError
+from baker.httpcache.record import Fetched, Recording
+from baker.inspection import Inspection, inspect
+from baker.job import Job, Options, World, new_id, open_job
+from baker.model import Disk, FileEntry, Package, SourceImage
+from baker.plan import Plan, make_plan
+from baker.provisioning import provision_and_capture
+from baker.reproduce import causes, inputs
+from baker.reproduce.levels import Level, compare_trees, level_of
+from baker.template.load import load
+from baker.template.model import Template
+
+if TYPE_CHECKING:
+    from baker.store.base import BlobStore
+
+LARGEST = 64 << 20  # bytes of a file that are looked at for the cause of a difference
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out. `packages`: (name, on record, rebuilt) of each that differs; `reasons`: why not more was reached, in words."""
+
+    image: ImageRecord
+    level: Level
+    disk: str  # digest
+    reasons: tuple[str, ...] = ()
+    packages: tuple[tuple[str, str, str], ...] = ()
+    groups: tuple[causes.Group, ...] = ()
+    seconds: float = 0.0
+    build: str = ""  # id of the rebuilding build
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "image": self.image.id,
+            "name": self.image.name,
+            "version": self.image.version,
+            "digest": self.image.digest,
+            "rebuilt": self.disk,
+            "level": int(self.level),
+            "words": self.level.words,
+            "reasons": list(self.reasons),
+            "packages": [{"package": name, "before": before, "after": after} for name, before, after in self.packages],
+            "causes": causes.to_json(self.groups),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to rebuild, and what the record cannot hold: the values of secret variables."""
+
+    image: ImageRecord
+    build: BuildRecord
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    secret_key: bytes = b""
+    uri: str | None = None
+
+
+def rebuild(request: Request, world: World) -> Verdict:
+    """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
+    with tempfile.TemporaryDirectory(prefix="bake-rebuild-", dir=_place(world)) as directory:
+        work = Path(directory)
+        template, problems = _template(request, world, work / "inputs")
+        source = _source(request, world)
+        replay = _replay(request.build, world, work / "fetched")
+        options = Options(
+            skip_verify=True, force=True, no_cache=True, replay=replay, uri=request.uri, clock=request.build.started
+        )  # fmt: skip
+        with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+            stages.announce(job)
+            plan = make_plan(template, source)
+            reasons = [*problems, *_changed(plan, request)]
+            captured = stages.settle(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
+            with job.report.stage("compare"):
+                inspection = inspect(captured, source, job.scratch)
+                assert isinstance(captured.media, Disk)
+                verdict = _compare(request, world, job, captured.media, inspection, reasons)
+            return replace(verdict, seconds=job.seconds, build=job.id)
+
+
+def _place(world: World) -> Path:
+    world.home.state.mkdir(parents=True, exist_ok=True)
+    return world.home.state
+
+
+# --- from the record ---------------------------------------------------------------------------------------------------
+
+
+def _template(request: Request, world: World, directory: Path) -> tuple[Template, list[str]]:
+    """The template as it was, from the bytes on record, and why it may not be the same."""
+    with _evidence(request.build, "inputs", world.store, "it was made before inputs were kept") as file:
+        context = inputs.unpack(file, directory)
+    missing = sorted(set(context.secrets) - request.secrets.keys())
+    if missing:
+        raise UsageError(
+            f"the record holds no secret values, and the build needs {', '.join(missing)}",
+            hint=" ".join(f"--var {name}=..." for name in missing),
+        )
+    values = {name: _text(value) for name, value in context.variables.items()} | dict(request.secrets)
+    templates = load(
+        inputs.laid_out(directory, context.template),
+        variables=values,
+        env={**context.environment, "SOURCE_DATE_EPOCH": str(context.epoch)},
+        secret_key=request.secret_key,
+        search=[inputs.laid_out(directory, path) for path in context.search],
+        git=inputs.RecordedGit(facts=context.git),
+    )
+    template = next((each for each in templates if each.name == context.name), None)
+    if template is None:
+        raise NotFoundError(f"the template on record does not make an image {context.name!r}")
+    return replace(template, post_processors=()), []
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _source(request: Request, world: World) -> SourceImage:
+    """The disk that the build started from: its parent's, or the source's own in the image's chain."""
+    record, image = request.build.source, request.image
+    chain = image.chain[1:]
+    if not chain:
+        raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
+    size = world.store.disk(chain[0]).virtual_size
+    return SourceImage(
+        kind=str(record.get("kind", "")),
+        title=str(record.get("title", "")),
+        digest=str(record["digest"]),
+        media=Disk(world.store.path(chain[0]), "qcow2", size),
+        pins=dict(record.get("pins", {})),
+        parent=image.parent,
+        ssh_username=image.ssh_username,
+        chain=chain,
+    )
+
+
+def _replay(build: BuildRecord, world: World, directory: Path) -> Path:
+    """Everything that the build's machines fetched, laid out for the proxy."""
+    recording = Recording(directory)
+    if "fetches" in build.evidence:
+        with world.store.open(build.evidence["fetches"]) as file:
+            for line in read_lines(file):
+                value = json.loads(line)
+                fetched = Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
+                recording.copy(fetched, world.store.path(fetched.digest) if fetched.digest else None)
+    recording.close()
+    return directory
+
+
+def _changed(plan: Plan, request: Request) -> Iterator[str]:
+    """Why the plan of the rebuild is not the one on record."""
+    if plan.fingerprint == request.image.fingerprint:
+        return
+    recorded = {step.index: step.key for step in request.build.steps}
+    first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
+    where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
+    yield f"the inputs on record do not give the plan on record: {where} has another key"
+
+
+@contextmanager
+def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iterator[Any]:
+    if name not in build.evidence:
+        raise NotFoundError(f"build {build.id} has no {name} on record", hint=why)
+    with store.open(build.evidence[name]) as file:
+        yield file
+
+
+# --- the comparison ----------------------------------------------------------------------------------------------------
+
+
+def _compare(
+    request: Request, world: World, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]
+) -> Verdict:
+    before = _manifest(request.build, world)
+    after = _read_manifest(inspection.manifest)
+    packages = _packages(request.build, world), inspection.packages_after
+    differences = compare_trees(before, after) if before is not None and after is not None else []
+    words = list(reasons)
+    if before is None or after is None:
+        words.append("the file system cannot be read from outside, so files were not compared")
+    level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
+    if before is None or after is None:
+        level = min(level, Level.PACKAGES) if request.image.digest != inspection.digest else level
+    if level == Level.TREE:
+        refused = request.build.reproduction.get("refused", "")
+        wanted = job.template.reproducible
+        words.append(f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": "))
+    groups = _explained(differences, world.store.disk(request.image.chain[0]), disk) if differences else []
+    return Verdict(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
+
+
+def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[causes.Group]:
+    try:
+        with open_root(before) as old, open_root(after) as new:
+            return causes.explain(differences, _reader(old), _reader(new))
+    except UnsupportedFilesystem:
+        return [causes.Group(causes.OTHER, tuple(differences))]
+
+
+def _reader(root: Root) -> causes.Read:
+    return lambda path: root.read(path)
+
+
+def _manifest(build: BuildRecord, world: World) -> list[FileEntry] | None:
+    if "manifest" not in build.evidence:
+        return None
+    with world.store.open(build.evidence["manifest"]) as file:
+        return list(read_manifest(file))
+
+
+def _read_manifest(path: Path | None) -> list[FileEntry] | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return list(read_manifest(file))
+
+
+def _packages(build: BuildRecord, world: World) -> tuple[Package, ...]:
+    if "packages_after" not in build.evidence:
+        return ()
+    with world.store.open(build.evidence["packages_after"]) as file:
+        return read_packages(file)
+
+
+def _package_changes(before: Sequence[Package], after: Sequence[Package]) -> Iterator[tuple[str, str, str]]:
+    old = {(each.name, each.architecture): each.version for each in before}
+    new = {(each.name, each.architecture): each.version for each in after}
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            yield key[0], old.get(key, ""), new.get(key, "")

@@ -1,0 +1,181 @@
+"""Signing keys: ed25519 (RFC 8032), private ones in files of their user's alone, public ones of whoever is trusted.
+
+    DATA/keys/NAME.pem       PKCS#8, encrypted when BAKE_KEY_PASSPHRASE was set
+    DATA/keys/NAME.pub       SubjectPublicKeyInfo, PEM
+    DATA/keys/trusted/*.pub  keys of others
+    DATA/keys/default        the name of the key that signs what is baked
+
+A key's id is the SHA-256 of its public key's DER form. Other kinds of signers (a KMS, a PKCS#11 token) are plugins: entry points of the
+group `bake.signers`, each a callable that takes what stands behind `NAME:` and returns a Signer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+from baker.attest.dsse import Signer
+from baker.errors import HostError, NotFoundError, UsageError
+from baker.paths import ensure
+
+PASSPHRASE = "BAKE_KEY_PASSPHRASE"  # noqa: S105 - the variable's name
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+PLUGINS = "bake.signers"
+
+
+@dataclass(frozen=True)
+class PublicKey:
+    """A key that signatures are checked with."""
+
+    name: str
+    keyid: str
+    own: bool  # whether its private half is here
+    default: bool
+    pem: str
+
+
+class FileSigner:
+    """Signs with a private key of this host."""
+
+    def __init__(self, key: Ed25519PrivateKey) -> None:
+        self._key = key
+
+    @property
+    def keyid(self) -> str:
+        return keyid_of(self._key.public_key())
+
+    def sign(self, data: bytes) -> bytes:
+        return self._key.sign(data)
+
+
+class Keys:
+    """The keys below a data directory."""
+
+    def __init__(self, directory: Path, env: Mapping[str, str]) -> None:
+        self._directory, self._env = directory, env
+
+    def create(self, name: str = "default") -> PublicKey:
+        """Make a new key. The first one becomes the default. UsageError when there is one of that name."""
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot be a key's name", hint="letters, digits, dots, dashes and underscores")
+        path = self._private(name)
+        if path.exists():
+            raise UsageError(f"there is a key {name} already", hint="bake keys list")
+        key = Ed25519PrivateKey.generate()
+        ensure(self._directory)
+        self._write(path, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, self._encryption()), 0o600)
+        self._write(path.with_suffix(".pub"), _pem(key.public_key()).encode(), 0o644)
+        if not (self._directory / "default").exists():
+            self._write(self._directory / "default", f"{name}\n".encode(), 0o644)
+        return self.public(name)
+
+    def list(self) -> list[PublicKey]:
+        """Own keys, then those of others, by name."""
+        own = sorted(self._directory.glob("*.pub"))
+        others = sorted((self._directory / "trusted").glob("*.pub"))
+        return [self._read(path, own=path in own) for path in (*own, *others)]
+
+    def public(self, name: str) -> PublicKey:
+        """The key with this name, id, or beginning of an id (8 digits at least). NotFoundError when there is none."""
+        for key in self.list():
+            if key.name == name or (len(name) >= 8 and key.keyid.startswith(name)):
+                return key
+        raise NotFoundError(f"there is no key {name}", hint="bake keys list shows them, bake keys create makes one")
+
+    def trust(self, file: Path, name: str = "") -> PublicKey:
+        """Check signatures with somebody else's public key from now on."""
+        try:
+            key = load_public(file.read_bytes())
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror}") from error
+        place = ensure(self._directory / "trusted") / f"{name or file.stem}.pub"
+        self._write(place, _pem(key).encode(), 0o644)
+        return self._read(place, own=False)
+
+    def signer(self, name: str = "") -> Signer | None:
+        """Whoever signs: the key of this name, "PLUGIN:REST" for a plugin's, or the default one; None when there is no default."""
+        kind, colon, rest = name.partition(":")
+        if colon:
+            found = next(iter(entry_points(group=PLUGINS, name=kind)), None)
+            if found is None:
+                raise NotFoundError(f"no plugin signs for {kind}:", hint=f"plugins have entry points in the group {PLUGINS}")
+            made: Signer = found.load()(rest)
+            return made
+        if not name:
+            try:
+                name = (self._directory / "default").read_text().strip()
+            except OSError:
+                return None
+        return self._signer(self._private(name), name)
+
+    def check(self, keyid: str, data: bytes, signature: bytes) -> bool:
+        """Whether the signature is of a key that is trusted here, and holds."""
+        key = next((each for each in self.list() if each.keyid == keyid), None)
+        if key is None:
+            return False
+        try:
+            load_public(key.pem.encode()).verify(signature, data)
+        except InvalidSignature:
+            return False
+        return True
+
+    def _signer(self, path: Path, name: str) -> FileSigner:
+        passphrase = self._env.get(PASSPHRASE, "").encode() or None
+        try:
+            key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
+        except OSError as error:
+            raise NotFoundError(f"there is no private key {name} on this host", hint=f"bake keys create {name}") from error
+        except (ValueError, TypeError) as error:
+            raise HostError(f"the key {name} cannot be opened: {error}", hint=f"is {PASSPHRASE} set as it was when it was made?") from error
+        if not isinstance(key, Ed25519PrivateKey):
+            raise HostError(f"the key {name} is not ed25519")
+        return FileSigner(key)
+
+    def _private(self, name: str) -> Path:
+        return self._directory / f"{name}.pem"
+
+    def _encryption(self) -> serialization.KeySerializationEncryption:
+        passphrase = self._env.get(PASSPHRASE, "")
+        return serialization.BestAvailableEncryption(passphrase.encode()) if passphrase else serialization.NoEncryption()
+
+    def _read(self, path: Path, *, own: bool) -> PublicKey:
+        pem = path.read_text()
+        default = self._directory / "default"
+        is_default = own and default.exists() and default.read_text().strip() == path.stem
+        return PublicKey(path.stem, keyid_of(load_public(pem.encode())), own and path.with_suffix(".pem").exists(), is_default, pem)
+
+    def _write(self, path: Path, data: bytes, mode: int) -> None:
+        partial = path.with_name(f".{path.name}.part")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+        partial.rename(path)
+
+
+def load_public(pem: bytes) -> Ed25519PublicKey:
+    """UsageError for what is no ed25519 public key."""
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except (ValueError, TypeError) as error:
+        raise UsageError("this is no public key in PEM form") from error
+    if not isinstance(key, Ed25519PublicKey):
+        raise UsageError("this public key is not ed25519")
+    return key
+
+
+def keyid_of(key: Ed25519PublicKey) -> str:
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return hashlib.sha256(der).hexdigest()
+
+
+def _pem(key: Ed25519PublicKey) -> str:
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

@@ -7,7 +7,6 @@ fetched come out of the store. The machine's clock stands where it stood. What c
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -20,10 +19,11 @@ from baker.catalog.evidence import read_lines, read_manifest, read_packages
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.rootfs import Root, open_root
-from baker.errors import NotFoundError, UsageError
+from baker.errors import HostError, NotFoundError, UsageError
 from baker.httpcache.record import Fetched, Recording
 from baker.inspection import Inspection, inspect
-from baker.job import Job, Options, World, new_id, open_job
+from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, scratch_directory
+from baker.locks import shared
 from baker.model import Disk, FileEntry, Package, SourceImage
 from baker.plan import Plan, make_plan
 from baker.provisioning import provision_and_capture
@@ -80,8 +80,8 @@ class Request:
 
 def rebuild(request: Request, world: World) -> Verdict:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
-    with tempfile.TemporaryDirectory(prefix="bake-rebuild-", dir=_place(world)) as directory:
-        work = Path(directory)
+    with _workplace(world) as work:
+        check_store(request.image, request.build, world.store)
         template, problems = _template(request, world, work / "inputs")
         source = _source(request, world)
         replay = _replay(request.build, world, work / "fetched")
@@ -100,9 +100,26 @@ def rebuild(request: Request, world: World) -> Verdict:
             return replace(verdict, seconds=job.seconds, build=job.id)
 
 
-def _place(world: World) -> Path:
-    world.home.state.mkdir(parents=True, exist_ok=True)
-    return world.home.state
+@contextmanager
+def _workplace(world: World) -> Iterator[Path]:
+    """A directory of the rebuild's own, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
+    own_id = new_id()
+    with shared(world.home.state, STORE_LOCK), world.ledger.open(own_id) as ledger:
+        with scratch_directory(world.home, own_id, ledger) as work:
+            yield work
+
+
+def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:
+    """HostError that names every blob of the image and its build whose bytes are not those on record; NotFoundError without one."""
+    blobs = {digest: f"disk {position} of image {image.id}" for position, digest in enumerate(image.chain)}
+    for name, digest in build.evidence.items():
+        blobs.setdefault(digest, f"evidence {name!r} of build {build.id}")
+    changed = [f"\n  {what}: {digest}" for digest, what in blobs.items() if not store.verify(digest)]
+    if changed:
+        raise HostError(
+            f"the store does not hold what is on record for image {image.id}; these blobs were changed:{''.join(changed)}",
+            hint="restore them from a copy of the store: from changed bytes nothing is rebuilt",
+        )
 
 
 # --- from the record ---------------------------------------------------------------------------------------------------

@@ -23,8 +23,10 @@ from baker.errors import HostError, NotFoundError, UsageError
 from baker.httpcache.record import Fetched, Recording
 from baker.inspection import Inspection, inspect
 from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, scratch_directory
+from baker.ledger import Ledger
 from baker.locks import shared
 from baker.model import Disk, FileEntry, Package, SourceImage
+from baker.paths import Home
 from baker.plan import Plan, make_plan
 from baker.provisioning import provision_and_capture
 from baker.reproduce import causes, inputs
@@ -80,7 +82,7 @@ class Request:
 
 def rebuild(request: Request, world: World) -> Verdict:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
-    with _workplace(world) as work:
+    with workplace(world.home, world.ledger) as work:
         check_store(request.image, request.build, world.store)
         template, problems = _template(request, world, work / "inputs")
         source = _source(request, world)
@@ -101,11 +103,11 @@ def rebuild(request: Request, world: World) -> Verdict:
 
 
 @contextmanager
-def _workplace(world: World) -> Iterator[Path]:
+def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
     """A directory of the rebuild's own, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
     own_id = new_id()
-    with shared(world.home.state, STORE_LOCK), world.ledger.open(own_id) as ledger:
-        with scratch_directory(world.home, own_id, ledger) as work:
+    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
+        with scratch_directory(home, own_id, ledger) as work:
             yield work
 
 

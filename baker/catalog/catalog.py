@@ -13,9 +13,12 @@ from sqlalchemy import Engine, Select, exc, select, union
 from sqlalchemy.orm import Session
 
 from baker.catalog import database, reference, tables
+from baker.catalog.attestations import Attestations
+from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
-from baker.catalog.publications import Publications, row_of
+from baker.catalog.journal import Journal, append, subject_of
+from baker.catalog.publications import Publications, enter
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
 from baker.catalog.revocations import Revocations
@@ -44,6 +47,8 @@ class Catalog:
         self.channels = Channels(self._reading, self._writing)
         self.revocations = Revocations(self._reading, self._writing)
         self.releases = Releases(self._reading, self._writing)
+        self.attestations = Attestations(self._reading, self._writing)
+        self.journal = Journal(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -77,10 +82,13 @@ class Catalog:
             with self._writing() as session:
                 session.add(build_row(build))
                 session.flush()
+                append(session, "build", subject_of("build", build.id), build)
                 if image is not None:
                     session.add(image_row(image))
                     session.flush()
-                session.add_all(row_of(each) for each in publications)
+                    append(session, "image", subject_of("image", image.id), image)
+                for each in publications:
+                    enter(session, each)
         except exc.IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
             raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
@@ -98,6 +106,7 @@ class Catalog:
             self._check_free(session, row, self._children(session, row.id), force)
             row.removed = now()
             session.flush()
+            append(session, "removal", subject_of("image", row.id), image_record(row))
             return image_record(row)
 
     def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
@@ -113,6 +122,15 @@ class Catalog:
     def publications(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> list[Publication]:
         """Where an image is published now, first made first."""
         return self.published.of(image_id, kind=kind, region=region)
+
+    def enter_all(self, kind: str) -> int:
+        """Enter records in the journal that came another way than through this class (from an archive: kind "imported"); how many."""
+        with self._writing() as session:
+            return enter_all(session, kind)
+
+    def check_chain(self, subjects: Collection[str] | None = None) -> Iterator[Fault]:
+        """What is wrong with the chain of records. See Chain.check."""
+        return Chain(self._reading, self.journal).check(subjects)
 
     # --- images --------------------------------------------------------------------------------------------------
 

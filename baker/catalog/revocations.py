@@ -13,6 +13,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
 from baker.catalog.part import Part
 from baker.catalog.records import ImageRecord, Revocation
 from baker.errors import NotFoundError, UsageError
@@ -40,6 +41,8 @@ class Revocations(Part):
                 row.reason, row.who, row.at = revocation.reason, revocation.who, revocation.at
                 row.effective = min(row.effective, revocation.effective)
                 row.descendants = row.descendants or revocation.descendants
+            session.flush()
+            append(session, "revocation", subject_of("revocation", row.serial), whole_revocation(row))
             return _record(row)
 
     def undo(self, image_id: str, *, who: str, at: str) -> Revocation:
@@ -55,6 +58,8 @@ class Revocations(Part):
                     hint=f"bake revoke {inherited.inherited_from} --undo",
                 )
             row.undone, row.undone_by = at, who
+            session.flush()
+            append(session, "unrevocation", subject_of("revocation", row.serial), whole_revocation(row))
             return _record(row)
 
     def of(self, image_id: str) -> Revocation | None:
@@ -115,6 +120,11 @@ def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
         replace(own[above], image=line[0], inherited_from=above) for above in line[1:] if above in own and own[above].descendants
     ]
     return min(candidates, key=lambda revocation: revocation.effective, default=None)
+
+
+def whole_revocation(row: tables.Revocation) -> Mapping[str, object]:
+    """A revocation with its end, for the journal."""
+    return {name: getattr(row, name) for name in (*COLUMNS, "undone", "undone_by")}
 
 
 def _record(row: tables.Revocation) -> Revocation:

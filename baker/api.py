@@ -24,6 +24,7 @@ from baker.paths import Home
 from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
+    from baker.attest.signing import Shelf
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.doctor import Finding
@@ -380,6 +381,15 @@ class Baker:
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
+
+    # -- evidence -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def shelf(self) -> Shelf:
+        """Records, bytes and keys, for baker.attest."""
+        from baker.attest.signing import Shelf
+
+        return Shelf.of(self.home, self.catalog, self.store, self.env)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 

@@ -128,9 +128,9 @@ class Catalog:
         with self._writing() as session:
             return enter_all(session, kind)
 
-    def check_chain(self, subjects: Collection[str] | None = None) -> Iterator[Fault]:
-        """What is wrong with the chain of records. See Chain.check."""
-        return Chain(self._reading, self.journal).check(subjects)
+    def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
+        """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""
+        return Chain(self._reading, self.journal).check(images)
 
     # --- images --------------------------------------------------------------------------------------------------
 

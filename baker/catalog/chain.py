@@ -85,9 +85,9 @@ class Chain:
     def __init__(self, reading: Transaction, journal: Journal) -> None:
         self._reading, self._journal = reading, journal
 
-    def check(self, subjects: Collection[str] | None = None) -> Iterator[Fault]:
-        """Everything that is wrong: with the chain, with which records exist, and with the content of records (of these `subjects` only,
-        where they are given: reading a hundred thousand builds takes minutes)."""
+    def check(self, images: Collection[str] | None = None) -> Iterator[Fault]:
+        """Everything that is wrong: with the chain, with which records exist, and with the content of records. With `images` (ids), of
+        the records about these images only: reading a hundred thousand builds takes minutes."""
         newest: dict[str, str] = {}
         serial, previous = 0, FIRST
         for entry in self._journal.entries():
@@ -100,7 +100,7 @@ class Chain:
             for name, each in KINDS.items():
                 found |= self._names(session, name, each)
             yield from self._existence(found, newest)
-            yield from self._content(session, newest, subjects)
+            yield from self._content(session, newest, images)
 
     def _names(self, session: Session, name: str, each: Kind) -> set[str]:
         rows = session.execute(select(*(getattr(each.table, column) for column in each.names)))
@@ -115,22 +115,22 @@ class Chain:
         for subject in sorted(subject for subject in newest.keys() & found if newest[subject] == GONE):
             yield Fault(subject, f"{_shown(subject)} was taken away, but is in the catalog again: it was added by other means")
 
-    def _content(self, session: Session, newest: Mapping[str, str], subjects: Collection[str] | None) -> Iterator[Fault]:
+    def _content(self, session: Session, newest: Mapping[str, str], images: Collection[str] | None) -> Iterator[Fault]:
         for name, each in KINDS.items():
-            query = _rows(each)
-            if subjects is not None:
-                wanted = [subject.partition(":")[2] for subject in subjects if subject.startswith(name + ":")]
-                if not wanted:
-                    continue
-                if len(each.names) == 1:
-                    column = getattr(each.table, each.names[0])
-                    query = query.where(column.in_([int(text) for text in wanted] if each.names == ("serial",) else wanted))
+            if images is not None and name not in ("build", "image") and not hasattr(each.table, "image"):
+                continue
+            query = _rows(each) if images is None else _rows(each).where(_about(each.table, images))
             for row in session.scalars(query):
                 subject = _subject(name, each, row)
-                if subjects is not None and subject not in subjects:
-                    continue
                 if subject in newest and newest[subject] not in (GONE, digest_of(each.record(row))):
                     yield Fault(subject, f"the record of {_shown(subject)} was changed after it was registered")
+
+
+def _about(table: Any, images: Collection[str]) -> Any:
+    """The condition that a row is about one of these images."""
+    if table is tables.Build:
+        return tables.Build.id.in_(select(tables.Image.build).where(tables.Image.id.in_(images)))
+    return (tables.Image.id if table is tables.Image else table.image).in_(images)
 
 
 def _rows(each: Kind) -> Any:

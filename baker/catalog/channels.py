@@ -6,7 +6,6 @@ from typing import Literal
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
-from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of

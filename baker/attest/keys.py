@@ -157,7 +157,9 @@ class Keys:
     def _signer(self, path: Path, name: str) -> FileSigner:
         passphrase = self._env.get(PASSPHRASE, "").encode() or None
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
+            data = path.read_bytes()
+            encrypted = b"ENCRYPTED" in data
+            key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
         except OSError as error:
             raise NotFoundError(f"there is no private key {name} on this host", hint=f"bake keys create {name}") from error
         except (ValueError, TypeError) as error:

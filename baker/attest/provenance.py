@@ -6,7 +6,6 @@ this one is made on. The text is canonical JSON (RFC 8785), so that one build ha
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -80,9 +79,12 @@ def _dependencies(build: BuildRecord, ancestors: Sequence[ImageRecord], fetched:
     for path, digest in sorted(build.inputs.items()):
         yield {"uri": f"file:{path}", "digest": _digest(digest)}
     if build.source.get("digest"):
-        pins = json.loads(json.dumps(dict(build.source.get("pins", {}))))
-        yield {"uri": f"source:{build.source.get('kind', '')}", "name": build.source.get("title", ""), "digest": _digest(str(build.source["digest"])),
-               "annotations": pins}  # fmt: skip
+        yield {
+            "uri": f"source:{build.source.get('kind', '')}",
+            "name": build.source.get("title", ""),
+            "digest": _digest(str(build.source["digest"])),
+            "annotations": dict(build.source.get("pins", {})),
+        }
     for image in ancestors:
         yield {"uri": f"image:{image.name}@{image.version}", "digest": _digest(image.digest), "annotations": {"id": image.id}}
     seen = set()

@@ -17,6 +17,10 @@ VERBS = {
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
+    "sbom": ("baker.cli.sbom", "what software is in an image: CycloneDX or SPDX"),
+    "attest": ("baker.cli.attest", "sign where an image comes from"),
+    "verify": ("baker.cli.verify", "check record, disk, signatures, lineage; a policy"),
+    "keys": ("baker.cli.keys", "keys that sign, and keys that are trusted"),
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
     "export": ("baker.cli.export", "write an image as one file"),
@@ -40,6 +44,7 @@ GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "logs")),
+    ("Trusting", ("sbom", "attest", "verify", "keys")),
     ("Using", ("run", "shell", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
@@ -49,7 +54,7 @@ EXIT_CODES = """\
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
   3  the build or release failed      130  interrupted (SIGINT)
-  4  the image failed its tests       143  terminated (SIGTERM)"""
+  4  it failed its tests or checks    143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options
   --version         print the version

@@ -19,6 +19,7 @@ from baker.model import Disk
 DEVICE = re.compile(r"/dev/(?:[svx]v?d[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
 EXT = frozenset({"ext2", "ext3", "ext4", "auto"})
 BORING = frozenset({"swap", "vfat", ""})  # what a disk may have besides its one root
+LARGEST = 64 << 20  # bytes of a file that are read at once, unless somebody asks for more
 KERNELS = re.compile(r"(?:vmlinuz|vmlinux|bzImage)(?:-.+)?|kernel-.+")
 
 
@@ -75,10 +76,10 @@ class Root:
                 return self.mounts[mount], path[len(mount) :] or "/"
         return self.tree, path
 
-    def read(self, path: str) -> bytes | None:
-        """The bytes of a regular file; None where there is none."""
+    def read(self, path: str, *, limit: int = LARGEST) -> bytes | None:
+        """The bytes of a regular file, at most `limit` of them; None where there is none."""
         tree, inside = self._at(path)
-        return tree.read(inside)
+        return tree.read(inside, limit=limit)
 
     def names(self, path: str) -> list[str]:
         """The sorted names in a directory; none where there is no such directory."""

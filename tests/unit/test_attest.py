@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import sqlite3
 import subprocess
@@ -21,6 +22,7 @@ from baker.errors import HostError, NotFoundError, UsageError
 from baker.media import stored
 from baker.model import Disk
 from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
+from tests.support.plugins import on_path
 
 
 @dataclass(frozen=True)
@@ -375,6 +377,42 @@ def test_signatures_of_others_hold_when_their_key_is_trusted(shop: Shop, tmp_pat
     assert shop.cli("keys", "trust", tmp_path / "baker.pub").code == 0
     assert shop.failed() == []
     assert "no signature of" not in str(shop.failed("--policy", policy(shop, "signed_by: baker")))
+
+
+SIGNER = """
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+class Token:
+    def __init__(self, rest):
+        self.key = Ed25519PrivateKey.from_private_bytes(rest.encode().ljust(32, b"0"))
+        public = self.key.public_key()
+        self.pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        digest = hashes.Hash(hashes.SHA256())
+        digest.update(public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
+        self.keyid = digest.finalize().hex()
+
+    def sign(self, data):
+        return self.key.sign(data)
+"""
+
+
+def test_a_plugin_signs_with_a_key_that_never_is_on_this_host(shop: Shop, tmp_path: Path) -> None:
+    """What a KMS or a PKCS#11 token is to bake: an entry point, and a public key to trust."""
+    site = tmp_path / "site"
+    (site / "bake_token-1.dist-info").mkdir(parents=True)
+    (site / "bake_token.py").write_text(SIGNER)
+    (site / "bake_token-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: bake-token\nVersion: 1\n")
+    (site / "bake_token-1.dist-info/entry_points.txt").write_text("[bake.signers]\ntoken = bake_token:Token\n")
+    with on_path(site):
+        result = shop.cli("attest", "web", "--key", "token:slot1")
+        assert result.code == 6 and "is not trusted here" in result.err
+        (tmp_path / "slot1.pub").write_bytes(importlib.import_module("bake_token").Token("slot1").pem)
+        assert shop.cli("keys", "trust", tmp_path / "slot1.pub").code == 0
+        assert shop.cli("attest", "web", "--key", "token:slot1").code == 0
+        assert shop.cli("keys", "default", "token:slot1").code == 0
+        assert shop.cli("attest", "debian-13").code == 0
+    assert shop.failed("--policy", policy(shop, "signed_by: slot1")) == []
 
 
 def test_what_is_no_key_is_refused(shop: Shop, tmp_path: Path) -> None:

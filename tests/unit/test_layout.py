@@ -25,6 +25,7 @@ ONLY_THERE = {
     "cryptography": ("attest", "httpcache"),
     "rfc8785": "catalog",
     "cyclonedx": "sbom",
+    "packageurl": "sbom",
 }
 # a layer may import itself and what stands after it
 LAYERS = (

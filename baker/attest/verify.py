@@ -9,7 +9,7 @@ from typing import Any
 from baker.attest import provenance
 from baker.attest.dsse import PAYLOAD_TYPE, Envelope, signed_by
 from baker.attest.signing import Shelf, anchor_of, envelope_of, provenance_of
-from baker.catalog.journal import subject_of
+from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, JournalEntry
 from baker.disks.raw import raw_digest
 from baker.errors import BakeError
@@ -192,7 +192,10 @@ def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope
     statement = envelope.statement
     anchor = anchor_of(statement)
     if anchor and shelf.catalog.journal.hash_at(anchor[0]) != anchor[1]:
-        yield Check("journal", title(image), False, f"entry {anchor[0]} is not the one that was signed: the journal was made anew")
+        imported = any(entry.kind == IMPORTED for entry in shelf.catalog.journal.entries(subject_of("image", image.id)))
+        elsewhere = f"it was signed with entry {anchor[0]} of another catalog's journal"
+        anew = f"entry {anchor[0]} is not the one that was signed: the journal was made anew"
+        yield Check("journal", title(image), None if imported else False, elsewhere if imported else anew)
     if attestation.predicate != provenance.PROVENANCE:
         return
     head = JournalEntry(anchor[0], "", "", "", "", anchor[1], "") if anchor else None

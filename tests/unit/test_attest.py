@@ -279,6 +279,17 @@ def test_a_journal_that_was_made_anew_is_found_by_what_was_signed(shop: Shop) ->
     assert [fault.split(":")[0] for fault in found if fault.startswith("journal")] == ["journal web", "journal debian-13"]
 
 
+def test_records_of_another_catalog_are_held_against_their_signatures_alone(shop: Shop) -> None:
+    """As an archive brings them: with a journal of their own."""
+    shop.sql("DELETE FROM journal")
+    shop.baker.catalog.enter_all("imported")
+    assert shop.failed() == []
+    assert "-       journal     it was signed with entry 4 of another catalog's journal" in shop.cli("verify", "web").out
+    shop.sql("UPDATE builds SET git_commit = 'x' WHERE id = 'b00000000002'", "DELETE FROM journal")
+    shop.baker.catalog.enter_all("imported")
+    assert ["provenance web" in fault for fault in shop.failed()] == [True]
+
+
 # --- policies ----------------------------------------------------------------------------------------------------------
 
 

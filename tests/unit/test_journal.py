@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import rfc8785
 from sqlalchemy import create_engine, text
 
 from baker.catalog import database
@@ -155,6 +158,16 @@ def test_records_that_came_from_an_archive_can_be_entered(catalog: Catalog) -> N
     behind(catalog, "INSERT INTO revocations SELECT 9, image, reason, who, at, effective, descendants, undone, undone_by FROM revocations")
     assert catalog.enter_all("imported") == 1
     assert faults(catalog) == []
+
+
+def test_an_entry_can_be_checked_by_anybody_with_rfc_8785(catalog: Catalog) -> None:
+    catalog.channels.set("web", "prod-ü\t", WEB.id, who="me", at=AT)
+    previous = "0" * 64
+    for entry in catalog.journal.entries():
+        fields = asdict(entry)
+        assert fields.pop("hash") == hashlib.sha256(rfc8785.dumps(fields)).hexdigest()
+        assert entry.previous == previous
+        previous = entry.hash
 
 
 def test_canonical_json_is_the_same_for_the_same() -> None:

@@ -107,7 +107,21 @@ def test_bake_py_is_one_page() -> None:
     assert len((PACKAGE / "bake.py").read_text().splitlines()) <= 66
 
 
-HEAVY = ("libvirt", "sqlalchemy", "alembic", "pydantic", "rich", "jinja2", "urllib3", "aiohttp", "yaml", "argparse", "cryptography", "cyclonedx", "rfc8785")
+HEAVY = (
+    "libvirt",
+    "sqlalchemy",
+    "alembic",
+    "pydantic",
+    "rich",
+    "jinja2",
+    "urllib3",
+    "aiohttp",
+    "yaml",
+    "argparse",
+    "cryptography",
+    "cyclonedx",
+    "rfc8785",
+)
 
 
 def test_help_loads_nothing_heavy() -> None:

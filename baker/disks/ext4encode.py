@@ -150,7 +150,9 @@ def _attribute_hash(index: int, name: bytes, value: bytes) -> int:
 # --- directories -------------------------------------------------------------------------------------------------------
 
 
-def directory_blocks(geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, at_least: int = 1) -> bytes:
+def directory_blocks(
+    geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, at_least: int = 1
+) -> bytes:
     """All blocks of a directory; `entries` are (name, inode, mode), in the order in which they are to stand."""
     size = geometry.block_size - (TAIL if geometry.checked else 0)
     blocks: list[list[tuple[bytes, int, int]]] = [[(b".", number, stat.S_IFDIR), (b"..", parent, stat.S_IFDIR)]]

@@ -450,4 +450,3 @@ def _singles(runs: Sequence[Run]) -> list[int]:
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
-

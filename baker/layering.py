@@ -19,6 +19,7 @@ from baker.disks.space import free
 from baker.downloads import EARLIER, RECORD
 from baker.errors import BakeError, BootError, BuildError, HostError, LayerError
 from baker.events import StepFinished
+from baker.explain.touched import Tracker
 from baker.httpcache.record import join
 from baker.job import Job
 from baker.layers import policy
@@ -47,6 +48,7 @@ class Started:
     communicator: Communicator
     depth: int
     connection: ExitStack  # closes the connection; the machine goes on
+    layer: Path | None = None  # the directory of the layer that it goes on from
 
 
 class Layering:
@@ -59,6 +61,7 @@ class Layering:
         builder = job.builder
         self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and builder.keeps() else None
         self._rooms = _Rooms(job, self.store)
+        self.tracker = Tracker(builder, job.report)
         self._claims: dict[str, ExitStack] = {}
         self._held = ExitStack()  # what keeps layers from being collected
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="layer")
@@ -157,7 +160,7 @@ class Layering:
         communicator = connection.enter_context(connect)
         wake(communicator)
         join([layer.directory / RECORD], job.scratch / EARLIER)
-        return Started(machine, identity, communicator, candidate.depth, connection)
+        return Started(machine, identity, communicator, candidate.depth, connection, layer.directory)
 
     def _tell_cached(self, candidate: Candidate) -> None:
         for planned in self._plan.steps[: candidate.depth]:
@@ -186,9 +189,14 @@ class Layering:
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
+    def begin(self, start: Started) -> None:
+        """The first step is about to be carried out."""
+        self.tracker.begin(start.machine, start.communicator, start.layer)
+
     def after(self, start: Started, depth: int) -> None:
-        """Step number `depth` is done: keep the machine as it is now, if that pays."""
+        """Step number `depth` is done: note what it changed, and keep the machine as it is now, if that pays."""
         planned = self._plan.steps[depth - 1]
+        self.tracker.after(start.machine, start.communicator, depth)
         self._ran[planned.key] = self._job.story.steps[depth].ran
         self._consider(start, depth, planned.name)
 
@@ -249,6 +257,7 @@ class Layering:
         final = self.store.name(key, job.id)
         self._keeper.keep(start.machine, place, self._rooms.next() / "disk.qcow2", f"../{final}/disk.qcow2")
         with_key_files(place, start.identity)
+        self.tracker.keep(place)
         join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
         standing = self._clock.now() - began
         record = LayerRecord(

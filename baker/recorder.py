@@ -188,7 +188,9 @@ def _fetched(job: Job) -> dict[str, str]:
         place = Store(directory)
         for fetched in read(directory):
             if job.template.secrets.mask(fetched.url) != fetched.url:
-                fetched = replace(fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address")
+                fetched = replace(
+                    fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address"
+                )
             if fetched.digest and not store.has(fetched.digest):
                 store.add_file(place.body(fetched.digest))
             if fetched.digest:
@@ -210,4 +212,6 @@ def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
     }
     if inspection.manifest:
         found["manifest"] = store.add_file(inspection.manifest)
+    if inspection.changes:
+        found["changes"] = store.add_file(inspection.changes)
     return found

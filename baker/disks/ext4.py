@@ -102,7 +102,7 @@ class Ext4:
         self.block_size = 1024 << shift
         self._super_block = 1 if self.block_size == 1024 else 0  # also where bigalloc makes s_first_data_block 0
         self.inode_count: int = inodes
-        self._blocks_per_group, _, self._inodes_per_group = struct.unpack_from("<3I", block, 0x20)
+        self._blocks_per_group, _, self.inodes_per_group = struct.unpack_from("<3I", block, 0x20)
         dynamic = struct.unpack_from("<I", block, 0x4C)[0] >= 1
         self.inode_size: int = struct.unpack_from("<H", block, 0x58)[0] if dynamic else 128
         self._compat, _, self._ro_compat = struct.unpack_from("<3I", block, 0x5C)
@@ -111,9 +111,7 @@ class Ext4:
         self._descriptor_size: int = struct.unpack_from("<H", block, 0xFE)[0] if self.incompat & BIT64 else 32
         self._first_meta_group: int = struct.unpack_from("<I", block, 0x104)[0]
         self._backup_groups: tuple[int, int] = struct.unpack_from("<II", block, 0x24C)
-        if not (
-            self._inodes_per_group and self._blocks_per_group and self.inode_size >= 128 and self._descriptor_size >= 32 and shift <= 6
-        ):
+        if not (self.inodes_per_group and self._blocks_per_group and self.inode_size >= 128 and self._descriptor_size >= 32 and shift <= 6):
             raise UnsupportedFilesystem("the ext4 superblock is damaged")
 
     def _refuse_unknown(self) -> None:
@@ -178,7 +176,7 @@ class Ext4:
 
     @property
     def groups(self) -> int:
-        return int(-(-self.inode_count // self._inodes_per_group))
+        return int(-(-self.inode_count // self.inodes_per_group))
 
     def inode_table(self, group: int) -> tuple[int, bytes]:
         """(number of its first inode, the inodes that were ever used, `inode_size` bytes each) of a block group."""
@@ -186,15 +184,15 @@ class Ext4:
         if self._ro_compat & GROUP_CHECKSUMS:
             unused = self._descriptor(group, 0x1C, 2) | (self._descriptor(group, 0x32, 2) << 16 if self._descriptor_size >= 64 else 0)
             if self._descriptor(group, 0x12, 2) & INODES_UNINITIALISED:
-                unused = self._inodes_per_group
-        count = max(0, self._inodes_per_group - unused)
-        return group * self._inodes_per_group + 1, self.read(self._inode_table(group) * self.block_size, count * self.inode_size)
+                unused = self.inodes_per_group
+        count = max(0, self.inodes_per_group - unused)
+        return group * self.inodes_per_group + 1, self.read(self._inode_table(group) * self.block_size, count * self.inode_size)
 
     def inode(self, number: int) -> Inode:
         """The inode with this number."""
         if not 0 < number <= self.inode_count:
             raise UnsupportedFilesystem(f"the ext4 file system is damaged: it names an inode {number}")
-        group, index = divmod(number - 1, self._inodes_per_group)
+        group, index = divmod(number - 1, self.inodes_per_group)
         place = self._inode_table(group) * self.block_size + index * self.inode_size
         raw = self._metadata(place, self.inode_size)
         (mode, uid, size, _, _, mtime, _, gid, links, _, flags, block, _, acl, size_high, _, acl_high, uid_high, gid_high) = (

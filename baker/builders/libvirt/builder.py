@@ -71,6 +71,17 @@ class LibvirtBuilder:
         sync(destination.parent)
         return captured
 
+    def stills(self) -> bool:
+        """Where its files are this host's."""
+        return self._uri is None
+
+    @contextmanager
+    def still(self, machine: Machine) -> Iterator[Disk]:
+        if not isinstance(machine, LibvirtMachine):
+            raise TypeError("this machine is another builder's")
+        with machine.paused():
+            yield machine.fetch()
+
     # -- machines that are kept ---------------------------------------------------------------------------------------------
 
     def keeps(self) -> bool:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.doctor import Finding
+    from baker.explain.diff import Comparison
+    from baker.explain.why import PackageReason, Reason
     from baker.job import Interaction, World
     from baker.layers.collect import Collected
     from baker.layers.explain import Explained
@@ -341,6 +343,31 @@ class Baker:
         from baker.layers.find import find
 
         return find(self.catalog, self.layers, reference)
+
+    # -- explanations ---------------------------------------------------------------------------------------------------------
+
+    def diff(self, before: str, after: str, *, times: bool = False) -> Comparison:
+        """What differs between two of: an image, a layer (`web@3`, `layer:web@3`), a running shell (`shell:ID`)."""
+        from contextlib import ExitStack
+
+        from baker.explain.diff import compare
+        from baker.shells import side
+
+        with ExitStack() as stack:
+            trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
+            return compare(trees[0], trees[1], times=times)
+
+    def why(self, reference: str, path: str) -> Reason:
+        """What put a path into an image. NotFoundError when it never was there."""
+        from baker.explain.why import why
+
+        return why(self.catalog, self.store, self.catalog.resolve(reference), path)
+
+    def why_package(self, reference: str, name: str) -> PackageReason:
+        """What brought a package into an image."""
+        from baker.explain.why import why_package
+
+        return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
     def export(
         self,

@@ -141,6 +141,9 @@ class Still(Protocol):
     def still(self, machine: Machine) -> AbstractContextManager[Disk]:
         """The machine's disk as it is now; the machine stands still until the end, and all that it has written is in the disk's files."""
 
+    def frozen(self, disk: Path) -> AbstractContextManager[None]:
+        """A machine of another process that writes to `disk` stands still: the file is what a power cut would leave."""
+
 
 @runtime_checkable
 class Publisher(Protocol):

@@ -16,6 +16,8 @@ VERBS = {
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
+    "diff": ("baker.cli.diff", "what differs between two images, layers or shells"),
+    "why": ("baker.cli.why", "which step put a file or a package into an image"),
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
@@ -39,7 +41,7 @@ VERBS = {
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
-    ("Looking", ("images", "show", "history", "logs")),
+    ("Looking", ("images", "show", "history", "diff", "why", "logs")),
     ("Using", ("run", "shell", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),

@@ -52,7 +52,9 @@ def _path(app: App, found: Reason) -> Iterator[str]:
     if found.entry:
         entry = found.entry
         content = f"sha256 {entry.sha256}" if entry.sha256 else f"-> {clean(entry.target)}" if entry.target else ""
-        shown.append(("was" if found.change == "removed" else "is", f"{entry.mode & 0o7777:04o} {entry.uid}:{entry.gid}  {content}".rstrip()))
+        shown.append(
+            ("was" if found.change == "removed" else "is", f"{entry.mode & 0o7777:04o} {entry.uid}:{entry.gid}  {content}".rstrip())
+        )
     shown.append(("inputs", "\n".join(f"{clean(name)}  {digest}" for name, digest in found.inputs)))
     shown.append(("before", "\n".join(f"{change} in {image.name}@{image.version}{_by(step)}" for image, change, step in found.earlier)))
     yield from fields(shown, width=COLUMN)

@@ -97,7 +97,8 @@ def why_package(catalog: Catalog, store: BlobStore, image: ImageRecord, name: st
         known = [each.name for each in _packages(store, catalog.build_of(image), "packages_after")]
         near = difflib.get_close_matches(name, known, 3)
         raise NotFoundError(
-            f"{image.name}@{image.version} has no package {name}", hint=f"it has {', '.join(near)}" if near else f"bake show {image.name}@{image.version} --packages lists them"
+            f"{image.name}@{image.version} has no package {name}",
+            hint=f"it has {', '.join(near)}" if near else f"bake show {image.name}@{image.version} --packages lists them",
         )
     for each in catalog.history(image):
         build = catalog.build_of(each)

@@ -136,6 +136,10 @@ class FakeBuilder:
         self.stood_still += 1
         yield machine.disk
 
+    @contextmanager
+    def frozen(self, disk: Path) -> Iterator[None]:
+        yield
+
     def _overlay(self, disk: Disk, request: Launch) -> Disk:
         return qemuimg.create_overlay(disk, request.overlay or request.scratch / f"{request.name}.qcow2")
 

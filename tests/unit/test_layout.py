@@ -29,7 +29,7 @@ LAYERS = (
     ("api", "worker", "schedule"),
     ("bake",),
     ("stages", "provisioning", "recorder"),
-    ("layering", "throwaway", "downloads", "publishing"),
+    ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),
     ("job",),
 )

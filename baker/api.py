@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,8 @@ from baker.requests import BuildRequest, BuildResult, options
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
+    from baker.committing import Taken
+    from baker.committing import Wish as CommitWish
     from baker.doctor import Finding
     from baker.explain.diff import Comparison
     from baker.explain.why import PackageReason, Reason
@@ -356,6 +358,18 @@ class Baker:
         with ExitStack() as stack:
             trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
+
+    def take(self, shell: str) -> AbstractContextManager[Taken]:
+        """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
+        from baker.committing import take
+
+        return take(self._world(), shell)
+
+    def commit(self, taken: Taken, wish: CommitWish) -> ImageRecord:
+        """Make an image of a machine that was changed by hand."""
+        from baker.committing import commit
+
+        return commit(taken, wish)
 
     def why(self, reference: str, path: str) -> Reason:
         """What put a path into an image. NotFoundError when it never was there."""

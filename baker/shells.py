@@ -38,12 +38,12 @@ class Shell:
     ssh: tuple[str, ...]  # the command that enters it
 
 
-def note(scratch: Path, session: str, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
-    """Let others find the machine, where its disk is on this host."""
+def note(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
+    """Let others find the machine, where its disk is on this host. `scratch` is called as the session is."""
     if not isinstance(builder, Still) or not builder.stills():
         return
     with builder.still(machine) as disk:
-        shell = Shell(session, image.id, disk.path, disk.virtual_size or image.virtual_size, tuple(ssh))
+        shell = Shell(scratch.name, image.id, disk.path, disk.virtual_size or image.virtual_size, tuple(ssh))
     (scratch / NAME).write_text(json.dumps(asdict(shell), default=str))
 
 

@@ -40,7 +40,7 @@ class Running:
 @contextmanager
 def boot(world: World, image: ImageRecord, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
     """A machine from an image. `recorded` is what the record says of the machine that it was built on."""
-    shape = Shape(**(_known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
+    shape = Shape(**(known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
     builder = world.builder(spec_of(image.builder, recorded), wanted.uri)
     media = media_of(image, builder, world.catalog, world.store)
     with session(world) as (ledger, scratch, report):
@@ -50,7 +50,7 @@ def boot(world: World, image: ImageRecord, recorded: Mapping[str, Any], wanted: 
         with builder.launch(request) as machine:
             with _connected(world, machine, identity, request, wanted) as communicator:
                 running = _running(f"{image.name} {image.version}", machine, communicator, wanted, ledger.build_id)
-                note(scratch, running.id, image, builder, machine, running.ssh)
+                note(scratch, image, builder, machine, running.ssh)
                 yield running
 
 
@@ -66,7 +66,7 @@ def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> I
             raise NotFoundError(f"the layer {layer.id} has just been removed")
         identity = layer.identity(scratch)
         disk = Disk(layer.directory / "disk.qcow2", "qcow2", 0)
-        request = Launch("run", disk, Shape(**_known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
+        request = Launch("run", disk, Shape(**known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
         machine = stack.enter_context(builder.restore(request, layer.directory))
         communicator = stack.enter_context(_connected(world, machine, identity, request, wanted))
         wake(communicator)
@@ -100,6 +100,6 @@ def _running(title: str, machine: Machine, communicator: Communicator, wanted: W
     return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports, name)
 
 
-def _known(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def known(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of a shape, without what this version does not know."""
     return {name: value for name, value in recorded.items() if name in {field.name for field in fields(Shape)}}

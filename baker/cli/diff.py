@@ -90,7 +90,7 @@ def _named(app: App, changes: Sequence[Named], kind: str = "") -> Iterator[str]:
 
 def _file(app: App, change: FileChange) -> Iterator[str]:
     """`A`, `D` and `C` are `docker diff`'s."""
-    letter, style = {("added",): ("A", "green"), ("removed",): ("D", "red")}.get(change.what, ("C", "yellow"))
+    letter, style = {"added": ("A", "green"), "removed": ("D", "red")}.get(change.what[0], ("C", "yellow"))
     yield app.out.paint(f"{letter} {clean(change.path)}", style) + (f"  {_words(change)}" if letter == "C" else "")
     for line in change.diff:
         yield "    " + app.out.paint(clean(line), {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))

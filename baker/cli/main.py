@@ -21,6 +21,7 @@ VERBS = {
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
+    "commit": ("baker.cli.commit", "make an image of a shell that was changed by hand"),
     "export": ("baker.cli.export", "write an image as one file"),
     "publish": ("baker.cli.publish", "bring an image to a cloud: --to ami"),
     "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
@@ -42,7 +43,7 @@ GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
     ("Looking", ("images", "show", "history", "diff", "why", "logs")),
-    ("Using", ("run", "shell", "export", "publish")),
+    ("Using", ("run", "shell", "commit", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,9 +59,10 @@ def read(path: Path) -> Touched | None:
 class Tracker:
     """Follows a build machine's disk from step to step, from outside. `touched` is None once that has failed: then nobody guesses."""
 
-    def __init__(self, builder: Builder, report: Reporter) -> None:
+    def __init__(self, builder: Builder, report: Reporter, view: Callable[[Disk], Disk]) -> None:
+        """`view` gives the place at which a disk of the machine can be read with all that it is backed by."""
         self._still: Still | None = builder if isinstance(builder, Still) and builder.stills() else None
-        self._report = report
+        self._report, self._view = report, view
         self.touched: Touched | None = Touched() if self._still else None
 
     def begin(self, machine: Machine, communicator: Communicator, layer: Path | None) -> None:
@@ -79,7 +80,7 @@ class Tracker:
         try:
             communicator.run("sync", timeout=SYNC_SECONDS)
             with self._still.still(machine) as disk:
-                stamps = read_stamps(disk)
+                stamps = read_stamps(self._view(disk))
             self.touched.add(stamps, step)
         except (BakeError, Disconnected, GuestTimeout, OSError) as error:
             self.touched = None

@@ -12,12 +12,13 @@ import pytest
 from baker.catalog.records import ImageRecord
 from baker.communicator.base import CommandResult
 from baker.disks import qemuimg
+from baker.errors import NotFoundError
 from baker.explain import changes
 from baker.explain.changes import Change
 from baker.explain.why import why
-from baker.errors import NotFoundError
 from baker.model import Disk
 from baker.store.directory import DirectoryStore
+from tests.support.cli import wait_until
 from tests.support.fakes import Call
 from tests.unit.test_layers import Workshop, shop  # noqa: F401 - a fixture
 
@@ -70,7 +71,8 @@ class Guests:
 
 def edit(disk: Disk, commands: list[str], here: Path) -> None:
     """Change a qcow2 overlay's file system from outside: its backing reference stays."""
-    raw = here / "edit.raw"
+    raw, named = here / "edit.raw", disk.path.parent / (qemuimg.info(disk.path, "qcow2").backing or "")
+    assert wait_until(named.exists)  # a layer has its name once it is whole
     qemuimg.convert(disk, raw, "raw")
     sh("debugfs", "-w", "-f", "-", raw, input="\n".join(commands))
     below = qemuimg.info(disk.path, "qcow2")

@@ -35,7 +35,7 @@ def writers(disk: Path) -> Iterator[int]:
             if not (directory / "comm").read_text().startswith("qemu"):
                 continue
             for handle in (directory / "fd").iterdir():
-                if os.readlink(handle) == wanted and _writes(directory / "fdinfo" / handle.name):
+                if str(handle.readlink()) == wanted and _writes(directory / "fdinfo" / handle.name):
                     yield int(directory.name)
                     break
         except OSError:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from baker.sweep import Swept
     from baker.template.model import Template
     from baker.throwaway import Running
+    from baker.trial import Again
     from baker.usage import Used
 
 __all__ = ["Baker", "BuildRequest", "BuildResult"]
@@ -358,6 +359,17 @@ class Baker:
         with ExitStack() as stack:
             trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
+
+    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[Again]:
+        """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
+        from baker.builders.spec import with_accelerator
+        from baker.trial import test
+
+        templates = self._load_request(request)
+        if len(templates) != 1:
+            names = ", ".join(template.name for template in templates)
+            raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
+        return test(with_accelerator(templates[0], request.accelerator), options(request), self._world(), idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[Taken]:
         """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""

@@ -191,6 +191,10 @@ class Layering:
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
+    def view(self, disk: Disk) -> Disk:
+        """The same disk of this build's machine, where all that it is backed by can be read."""
+        return self._rooms.view(disk)
+
     def begin(self, start: Started) -> None:
         """The first step is about to be carried out."""
         self.tracker.begin(start.machine, start.communicator, start.layer)

@@ -57,7 +57,7 @@ def provision_until(job: Job, plan: Plan) -> None:
     with Layering(job, plan, wanted) as layers:
         layers.check_keeping(last)
         with shared_downloads(job) as downloads, layers.started() as start, start.connection:
-            _provision(job, start, layers, plan.steps[start.depth : last], downloads)
+            carry_out(job, start, layers, plan.steps[start.depth : last], downloads)
     if layers.store.find(policy.keys(plan)[last]) is None:
         raise BuildError(f"the machine after step {last} could not be kept")
 
@@ -71,20 +71,23 @@ def wish(job: Job) -> policy.Wish:
 def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Environment) -> GuestListing | None:
     """Everything over the connection; ends with the guest on its way down."""
     with start.connection:
-        _provision(job, start, layers, plan.steps[start.depth :], downloads)
+        carry_out(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
             return _finish(job, start.communicator, local=isinstance(plan.source.media, Disk))
 
 
-def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
+def carry_out(job: Job, start: Started, layers: Layering | None, steps: Sequence[PlannedStep], downloads: Environment) -> None:
+    """Carry out steps on the machine, with layers in between where there are to be any."""
     with job.report.stage("provision"):
         booted = True
-        layers.begin(start)
+        if layers:
+            layers.begin(start)
         for planned in steps:
             _step_or_policy(job, planned, start, downloads(start.machine, start.communicator, booted))
             booted = bool(getattr(planned.step.config, "expect_disconnect", False))
-            layers.after(start, planned.index)
+            if layers:
+                layers.after(start, planned.index)
 
 
 def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping[str, str]) -> None:

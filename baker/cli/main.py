@@ -13,6 +13,7 @@ VERBS = {
     "schema": ("baker.cli.schema", "print the JSON Schema of templates, for editors"),
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
+    "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
@@ -41,7 +42,7 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build",)),
+    ("Baking", ("build", "test")),
     ("Looking", ("images", "show", "history", "diff", "why", "logs")),
     ("Using", ("run", "shell", "commit", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),

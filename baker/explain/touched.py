@@ -110,14 +110,14 @@ def find_changes(
     with open_root(source, scratch=scratch, replay=True) as old, open_root(left, scratch=scratch, replay=True) as new:
         before_stamps, stamps = read_stamps(source), read_stamps(left)
         touched.add(stamps, None)
-        now = {found.path: _key(found) for found in new.walk()}
+        now = {found.path: key_of(found) for found in new.walk()}
         was: dict[str, tuple[Key, str]] = {}
 
         def entries() -> Iterator[FileEntry]:
             for found in old.walk():
                 mark = find(before_stamps, found.tree.fs, found.inode.number)
-                was[found.path] = (_key(found), generation(mark).hex())
-                same = now.get(found.path) == _key(found) and mark == find(stamps, found.tree.fs, found.inode.number)
+                was[found.path] = (key_of(found), generation(mark).hex())
+                same = now.get(found.path) == key_of(found) and mark == find(stamps, found.tree.fs, found.inode.number)
                 known = after.get(found.path) if same and found.path not in ruled else None
                 yield entry_of(found, known.sha256 if known else _sha256(old, found))
 
@@ -142,7 +142,8 @@ def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], 
         path = path.rpartition("/")[0] or "/"
 
 
-def _key(found: Found) -> Key:
+def key_of(found: Found) -> Key:
+    """The inode that a file of a tree is."""
     return found.tree.fs.start, found.inode.number
 
 

@@ -27,7 +27,7 @@ ONLY_THERE = {
 LAYERS = (
     ("cli",),
     ("api", "worker", "schedule"),
-    ("bake",),
+    ("bake", "trial"),
     ("stages", "provisioning", "recorder"),
     ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),

@@ -90,10 +90,9 @@ def commit(taken: Taken, wish: Wish) -> ImageRecord:
                 "packages_after": world.store.add_bytes(pack_packages(found.packages_after)),
             }
             if found.manifest:
-                evidence["manifest"] = world.store.add_file(found.manifest)
                 changes = taken.scratch / "changes.jsonl.gz"
                 write_changes(captured, captured.media, source.disk, found.manifest, changes)  # type: ignore[arg-type]
-                evidence["changes"] = world.store.add_file(changes)
+                evidence |= {"changes": world.store.add_file(changes), "manifest": world.store.add_file(found.manifest)}
         with taken.report.stage("record"):
             delta = world.store.add_disk(captured.media, parent.chain[0])  # type: ignore[arg-type]
             build = _build(taken, wish, before, evidence)

@@ -122,6 +122,8 @@ def _change(store: BlobStore, build: BuildRecord, path: str) -> Change | None:
 def _compared(store: BlobStore, build: BuildRecord, below: Sequence[BuildRecord], path: str) -> Change | None:
     """The same told from two manifests, for a build whose changes are not on record: nobody knows the step then. Without an image below it
     is the source that the build started from, of which there is no manifest."""
+    if not below and not build.steps:
+        return None  # the source's own
     after, before = _listed(store, build, path), _listed(store, below[0], path) if below else None
     if after == before:
         return None

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from baker import trial
 from baker.catalog.records import ImageRecord
+from baker.committing import Wish, commit, take
 from baker.communicator.base import CommandResult
 from baker.disks import qemuimg
-from baker.errors import NotFoundError
+from baker.disks.rootfs import open_root
+from baker.errors import NotFoundError, UsageError
 from baker.explain import changes
 from baker.explain.changes import Change
+from baker.explain.diff import compare
 from baker.explain.why import why
+from baker.job import Options
 from baker.model import Disk
+from baker.paths import ensure
+from baker.reproduce.rebuild import Request, rebuild
+from baker.shells import Shell, side
 from baker.store.directory import DirectoryStore
 from tests.support.cli import wait_until
 from tests.support.fakes import Call
@@ -36,6 +47,7 @@ DOES = {
         "set_inode_field /etc/kept ctime 20260101",
     ],
     "step-2": ["cd /etc", "rm made", "write {here}/two made", "mkdir conf.d", "cd conf.d", "write {here}/one a"],
+    "step-4": ["cd /etc", "rm count", "write {here}/count count"],
     "step-3": ["cd /etc", "rm passing", "write {here}/two late"],
 }
 
@@ -48,7 +60,7 @@ class Guests:
 
     def __call__(self, endpoint: Any, identity: Any, machine: Any, scratch: Path, **more: Any) -> Any:
         entered = self._below(endpoint, identity, machine, scratch, **more)
-        guests, here = self._below, self._here
+        here = self._here
 
         class Around:
             def __enter__(self) -> Any:
@@ -71,6 +83,7 @@ class Guests:
 
 def edit(disk: Disk, commands: list[str], here: Path) -> None:
     """Change a qcow2 overlay's file system from outside: its backing reference stays."""
+    (here / "count").write_text(str(time.monotonic_ns()))
     raw, named = here / "edit.raw", disk.path.parent / (qemuimg.info(disk.path, "qcow2").backing or "")
     assert wait_until(named.exists)  # a layer has its name once it is whole
     qemuimg.convert(disk, raw, "raw")
@@ -158,3 +171,82 @@ def test_why_names_the_step(work: Workshop) -> None:
     with pytest.raises(NotFoundError) as error:
         asked("/etc/nevr")
     assert "/etc/never" in str(error.value)
+
+
+# --- trying a template twice ------------------------------------------------------------------------------------------
+
+
+def tried(work: Workshop, *steps: str) -> list[tuple[str, int]]:
+    found = trial.test(work.template(*steps), Options(force=True), work.world(work.heard), idempotent=True)
+    return [(each.path, each.step) for each in found]
+
+
+def test_steps_that_do_the_same_twice_are_idempotent(work: Workshop) -> None:
+    assert tried(work, "step-1", "step-2") == []
+    assert work.catalog.images() == []
+    assert work.left() == []
+
+
+def test_what_a_second_run_changes_is_told_with_its_step(work: Workshop) -> None:
+    assert tried(work, "step-1", "step-4") == [("/etc/count", 2)]
+
+
+# --- images made by hand ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(work: Workshop, tmp_path: Path) -> Shell:
+    """Somebody is in a machine of an image, and has written a file and removed another."""
+    image = work.bake().image
+    assert image is not None
+    below = qemuimg.as_disk(DirectoryStore(work.home.blobs).path(image.chain[0]), "qcow2")
+    scratch = ensure(work.home.work("0123456789ab"))
+    disk = qemuimg.create_overlay(below, scratch / "disk.qcow2")
+    edit(disk, ["cd /etc", f"write {tmp_path}/two hotfix", "rm never"], tmp_path)
+    made = Shell("0123456789ab", image.id, disk.path, below.virtual_size, ("true",))
+    (scratch / "shell.json").write_text(json.dumps(asdict(made), default=str))
+    return made
+
+
+def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Shell) -> None:
+    before = shell.disk.read_bytes()
+    with take(work.world(work.heard), shell.id) as taken:
+        image = commit(taken, Wish("web", "1.0.1", "it was urgent"))
+    assert (image.origin, image.parent, image.verified) == ("committed", shell.image, False)
+    assert shell.disk.read_bytes() == before
+    build = work.catalog.build_of(image)
+    assert build.reproduction["committed"]["message"] == "it was urgent"
+    assert {(each.path, each.change, each.step) for each in changed(work, image).values() if each.path != "/etc"} == {
+        ("/etc/hotfix", "added", None),
+        ("/etc/never", "removed", None),
+    }
+    disk = Disk(DirectoryStore(work.home.blobs).path(image.chain[0]), "qcow2", image.virtual_size)
+    with open_root(disk) as root:
+        assert root.read("/etc/hotfix") == b"two\n"
+    with pytest.raises(UsageError, match="committed from a shell"):
+        rebuild(Request(image, build), work.world(work.heard))
+
+
+def test_a_version_that_is_taken_is_not_committed_to(work: Workshop, shell: Shell) -> None:
+    with pytest.raises(UsageError, match="already"), take(work.world(work.heard), "shell:0123") as taken:
+        commit(taken, Wish("web", "1.0.0"))
+
+
+def test_a_running_shell_is_compared_as_it_is_on_its_disk(work: Workshop, shell: Shell) -> None:
+    world = work.world(work.heard)
+    with side(world, "web") as before, side(world, f"shell:{shell.id}") as after:
+        found = compare(before, after)
+    assert {(each.path, each.what[0]) for each in found.files} == {("/etc/hotfix", "added"), ("/etc/never", "removed")}
+    assert "0123456789ab" in found.after
+
+
+def test_a_layer_is_compared_with_another(work: Workshop, shell: Shell) -> None:
+    world = work.world(work.heard)
+    with side(world, "layer:web@1") as before, side(world, "layer:web@2") as after:
+        assert {each.path for each in compare(before, after).files} == {"/etc/made", "/etc/conf.d", "/etc/conf.d/a"}
+
+
+def test_a_shell_that_is_not_there(work: Workshop, shell: Shell) -> None:
+    with pytest.raises(NotFoundError, match="no shell 'ffff' is running") as error, take(work.world(work.heard), "ffff"):
+        pass
+    assert "0123456789ab" in error.value.hint

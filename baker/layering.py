@@ -330,7 +330,8 @@ class _Rooms:
     def show(self, place: Path, final: str) -> None:
         """Let `view` find the disk in `place` by the name that the disk above it has for it; it has that name only once it is a layer."""
         if self._shown is None:
-            self._shown = self._store.place(self._job.id, 0)
+            root = self._store.root  # beside it: what disks refer to by relative paths is as far away from there
+            self._shown = root.with_name(f"{root.name}-{self._job.id}")
             self._made[self._shown] = self._job.ledger.enter("directory", path=str(self._shown))
         os.link(place / DISK, ensure(self._shown / final) / DISK)
 

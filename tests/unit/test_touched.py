@@ -38,16 +38,19 @@ def sh(*argv: str | Path, input: str | None = None) -> str:  # noqa: A002 - subp
     return subprocess.run([*map(str, argv)], check=True, capture_output=True, text=True, input=input).stdout
 
 
+# a kernel gives every new file another generation and its times nanoseconds; debugfs does neither
+MARK = "set_inode_field {} generation {{number}}"
 DOES = {
     "step-1": [
         "cd /etc",
         "write {here}/one made",
+        MARK.format("/etc/made"),
         "rm old",
         "set_inode_field /etc/kept mode 0100600",
         "set_inode_field /etc/kept ctime 20260101",
     ],
-    "step-2": ["cd /etc", "rm made", "write {here}/two made", "mkdir conf.d", "cd conf.d", "write {here}/one a"],
-    "step-4": ["cd /etc", "rm count", "write {here}/count count"],
+    "step-2": ["cd /etc", "rm made", "write {here}/two made", MARK.format("/etc/made"), "mkdir conf.d", "cd conf.d", "write {here}/one a"],
+    "step-4": ["cd /etc", "rm count", "write {here}/count count", MARK.format("/etc/count")],
     "step-3": ["cd /etc", "rm passing", "write {here}/two late"],
 }
 
@@ -69,7 +72,7 @@ class Guests:
 
                 def step(call: Call) -> CommandResult:
                     name = next(name for name in DOES if name in call.script)
-                    edit(machine.disk, [line.format(here=here) for line in DOES[name]], here)
+                    edit(machine.disk, [line.format(here=here, number=time.monotonic_ns() % 2**31) for line in DOES[name]], here)
                     return old(call)
 
                 communicator.answers["step-"] = step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,11 +78,13 @@ class Tracker:
         """A step is done. The machine stands still while its inodes are read."""
         if self._still is None or self.touched is None:
             return
+        began = time.monotonic()
         try:
             communicator.run("sync", timeout=SYNC_SECONDS)
             with self._still.still(machine) as disk:
                 stamps = read_stamps(self._view(disk))
             self.touched.add(stamps, step)
+            self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
         except (BakeError, Disconnected, GuestTimeout, OSError) as error:
             self.touched = None
             self._report.info(f"what each step changed is not on record: {error.message if isinstance(error, BakeError) else error}")

@@ -19,7 +19,9 @@ version: 1.0.0
 source: {image: debian-13}
 builder: {memory: 1GiB}
 provisioners:
-  - {name: make, shell: "mkdir -p /opt/tree/sub; echo one >/opt/tree/sub/file; echo x >/opt/passing; chmod 600 /etc/motd", cache: {keep: true}}
+  - name: make
+    shell: "mkdir -p /opt/tree/sub; echo one >/opt/tree/sub/file; echo x >/opt/passing; chmod 600 /etc/motd"
+    cache: {keep: true}
   - {name: move, shell: "mv /opt/tree /opt/moved; rm /opt/passing; echo two >/opt/late", cache: {keep: true}}
 """
 

@@ -64,7 +64,8 @@ def _cause(found: Reason) -> str:
     if found.source:
         return f"by no step: it came with the source, {clean(str(found.build.source.get('title') or '?'))}"
     if found.step:
-        return f"by step {found.step.index}, {clean(found.step.name)} ({found.step.kind})"
+        by = "by" if found.change == "removed" else "last touched by"
+        return f"{by} step {found.step.index}, {clean(found.step.name)} ({found.step.kind})"
     if not found.known:
         return "which step it was is not on record: that build noted no changes"
     if found.image.origin == "committed":

@@ -34,7 +34,8 @@ def test_changes_are_told_by_step_and_journals_read_as_e2fsck_does(baked: Bake, 
         found = baked("why", "changes", path, "--json").ok().json
         return found["step"]["name"] if found["step"] else None
 
-    assert step("/opt/moved/sub/file") == "move"
+    assert step("/opt/moved") == "move"
+    assert step("/opt/moved/sub/file") == "make"  # who wrote it
     assert step("/opt/late") == "move"
     assert step("/etc/motd") == "make"
     assert baked("why", "changes", "/opt/passing").code == 5

@@ -227,4 +227,6 @@ def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
     }
     if inspection.manifest:
         found["manifest"] = store.add_file(inspection.manifest)
+    if inspection.changes:
+        found["changes"] = store.add_file(inspection.changes)
     return found

@@ -132,6 +132,20 @@ class Keeper(Protocol):
 
 
 @runtime_checkable
+class Still(Protocol):
+    """A builder whose machines' disks can be read on this host while they stand still."""
+
+    def stills(self) -> bool:
+        """Whether that is so for machines of this connection."""
+
+    def still(self, machine: Machine) -> AbstractContextManager[Disk]:
+        """The machine's disk as it is now; the machine stands still until the end, and all that it has written is in the disk's files."""
+
+    def frozen(self, disk: Path) -> AbstractContextManager[None]:
+        """A machine of another process that writes to `disk` stands still: the file is what a power cut would leave."""
+
+
+@runtime_checkable
 class Publisher(Protocol):
     """A builder whose images are where its machines run, and not files on this host."""
 

@@ -68,6 +68,8 @@ def title(app: App, image: ImageRecord, build: BuildRecord | None, revoked: Coll
     if started and finished:
         parts.append(f"built in {duration((finished - started).total_seconds())}")
     parts.append(paint("verified", "green") if image.verified else paint("not verified", "yellow"))
+    if image.origin == "committed":
+        parts.append(paint("committed by hand, not reproducible", "yellow"))
     if image.id in revoked:
         parts.append(paint("revoked", "red"))
     if image.removed:

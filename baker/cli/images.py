@@ -79,7 +79,7 @@ def rows(
             image.id,
             ago(image.created, moment),
             size(image.size),
-            "revoked" if image.id in revoked else "yes" if image.verified else "no",
+            "revoked" if image.id in revoked else "committed" if image.origin == "committed" else "yes" if image.verified else "no",
             parent(image, known),
             *([",".join(channels.get(image.id, ["-"]))] if in_some else []),
         ]

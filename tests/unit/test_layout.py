@@ -31,9 +31,9 @@ ONLY_THERE = {
 LAYERS = (
     ("cli",),
     ("api", "worker", "schedule"),
-    ("bake",),
+    ("bake", "trial"),
     ("stages", "provisioning", "recorder"),
-    ("layering", "throwaway", "downloads", "publishing"),
+    ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),
     ("job",),
 )

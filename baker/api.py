@@ -24,6 +24,8 @@ from baker.paths import Home
 from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
+    from baker.audit.checks import Checker
+    from baker.audit.story import Story
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.doctor import Finding
@@ -341,6 +343,12 @@ class Baker:
         from baker.layers.find import find
 
         return find(self.catalog, self.layers, reference)
+
+    def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
+        """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.audit.story import gather
+
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
 
     def export(
         self,

@@ -15,6 +15,7 @@ from sqlalchemy.orm import Session
 from baker.catalog import database, reference, tables
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
+from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, row_of
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
@@ -44,6 +45,7 @@ class Catalog:
         self.channels = Channels(self._reading, self._writing)
         self.revocations = Revocations(self._reading, self._writing)
         self.releases = Releases(self._reading, self._writing)
+        self.proofs = Proofs(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:

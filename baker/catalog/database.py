@@ -22,7 +22,7 @@ from baker.disks.space import full, mount_point, read_only
 from baker.errors import BakeError, BusyError, HostError
 from baker.paths import ensure
 
-REVISIONS = ("0001", "0002", "0003")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
+REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
 HEAD = REVISIONS[-1]
 BUSY_SECONDS = 20.0
 MIGRATION_LOCK = 0x62616B65  # the PostgreSQL advisory lock of migrations: "bake"

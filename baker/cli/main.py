@@ -16,6 +16,7 @@ VERBS = {
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
+    "audit": ("baker.cli.audit", "how an image was made and what became of it, checked now"),
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
@@ -39,7 +40,7 @@ VERBS = {
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build",)),
-    ("Looking", ("images", "show", "history", "logs")),
+    ("Looking", ("images", "show", "history", "audit", "logs")),
     ("Using", ("run", "shell", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
@@ -49,7 +50,7 @@ EXIT_CODES = """\
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
   3  the build or release failed      130  interrupted (SIGINT)
-  4  the image failed its tests       143  terminated (SIGTERM)"""
+  4  failed its tests or checks       143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options
   --version         print the version

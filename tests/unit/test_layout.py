@@ -20,7 +20,7 @@ ONLY_THERE = {
     "urllib3": "sources",
     "aiohttp": "httpcache",
     "yarl": "httpcache",
-    "jinja2": "provision",
+    "jinja2": ("provision", "audit"),
     "shtab": "cli",
 }
 # a layer may import itself and what stands after it

@@ -39,6 +39,7 @@ class Subject:
     store: BlobStore
     revocation: Revocation | None
     at: str  # now
+    proofs: Sequence[tuple[str, str]] = ()  # (what, blob digest) of attestations and of reports of rebuilds
     scratch: Path | None = None
 
     @property
@@ -119,6 +120,12 @@ def kept(subject: Subject) -> Iterator[Check]:
             yield blobs_check(f"what was fetched{of}", bodies, subject.store)
 
 
+def proofs(subject: Subject) -> Iterator[Check]:
+    """The blobs of attestations and of reports of rebuilds; whether signatures hold is for another checker."""
+    if subject.proofs:
+        yield blobs_check("attestations and rebuilds", subject.proofs, subject.store)
+
+
 def tests(subject: Subject) -> Iterator[Check]:
     build = subject.build
     if build is None:
@@ -141,7 +148,7 @@ def revocation(subject: Subject) -> Iterator[Check]:
     yield Check("revocation", "failed" if found.effective <= subject.at else "ok", said)
 
 
-CHECKS: tuple[Checker, ...] = (template, lineage, disk, kept, tests, revocation)
+CHECKS: tuple[Checker, ...] = (template, lineage, disk, kept, proofs, tests, revocation)
 
 
 def run(subject: Subject, more: Sequence[Checker] = ()) -> tuple[Check, ...]:

@@ -12,7 +12,7 @@ from baker.render.text import plural, short
 
 WIDTH, SIDE, MIDDLE, GAP = 1000, 280, 340, 50
 LINE, PADDING, BETWEEN = 18, 14, 34
-LETTERS = 36  # of a line in a side box
+LETTERS = 31  # of a line in a side box
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def draw(story: Story) -> Picture:
         sides = [_box("inputs", 0, y, SIDE, _went_in(ancestor))] if ancestor.build else []
         if subject and (where := _went_to(story)):
             sides.append(_box("outputs", right + GAP, y, SIDE, where))
-        height = max(_height(3), *(side.height for side in sides)) if sides else _height(3)
-        middle = Box("subject" if subject else "image", left, y, MIDDLE, height, _about(ancestor))
+        about = _about(ancestor)
+        height = max([_height(len(about)), *(side.height for side in sides)])
+        middle = Box("subject" if subject else "image", left, y, MIDDLE, height, about)
         boxes += [middle, *sides]
         centre = y + height // 2
         for side in sides:
@@ -93,11 +94,15 @@ def _cut(text: str) -> str:
 
 def _about(ancestor: Ancestor) -> tuple[str, ...]:
     image = ancestor.image
-    marks = ["verified" if image.verified else "not verified"]
-    marks += ["made by hand"] if image.origin == "committed" else []
+    marks = ["made by hand"] if image.origin == "committed" else []
     marks += ["revoked"] if ancestor.revoked else []
     marks += ["removed"] if image.removed else []
-    return (_cut(f"{image.name} {image.version}"), f"{image.id} · {short(image.digest)}", f"{image.created[:10]} · {', '.join(marks)}")
+    lines = (
+        _cut(f"{image.name} {image.version}"),
+        f"{image.id} · {short(image.digest)}",
+        f"{image.created[:10]} · {'verified' if image.verified else 'not verified'}",
+    )
+    return (*lines, ", ".join(marks)) if marks else lines
 
 
 def _went_in(ancestor: Ancestor) -> tuple[str, ...]:

@@ -122,7 +122,9 @@ def gather(catalog: Catalog, store: BlobStore, image: ImageRecord, checkers: Seq
     found = _read(build, "changes", store, missing, lambda blob: tuple(changes.read(blob)))
     fetches = _read(build, "fetches", store, missing, _fetches) or ()
     ids = [each.id for each in line]
-    subject = Subject(line, builds, store, catalog.revocations.of(image.id), at)
+    attestations, rebuilds = catalog.proofs.attestations(image.id), catalog.proofs.rebuilds(image.id)
+    proofs = [("attestation", each.digest) for each in attestations] + [("report of a rebuild", each.report) for each in rebuilds]
+    subject = Subject(line, builds, store, catalog.revocations.of(image.id), at, proofs)
     return Story(
         at=at,
         line=tuple(Ancestor(each, its, each.id in revoked) for each, its in zip(line, builds, strict=True)),
@@ -134,8 +136,8 @@ def gather(catalog: Catalog, store: BlobStore, image: ImageRecord, checkers: Seq
         channels=tuple(catalog.channels.of(image.id)),
         channel_events=tuple(catalog.proofs.channel_events(image.id)),
         releases=tuple(release for release in catalog.releases.all(image.name) if release.image == image.id),
-        attestations=tuple(catalog.proofs.attestations(image.id)),
-        rebuilds=tuple(catalog.proofs.rebuilds(image.id)),
+        attestations=tuple(attestations),
+        rebuilds=tuple(rebuilds),
         revocation=subject.revocation,
         revocations=tuple(catalog.proofs.revocations(ids)),
         checks=run(subject, checkers),

@@ -251,6 +251,12 @@ def test_changed_evidence_is_named_and_the_story_is_still_told(cli: Cli, name: s
     assert "something is wrong" in cli("audit", "web").out
 
 
+def test_a_changed_attestation_is_found(cli: Cli) -> None:
+    with cli.baker as baker:
+        overwrite(baker.store.path(baker.catalog.proofs.attestations(baker.catalog.resolve("web").id)[0].digest))
+    assert "attestation (sha256:" in failed(cli)["attestations and rebuilds"]
+
+
 def test_evidence_that_is_gone_is_named(cli: Cli) -> None:
     with cli.baker as baker:
         baker.store.delete(baker.catalog.build_of(baker.catalog.resolve("web")).evidence["changes"])

@@ -22,7 +22,7 @@ from baker.catalog.records import (
     Revocation,
     StepRecord,
 )
-from baker.errors import BakeError, NotFoundError
+from baker.errors import BakeError
 from baker.explain import changes
 from baker.explain.changes import Change
 from baker.host import now
@@ -117,7 +117,7 @@ class Story:
 def gather(catalog: Catalog, store: BlobStore, image: ImageRecord, checkers: Sequence[Checker] = ()) -> Story:
     """The story of `image`. What of the evidence is gone or damaged is in `missing`, and some check has failed then."""
     line, at = catalog.history(image), now()
-    builds = [_build(catalog, each) for each in line]
+    builds = catalog.builds_of(line)
     revoked, build, missing = catalog.revocations.in_force(at), builds[0], list[str]()
     found = _read(build, "changes", store, missing, lambda blob: tuple(changes.read(blob)))
     fetches = _read(build, "fetches", store, missing, _fetches) or ()
@@ -154,13 +154,6 @@ def to_json(story: Story) -> dict[str, Any]:
     for told, step in zip(found["steps"], story.steps, strict=True):
         told["counts"] = {kind: step.count(kind) for kind in ("added", "changed", "removed")}
     return {"verdict": {"ok": not story.failed, "text": story.verdict}, **found}
-
-
-def _build(catalog: Catalog, image: ImageRecord) -> BuildRecord | None:
-    try:
-        return catalog.build_of(image)
-    except NotFoundError:
-        return None
 
 
 def _read(build: BuildRecord | None, name: str, store: BlobStore, missing: list[str], read: Callable[[BinaryIO], T]) -> T | None:

@@ -36,7 +36,9 @@ printf 'Acquire::https::CaInfo "{TRUST}";\\n' >{APT}
 chmod 644 {TRUST} {APT}
 """
 
-Environment = Callable[[Machine, Communicator, bool], Mapping[str, str]]  # the last: whether the machine may have booted since the last step
+Environment = Callable[
+    [Machine, Communicator, bool], Mapping[str, str]
+]  # the last: whether the machine may have booted since the last step
 
 
 @contextmanager

@@ -188,7 +188,9 @@ def _fetched(job: Job) -> dict[str, str]:
         place = Store(directory)
         for fetched in read(directory):
             if job.template.secrets.mask(fetched.url) != fetched.url:
-                fetched = replace(fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address")
+                fetched = replace(
+                    fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address"
+                )
             if fetched.digest and not store.has(fetched.digest):
                 store.add_file(place.body(fetched.digest))
             if fetched.digest:

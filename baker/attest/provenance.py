@@ -66,7 +66,12 @@ def provenance(image: ImageRecord, build: BuildRecord, ancestors: Sequence[Image
 
 def _dependencies(build: BuildRecord, ancestors: Sequence[ImageRecord], fetched: Iterable[Fetched]) -> Iterator[dict[str, Any]]:
     if build.git_commit:
-        yield {"uri": "git", "name": "template repository", "digest": {"gitCommit": build.git_commit}, "annotations": {"dirty": build.git_dirty}}
+        yield {
+            "uri": "git",
+            "name": "template repository",
+            "digest": {"gitCommit": build.git_commit},
+            "annotations": {"dirty": build.git_dirty},
+        }
     for path, digest in sorted(build.inputs.items()):
         yield {"uri": f"file:{path}", "digest": _digest(digest)}
     if build.source.get("digest"):

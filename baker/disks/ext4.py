@@ -97,7 +97,7 @@ class Ext4:
         self.incompat: int = struct.unpack_from("<I", block, 0x60)[0]
         self._refuse_unknown()
         inodes, _, _, _, _, self._first_block, shift = struct.unpack_from("<7I", block)
-        self.block_size = 1024 << shift
+        self.block_size: int = 1024 << shift
         self._super_block = 1 if self.block_size == 1024 else 0  # also where bigalloc makes s_first_data_block 0
         self.inode_count: int = inodes
         self._blocks_per_group, _, self._inodes_per_group = struct.unpack_from("<3I", block, 0x20)

@@ -124,6 +124,9 @@ def encode_xattrs(geometry: Geometry, attributes: Iterable[Attribute], path: str
 
 def _attribute_area(attributes: Sequence[Attribute], room: int, base: int, *, hashed: bool) -> bytes | None:
     """Entries from the front, values from the back, offsets counted from `base` before it; None when that is more than `room` bytes."""
+    sizes = (16 + (len(name) + 3 & ~3) + (len(value) + 3 & ~3) for _, name, value in attributes)
+    if sum(sizes) + 4 > room:  # four zeros end the entries
+        return None
     entries, values, end = bytearray(), b"", room
     for index, name, value in attributes:
         padded = value + bytes(-len(value) % 4)
@@ -132,8 +135,7 @@ def _attribute_area(attributes: Sequence[Attribute], room: int, base: int, *, ha
         offset = end + base if value else 0
         entries += XATTR_ENTRY.pack(len(name), index, offset, 0, len(value), _attribute_hash(index, name, value) if hashed else 0)
         entries += name + bytes(-len(name) % 4)
-    gap = room - len(entries) - len(values)
-    return bytes(entries) + bytes(gap) + values if gap >= 4 else None  # four zeros end the entries
+    return bytes(entries) + bytes(room - len(entries) - len(values)) + values
 
 
 def _attribute_hash(index: int, name: bytes, value: bytes) -> int:
@@ -150,7 +152,9 @@ def _attribute_hash(index: int, name: bytes, value: bytes) -> int:
 # --- directories -------------------------------------------------------------------------------------------------------
 
 
-def directory_blocks(geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, at_least: int = 1) -> bytes:
+def directory_blocks(
+    geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, at_least: int = 1
+) -> bytes:
     """All blocks of a directory; `entries` are (name, inode, mode), in the order in which they are to stand."""
     size = geometry.block_size - (TAIL if geometry.checked else 0)
     blocks: list[list[tuple[bytes, int, int]]] = [[(b".", number, stat.S_IFDIR), (b"..", parent, stat.S_IFDIR)]]

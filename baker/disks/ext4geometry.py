@@ -13,7 +13,16 @@ from dataclasses import dataclass
 
 from baker.disks.crc32c import ALL_ONES, crc32c
 from baker.disks.ext4 import (
-    BIT64, CSUM_SEED, EXTENTS, FILETYPE, FLEX_BG, LARGEDIR, META_BG, RECOVER, Ext4, UnsupportedFilesystem,
+    BIT64,
+    CSUM_SEED,
+    EXTENTS,
+    FILETYPE,
+    FLEX_BG,
+    LARGEDIR,
+    META_BG,
+    RECOVER,
+    Ext4,
+    UnsupportedFilesystem,
 )  # fmt: skip
 from baker.disks.runs import Run
 
@@ -56,6 +65,14 @@ class Fixed:
 
 class Geometry:
     """What a file system is, without its files. UnsupportedFilesystem, naming the feature, when it has one that a new layout would lose."""
+
+    inodes: int
+    first_block: int
+    per_group: int  # blocks in a group
+    inodes_per_group: int
+    inode_size: int
+    first_inode: int
+    reserved_gdt: int
 
     def __init__(self, fs: Ext4) -> None:
         self.fs = fs

@@ -16,8 +16,18 @@ from dataclasses import dataclass, field
 
 from baker.disks.ext4 import EXTENTS_FLAG, ROOT_INODE, Inode, UnsupportedFilesystem
 from baker.disks.ext4encode import (
-    Attribute, Body, Extent, Metadata, device_body, directory_blocks, encode_extents, encode_inode, encode_xattrs, inline_target,
-    split_extents, tree_size,
+    Attribute,
+    Body,
+    Extent,
+    Metadata,
+    device_body,
+    directory_blocks,
+    encode_extents,
+    encode_inode,
+    encode_xattrs,
+    inline_target,
+    split_extents,
+    tree_size,
 )  # fmt: skip
 from baker.disks.ext4geometry import SUPERBLOCK, Geometry
 from baker.disks.ext4tree import Tree
@@ -96,7 +106,7 @@ class Before:
 
     def __init__(self, tree: Tree, same: Same) -> None:
         self.tree, self.same = tree, same
-        self.paths = {path: number for path, number in walk(tree)}
+        self.paths = dict(walk(tree))
 
     def blocks_of(self, inode: Inode) -> tuple[list[Run], list[Run], list[Run]]:
         """(data, extent tree, attributes): the blocks that an inode has."""
@@ -450,4 +460,3 @@ def _singles(runs: Sequence[Run]) -> list[int]:
 
 def _parent(path: str) -> str:
     return path.rpartition("/")[0] or "/"
-

@@ -108,7 +108,7 @@ class Journal:
         if not self._summed:
             return True
         place = 16 if kind == COMMIT else len(block) - 4
-        (wanted,) = struct.unpack_from(">I", block, place)
+        wanted: int = struct.unpack_from(">I", block, place)[0]
         return crc32c(self._seed, block[:place], bytes(4), block[place + 4 :]) == wanted
 
     def _tags(self, block: bytes) -> Iterator[tuple[int, int]]:

@@ -57,7 +57,6 @@ class RawReader:
                 offset += count
             index += 1
 
-
     def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
         """(start, length, kind, depth in the backing chain) of what offset..offset+length consists of."""
         extents, end = self.extents, min(offset + length, self.size)

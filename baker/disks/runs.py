@@ -33,7 +33,8 @@ def gaps(runs: Iterable[Run], start: int, end: int) -> Iterator[Run]:
 
 def without(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
     """What of `runs` is in none of `others`."""
-    taken, found = merged(others), []
+    taken = merged(others)
+    found: list[Run] = []
     for start, count in merged(runs):
         inside = [(start + first, length) for first, length in clipped(taken, start, count)]
         found += gaps(inside, start, start + count)

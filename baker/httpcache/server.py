@@ -73,7 +73,7 @@ async def _serve(options: argparse.Namespace) -> None:
         await handlers.shutdown(AT_THE_END_SECONDS)
 
 
-def _web_server(answer: Handler) -> web.Server[web.BaseRequest]:
+def _web_server(answer: Handler) -> web.Server:
     return web.Server(answer, access_log=None, auto_decompress=False, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE)
 
 
@@ -82,7 +82,7 @@ class _InnerServers:
 
     def __init__(self, cache: Cache, stack: AsyncExitStack) -> None:
         self._cache, self._stack = cache, stack
-        self._servers: dict[str, web.Server[web.BaseRequest]] = {}
+        self._servers: dict[str, web.Server] = {}
 
     def connection(self, base: str) -> asyncio.Protocol:
         if base not in self._servers:

@@ -34,24 +34,52 @@ class Cause:
     remedy: str
 
 
-BYTECODE = Cause("bytecode", "Python bytecode with the time of its source, or in another order",
-                 "compile with SOURCE_DATE_EPOCH set (every step has it), or remove __pycache__ in the last step")
+BYTECODE = Cause(
+    "bytecode",
+    "Python bytecode with the time of its source, or in another order",
+    "compile with SOURCE_DATE_EPOCH set (every step has it), or remove __pycache__ in the last step",
+)
 GZIP_TIME = Cause("gzip-time", "a gzip file with the time of its making inside", "use gzip -n")
-ARCHIVE_TIME = Cause("archive-time", "an archive whose members have the times of the build",
-                     'use tar --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime, or touch the files before zip -X')
-ARCHIVE_ORDER = Cause("archive-order", "an archive with the same members in another order", "use tar --sort=name, or hand zip a sorted list")
-TIMESTAMP = Cause("timestamp", "a date or time of the build in a file's text",
-                  'write date -u -d "@$SOURCE_DATE_EPOCH" instead of the current time')
+ARCHIVE_TIME = Cause(
+    "archive-time",
+    "an archive whose members have the times of the build",
+    'use tar --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime, or touch the files before zip -X',
+)
+ARCHIVE_ORDER = Cause(
+    "archive-order", "an archive with the same members in another order", "use tar --sort=name, or hand zip a sorted list"
+)
+TIMESTAMP = Cause(
+    "timestamp", "a date or time of the build in a file's text", 'write date -u -d "@$SOURCE_DATE_EPOCH" instead of the current time'
+)
 LINE_ORDER = Cause("line-order", "the same lines in another order", "sort the list, under LC_ALL=C, before it is written")
-RANDOM_NAMES = Cause("random-name", "the same content under a name that is drawn anew in each build",
-                     "name the file by its content or its number, or remove temporary files in the same step")
-RANDOM_KEY = Cause("random-key", "a key or certificate that is made anew in each build",
-                   "make it when the machine boots first: an image that holds a private key shares it with all its machines")
+RANDOM_NAMES = Cause(
+    "random-name",
+    "the same content under a name that is drawn anew in each build",
+    "name the file by its content or its number, or remove temporary files in the same step",
+)
+RANDOM_KEY = Cause(
+    "random-key",
+    "a key or certificate that is made anew in each build",
+    "make it when the machine boots first: an image that holds a private key shares it with all its machines",
+)
 RANDOM_ID = Cause("random-id", "an identifier that is drawn anew in each build", "take it from a variable, or make it at the first boot")
 LOG = Cause("log", "a log of the build", "empty it in the last step, or write it below /var/log, which sealing empties")
 TIME_ONLY = Cause("file-time", "only the time of the file differs", "reproducible: true sets the times of what a build changes")
 OTHER = Cause("other", "another difference", "bake diff shows it")
-CAUSES = (BYTECODE, GZIP_TIME, ARCHIVE_TIME, ARCHIVE_ORDER, TIMESTAMP, LINE_ORDER, RANDOM_NAMES, RANDOM_KEY, RANDOM_ID, LOG, TIME_ONLY, OTHER)
+CAUSES = (
+    BYTECODE,
+    GZIP_TIME,
+    ARCHIVE_TIME,
+    ARCHIVE_ORDER,
+    TIMESTAMP,
+    LINE_ORDER,
+    RANDOM_NAMES,
+    RANDOM_KEY,
+    RANDOM_ID,
+    LOG,
+    TIME_ONLY,
+    OTHER,
+)
 
 
 @dataclass(frozen=True)

@@ -190,9 +190,7 @@ def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iter
 # --- the comparison ----------------------------------------------------------------------------------------------------
 
 
-def _compare(
-    request: Request, world: World, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]
-) -> Verdict:
+def _compare(request: Request, world: World, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> Verdict:
     before = _manifest(request.build, world)
     after = _read_manifest(inspection.manifest)
     packages = _packages(request.build, world), inspection.packages_after
@@ -206,7 +204,9 @@ def _compare(
     if level == Level.TREE:
         refused = request.build.reproduction.get("refused", "")
         wanted = job.template.reproducible
-        words.append(f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": "))
+        words.append(
+            f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
+        )
     groups = _explained(differences, world.store.disk(request.image.chain[0]), disk) if differences else []
     return Verdict(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
 
@@ -220,7 +220,7 @@ def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[ca
 
 
 def _reader(root: Root) -> causes.Read:
-    return lambda path: root.read(path)
+    return root.read
 
 
 def _manifest(build: BuildRecord, world: World) -> list[FileEntry] | None:

@@ -65,7 +65,9 @@ class _Piece:
     fetch: Callable[[int, int], bytes] | None
 
 
-def relay(captured: Disk, backing: Disk | None, destination: Path, *, epoch: int, scratch: Path | None = None, fresh: bool = False) -> Relaid:
+def relay(
+    captured: Disk, backing: Disk | None, destination: Path, *, epoch: int, scratch: Path | None = None, fresh: bool = False
+) -> Relaid:
     """Write the disk that `captured`, a delta on `backing`, stands for to `destination`, a qcow2 delta on `backing`.
 
     `epoch`: seconds since 1970; no file is newer. `fresh`: nothing stays where `backing` has it, so that the layout depends on the files
@@ -81,12 +83,14 @@ def relay(captured: Disk, backing: Disk | None, destination: Path, *, epoch: int
         changes: dict[str, tuple[str, ...]] = {}
         parts = []
         for mount, tree in {"": root.tree, **root.mounts}.items():
+            geometry = Geometry(tree.fs)
             before = _before(tree, reader, below)
             known = {f"{mount}{path}": before.tree.fs.inode(number).mtime for path, number in before.paths.items()} if before else {}
             nodes = {f"{mount}{path}": node for path, node in nodes_of(mount, tree)}
             applied = rules.apply(nodes, _reading(tree), epoch, known)
             changes = {title: (*changes.get(title, ()), *paths) for title, paths in applied.changes.items()}
-            parts.append(_part(mount, tree, tuple(applied.nodes.values()), None if fresh else before, epoch))
+            laid = tuple(applied.nodes.values())
+            parts.append(_Part(mount, tree, laid, lay_out(geometry, laid, tree, None if fresh else before, epoch=epoch), geometry))
         pieces = sorted(_pieces(parts, reader, below), key=lambda piece: piece.start)
         disk = write_overlay(_clusters(pieces, below, reader.size), destination, size=reader.size, backing=backing)
         check(disk, parts, scratch)
@@ -119,11 +123,6 @@ def _reading(tree: Tree) -> rules.Read:
         return b"".join(tree.data(node.source)) if node.source is not None else b""
 
     return read
-
-
-def _part(mount: str, tree: Tree, nodes: tuple[Node, ...], before: Before | None, epoch: int) -> _Part:
-    geometry = Geometry(tree.fs)
-    return _Part(mount, tree, nodes, lay_out(geometry, nodes, tree, before, epoch=epoch), geometry)
 
 
 def _before(tree: Tree, reader: RawReader, below: RawReader | None) -> Before | None:

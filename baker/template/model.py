@@ -9,8 +9,8 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, 
 
 from baker.model import Accelerator, DiskFormat, Firmware
 from baker.secrets import Secrets
-from baker.template.epoch import DateEpoch
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
+from baker.template.epoch import DateEpoch
 from baker.template.frozen import TAG, Frozen, Paths, Words, one_or_more
 from baker.template.git import GitFacts
 from baker.template.observed import Observed

@@ -682,6 +682,6 @@ def test_what_is_told_on_stdout_is_one_line_each(tmp_path: Path) -> None:
     argv = [sys.executable, "-m", "baker.httpcache.server", str(tmp_path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2]) as child:
         assert child.stdin and child.stdout
-        assert list(json.loads(child.stdout.readline())) == ["port"]
+        assert list(json.loads(child.stdout.readline())) == ["port", "ca"]
         child.stdin.close()
         assert child.wait(PATIENCE) == 0

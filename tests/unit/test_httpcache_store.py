@@ -149,11 +149,11 @@ def test_a_damaged_entry_is_absent_and_cleaned_away(store: Store, damage: str) -
 
 def test_an_entry_with_a_torn_body_is_absent_until_it_is_fetched_again(store: Store) -> None:
     entry = add(store)
-    store._body(entry.digest).write_bytes(b"he")
+    store.body(entry.digest).write_bytes(b"he")
     assert read(store) is None
     add(store)
     assert read(store) == b"hello"
-    store._body(entry.digest).unlink()
+    store.body(entry.digest).unlink()
     assert read(store) is None
     store.clean()
     assert files(store) == []

@@ -37,7 +37,26 @@ def sh(*argv: str | Path, **more: object) -> str:
 
 def make(path: Path, tree: Path, *options: str, features: str = FEATURES, size: str = "96M") -> Disk:
     """A raw disk with one ext4 file system that holds what is in `tree`."""
-    sh("mke2fs", "-q", "-F", "-t", "ext4", "-O", features, "-I", "256", "-U", UUID, "-E", f"hash_seed={UUID}", *options, "-d", tree, path, size)
+    sh(
+        "mke2fs",
+        "-q",
+        "-F",
+        "-t",
+        "ext4",
+        "-O",
+        features,
+        "-I",
+        "256",
+        "-U",
+        UUID,
+        "-E",
+        f"hash_seed={UUID}",
+        *options,
+        "-d",
+        tree,
+        path,
+        size,
+    )
     return Disk(path, "raw", path.stat().st_size)
 
 
@@ -95,9 +114,8 @@ def test_every_file_is_there_again_and_e2fsck_is_content(tmp_path: Path, tree: P
     disk = make(tmp_path / "disk.raw", tree, "-b", block, features=features)
     done = relay(disk, None if fresh else disk, tmp_path / "new.qcow2", epoch=EPOCH)
     clean(done.disk, tmp_path)
-    wanted = {path: replace(entry, mtime=min(entry.mtime, EPOCH)) for path, entry in listing(disk).items()}
-    found = listing(done.disk)
-    assert found == ({path: replace(entry, mtime=listing(disk)[path].mtime) for path, entry in wanted.items()} if not fresh else wanted)
+    before, found = listing(disk), listing(done.disk)
+    assert found == ({path: replace(entry, mtime=min(entry.mtime, EPOCH)) for path, entry in before.items()} if fresh else before)
     assert done.files == len(found)
 
 
@@ -230,7 +248,9 @@ def applied(*nodes: Node, known: dict[str, int] | None = None) -> dict[str, Node
 
 
 def test_times_are_clamped_but_for_files_of_before() -> None:
-    found = applied(node("/new", mtime=EPOCH + 5), node("/old", mtime=EPOCH - 5), node("/kept", mtime=EPOCH + 9), known={"/kept": EPOCH + 9})
+    found = applied(
+        node("/new", mtime=EPOCH + 5), node("/old", mtime=EPOCH - 5), node("/kept", mtime=EPOCH + 9), known={"/kept": EPOCH + 9}
+    )
     assert {path: each.mtime for path, each in found.items()} == {"/new": EPOCH, "/old": EPOCH - 5, "/kept": EPOCH + 9}
 
 
@@ -239,11 +259,19 @@ def test_bytecode_says_the_time_that_its_source_has() -> None:
     found = applied(node("/a/m.py", b"x", EPOCH + 77), node("/a/__pycache__/m.cpython-311.pyc", compiled, EPOCH + 78))
     assert found["/a/__pycache__/m.cpython-311.pyc"].content == struct.pack("<4sIII", b"\xa7\r\r\n", 0, EPOCH, 12) + b"code"
     checked = struct.pack("<4sIQ", b"\xa7\r\r\n", 3, 1 << 40) + b"code"
-    assert applied(node("/a/m.py", b"x"), node("/a/__pycache__/m.cpython-311.pyc", checked))["/a/__pycache__/m.cpython-311.pyc"].content == checked
+    assert (
+        applied(node("/a/m.py", b"x"), node("/a/__pycache__/m.cpython-311.pyc", checked))["/a/__pycache__/m.cpython-311.pyc"].content
+        == checked
+    )
 
 
 def test_sockets_and_caches_leave() -> None:
-    nodes = [node("/run/s", mode=0o140755), node("/var/cache/man/de/index.db"), node("/var/cache/fontconfig/x.cache-7"), node("/var/cache/man/de/keep")]
+    nodes = [
+        node("/run/s", mode=0o140755),
+        node("/var/cache/man/de/index.db"),
+        node("/var/cache/fontconfig/x.cache-7"),
+        node("/var/cache/man/de/keep"),
+    ]
     assert list(applied(*nodes)) == ["/var/cache/man/de/keep"]
 
 
@@ -261,11 +289,13 @@ def test_a_git_index_forgets_the_machine(tmp_path: Path) -> None:
     assert found[0] == found[1]
     assert found[0] is not None and hashlib.sha1(found[0][:-20]).digest() == found[0][-20:]
     (tmp_path / "one/.git/index").write_bytes(found[0])
-    assert sh("git", "-C", tmp_path / "one", "status", "--porcelain") == "A  \"a file\"\nA  b\n"
+    assert sh("git", "-C", tmp_path / "one", "status", "--porcelain") == 'A  "a file"\nA  b\n'
 
 
 def test_rules_say_what_they_did() -> None:
-    done = rules.apply({"/etc/.updated": node("/etc/.updated", b"# x\nTIMESTAMP_NSEC=17000000001234\n")}, lambda each: each.content or b"", EPOCH)
+    done = rules.apply(
+        {"/etc/.updated": node("/etc/.updated", b"# x\nTIMESTAMP_NSEC=17000000001234\n")}, lambda each: each.content or b"", EPOCH
+    )
     assert done.changes["stamps/1"] == ("/etc/.updated",)
     assert done.nodes["/etc/.updated"].content == f"# x\nTIMESTAMP_NSEC={EPOCH}000000000\n".encode()
 

@@ -45,7 +45,7 @@ def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:
         parsed = _ip(packet)
         if parsed is None:
             continue
-        protocol, source, target, payload = parsed
+        protocol, _source, target, payload = parsed
         if len(payload) < 8:
             continue
         source_port, port = struct.unpack_from(">HH", payload)

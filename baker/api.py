@@ -25,6 +25,8 @@ from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
     from baker.attest.signing import Shelf
+    from baker.audit.checks import Checker
+    from baker.audit.story import Story
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.committing import Taken
@@ -395,6 +397,11 @@ class Baker:
         from baker.explain.why import why_package
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
+    def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
+        """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.audit.story import gather
+
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
 
     def export(
         self,

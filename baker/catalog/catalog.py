@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 from sqlalchemy import Engine, Select, exc, select, union
 from sqlalchemy.orm import Session
 
-from baker.catalog import database, reference, tables
+from baker.catalog import database, lookup, reference, tables
 from baker.catalog.attestations import Attestations
 from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
 from baker.catalog.journal import Journal, append, subject_of
+from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
@@ -49,6 +51,7 @@ class Catalog:
         self.releases = Releases(self._reading, self._writing)
         self.attestations = Attestations(self._reading, self._writing)
         self.journal = Journal(self._reading, self._writing)
+        self.proofs = Proofs(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -134,15 +137,33 @@ class Catalog:
 
     # --- images --------------------------------------------------------------------------------------------------
 
-    def images(self, name: str | None = None, labels: Mapping[str, str] | None = None, all: bool = False) -> list[ImageRecord]:  # noqa: A002
-        """The images, last made first: of one name, with all these labels; `all` has the removed ones too."""
-        query = select(tables.Image).order_by(tables.Image.serial.desc())
+    def images(
+        self,
+        name: str | None = None,
+        labels: lookup.Labels | None = None,
+        all: bool = False,  # noqa: A002
+        pattern: str | None = None,
+    ) -> list[ImageRecord]:
+        """The images, last made first: of one name, or of names that fit a shell pattern; with all these labels, of which those with the
+        value None may have any; `all` has the removed ones too."""
+        wanted = dict(labels or {})
+        query = lookup.labelled(select(tables.Image).order_by(tables.Image.serial.desc()), wanted)
         if name is not None:
             query = query.where(tables.Image.name == name)
         if not all:
             query = query.where(tables.Image.removed.is_(None))
-        wanted = dict(labels or {})
-        return [image for image in self._images(query) if wanted.items() <= dict(image.labels).items()]
+        if pattern is not None:
+            with self._reading() as session:
+                query = lookup.named_like(session, query, pattern, removed=all)
+        found = (image for image in self._images(query) if lookup.has_labels(image.labels, wanted))
+        return [image for image in found if pattern is None or fnmatchcase(image.name, pattern)]
+
+    def images_by_id(self, ids: Collection[str]) -> dict[str, ImageRecord]:
+        """Those of these images that there are, removed or not."""
+        found: list[ImageRecord] = []
+        for some in lookup.batches(sorted(set(ids))):
+            found += self._images(select(tables.Image).where(tables.Image.id.in_(some)))
+        return {image.id: image for image in found}
 
     def image(self, image_id: str) -> ImageRecord:
         """The image with this whole id, removed or not. NotFoundError when there never was one."""
@@ -152,8 +173,14 @@ class Catalog:
     def resolve(self, text: str) -> ImageRecord:
         """The image that a person means: see baker.catalog.reference. Removed images are not found, revoked ones only when they are
         meant exactly (`check_usable` is for who wants to use it)."""
-        name = text.strip().partition("@")[0]
-        return reference.resolve(text, self.images(name) or self.images(), self.channel, self.revocations.in_force(now()))
+        with self._reading() as session:
+            candidates = lookup.candidates(session, text.strip())
+        found = reference.resolve(text, candidates, self._candidate, self.revocations.in_force(now()))
+        return self.image(found.id)
+
+    def _candidate(self, name: str, channel: str) -> reference.Candidate | None:
+        image = self.channel(name, channel)
+        return reference.Candidate(image.id, image.name, image.version, image.digest) if image else None
 
     def check_usable(self, image: ImageRecord, what_for: str) -> None:
         """RevokedError when an image is revoked now; `what_for` ends the sentence: "as a source", "in a channel"."""
@@ -176,10 +203,9 @@ class Catalog:
 
     def history(self, image: ImageRecord | str) -> tuple[ImageRecord, ...]:
         """An image (or its id), then what it was made on, up to the root; removed ones too."""
-        found = [image if isinstance(image, ImageRecord) else self.image(image)]
-        while parent := found[-1].parent:
-            found.append(self.image(parent))
-        return tuple(found)
+        image_id = image.id if isinstance(image, ImageRecord) else image
+        with self._reading() as session:
+            return tuple(image_record(row) for row in lookup.line(session, image_id)) or (self.image(image_id),)
 
     def children(self, image_id: str) -> list[ImageRecord]:
         """The images made directly on this one, last made first."""
@@ -226,9 +252,9 @@ class Catalog:
 
     def build(self, build_id: str) -> BuildRecord:
         """The build with this id, or whose id begins so. NotFoundError, or UsageError when several do."""
-        query = (
-            select(tables.Build).where(tables.Build.id.startswith(build_id, autoescape=True)).order_by(tables.Build.serial.desc()).limit(9)
-        )
+        build = tables.Build
+        query = select(build).where(lookup.begins(build.id, build_id), build.id.startswith(build_id, autoescape=True))
+        query = query.order_by(build.serial.desc()).limit(9)
         with self._reading() as session:
             rows = list(session.scalars(query)) if build_id else []
             if not rows:
@@ -241,6 +267,15 @@ class Catalog:
     def build_of(self, image: ImageRecord) -> BuildRecord:
         """How an image was made."""
         return self.build(image.build)
+
+    def builds_of(self, images: Sequence[ImageRecord]) -> list[BuildRecord | None]:
+        """How each of these images was made; None where that is not on record."""
+        found: dict[str, BuildRecord] = {}
+        with self._reading() as session:
+            for ids in lookup.batches(sorted({image.build for image in images})):
+                rows = session.scalars(select(tables.Build).where(tables.Build.id.in_(ids)))
+                found |= {row.id: build_record(row) for row in rows}
+        return [found.get(image.build) for image in images]
 
     def builds(self, name: str | None = None, limit: int | None = None) -> list[BuildRecord]:
         """The builds (of templates of this name), last registered first, failed ones too."""

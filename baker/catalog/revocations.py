@@ -14,6 +14,7 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
+from baker.catalog.lookup import below
 from baker.catalog.part import Part
 from baker.catalog.records import ImageRecord, Revocation
 from baker.errors import NotFoundError, UsageError
@@ -73,7 +74,8 @@ class Revocations(Part):
             own = {row.image: _record(row) for row in session.scalars(select(tables.Revocation).where(tables.Revocation.undone.is_(None)))}
             if not own:
                 return {}
-            parents = {row.id: row.parent for row in session.execute(select(tables.Image.id, tables.Image.parent))}
+            parents = below(session, [image for image, revocation in own.items() if revocation.descendants])
+            parents |= dict.fromkeys(own.keys() - parents.keys())
         found = {image: _first(own, _line(image, parents)) for image in parents}
         return {image: revocation for image, revocation in found.items() if revocation}
 

@@ -19,6 +19,7 @@ VERBS = {
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
     "diff": ("baker.cli.diff", "what differs between two images, layers or shells"),
     "why": ("baker.cli.why", "which step put a file or a package into an image"),
+    "audit": ("baker.cli.audit", "how an image was made and what became of it, checked now"),
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
     "sbom": ("baker.cli.sbom", "what software is in an image: CycloneDX or SPDX"),
     "attest": ("baker.cli.attest", "sign where an image comes from"),
@@ -47,7 +48,7 @@ VERBS = {
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
     ("Baking", ("build", "test")),
-    ("Looking", ("images", "show", "history", "diff", "why", "logs")),
+    ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
     ("Trusting", ("sbom", "attest", "verify", "keys")),
     ("Using", ("run", "shell", "commit", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
@@ -58,7 +59,7 @@ EXIT_CODES = """\
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
   3  the build or release failed      130  interrupted (SIGINT)
-  4  it failed its tests or checks    143  terminated (SIGTERM)"""
+  4  failed its tests or checks       143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options
   --version         print the version

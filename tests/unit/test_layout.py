@@ -20,7 +20,7 @@ ONLY_THERE = {
     "urllib3": "sources",
     "aiohttp": "httpcache",
     "yarl": "httpcache",
-    "jinja2": "provision",
+    "jinja2": ("provision", "audit"),
     "shtab": "cli",
     "cryptography": ("attest", "httpcache"),
     "rfc8785": "catalog",

@@ -397,6 +397,7 @@ class Baker:
         from baker.explain.why import why_package
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
+
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
         from baker.audit.story import gather

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -38,6 +39,8 @@ from baker.sources.userns import remove_tree
 RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
 NAME = "build"  # of the machine
 DISK = "disk.qcow2"  # in a layer's directory
+# until the next boot: whoever would set the clock to the real time
+STOP_CLOCKS = "systemctl stop systemd-timesyncd chrony chronyd ntp ntpd ntpsec 2>/dev/null || true"
 HOSTNAME = "bake"  # of every build machine: machines of templates with other names share their layers
 
 
@@ -181,10 +184,15 @@ class Layering:
     def _boot(self, stack: ExitStack) -> Started:
         job, plan = self._job, self._plan
         overlay = self._rooms.next() / DISK if self._keeper else None
-        launch = launched(job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay)
+        clock = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
+        launch = launched(
+            job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay, clock=clock
+        )
         machine, identity = stack.enter_context(launch)
         connection = stack.enter_context(ExitStack())
         communicator = connection.enter_context(connected(job, machine, identity))
+        if clock is not None:
+            communicator.run(STOP_CLOCKS)
         start = Started(machine, identity, communicator, 0, connection)
         self._consider(start, 0, "boot")
         return start

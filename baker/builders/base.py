@@ -42,6 +42,7 @@ class Launch:
     forwards: tuple[Forward, ...] = ()
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
     image: ImageName = NAMELESS  # what it is for
+    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the host's
 
     @property
     def disk(self) -> Disk:

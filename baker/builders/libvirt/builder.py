@@ -207,6 +207,7 @@ def _spec(request: Launch, kind: Literal["kvm", "tcg"], files: Files) -> DomainS
         seed=files.seed,
         loader=files.loader,
         nvram=files.nvram,
+        clock=request.clock,
     )
 
 

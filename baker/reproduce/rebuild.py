@@ -82,6 +82,11 @@ class Request:
 
 def rebuild(request: Request, world: World) -> Verdict:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
+    if request.image.origin == "committed":
+        raise UsageError(
+            f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
+            hint="bake diff with its parent says what was changed by hand: put that into a template",
+        )
     with workplace(world.home, world.ledger) as work:
         check_store(request.image, request.build, world.store)
         template, problems = _template(request, world, work / "inputs")

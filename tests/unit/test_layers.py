@@ -11,12 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from baker.attest.keys import Keys
+from baker.attest.signing import Shelf
+from baker.attest.verify import verify
 from baker.bake import Outcome, bake
 from baker.catalog.catalog import Catalog
 from baker.clock import Clock
 from baker.disks import qemuimg
 from baker.errors import BuildError, HostError, StepError, UsageError
 from baker.events import BuildFinished, Memory, Message, StepFinished, StepStarted
+from baker.host import now
 from baker.job import Options, World
 from baker.layers.explain import explain
 from baker.layers.policy import Wish
@@ -354,3 +358,25 @@ def test_where_nobody_can_be_asked_the_cleanup_is_said(shop: Workshop, policy: s
         shop.bake(on_error=policy)
     assert f"on-error is {policy}, but this build has nobody to ask: cleaning up" in shop.said
     assert shop.left() == []
+
+
+# --- signing what is recorded ------------------------------------------------------------------------------------------
+
+
+def test_an_image_is_attested_when_there_is_a_key(shop: Workshop) -> None:
+    shop.bake()
+    Keys(shop.home.data / "keys", {}).create()
+    outcome = shop.bake()
+    assert outcome.image
+    (attestation,) = shop.catalog.attestations.of(outcome.image.id)
+    checks = verify(outcome.image, Shelf.of(shop.home, shop.catalog, DirectoryStore(shop.home.blobs), {}), at=now())
+    assert [check.name for check in checks if not check.ok] == []
+    assert attestation.predicate == "https://slsa.dev/provenance/v1"
+    assert len([entry for entry in shop.catalog.journal.entries() if entry.kind == "attestation"]) == 1
+
+
+def test_an_image_is_there_though_it_cannot_be_signed(shop: Workshop) -> None:
+    Keys(shop.home.data / "keys", {"BAKE_KEY_PASSPHRASE": "x"}).create()
+    outcome = shop.bake()
+    assert outcome.image and shop.catalog.image(outcome.image.id)
+    assert "the image is not attested: the key default cannot be opened" in shop.said

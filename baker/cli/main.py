@@ -13,6 +13,7 @@ VERBS = {
     "schema": ("baker.cli.schema", "print the JSON Schema of templates, for editors"),
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
+    "lock": ("baker.cli.lock", "write down what a template's image is made of"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
@@ -38,7 +39,7 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build",)),
+    ("Baking", ("build", "lock")),
     ("Looking", ("images", "show", "history", "logs")),
     ("Using", ("run", "shell", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
@@ -48,8 +49,9 @@ EXIT_CODES = """\
   0  success                            5  no such image or build
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
-  3  the build or release failed      130  interrupted (SIGINT)
-  4  the image failed its tests       143  terminated (SIGTERM)"""
+  3  the build or release failed        8  it is not what its lock says
+  4  the image failed its tests       130  interrupted (SIGINT)
+                                      143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options
   --version         print the version

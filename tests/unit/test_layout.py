@@ -28,7 +28,7 @@ LAYERS = (
     ("cli",),
     ("api", "worker", "schedule"),
     ("bake",),
-    ("stages", "provisioning", "recorder"),
+    ("stages", "provisioning", "recorder", "held"),
     ("layering", "throwaway", "downloads", "publishing"),
     ("machine",),
     ("job",),

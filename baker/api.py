@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,16 @@ from baker.paths import Home
 from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
+    from baker.attest.signing import Shelf
+    from baker.audit.checks import Checker
+    from baker.audit.story import Story
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
+    from baker.committing import Taken
+    from baker.committing import Wish as CommitWish
     from baker.doctor import Finding
+    from baker.explain.diff import Comparison
+    from baker.explain.why import PackageReason, Reason
     from baker.job import Interaction, World
     from baker.layers.collect import Collected
     from baker.layers.explain import Explained
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from baker.sweep import Swept
     from baker.template.model import Template
     from baker.throwaway import Running
+    from baker.trial import Again
     from baker.usage import Used
 
 __all__ = ["Baker", "BuildRequest", "BuildResult"]
@@ -342,6 +350,60 @@ class Baker:
 
         return find(self.catalog, self.layers, reference)
 
+    # -- explanations ---------------------------------------------------------------------------------------------------------
+
+    def diff(self, before: str, after: str, *, times: bool = False) -> Comparison:
+        """What differs between two of: an image, a layer (`web@3`, `layer:web@3`), a running shell (`shell:ID`)."""
+        from contextlib import ExitStack
+
+        from baker.explain.diff import compare
+        from baker.shells import side
+
+        with ExitStack() as stack:
+            trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
+            return compare(trees[0], trees[1], times=times)
+
+    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[Again]:
+        """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
+        from baker.builders.spec import with_accelerator
+        from baker.trial import test
+
+        templates = self._load_request(request)
+        if len(templates) != 1:
+            names = ", ".join(template.name for template in templates)
+            raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
+        return test(with_accelerator(templates[0], request.accelerator), options(request), self._world(), idempotent=idempotent)
+
+    def take(self, shell: str) -> AbstractContextManager[Taken]:
+        """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
+        from baker.committing import take
+
+        return take(self._world(), shell)
+
+    def commit(self, taken: Taken, wish: CommitWish) -> ImageRecord:
+        """Make an image of a machine that was changed by hand."""
+        from baker.committing import commit
+
+        return commit(taken, wish)
+
+    def why(self, reference: str, path: str) -> Reason:
+        """What put a path into an image. NotFoundError when it never was there."""
+        from baker.explain.why import why
+
+        return why(self.catalog, self.store, self.catalog.resolve(reference), path)
+
+    def why_package(self, reference: str, name: str) -> PackageReason:
+        """What brought a package into an image."""
+        from baker.explain.why import why_package
+
+        return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
+
+    def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
+        """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.audit.story import gather
+
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
+
     def export(
         self,
         reference: str,
@@ -380,6 +442,15 @@ class Baker:
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
+
+    # -- evidence -------------------------------------------------------------------------------------------------------------
+
+    @property
+    def shelf(self) -> Shelf:
+        """Records, bytes and keys, for baker.attest."""
+        from baker.attest.signing import Shelf
+
+        return Shelf.of(self.home, self.catalog, self.store, self.env)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 

@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.catalog.evidence import write_manifest
+from baker.catalog.evidence import read_manifest, write_manifest
 from baker.communicator.base import Communicator
 from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.manifest import file_manifest
 from baker.disks.packages import installed_packages
 from baker.disks.raw import raw_digest
+from baker.explain.changes import pack
+from baker.explain.touched import find_changes
 from baker.model import Disk, FileEntry, Package, SourceImage
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Inspection:
     files: int
     packages_before: tuple[Package, ...]
     packages_after: tuple[Package, ...]
+    changes: Path | None = None  # the evidence `changes`; None where that cannot be told
 
 
 def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
@@ -75,6 +78,15 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
             manifest, files = None, 0
         after = _packages(media)
         return Inspection(digest.result(), manifest, files, before, after)
+
+
+def write_changes(captured: Captured, media: Disk, source: Disk, manifest: Path, destination: Path) -> None:
+    """Write the evidence `changes` (baker.explain.changes) of a captured disk. UnsupportedFilesystem when that cannot be told."""
+    assert captured.touched is not None
+    ruled = frozenset(path for paths in captured.relaid.rules.values() for path in paths) if captured.relaid else frozenset()
+    with manifest.open("rb") as file:
+        found = find_changes(source, captured.left or media, read_manifest(file), captured.touched, ruled=ruled, scratch=destination.parent)
+    destination.write_bytes(pack(found))
 
 
 def listing_digest(listing: GuestListing) -> str:

@@ -22,7 +22,7 @@ from baker.host import now
 from baker.inspection import GuestListing
 from baker.ledger import BuildLedger, Ledger
 from baker.locks import shared
-from baker.model import Endpoint, Identity, MachineFacts, Media, TestOutcome, TestReport
+from baker.model import Disk, Endpoint, Identity, MachineFacts, Media, TestOutcome, TestReport
 from baker.paths import Home, check_writable, ensure
 from baker.render.logfile import LogFile
 from baker.render.mask import Masked
@@ -34,6 +34,7 @@ from baker.verify import verify
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
+    from baker.explain.touched import Touched
     from baker.reproduce.relay import Relaid
 
 STORE_LOCK = "in-use"  # shared by everybody who adds blobs; held alone by who collects them
@@ -109,6 +110,8 @@ class Captured:
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
     relaid: Relaid | None = None  # how its disk was laid out again, for a template that is to be reproducible
     not_relaid: str = ""  # why it was not
+    left: Disk | None = None  # the disk as the machine left it, where `media` was laid out anew of it
+    touched: Touched | None = None  # which step changed what on that disk; None: that is not known
     publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 

@@ -6,11 +6,13 @@ a later one is), and who wants to carry out the same step waits for that and the
 
 from __future__ import annotations
 
+import os
 import time
+from datetime import datetime
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from baker.builders.base import Keeper, Launch, Machine
@@ -19,6 +21,7 @@ from baker.disks.space import free
 from baker.downloads import EARLIER, RECORD
 from baker.errors import BakeError, BootError, BuildError, HostError, LayerError
 from baker.events import StepFinished
+from baker.explain.touched import Tracker
 from baker.httpcache.record import join
 from baker.job import Job
 from baker.layers import policy
@@ -28,13 +31,16 @@ from baker.layers.wake import wake
 from baker.ledger import Entry
 from baker.locks import exclusive, try_exclusive
 from baker.machine import DEFAULT_USERNAME, connected, keep_console, launched
-from baker.model import Identity
+from baker.model import Disk, Identity
 from baker.paths import ensure
 from baker.plan import Plan
 from baker.sources.userns import remove_tree
 
 RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
 NAME = "build"  # of the machine
+DISK = "disk.qcow2"  # in a layer's directory
+# until the next boot: whoever would set the clock to the real time
+STOP_CLOCKS = "systemctl stop systemd-timesyncd chrony chronyd ntp ntpd ntpsec 2>/dev/null || true"
 HOSTNAME = "bake"  # of every build machine: machines of templates with other names share their layers
 
 
@@ -47,6 +53,7 @@ class Started:
     communicator: Communicator
     depth: int
     connection: ExitStack  # closes the connection; the machine goes on
+    layer: Path | None = None  # the directory of the layer that it goes on from
 
 
 class Layering:
@@ -59,6 +66,7 @@ class Layering:
         builder = job.builder
         self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and builder.keeps() else None
         self._rooms = _Rooms(job, self.store)
+        self.tracker = Tracker(builder, job.report, self._rooms.view)
         self._claims: dict[str, ExitStack] = {}
         self._held = ExitStack()  # what keeps layers from being collected
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="layer")
@@ -148,7 +156,7 @@ class Layering:
             raise HostError("it has just been collected")
         scratch = ensure(job.scratch / NAME)
         identity = layer.identity(scratch)
-        overlay = self._rooms.next() / "disk.qcow2"
+        overlay = self._rooms.next() / DISK
         request = Launch(NAME, self._plan.source.disk, self._plan.shape, identity, scratch, job.ledger, job.report, overlay=overlay)
         machine = stack.enter_context(self._keeper.restore(request, layer.directory))
         stack.callback(lambda: keep_console(job, NAME, machine.console_log))
@@ -157,7 +165,7 @@ class Layering:
         communicator = connection.enter_context(connect)
         wake(communicator)
         join([layer.directory / RECORD], job.scratch / EARLIER)
-        return Started(machine, identity, communicator, candidate.depth, connection)
+        return Started(machine, identity, communicator, candidate.depth, connection, layer.directory)
 
     def _tell_cached(self, candidate: Candidate) -> None:
         for planned in self._plan.steps[: candidate.depth]:
@@ -175,20 +183,34 @@ class Layering:
 
     def _boot(self, stack: ExitStack) -> Started:
         job, plan = self._job, self._plan
-        overlay = self._rooms.next() / "disk.qcow2" if self._keeper else None
-        launch = launched(job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay)
+        overlay = self._rooms.next() / DISK if self._keeper else None
+        clock = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
+        launch = launched(
+            job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay, clock=clock
+        )
         machine, identity = stack.enter_context(launch)
         connection = stack.enter_context(ExitStack())
         communicator = connection.enter_context(connected(job, machine, identity))
+        if clock is not None:
+            communicator.run(STOP_CLOCKS)
         start = Started(machine, identity, communicator, 0, connection)
         self._consider(start, 0, "boot")
         return start
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
+    def view(self, disk: Disk) -> Disk:
+        """The same disk of this build's machine, where all that it is backed by can be read."""
+        return self._rooms.view(disk)
+
+    def begin(self, start: Started) -> None:
+        """The first step is about to be carried out."""
+        self.tracker.begin(start.machine, start.communicator, start.layer)
+
     def after(self, start: Started, depth: int) -> None:
-        """Step number `depth` is done: keep the machine as it is now, if that pays."""
+        """Step number `depth` is done: note what it changed, and keep the machine as it is now, if that pays."""
         planned = self._plan.steps[depth - 1]
+        self.tracker.after(start.machine, start.communicator, depth)
         self._ran[planned.key] = self._job.story.steps[depth].ran
         self._consider(start, depth, planned.name)
 
@@ -247,8 +269,10 @@ class Layering:
         job, began = self._job, self._clock.now()
         key, place = self._keys[depth], self._rooms.current
         final = self.store.name(key, job.id)
-        self._keeper.keep(start.machine, place, self._rooms.next() / "disk.qcow2", f"../{final}/disk.qcow2")
+        self._keeper.keep(start.machine, place, self._rooms.next() / DISK, f"../{final}/disk.qcow2")
+        self._rooms.show(place, final)
         with_key_files(place, start.identity)
+        self.tracker.keep(place)
         join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
         standing = self._clock.now() - began
         record = LayerRecord(
@@ -302,6 +326,7 @@ class _Rooms:
         self._job, self._store = job, store
         self._made: dict[Path, Entry] = {}
         self._number = 0
+        self._shown: Path | None = None
         self.current = Path()
 
     def next(self) -> Path:
@@ -309,6 +334,23 @@ class _Rooms:
         self.current = self._store.place(self._job.id, self._number)
         self._made[self.current] = self._job.ledger.enter("directory", path=str(self.current))
         return ensure(self.current)
+
+    def show(self, place: Path, final: str) -> None:
+        """Let `view` find the disk in `place` by the name that the disk above it has for it; it has that name only once it is a layer."""
+        if self._shown is None:
+            root = self._store.root  # beside it: what disks refer to by relative paths is as far away from there
+            self._shown = root.with_name(f"{root.name}-{self._job.id}")
+            self._made[self._shown] = self._job.ledger.enter("directory", path=str(self._shown))
+        os.link(place / DISK, ensure(self._shown / final) / DISK)
+
+    def view(self, disk: Disk) -> Disk:
+        """The same disk, where what is below it is found too."""
+        if self._shown is None:
+            return disk
+        top = ensure(self._shown / "top") / DISK
+        top.unlink(missing_ok=True)
+        os.link(disk.path, top)
+        return replace(disk, path=top)
 
     def forget(self, place: Path) -> None:
         """It has become a layer."""

@@ -19,14 +19,22 @@ DEFAULT_USERNAME = "root"
 
 @contextmanager
 def launched(
-    job: Job, name: str, media: Media, shape: Shape, source_username: str | None, *, hostname: str = "", overlay: Path | None = None
+    job: Job,
+    name: str,
+    media: Media,
+    shape: Shape,
+    source_username: str | None,
+    *,
+    hostname: str = "",
+    overlay: Path | None = None,
+    clock: int | None = None,
 ) -> Iterator[tuple[Machine, Identity]]:
     """A machine that boots from `media`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
-    name if left out."""
+    name if left out. `clock`: what it takes for the time, seconds since 1970."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
     identity = make_identity(directory, hostname or job.template.name, username)
-    request = Launch(name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image)
+    request = Launch(name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock)
     with ExitStack() as stack:
         with job.report.stage("launch", name):
             machine = stack.enter_context(job.builder.launch(request))

@@ -10,6 +10,7 @@ from baker.disks import qemuimg
 from baker.downloads import Environment, shared_downloads
 from baker.errors import BuildError, StepError
 from baker.events import StepFinished, StepStarted
+from baker.explain.touched import Touched
 from baker.inspection import GuestListing, list_in_guest, readable_offline
 from baker.job import Captured, Job, Nobody
 from baker.layering import Layering, Started
@@ -39,14 +40,14 @@ def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
     if not plan.steps and isinstance(plan.source.media, Disk):
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
-            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size))
+            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=Touched())
     with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started() as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
             media = job.builder.capture(start.machine, destination, products)
-        return Captured(media, start.machine.facts, listing)
+        return Captured(media, start.machine.facts, listing, touched=layers.tracker.touched)
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -56,7 +57,7 @@ def provision_until(job: Job, plan: Plan) -> None:
     with Layering(job, plan, wanted) as layers:
         layers.check_keeping(last)
         with shared_downloads(job) as downloads, layers.started() as start, start.connection:
-            _provision(job, start, layers, plan.steps[start.depth : last], downloads)
+            carry_out(job, start, layers, plan.steps[start.depth : last], downloads)
     if layers.store.find(policy.keys(plan)[last]) is None:
         raise BuildError(f"the machine after step {last} could not be kept")
 
@@ -70,19 +71,23 @@ def wish(job: Job) -> policy.Wish:
 def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Environment) -> GuestListing | None:
     """Everything over the connection; ends with the guest on its way down."""
     with start.connection:
-        _provision(job, start, layers, plan.steps[start.depth :], downloads)
+        carry_out(job, start, layers, plan.steps[start.depth :], downloads)
         with job.report.stage("seal"):
             seal(start.communicator, start.identity, job.report)
             return _finish(job, start.communicator, local=isinstance(plan.source.media, Disk))
 
 
-def _provision(job: Job, start: Started, layers: Layering, steps: Sequence[PlannedStep], downloads: Environment) -> None:
+def carry_out(job: Job, start: Started, layers: Layering | None, steps: Sequence[PlannedStep], downloads: Environment) -> None:
+    """Carry out steps on the machine, with layers in between where there are to be any."""
     with job.report.stage("provision"):
         booted = True
+        if layers:
+            layers.begin(start)
         for planned in steps:
             _step_or_policy(job, planned, start, downloads(start.machine, start.communicator, booted))
             booted = bool(getattr(planned.step.config, "expect_disconnect", False))
-            layers.after(start, planned.index)
+            if layers:
+                layers.after(start, planned.index)
 
 
 def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ from baker import host
 from baker.catalog.evidence import pack_lines, pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.downloads import recorded
+from baker.errors import BakeError
 from baker.httpcache.record import read
 from baker.httpcache.store import Store
 from baker.inspection import Inspection
@@ -61,7 +62,21 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             reproduction=_reproduction(job, captured),
         )
         job.world.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications])
+        _attest(job, image)
     return image
+
+
+def _attest(job: Job, image: ImageRecord) -> None:
+    """Sign where the image comes from, when there is a key for that. The image is there by now: what fails is told, not fatal."""
+    if not (job.world.home.data / "keys" / "default").exists():
+        return
+    from baker.attest.signing import Shelf, attest
+
+    world = job.world
+    try:
+        attest(image, Shelf.of(world.home, world.catalog, world.store, world.env, locked=True))
+    except BakeError as error:
+        job.report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
 
 
 def _stored(job: Job, source: SourceImage, media: Media) -> tuple[tuple[str, ...], int]:
@@ -212,4 +227,6 @@ def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
     }
     if inspection.manifest:
         found["manifest"] = store.add_file(inspection.manifest)
+    if inspection.changes:
+        found["changes"] = store.add_file(inspection.changes)
     return found

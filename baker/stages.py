@@ -16,7 +16,7 @@ from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.space import FULL, host_error
 from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
 from baker.events import BuildFinished, BuildStarted, Planned
-from baker.inspection import Inspection, inspect
+from baker.inspection import Inspection, inspect, write_changes
 from baker.job import Captured, Job, Verdict
 from baker.layers.policy import must_run
 from baker.machine import running
@@ -240,15 +240,27 @@ def settle(job: Job, plan: Plan, captured: Captured) -> Captured:
         except UnsupportedFilesystem as error:
             job.report.warn(f"the image is not reproducible bit by bit: {error.message}")
             return replace(captured, not_relaid=error.message)
-    captured.media.path.unlink()
-    return replace(captured, media=relaid.disk, relaid=relaid)
+    return replace(captured, media=relaid.disk, relaid=relaid, left=captured.media)
 
 
 @contextmanager
 def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Inspection]]:
     """Digest, manifest and package list of the captured disk, taken on the host while verification boots the image."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
-        yield pool.submit(inspect, captured, plan.source, job.scratch)
+        yield pool.submit(_inspect, job, plan, captured)
+
+
+def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
+    found = inspect(captured, plan.source, job.scratch)
+    changes = job.scratch / "changes.jsonl.gz"
+    if captured.touched is not None and found.manifest and isinstance(captured.media, Disk):
+        try:
+            write_changes(captured, captured.media, plan.source.disk, found.manifest, changes)
+        except (BakeError, OSError) as error:
+            job.report.info(f"what the build changed is not on record: {error}")
+    if captured.left:
+        captured.left.path.unlink()
+    return replace(found, changes=changes if changes.exists() else None)
 
 
 def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> Verdict:

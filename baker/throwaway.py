@@ -21,6 +21,7 @@ from baker.layers.wake import wake
 from baker.ledger import BuildLedger
 from baker.media import media_of
 from baker.model import Disk, Identity, Shape, Wanted
+from baker.shells import note
 from baker.template.model import BuilderSpec
 
 
@@ -33,21 +34,24 @@ class Running:
     communicator: Communicator
     ssh: tuple[str, ...]
     ports: Mapping[int, int]  # guest port -> port on this host's loopback
+    id: str = ""  # of the session: what `bake diff shell:ID` and `bake commit ID` call it
 
 
 @contextmanager
 def boot(world: World, image: ImageRecord, recorded: Mapping[str, Any], wanted: Wanted) -> Iterator[Running]:
     """A machine from an image. `recorded` is what the record says of the machine that it was built on."""
-    shape = Shape(**(_known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
+    shape = Shape(**(known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
     builder = world.builder(spec_of(image.builder, recorded), wanted.uri)
     media = media_of(image, builder, world.catalog, world.store)
-    with _session(world) as (ledger, scratch, report):
+    with session(world) as (ledger, scratch, report):
         identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
         called = ImageName(image.name, image.version)
         request = Launch("run", media, shape, identity, scratch, ledger, report, wanted.forwards, image=called)
         with builder.launch(request) as machine:
             with _connected(world, machine, identity, request, wanted) as communicator:
-                yield _running(f"{image.name} {image.version}", machine, communicator, wanted)
+                running = _running(f"{image.name} {image.version}", machine, communicator, wanted, ledger.build_id)
+                note(scratch, image, builder, machine, running.ssh)
+                yield running
 
 
 @contextmanager
@@ -57,12 +61,12 @@ def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> I
     builder = world.builder(BuilderSpec(), None)
     if not isinstance(builder, Keeper):
         raise HostError("this builder has no layers")
-    with _session(world) as (ledger, scratch, report), ExitStack() as stack:
+    with session(world) as (ledger, scratch, report), ExitStack() as stack:
         if not stack.enter_context(store.using(layer)):
             raise NotFoundError(f"the layer {layer.id} has just been removed")
         identity = layer.identity(scratch)
         disk = Disk(layer.directory / "disk.qcow2", "qcow2", 0)
-        request = Launch("run", disk, Shape(**_known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
+        request = Launch("run", disk, Shape(**known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
         machine = stack.enter_context(builder.restore(request, layer.directory))
         communicator = stack.enter_context(_connected(world, machine, identity, request, wanted))
         wake(communicator)
@@ -70,10 +74,11 @@ def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> I
 
 
 @contextmanager
-def _session(world: World) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
-    session = new_id()
-    with process_mark(session), world.ledger.open(session) as ledger, scratch_directory(world.home, session, ledger) as scratch:
-        yield ledger, scratch, Reporter(world.sink, session)
+def session(world: World) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
+    """What a machine that no build is about needs: a ledger, a scratch directory, somebody who listens."""
+    name = new_id()
+    with process_mark(name), world.ledger.open(name) as ledger, scratch_directory(world.home, name, ledger) as scratch:
+        yield ledger, scratch, Reporter(world.sink, name)
 
 
 @contextmanager
@@ -90,11 +95,11 @@ def _connected(world: World, machine: Machine, identity: Identity, request: Laun
         yield communicator
 
 
-def _running(title: str, machine: Machine, communicator: Communicator, wanted: Wanted) -> Running:
+def _running(title: str, machine: Machine, communicator: Communicator, wanted: Wanted, name: str = "") -> Running:
     ports = {forward.guest_port: machine.forwarded(forward.guest_port) for forward in wanted.forwards}
-    return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports)
+    return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports, name)
 
 
-def _known(recorded: Mapping[str, Any]) -> dict[str, Any]:
+def known(recorded: Mapping[str, Any]) -> dict[str, Any]:
     """What a record says of a shape, without what this version does not know."""
     return {name: value for name, value in recorded.items() if name in {field.name for field in fields(Shape)}}

@@ -47,14 +47,14 @@ class FileSigner:
     """Signs with a private key of this host."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
-        self._key = key
+        self.key = key
 
     @property
     def keyid(self) -> str:
-        return keyid_of(self._key.public_key())
+        return keyid_of(self.key.public_key())
 
     def sign(self, data: bytes) -> bytes:
-        return self._key.sign(data)
+        return self.key.sign(data)
 
 
 class Keys:
@@ -65,18 +65,39 @@ class Keys:
 
     def create(self, name: str = "default") -> PublicKey:
         """Make a new key. The first one becomes the default. UsageError when there is one of that name."""
+        return self._keep(self._free(name), Ed25519PrivateKey.generate())
+
+    def _free(self, name: str) -> str:
         if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} cannot be a key's name", hint="letters, digits, dots, dashes and underscores")
-        path = self._private(name)
-        if path.exists():
+        if self._private(name).exists():
             raise UsageError(f"there is a key {name} already", hint="bake keys list")
-        key = Ed25519PrivateKey.generate()
+        return name
+
+    def _keep(self, name: str, key: Ed25519PrivateKey) -> PublicKey:
+        path = self._private(name)
         ensure(self._directory)
         self._write(path, key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, self._encryption()), 0o600)
         self._write(path.with_suffix(".pub"), _pem(key.public_key()).encode(), 0o644)
         if not (self._directory / "default").exists():
             self._write(self._directory / "default", f"{name}\n".encode(), 0o644)
         return self.public(name)
+
+    def import_(self, file: Path, name: str = "") -> PublicKey:
+        """Take over a private key (PKCS#8, PEM), encrypted anew with BAKE_KEY_PASSPHRASE where that is set."""
+        name = self._free(name or file.stem)
+        return self._keep(name, self._signer(file, str(file)).key)
+
+    def default(self, name: str) -> None:
+        """Have this key, or a plugin's ("kms:arn:..."), sign what is baked."""
+        if ":" not in name:
+            self._signer(self._private(name), name)
+        self._write(ensure(self._directory) / "default", f"{name}\n".encode(), 0o644)
+
+    def private(self, name: str) -> str:
+        """The private key as it is kept: PEM, encrypted when it was made so."""
+        self._signer(self._private(name), name)
+        return self._private(name).read_text()
 
     def list(self) -> list[PublicKey]:
         """Own keys, then those of others, by name."""
@@ -97,12 +118,22 @@ class Keys:
             key = load_public(file.read_bytes())
         except OSError as error:
             raise UsageError(f"cannot read {file}: {error.strerror}") from error
-        place = ensure(self._directory / "trusted") / f"{name or file.stem}.pub"
+        name = name or file.stem
+        if not NAME.fullmatch(name):
+            raise UsageError(f"{name!r} cannot be a key's name", hint="--name gives another one")
+        if self._private(name).exists():
+            raise UsageError(f"there is a key of your own with the name {name}", hint="--name gives another one")
+        place = ensure(self._directory / "trusted") / f"{name}.pub"
         self._write(place, _pem(key).encode(), 0o644)
         return self._read(place, own=False)
 
     def signer(self, name: str = "") -> Signer | None:
         """Whoever signs: the key of this name, "PLUGIN:REST" for a plugin's, or the default one; None when there is no default."""
+        if not name:
+            try:
+                name = (self._directory / "default").read_text().strip()
+            except OSError:
+                return None
         kind, colon, rest = name.partition(":")
         if colon:
             found = next(iter(entry_points(group=PLUGINS, name=kind)), None)
@@ -110,11 +141,6 @@ class Keys:
                 raise NotFoundError(f"no plugin signs for {kind}:", hint=f"plugins have entry points in the group {PLUGINS}")
             made: Signer = found.load()(rest)
             return made
-        if not name:
-            try:
-                name = (self._directory / "default").read_text().strip()
-            except OSError:
-                return None
         return self._signer(self._private(name), name)
 
     def check(self, keyid: str, data: bytes, signature: bytes) -> bool:
@@ -131,7 +157,9 @@ class Keys:
     def _signer(self, path: Path, name: str) -> FileSigner:
         passphrase = self._env.get(PASSPHRASE, "").encode() or None
         try:
-            key = serialization.load_pem_private_key(path.read_bytes(), passphrase)
+            data = path.read_bytes()
+            encrypted = b"ENCRYPTED" in data
+            key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
         except OSError as error:
             raise NotFoundError(f"there is no private key {name} on this host", hint=f"bake keys create {name}") from error
         except (ValueError, TypeError) as error:

@@ -6,8 +6,7 @@ this one is made on. The text is canonical JSON (RFC 8785), so that one build ha
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from baker.catalog.journal import canonical
@@ -33,8 +32,11 @@ def statement(image: ImageRecord, predicate_type: str, predicate: Any) -> bytes:
     )
 
 
-def provenance(image: ImageRecord, build: BuildRecord, ancestors: Sequence[ImageRecord], fetched: Iterable[Fetched]) -> bytes:
-    """The statement that says how an image was made. `ancestors`: its parent, and so on up to the root."""
+def provenance(
+    image: ImageRecord, build: BuildRecord, ancestors: Sequence[ImageRecord], fetched: Iterable[Fetched], journal: Mapping[str, Any]
+) -> bytes:
+    """The statement that says how an image was made. `ancestors`: its parent, and so on up to the root. `journal`: serial and hash of
+    the catalog's last entry, which the signature then vouches for, with all before it."""
     return statement(
         image,
         PROVENANCE,
@@ -49,6 +51,7 @@ def provenance(image: ImageRecord, build: BuildRecord, ancestors: Sequence[Image
                     "fingerprint": image.fingerprint,
                     "shape": dict(build.shape),
                     "reproduction": dict(build.reproduction),
+                    "journal": dict(journal),
                     "steps": [{"name": step.name, "kind": step.kind, "key": step.key} for step in build.steps],
                 },
                 "resolvedDependencies": list(_dependencies(build, ancestors, fetched)),
@@ -72,12 +75,16 @@ def _dependencies(build: BuildRecord, ancestors: Sequence[ImageRecord], fetched:
             "digest": {"gitCommit": build.git_commit},
             "annotations": {"dirty": build.git_dirty},
         }
+    yield {"uri": f"file:{build.template_path}", "name": "template", "digest": _digest(build.template_digest)}
     for path, digest in sorted(build.inputs.items()):
         yield {"uri": f"file:{path}", "digest": _digest(digest)}
     if build.source.get("digest"):
-        pins = json.loads(json.dumps(dict(build.source.get("pins", {}))))
-        yield {"uri": f"source:{build.source.get('kind', '')}", "name": build.source.get("title", ""), "digest": _digest(str(build.source["digest"])),
-               "annotations": pins}  # fmt: skip
+        yield {
+            "uri": f"source:{build.source.get('kind', '')}",
+            "name": build.source.get("title", ""),
+            "digest": _digest(str(build.source["digest"])),
+            "annotations": dict(build.source.get("pins", {})),
+        }
     for image in ancestors:
         yield {"uri": f"image:{image.name}@{image.version}", "digest": _digest(image.digest), "annotations": {"id": image.id}}
     seen = set()

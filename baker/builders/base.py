@@ -42,6 +42,7 @@ class Launch:
     forwards: tuple[Forward, ...] = ()
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
     image: ImageName = NAMELESS  # what it is for
+    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the host's
 
     @property
     def disk(self) -> Disk:
@@ -129,6 +130,20 @@ class Keeper(Protocol):
     def restore(self, request: Launch, directory: Path) -> AbstractContextManager[Machine]:
         """A machine that goes on where the one kept in `directory` stood, on a fresh overlay; `request.identity` is that one's.
         HostError when this host cannot restore it."""
+
+
+@runtime_checkable
+class Still(Protocol):
+    """A builder whose machines' disks can be read on this host while they stand still."""
+
+    def stills(self) -> bool:
+        """Whether that is so for machines of this connection."""
+
+    def still(self, machine: Machine) -> AbstractContextManager[Disk]:
+        """The machine's disk as it is now; the machine stands still until the end, and all that it has written is in the disk's files."""
+
+    def frozen(self, disk: Path) -> AbstractContextManager[None]:
+        """A machine of another process that writes to `disk` stands still: the file is what a power cut would leave."""
 
 
 @runtime_checkable

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,14 @@ from typing import Any
 from sqlalchemy import Engine, Select, exc, select, union
 from sqlalchemy.orm import Session
 
-from baker.catalog import database, reference, tables
+from baker.catalog import database, lookup, reference, tables
+from baker.catalog.attestations import Attestations
+from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
-from baker.catalog.publications import Publications, row_of
+from baker.catalog.journal import Journal, append, subject_of
+from baker.catalog.proofs import Proofs
+from baker.catalog.publications import Publications, enter
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
 from baker.catalog.revocations import Revocations
@@ -44,6 +49,9 @@ class Catalog:
         self.channels = Channels(self._reading, self._writing)
         self.revocations = Revocations(self._reading, self._writing)
         self.releases = Releases(self._reading, self._writing)
+        self.attestations = Attestations(self._reading, self._writing)
+        self.journal = Journal(self._reading, self._writing)
+        self.proofs = Proofs(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:
@@ -77,10 +85,13 @@ class Catalog:
             with self._writing() as session:
                 session.add(build_row(build))
                 session.flush()
+                append(session, "build", subject_of("build", build.id), build)
                 if image is not None:
                     session.add(image_row(image))
                     session.flush()
-                session.add_all(row_of(each) for each in publications)
+                    append(session, "image", subject_of("image", image.id), image)
+                for each in publications:
+                    enter(session, each)
         except exc.IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
             raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
@@ -98,6 +109,7 @@ class Catalog:
             self._check_free(session, row, self._children(session, row.id), force)
             row.removed = now()
             session.flush()
+            append(session, "removal", subject_of("image", row.id), image_record(row))
             return image_record(row)
 
     def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
@@ -114,17 +126,44 @@ class Catalog:
         """Where an image is published now, first made first."""
         return self.published.of(image_id, kind=kind, region=region)
 
+    def enter_all(self, kind: str) -> int:
+        """Enter records in the journal that came another way than through this class (from an archive: kind "imported"); how many."""
+        with self._writing() as session:
+            return enter_all(session, kind)
+
+    def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
+        """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""
+        return Chain(self._reading, self.journal).check(images)
+
     # --- images --------------------------------------------------------------------------------------------------
 
-    def images(self, name: str | None = None, labels: Mapping[str, str] | None = None, all: bool = False) -> list[ImageRecord]:  # noqa: A002
-        """The images, last made first: of one name, with all these labels; `all` has the removed ones too."""
-        query = select(tables.Image).order_by(tables.Image.serial.desc())
+    def images(
+        self,
+        name: str | None = None,
+        labels: lookup.Labels | None = None,
+        all: bool = False,  # noqa: A002
+        pattern: str | None = None,
+    ) -> list[ImageRecord]:
+        """The images, last made first: of one name, or of names that fit a shell pattern; with all these labels, of which those with the
+        value None may have any; `all` has the removed ones too."""
+        wanted = dict(labels or {})
+        query = lookup.labelled(select(tables.Image).order_by(tables.Image.serial.desc()), wanted)
         if name is not None:
             query = query.where(tables.Image.name == name)
         if not all:
             query = query.where(tables.Image.removed.is_(None))
-        wanted = dict(labels or {})
-        return [image for image in self._images(query) if wanted.items() <= dict(image.labels).items()]
+        if pattern is not None:
+            with self._reading() as session:
+                query = lookup.named_like(session, query, pattern, removed=all)
+        found = (image for image in self._images(query) if lookup.has_labels(image.labels, wanted))
+        return [image for image in found if pattern is None or fnmatchcase(image.name, pattern)]
+
+    def images_by_id(self, ids: Collection[str]) -> dict[str, ImageRecord]:
+        """Those of these images that there are, removed or not."""
+        found: list[ImageRecord] = []
+        for some in lookup.batches(sorted(set(ids))):
+            found += self._images(select(tables.Image).where(tables.Image.id.in_(some)))
+        return {image.id: image for image in found}
 
     def image(self, image_id: str) -> ImageRecord:
         """The image with this whole id, removed or not. NotFoundError when there never was one."""
@@ -134,8 +173,14 @@ class Catalog:
     def resolve(self, text: str) -> ImageRecord:
         """The image that a person means: see baker.catalog.reference. Removed images are not found, revoked ones only when they are
         meant exactly (`check_usable` is for who wants to use it)."""
-        name = text.strip().partition("@")[0]
-        return reference.resolve(text, self.images(name) or self.images(), self.channel, self.revocations.in_force(now()))
+        with self._reading() as session:
+            candidates = lookup.candidates(session, text.strip())
+        found = reference.resolve(text, candidates, self._candidate, self.revocations.in_force(now()))
+        return self.image(found.id)
+
+    def _candidate(self, name: str, channel: str) -> reference.Candidate | None:
+        image = self.channel(name, channel)
+        return reference.Candidate(image.id, image.name, image.version, image.digest) if image else None
 
     def check_usable(self, image: ImageRecord, what_for: str) -> None:
         """RevokedError when an image is revoked now; `what_for` ends the sentence: "as a source", "in a channel"."""
@@ -158,10 +203,9 @@ class Catalog:
 
     def history(self, image: ImageRecord | str) -> tuple[ImageRecord, ...]:
         """An image (or its id), then what it was made on, up to the root; removed ones too."""
-        found = [image if isinstance(image, ImageRecord) else self.image(image)]
-        while parent := found[-1].parent:
-            found.append(self.image(parent))
-        return tuple(found)
+        image_id = image.id if isinstance(image, ImageRecord) else image
+        with self._reading() as session:
+            return tuple(image_record(row) for row in lookup.line(session, image_id)) or (self.image(image_id),)
 
     def children(self, image_id: str) -> list[ImageRecord]:
         """The images made directly on this one, last made first."""
@@ -208,9 +252,9 @@ class Catalog:
 
     def build(self, build_id: str) -> BuildRecord:
         """The build with this id, or whose id begins so. NotFoundError, or UsageError when several do."""
-        query = (
-            select(tables.Build).where(tables.Build.id.startswith(build_id, autoescape=True)).order_by(tables.Build.serial.desc()).limit(9)
-        )
+        build = tables.Build
+        query = select(build).where(lookup.begins(build.id, build_id), build.id.startswith(build_id, autoescape=True))
+        query = query.order_by(build.serial.desc()).limit(9)
         with self._reading() as session:
             rows = list(session.scalars(query)) if build_id else []
             if not rows:
@@ -223,6 +267,15 @@ class Catalog:
     def build_of(self, image: ImageRecord) -> BuildRecord:
         """How an image was made."""
         return self.build(image.build)
+
+    def builds_of(self, images: Sequence[ImageRecord]) -> list[BuildRecord | None]:
+        """How each of these images was made; None where that is not on record."""
+        found: dict[str, BuildRecord] = {}
+        with self._reading() as session:
+            for ids in lookup.batches(sorted({image.build for image in images})):
+                rows = session.scalars(select(tables.Build).where(tables.Build.id.in_(ids)))
+                found |= {row.id: build_record(row) for row in rows}
+        return [found.get(image.build) for image in images]
 
     def builds(self, name: str | None = None, limit: int | None = None) -> list[BuildRecord]:
         """The builds (of templates of this name), last registered first, failed ones too."""

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
 from baker.catalog.part import Part
 from baker.catalog.records import Channel, ChannelEvent
 from baker.errors import BusyError, NotFoundError
@@ -24,7 +25,7 @@ class Channels(Part):
         """The channel of `name`; None where there is no such channel now."""
         with self.reading() as session:
             row = session.get(tables.Channel, (name, channel))
-            return _record(row) if row else None
+            return channel_record(row) if row else None
 
     def all(self, name: str | None = None) -> list[Channel]:
         """The channels (of one name), in order of name and channel."""
@@ -32,13 +33,13 @@ class Channels(Part):
         if name is not None:
             query = query.where(tables.Channel.name == name)
         with self.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [channel_record(row) for row in session.scalars(query)]
 
     def of(self, image_id: str) -> list[Channel]:
         """The channels that point to an image."""
         query = select(tables.Channel).where(tables.Channel.image == image_id).order_by(tables.Channel.channel)
         with self.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [channel_record(row) for row in session.scalars(query)]
 
     def events(self, name: str, channel: str) -> list[ChannelEvent]:
         """What happened to a channel, last first; of one that is unset too."""
@@ -48,14 +49,14 @@ class Channels(Part):
             .order_by(tables.ChannelEvent.serial.desc())
         )
         with self.reading() as session:
-            return [ChannelEvent(**{column: getattr(row, column) for column in EVENT_COLUMNS}) for row in session.scalars(query)]
+            return [event_record(row) for row in session.scalars(query)]
 
     def set(self, name: str, channel: str, image_id: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
         """Point a channel, made if it is new, to an image. BusyError for a protected one that points elsewhere, unless `force`."""
         with self.writing() as session:
             row = session.get(tables.Channel, (name, channel))
             if row is not None and row.image == image_id:
-                return _record(row)
+                return channel_record(row)
             before = row.image if row else None
             if row is None:
                 row = tables.Channel(name=name, channel=channel, image=image_id, protected=False, protected_by="")
@@ -64,17 +65,17 @@ class Channels(Part):
                 _guard(row, force)
             row.image, row.who, row.changed = image_id, who, at
             _note(session, row, "set", before=before, after=image_id, why=why)
-            return _record(row)
+            return channel_record(row)
 
     def unset(self, name: str, channel: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
         """Take a channel away; the channel as it was. NotFoundError when there is none, BusyError for a protected one unless `force`."""
         with self.writing() as session:
             row = self._row(session, name, channel)
             _guard(row, force)
-            gone = _record(row)
+            gone = channel_record(row)
             row.who, row.changed = who, at
-            _note(session, row, "unset", before=gone.image, after=None, why=why)
             session.delete(row)
+            _note(session, row, "unset", before=gone.image, after=None, why=why)
             return gone
 
     def protect(self, name: str, channel: str, on: bool, *, who: str, at: str, why: str = "") -> Channel:
@@ -85,7 +86,7 @@ class Channels(Part):
                 row.protected, row.protected_by = on, who if on else ""
                 row.who, row.changed = who, at
                 _note(session, row, "protect" if on else "unprotect", before=row.image, after=row.image, why=why)
-            return _record(row)
+            return channel_record(row)
 
     def _row(self, session: Session, name: str, channel: str) -> tables.Channel:
         row = session.get(tables.Channel, (name, channel))
@@ -103,12 +104,18 @@ def _guard(row: tables.Channel, force: bool) -> None:
 
 
 def _note(session: Session, row: tables.Channel, action: Action, *, before: str | None, after: str | None, why: str) -> None:
-    session.add(
-        tables.ChannelEvent(
-            name=row.name, channel=row.channel, action=action, before=before, after=after, who=row.who, at=row.changed, why=why
-        )
+    event = tables.ChannelEvent(
+        name=row.name, channel=row.channel, action=action, before=before, after=after, who=row.who, at=row.changed, why=why
     )
+    session.add(event)
+    session.flush()
+    append(session, "channel event", subject_of("channel-event", event.serial), event_record(event))
+    append(session, "channel", subject_of("channel", row.name, row.channel), channel_record(row) if after else None)
 
 
-def _record(row: tables.Channel) -> Channel:
+def event_record(row: tables.ChannelEvent) -> ChannelEvent:
+    return ChannelEvent(**{column: getattr(row, column) for column in EVENT_COLUMNS})
+
+
+def channel_record(row: tables.Channel) -> Channel:
     return Channel(**{column: getattr(row, column) for column in COLUMNS})

@@ -24,6 +24,7 @@ from baker.paths import ensure
 
 REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
 HEAD = REVISIONS[-1]
+UNCHAINED = ("0001", "0002", "0003")  # schemas without a journal: their records are entered when it comes
 BUSY_SECONDS = 20.0
 MIGRATION_LOCK = 0x62616B65  # the PostgreSQL advisory lock of migrations: "bake"
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -121,8 +122,12 @@ def _migrate_if_behind(engine: Engine, place: Path | str) -> None:
     with writing(engine).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-        if _revision_of(connection, place) != HEAD:
+        if (revision := _revision_of(connection, place)) != HEAD:
             upgrade(connection)
+            if revision in UNCHAINED:
+                from baker.catalog.chain import adopt
+
+                adopt(connection)
 
 
 def upgrade(connection: Connection, revision: str = "head") -> None:

@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
 from baker.catalog.part import Part
 from baker.catalog.records import Publication
 from baker.errors import NotFoundError, UsageError
@@ -23,9 +24,11 @@ class Publications(Part):
         with self.writing() as session:
             row = self._row(session, publication)
             if row is None:
-                session.add(row_of(publication))
+                enter(session, publication)
             elif row.image == publication.image:
                 _filled(row, publication)
+                session.flush()
+                append(session, "publication", _subject(row), publication_record(row))
             else:
                 raise UsageError(f"{publication.kind} {publication.reference} is a publication of image {row.image}")
 
@@ -39,13 +42,13 @@ class Publications(Part):
         if not all:
             query = query.where(tables.Publication.removed.is_(None))
         with self.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [publication_record(row) for row in session.scalars(query)]
 
     def find(self, reference: str) -> list[Publication]:
         """What is published under this reference ("ami-0abc..."), removed or not."""
         query = select(tables.Publication).where(tables.Publication.reference == reference)
         with self.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [publication_record(row) for row in session.scalars(query)]
 
     def remove(self, publication: Publication, *, at: str) -> Publication:
         """Mark a publication as taken away. NotFoundError when there is none like it."""
@@ -53,7 +56,10 @@ class Publications(Part):
             row = self._row(session, publication)
             if row is None:
                 raise NotFoundError(f"{publication.kind} {publication.reference} is on no record")
-            row.removed = row.removed or at
+            if row.removed is None:
+                row.removed = at
+                session.flush()
+                append(session, "withdrawal", _subject(row), publication_record(row))
             return replace(publication, removed=row.removed)
 
     def _row(self, session: Session, publication: Publication) -> tables.Publication | None:
@@ -66,9 +72,16 @@ class Publications(Part):
         )
 
 
-def row_of(publication: Publication) -> tables.Publication:
-    """A new row."""
-    return _filled(tables.Publication(), publication)
+def enter(session: Session, publication: Publication) -> None:
+    """Put a new publication on record."""
+    row = _filled(tables.Publication(), publication)
+    session.add(row)
+    session.flush()
+    append(session, "publication", _subject(row), publication_record(row))
+
+
+def _subject(row: tables.Publication) -> str:
+    return subject_of("publication", row.kind, row.region, row.reference)
 
 
 def _filled(row: tables.Publication, publication: Publication) -> tables.Publication:
@@ -78,5 +91,5 @@ def _filled(row: tables.Publication, publication: Publication) -> tables.Publica
     return row
 
 
-def _record(row: tables.Publication) -> Publication:
+def publication_record(row: tables.Publication) -> Publication:
     return Publication(**{name: getattr(row, name) for name in COLUMNS}, snapshots=tuple(row.snapshots))

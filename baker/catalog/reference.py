@@ -5,17 +5,43 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 from semantic_version import NpmSpec, SimpleSpec, Version
 
-from baker.catalog.records import ImageRecord
 from baker.errors import NotFoundError, UsageError
 
 HEX = re.compile(r"[0-9a-f]{3,12}")
 CHANNEL = re.compile(r"[a-z][a-z0-9._-]*")
 LATEST = "latest"  # the newest version
 SHOWN = 8  # how many existing things an error lists
+
+
+class Named(Protocol):
+    """What of an image a reference can mean."""
+
+    @property
+    def id(self) -> str: ...
+    @property
+    def name(self) -> str: ...
+    @property
+    def version(self) -> str: ...
+    @property
+    def digest(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """The names of an image, without the rest of its record: of those there can be thousands."""
+
+    id: str
+    name: str
+    version: str
+    digest: str
+
+
+N = TypeVar("N", bound=Named)
 
 
 class Spec(Protocol):
@@ -52,22 +78,22 @@ def understood(wanted: str) -> bool:
     return parse_constraint(wanted) is not None or CHANNEL.fullmatch(wanted) is not None
 
 
-def by_version(images: Iterable[ImageRecord]) -> list[ImageRecord]:
+def by_version(images: Iterable[N]) -> list[N]:
     """Newest version first, releases before prereleases; the last made first among equals. `images` are the last made first."""
     return sorted(images, key=_rank, reverse=True)
 
 
-def _rank(image: ImageRecord) -> tuple[bool, bool, Version]:
+def _rank(image: Named) -> tuple[bool, bool, Version]:
     version = parse_version(image.version)
     return (version is not None, version is not None and not version.prerelease, version or Version("0.0.0"))
 
 
 def resolve(
     reference: str,
-    images: Sequence[ImageRecord],
-    channel: Callable[[str, str], ImageRecord | None] = lambda name, channel: None,
+    images: Sequence[N],
+    channel: Callable[[str, str], N | None] = lambda name, channel: None,
     revoked: Collection[str] = (),
-) -> ImageRecord:
+) -> N:
     """The one image that `reference` means, of `images` (last made first). `channel` looks up `name@channel`.
 
     What stands after the @ is first taken for a version, then `latest`, then a constraint, then a channel: no channel can be named
@@ -106,18 +132,18 @@ def is_channel(text: str) -> bool:
     return bool(CHANNEL.fullmatch(text)) and text != LATEST and parse_constraint(text) is None
 
 
-def _newest(images: Sequence[ImageRecord], revoked: Collection[str]) -> ImageRecord:
-    return by_version([image for image in images if image.id not in revoked] or images)[0]
+def _newest(images: Sequence[N], revoked: Collection[str]) -> N:
+    return max([image for image in images if image.id not in revoked] or images, key=_rank)  # of equals the first: the last made
 
 
 def _of_name(
     name: str,
     wanted: str,
-    named: Sequence[ImageRecord],
-    channel: Callable[[str, str], ImageRecord | None],
+    named: Sequence[N],
+    channel: Callable[[str, str], N | None],
     *,
     revoked: Collection[str],
-) -> ImageRecord:
+) -> N:
     exact = [image for image in named if image.version == wanted]
     if exact:
         return exact[0]
@@ -142,7 +168,7 @@ def examples(name: str) -> str:
     return f"like {name}@1.4.0, {name}@^1.4, {name}@~1.2 or '{name}@>=1,<2'"
 
 
-def _by_digest(reference: str, images: Sequence[ImageRecord]) -> ImageRecord:
+def _by_digest(reference: str, images: Sequence[N]) -> N:
     found = [image for image in images if image.digest.startswith(reference) and len(reference) > len("sha256:")]
     if not found:
         raise NotFoundError(f"no image has a digest that begins with {reference}", hint="`bake images` lists them")
@@ -151,14 +177,14 @@ def _by_digest(reference: str, images: Sequence[ImageRecord]) -> ImageRecord:
     return _only(reference, found)
 
 
-def _only(reference: str, found: Sequence[ImageRecord]) -> ImageRecord:
+def _only(reference: str, found: Sequence[N]) -> N:
     if len(found) > 1:
         shown = "".join(f"\n    {image.id}  {image.name}@{image.version}  {image.digest[:19]}" for image in found[:SHOWN])
         raise UsageError(f"{reference} fits {len(found)} images:{shown}", hint="type more of it")
     return found[0]
 
 
-def _no_name(name: str, images: Sequence[ImageRecord]) -> NotFoundError:
+def _no_name(name: str, images: Sequence[Named]) -> NotFoundError:
     names = list(dict.fromkeys(image.name for image in images))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not names:
@@ -168,7 +194,7 @@ def _no_name(name: str, images: Sequence[ImageRecord]) -> NotFoundError:
     )
 
 
-def _versions(named: Sequence[ImageRecord]) -> str:
+def _versions(named: Sequence[Named]) -> str:
     return _listed(list(dict.fromkeys(f"{image.name}@{image.version}" for image in by_version(named))))
 
 

@@ -9,6 +9,7 @@ from sqlalchemy import exc, func, select
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
 from baker.catalog.part import Part
 from baker.catalog.records import Release, Status
 from baker.errors import BusyError, NotFoundError
@@ -36,8 +37,7 @@ class Releases(Part):
                 row = tables.Release(**{name: getattr(release, name) for name in COLUMNS})
                 row.number, row.details = (last or 0) + 1, dict(release.details)
                 session.add(row)
-                session.flush()
-                return _record(row)
+                return _entered(session, row)
         except exc.IntegrityError as error:
             raise BusyError(f"somebody else has just begun a release of {release.name}", hint="bake releases") from error
 
@@ -46,19 +46,19 @@ class Releases(Part):
         with self.writing() as session:
             row = self._row(session, release.name, release.number)
             row.details = {**row.details, **details}
-            return _record(row)
+            return _entered(session, row)
 
     def finish(self, release: Release, status: Status, *, at: str, error: str = "") -> Release:
         """The end of a release."""
         with self.writing() as session:
             row = self._row(session, release.name, release.number)
             row.status, row.finished, row.error = status, at, error
-            return _record(row)
+            return _entered(session, row)
 
     def get(self, name: str, number: int) -> Release:
         """Release `v<number>` of a name. NotFoundError when there is none."""
         with self.reading() as session:
-            return _record(self._row(session, name, number))
+            return release_record(self._row(session, name, number))
 
     def all(self, name: str | None = None) -> list[Release]:
         """The releases (of one name), last begun first."""
@@ -66,7 +66,7 @@ class Releases(Part):
         if name is not None:
             query = query.where(tables.Release.name == name)
         with self.reading() as session:
-            return [_record(row) for row in session.scalars(query)]
+            return [release_record(row) for row in session.scalars(query)]
 
     def running(self, name: str | None = None) -> list[Release]:
         """The releases whose end is not known, last begun first."""
@@ -75,7 +75,7 @@ class Releases(Part):
 
     def _running(self, session: Session, **fits: str) -> list[Release]:
         query = select(tables.Release).where(tables.Release.status == "running").filter_by(**fits)
-        return [_record(row) for row in session.scalars(query.order_by(tables.Release.serial.desc()))]
+        return [release_record(row) for row in session.scalars(query.order_by(tables.Release.serial.desc()))]
 
     def _row(self, session: Session, name: str, number: int) -> tables.Release:
         row = session.scalar(select(tables.Release).where(tables.Release.name == name, tables.Release.number == number))
@@ -91,5 +91,13 @@ def still_running(release: Release) -> BusyError:
     )
 
 
-def _record(row: tables.Release) -> Release:
+def _entered(session: Session, row: tables.Release) -> Release:
+    """The release as it is now, after an entry in the journal that says so."""
+    session.flush()
+    release = release_record(row)
+    append(session, "release", subject_of("release", release.name, release.number), release)
+    return release
+
+
+def release_record(row: tables.Release) -> Release:
     return Release(**{name: getattr(row, name) for name in COLUMNS})

@@ -13,6 +13,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
+from baker.catalog.lookup import below
 from baker.catalog.part import Part
 from baker.catalog.records import ImageRecord, Revocation
 from baker.errors import NotFoundError, UsageError
@@ -40,6 +42,8 @@ class Revocations(Part):
                 row.reason, row.who, row.at = revocation.reason, revocation.who, revocation.at
                 row.effective = min(row.effective, revocation.effective)
                 row.descendants = row.descendants or revocation.descendants
+            session.flush()
+            append(session, "revocation", subject_of("revocation", row.serial), whole_revocation(row))
             return _record(row)
 
     def undo(self, image_id: str, *, who: str, at: str) -> Revocation:
@@ -55,6 +59,8 @@ class Revocations(Part):
                     hint=f"bake revoke {inherited.inherited_from} --undo",
                 )
             row.undone, row.undone_by = at, who
+            session.flush()
+            append(session, "unrevocation", subject_of("revocation", row.serial), whole_revocation(row))
             return _record(row)
 
     def of(self, image_id: str) -> Revocation | None:
@@ -68,7 +74,8 @@ class Revocations(Part):
             own = {row.image: _record(row) for row in session.scalars(select(tables.Revocation).where(tables.Revocation.undone.is_(None)))}
             if not own:
                 return {}
-            parents = {row.id: row.parent for row in session.execute(select(tables.Image.id, tables.Image.parent))}
+            parents = below(session, [image for image, revocation in own.items() if revocation.descendants])
+            parents |= dict.fromkeys(own.keys() - parents.keys())
         found = {image: _first(own, _line(image, parents)) for image in parents}
         return {image: revocation for image, revocation in found.items() if revocation}
 
@@ -115,6 +122,11 @@ def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
         replace(own[above], image=line[0], inherited_from=above) for above in line[1:] if above in own and own[above].descendants
     ]
     return min(candidates, key=lambda revocation: revocation.effective, default=None)
+
+
+def whole_revocation(row: tables.Revocation) -> Mapping[str, object]:
+    """A revocation with its end, for the journal."""
+    return {name: getattr(row, name) for name in (*COLUMNS, "undone", "undone_by")}
 
 
 def _record(row: tables.Revocation) -> Revocation:

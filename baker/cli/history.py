@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import NotFoundError
 from baker.host import now
 from baker.render.text import ago, clean, duration, when
 
@@ -35,7 +34,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     if args.image is None:
         return _all(args, app, baker)
     line = list(reversed(baker.catalog.history(baker.catalog.resolve(args.image))))
-    builds = [_build(baker, image) for image in line]
+    builds = baker.catalog.builds_of(line)
     if args.json:
         app.json([{"image": asdict(i), "build": asdict(b) if b else None} for i, b in zip(line, builds, strict=True)])
         return 0
@@ -68,6 +67,8 @@ def title(app: App, image: ImageRecord, build: BuildRecord | None, revoked: Coll
     if started and finished:
         parts.append(f"built in {duration((finished - started).total_seconds())}")
     parts.append(paint("verified", "green") if image.verified else paint("not verified", "yellow"))
+    if image.origin == "committed":
+        parts.append(paint("committed by hand, not reproducible", "yellow"))
     if image.id in revoked:
         parts.append(paint("revoked", "red"))
     if image.removed:
@@ -98,10 +99,3 @@ def _tree(app: App, node: Node, first: str, rest: str, revoked: Collection[str])
 
 def _node(node: Node) -> dict[str, object]:
     return {"image": asdict(node.image), "children": [_node(child) for child in node.children]}
-
-
-def _build(baker: Baker, image: ImageRecord) -> BuildRecord | None:
-    try:
-        return baker.catalog.build_of(image)
-    except NotFoundError:
-        return None

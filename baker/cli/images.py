@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Mapping
 from dataclasses import asdict
-from fnmatch import fnmatchcase
 
 from baker.catalog.records import ImageRecord, Revocation
 from baker.cli.app import App
@@ -32,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, app: App) -> int:
     catalog = app.baker().catalog
-    found = [image for image in catalog.images() if fits(image, args)]
+    found = [image for image in catalog.images(labels=labels(args), pattern=args.name) if fits(image, args)]
     channels: dict[str, list[str]] = {}
     for channel in catalog.channels.all():
         channels.setdefault(channel.image, []).append(channel.channel)
@@ -45,25 +44,32 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.lines([image.id for image in found])
     elif found:
         app.lines(
-            rows(found, app, {image.id: image for image in catalog.images(all=True)}, channels, set(catalog.revocations.in_force(now())))
+            rows(
+                found, app, catalog.images_by_id([i.parent for i in found if i.parent]), channels, set(catalog.revocations.in_force(now()))
+            )
         )
     else:
         app.note("no images" + (" that fit" if args.name or args.label or args.unverified else " yet: `bake build TEMPLATE` makes one"))
     return 0
 
 
-def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
-    if args.name and not fnmatchcase(image.name, args.name):
-        return False
-    if args.unverified and image.verified:
-        return False
+def labels(args: argparse.Namespace) -> dict[str, str | None]:
+    """The labels that are asked for; None where any value will do. UsageError for what is none."""
+    wanted: dict[str, str | None] = {}
     for label in args.label:
         key, sign, value = label.partition("=")
         if not key:
             raise UsageError(f"{label!r} is no label", hint="--label team or --label team=shop")
-        if key not in image.labels or (sign and image.labels[key] != value):
-            return False
-    return True
+        wanted[key] = value if sign else wanted.get(key)
+    return wanted
+
+
+def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
+    """Whether an image is one of those asked for: what the catalog left to be seen."""
+    if args.unverified and image.verified:
+        return False
+    pairs = (label.partition("=") for label in args.label)
+    return all(key in image.labels and (not sign or image.labels[key] == value) for key, sign, value in pairs)
 
 
 def rows(
@@ -79,7 +85,7 @@ def rows(
             image.id,
             ago(image.created, moment),
             size(image.size),
-            "revoked" if image.id in revoked else "yes" if image.verified else "no",
+            "revoked" if image.id in revoked else "committed" if image.origin == "committed" else "yes" if image.verified else "no",
             parent(image, known),
             *([",".join(channels.get(image.id, ["-"]))] if in_some else []),
         ]

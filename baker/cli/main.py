@@ -14,12 +14,21 @@ VERBS = {
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
     "lock": ("baker.cli.lock", "write down what a template's image is made of"),
+    "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
     "history": ("baker.cli.history", "what an image was made of, as a tree"),
+    "diff": ("baker.cli.diff", "what differs between two images, layers or shells"),
+    "why": ("baker.cli.why", "which step put a file or a package into an image"),
+    "audit": ("baker.cli.audit", "how an image was made and what became of it, checked now"),
     "logs": ("baker.cli.logs", "what a build printed; without a name, the latest builds"),
+    "sbom": ("baker.cli.sbom", "what software is in an image: CycloneDX or SPDX"),
+    "attest": ("baker.cli.attest", "sign where an image comes from"),
+    "verify": ("baker.cli.verify", "check record, disk, signatures, lineage; a policy"),
+    "keys": ("baker.cli.keys", "keys that sign, and keys that are trusted"),
     "run": ("baker.cli.run", "start a throw-away machine from an image, with its ports on this host"),
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
+    "commit": ("baker.cli.commit", "make an image of a shell that was changed by hand"),
     "export": ("baker.cli.export", "write an image as one file"),
     "publish": ("baker.cli.publish", "bring an image to a cloud: --to ami"),
     "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
@@ -39,9 +48,10 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build", "lock")),
-    ("Looking", ("images", "show", "history", "logs")),
-    ("Using", ("run", "shell", "export", "publish")),
+    ("Baking", ("build", "lock", "test")),
+    ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
+    ("Trusting", ("sbom", "attest", "verify", "keys")),
+    ("Using", ("run", "shell", "commit", "export", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
 )
@@ -50,7 +60,7 @@ EXIT_CODES = """\
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
   3  the build or release failed        8  it is not what its lock says
-  4  the image failed its tests       130  interrupted (SIGINT)
+  4  failed its tests or checks       130  interrupted (SIGINT)
                                       143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options

@@ -78,7 +78,7 @@ def lines(app: App, baker: Baker, image: ImageRecord, build: BuildRecord) -> Ite
         ("tests", test_lines(app, build)),
         ("made on", _fields(host_fields(build))),
         ("timings", _fields([(name, duration(seconds)) for name, seconds in build.timings.items()])),
-        ("evidence", _fields([(name, digest) for name, digest in sorted(build.evidence.items())])),
+        ("evidence", _fields([(name, digest) for name, digest in sorted(build.evidence.items()) if not name.startswith("body:")])),
     ]
     for title, body in sections:
         if body:
@@ -96,6 +96,7 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
         ("created", f"{image.created} ({ago(image.created, app.now())})"),
         ("size", f"{size(image.size)}{' on top of its parent' if image.parent else ''}, disk of {size(image.virtual_size)}"),
         ("verified", "yes" if image.verified else "no"),
+        ("origin", "committed from a shell by hand: not reproducible" if image.origin == "committed" else ""),
         ("revoked", _revocation(baker, image)),
         ("channels", ", ".join(channel.channel for channel in catalog.channels.of(image.id))),
         ("parent", f"{above.name}@{above.version} ({above.id})" if above else ""),
@@ -124,8 +125,11 @@ def _releases(baker: Baker, image: ImageRecord) -> list[str]:
 
 def source_fields(build: BuildRecord) -> list[tuple[str, str]]:
     source = build.source
+    by_hand = build.reproduction.get("committed", {})
     commit = build.git_commit + (" with uncommitted changes" if build.git_dirty else "") if build.git_commit else ""
     return [
+        ("committed", f"by {build.who}, from a shell of {source.get('title', '?')}" if by_hand else ""),
+        ("message", str(by_hand.get("message", ""))),
         ("template", build.template_path),
         ("its digest", build.template_digest),
         ("git commit", commit),

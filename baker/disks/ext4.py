@@ -25,7 +25,8 @@ FLEX_BG, EA_INODE, CSUM_SEED, LARGEDIR, INLINE_DATA, CASEFOLD = 0x200, 0x400, 0x
 ENCRYPT = 0x10000  # the file system may hold encrypted files: reading one of those is refused
 KNOWN = FILETYPE | RECOVER | META_BG | EXTENTS | BIT64 | MMP | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | CASEFOLD | ENCRYPT
 NAMES = {0x1: "compression", 0x8: "journal device", 0x1000: "dirdata"}
-SPARSE_SUPER = 0x1  # s_feature_ro_compat
+SPARSE_SUPER, GROUP_CHECKSUMS = 0x1, 0x10 | 0x400  # s_feature_ro_compat; checksums: gdt_csum or metadata_csum
+INODES_UNINITIALISED = 0x1  # bg_flags
 SPARSE_SUPER2 = 0x200  # s_feature_compat
 
 # i_flags (section 4.2, "Index Nodes")
@@ -87,9 +88,10 @@ class Inode:
 class Ext4:
     """A file system on the partition of `reader` that begins at `start` (bytes). UnsupportedFilesystem when it cannot be read."""
 
-    def __init__(self, reader: RawReader, start: int = 0) -> None:
+    def __init__(self, reader: RawReader, start: int = 0, *, recovered: bool = False) -> None:
         self._reader = reader
         self.start = start
+        self._recovered = recovered  # `reader` shows what is in the journal too (jbd2.py)
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         block = reader.pread(start + 1024, 1024)
         if len(block) < 1024 or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
@@ -100,18 +102,16 @@ class Ext4:
         self.block_size: int = 1024 << shift
         self._super_block = 1 if self.block_size == 1024 else 0  # also where bigalloc makes s_first_data_block 0
         self.inode_count: int = inodes
-        self._blocks_per_group, _, self._inodes_per_group = struct.unpack_from("<3I", block, 0x20)
+        self._blocks_per_group, _, self.inodes_per_group = struct.unpack_from("<3I", block, 0x20)
         dynamic = struct.unpack_from("<I", block, 0x4C)[0] >= 1
-        self._inode_size: int = struct.unpack_from("<H", block, 0x58)[0] if dynamic else 128
+        self.inode_size: int = struct.unpack_from("<H", block, 0x58)[0] if dynamic else 128
         self._compat, _, self._ro_compat = struct.unpack_from("<3I", block, 0x5C)
         self.uuid = str(uuid.UUID(bytes=block[0x68:0x78]))
         self.label = block[0x78:0x88].split(b"\0", 1)[0].decode("utf-8", "replace")
         self._descriptor_size: int = struct.unpack_from("<H", block, 0xFE)[0] if self.incompat & BIT64 else 32
         self._first_meta_group: int = struct.unpack_from("<I", block, 0x104)[0]
         self._backup_groups: tuple[int, int] = struct.unpack_from("<II", block, 0x24C)
-        if not (
-            self._inodes_per_group and self._blocks_per_group and self._inode_size >= 128 and self._descriptor_size >= 32 and shift <= 6
-        ):
+        if not (self.inodes_per_group and self._blocks_per_group and self.inode_size >= 128 and self._descriptor_size >= 32 and shift <= 6):
             raise UnsupportedFilesystem("the ext4 superblock is damaged")
 
     def _refuse_unknown(self) -> None:
@@ -124,7 +124,7 @@ class Ext4:
     @property
     def needs_recovery(self) -> bool:
         """Whether it was not unmounted: its journal holds changes that are not in place yet."""
-        return bool(self.incompat & RECOVER)
+        return bool(self.incompat & RECOVER) and not self._recovered
 
     # --- blocks and metadata -------------------------------------------------------------------------------------
 
@@ -149,7 +149,12 @@ class Ext4:
         return data[inside : inside + length]
 
     def _inode_table(self, group: int) -> int:
-        """The first block of a group's inode table (section 3.2, "Block Group Descriptors")."""
+        """The first block of a group's inode table."""
+        low = self._descriptor(group, 8, 4)
+        return low if self._descriptor_size < 64 else low | self._descriptor(group, 0x28, 4) << 32
+
+    def _descriptor(self, group: int, offset: int, size: int) -> int:
+        """A number in a group's descriptor (section 3.2, "Block Group Descriptors")."""
         per_block = self.block_size // self._descriptor_size
         index = group // per_block
         if self.incompat & META_BG and index >= self._first_meta_group:
@@ -159,11 +164,7 @@ class Ext4:
         else:
             where = self._super_block + 1 + index
         place = where * self.block_size + group % per_block * self._descriptor_size
-        (low,) = struct.unpack("<I", self._metadata(place + 8, 4))
-        if self._descriptor_size < 64:
-            return int(low)
-        (high,) = struct.unpack("<I", self._metadata(place + 0x28, 4))
-        return int(low | high << 32)
+        return int.from_bytes(self._metadata(place + offset, size), "little")
 
     def has_super(self, group: int) -> bool:
         """Whether a group begins with a copy of the superblock."""
@@ -173,13 +174,27 @@ class Ext4:
             return True
         return any(_is_power(group, base) for base in (3, 5, 7))
 
+    @property
+    def groups(self) -> int:
+        return int(-(-self.inode_count // self.inodes_per_group))
+
+    def inode_table(self, group: int) -> tuple[int, bytes]:
+        """(number of its first inode, the inodes that were ever used, `inode_size` bytes each) of a block group."""
+        unused = 0  # where nobody keeps account of them
+        if self._ro_compat & GROUP_CHECKSUMS:
+            unused = self._descriptor(group, 0x1C, 2) | (self._descriptor(group, 0x32, 2) << 16 if self._descriptor_size >= 64 else 0)
+            if self._descriptor(group, 0x12, 2) & INODES_UNINITIALISED:
+                unused = self.inodes_per_group
+        count = max(0, self.inodes_per_group - unused)
+        return group * self.inodes_per_group + 1, self.read(self._inode_table(group) * self.block_size, count * self.inode_size)
+
     def inode(self, number: int) -> Inode:
         """The inode with this number."""
         if not 0 < number <= self.inode_count:
             raise UnsupportedFilesystem(f"the ext4 file system is damaged: it names an inode {number}")
-        group, index = divmod(number - 1, self._inodes_per_group)
-        place = self._inode_table(group) * self.block_size + index * self._inode_size
-        raw = self._metadata(place, self._inode_size)
+        group, index = divmod(number - 1, self.inodes_per_group)
+        place = self._inode_table(group) * self.block_size + index * self.inode_size
+        raw = self._metadata(place, self.inode_size)
         (mode, uid, size, _, _, mtime, _, gid, links, _, flags, block, _, acl, size_high, _, acl_high, uid_high, gid_high) = (
             INODE.unpack_from(raw)
         )

@@ -10,22 +10,23 @@ from baker.disks.rootfs import Found, Root, open_root
 from baker.model import Disk, FileEntry
 
 
-def file_manifest(disk: Disk, *, scratch: Path | None = None) -> Iterator[FileEntry]:
+def file_manifest(disk: Disk, *, scratch: Path | None = None, replay: bool = False) -> Iterator[FileEntry]:
     """Every file of the root file system and of what /etc/fstab mounts, in the order of path components.
 
     Memory is constant but for one digest per hard-linked file. `size` is 0 but for files and symbolic links: what a directory
     takes up is the file system's business, not the image's. UnsupportedFilesystem when bake cannot read the root file system, or
-    it was not unmounted (then what is on the disk is not yet what the guest had).
+    it was not unmounted (then what is on the disk is not yet what the guest had) and its journal is not to be read (`replay`).
     """
-    with open_root(disk, scratch=scratch) as root:
+    with open_root(disk, scratch=scratch, replay=replay) as root:
         if root.needs_recovery:
             raise UnsupportedFilesystem("the file system was not unmounted: its last changes are in its journal only")
         linked: dict[tuple[int, int], str] = {}
         for found in root.walk():
-            yield _entry(root, found, linked)
+            yield entry_of(found, _sha256(root, found, linked) if found.inode.is_file else "")
 
 
-def _entry(root: Root, found: Found, linked: dict[tuple[int, int], str]) -> FileEntry:
+def entry_of(found: Found, sha256: str) -> FileEntry:
+    """A file as the manifest has it."""
     inode = found.inode
     device = inode.device
     return FileEntry(
@@ -34,7 +35,7 @@ def _entry(root: Root, found: Found, linked: dict[tuple[int, int], str]) -> File
         uid=inode.uid,
         gid=inode.gid,
         size=inode.size if inode.is_file or inode.is_link else 0,
-        sha256=_sha256(root, found, linked) if inode.is_file else "",
+        sha256=sha256,
         target=found.tree.target(inode) if inode.is_link else "",
         mtime=inode.mtime,
         xattrs={name: value.hex() for name, value in found.tree.xattrs(inode).items()},

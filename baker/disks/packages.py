@@ -28,12 +28,18 @@ def installed_packages(disk: Disk, *, scratch: Path | None = None) -> tuple[Pack
     return package_list(disk, scratch=scratch).packages
 
 
+def packages_in(root: Root) -> tuple[Package, ...]:
+    """The packages that are installed in a tree."""
+    found = set(_dpkg(root)) | set(_apk(root))
+    return tuple(sorted(found, key=lambda package: (package.name, package.architecture, package.version)))
+
+
 def package_list(disk: Disk, *, scratch: Path | None = None) -> PackageList:
     """`installed_packages`, with remarks."""
     with open_root(disk, scratch=scratch) as root:
-        found = set(_dpkg(root)) | set(_apk(root))
+        found = packages_in(root)
         notes = tuple(f"the RPM database in {path} is not read from outside" for path in RPM_DIRECTORIES if _has_rpm(root, path))
-    return PackageList(tuple(sorted(found, key=lambda package: (package.name, package.architecture, package.version))), notes)
+    return PackageList(found, notes)
 
 
 def _has_rpm(root: Root, path: str) -> bool:

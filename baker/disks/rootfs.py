@@ -12,6 +12,7 @@ from pathlib import Path
 
 from baker.disks.ext4 import ROOT_INODE, Ext4, Inode, UnsupportedFilesystem
 from baker.disks.ext4tree import Tree
+from baker.disks.jbd2 import replayed
 from baker.disks.partitions import Partition, filesystem, partitions
 from baker.disks.raw import RawReader, open_raw
 from baker.model import Disk
@@ -19,6 +20,7 @@ from baker.model import Disk
 DEVICE = re.compile(r"/dev/(?:[svx]v?d[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
 EXT = frozenset({"ext2", "ext3", "ext4", "auto"})
 BORING = frozenset({"swap", "vfat", ""})  # what a disk may have besides its one root
+LARGEST = 64 << 20  # bytes of a file that are read at once, unless somebody asks for more
 KERNELS = re.compile(r"(?:vmlinuz|vmlinux|bzImage)(?:-.+)?|kernel-.+")
 
 
@@ -75,10 +77,10 @@ class Root:
                 return self.mounts[mount], path[len(mount) :] or "/"
         return self.tree, path
 
-    def read(self, path: str) -> bytes | None:
-        """The bytes of a regular file; None where there is none."""
+    def read(self, path: str, *, limit: int = LARGEST) -> bytes | None:
+        """The bytes of a regular file, at most `limit` of them; None where there is none."""
         tree, inside = self._at(path)
-        return tree.read(inside)
+        return tree.read(inside, limit=limit)
 
     def names(self, path: str) -> list[str]:
         """The sorted names in a directory; none where there is no such directory."""
@@ -87,10 +89,11 @@ class Root:
 
 
 @contextmanager
-def open_root(disk: Disk, *, scratch: Path | None = None) -> Iterator[Root]:
-    """The file tree of `disk`. UnsupportedFilesystem, saying what there is, when its root is not an ext2, ext3 or ext4."""
+def open_root(disk: Disk, *, scratch: Path | None = None, replay: bool = False) -> Iterator[Root]:
+    """The file tree of `disk`. UnsupportedFilesystem, saying what there is, when its root is not an ext2, ext3 or ext4. With `replay`
+    what is in a journal only is seen too: the disk may be that of a machine that runs."""
     with open_raw(disk, scratch=scratch) as reader, whole():
-        yield root_of(reader)
+        yield root_of(reader, replay=replay)
 
 
 @contextmanager
@@ -102,11 +105,12 @@ def whole() -> Iterator[None]:
         raise UnsupportedFilesystem(f"the ext4 file system is damaged: {error}") from error
 
 
-def root_of(reader: RawReader) -> Root:
+def root_of(reader: RawReader, *, replay: bool = False) -> Root:
     """The file tree of an open disk; see `open_root`."""
     parts = partitions(reader)
     kinds = {part: filesystem(reader, part) for part in parts}
-    trees = {part: Tree(Ext4(reader, part.start)) for part in parts if kinds[part] == "ext4"}
+    opened = replayed if replay else Ext4
+    trees = {part: Tree(opened(reader, part.start)) for part in parts if kinds[part] == "ext4"}
     tree = _root_of(trees, kinds)
     return Root(tree, _mounts(tree, trees))
 

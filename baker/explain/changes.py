@@ -2,7 +2,7 @@
 
     {"path": "/etc/nginx/nginx.conf", "change": "changed", "step": 3, "before": {...}, "after": {...}}
 
-`step` is the number of the step that touched the path last; null where none did: sealing, the rules of reproducibility, a boot. `before` and
+`step` is the number of the step that touched the path last; null where none did: sealing, a rule of reproducibility, a boot. `before` and
 `after` are entries of file manifests; null where there is no file.
 """
 
@@ -49,8 +49,12 @@ def pack(found: Iterable[Change]) -> bytes:
 def read(blob: BinaryIO) -> Iterator[Change]:
     """The changes in a blob, one at a time."""
     for line in read_lines(blob):
-        value = json.loads(line)
-        yield Change(value["path"], value["change"], value["step"], _entry(value["before"]), _entry(value["after"]))
+        yield parse(json.loads(line))
+
+
+def parse(value: Mapping[str, Any]) -> Change:
+    """One line's value."""
+    return Change(value["path"], value["change"], value["step"], _entry(value["before"]), _entry(value["after"]))
 
 
 def _to_json(change: Change) -> dict[str, Any]:

@@ -75,7 +75,7 @@ def compare(before: Tree, after: Tree, *, times: bool = False) -> Comparison:
         tuple(_file(each, before.read, after.read) for each in found),
         tuple(_named(_packages(before.packages), _packages(after.packages))),
         tuple(_named(_services(before.entries), _services(after.entries))),
-        tuple(_accounts("/etc/passwd", before, after, _user)),
+        tuple(_users(before, after)),
         tuple(_accounts("/etc/group", before, after, _group)),
         tuple(_sizes(found)),
     )
@@ -90,7 +90,8 @@ def _file(difference: Difference, old: Read, new: Read) -> FileChange:
     return FileChange(difference.path, difference.what, difference.before, difference.after, lines)
 
 
-SECRET = frozenset({"/etc/shadow", "/etc/gshadow"})  # nobody needs to see a hash to know that it changed
+ACCOUNTS = ("/etc/shadow", "/etc/gshadow", "/etc/passwd", "/etc/group")
+SECRET = frozenset([*ACCOUNTS, *(f"{path}-" for path in ACCOUNTS)])  # nobody needs to see a hash to know that it changed: users tell that
 
 
 def _lines(path: str, before: bytes, after: bytes) -> Iterator[str]:
@@ -147,12 +148,27 @@ def _services(entries: Iterable[FileEntry]) -> dict[str, str]:
 
 
 def _accounts(path: str, before: Tree, after: Tree, read: Callable[[list[str]], str]) -> Iterator[Named]:
-    def lines(tree: Tree) -> dict[str, str]:
-        text = (tree.read(path) or b"").decode("utf-8", "replace")
-        fields = (line.split(":") for line in text.splitlines() if ":" in line)
-        return {each[0]: read(each) for each in fields}
+    yield from _named(*({name: read(fields) for name, fields in _lines_of(tree, path).items()} for tree in (before, after)))
 
-    yield from _named(lines(before), lines(after))
+
+def _lines_of(tree: Tree, path: str) -> dict[str, list[str]]:
+    """The lines of a file like passwd(5), by name."""
+    text = (tree.read(path) or b"").decode("utf-8", "replace")
+    return {line.partition(":")[0]: line.split(":") for line in text.splitlines() if ":" in line}
+
+
+def _users(before: Tree, after: Tree) -> Iterator[Named]:
+    """Users; that a password is another one is said, and nothing more of it."""
+    old, new = ({name: _user(fields) for name, fields in _lines_of(tree, "/etc/passwd").items()} for tree in (before, after))
+    hashes = [
+        {path: {name: fields[1] for name, fields in _lines_of(tree, path).items()} for path in ("/etc/passwd", "/etc/shadow")}
+        for tree in (before, after)
+    ]
+    for name in sorted(old.keys() | new.keys()):
+        both = name in old and name in new
+        changed = both and any(hashes[0][path].get(name) != hashes[1][path].get(name) for path in hashes[0])
+        if changed or old.get(name) != new.get(name):
+            yield Named(name, old.get(name, ""), new.get(name, "") + (", password changed" if changed else ""))
 
 
 def _user(fields: list[str]) -> str:

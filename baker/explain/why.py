@@ -7,22 +7,25 @@ changed is the root's: it came with the source.
 from __future__ import annotations
 
 import difflib
+import fnmatch
 import gzip
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from baker.catalog.evidence import read_lines, read_packages
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.errors import NotFoundError
-from baker.explain.changes import Change, read
+from baker.explain.changes import Change, parse
 from baker.httpcache.record import Fetched
 from baker.model import FileEntry, Package
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.store.base import BlobStore
+
+NEAR = 3  # guesses
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class Reason:
     step: StepRecord | None
     entry: FileEntry | None
     earlier: tuple[tuple[ImageRecord, str, StepRecord | None], ...] = ()  # what happened to it before, newest first
-    inputs: tuple[tuple[str, str], ...] = field(default_factory=tuple)  # files that the step read -> digest
+    inputs: tuple[tuple[str, str], ...] = ()  # files that the step read -> digest
+    source: bool = False  # nobody in the chain touched it: it came with the root's source
+    known: bool = True  # False: which step it was is not on record
 
 
 @dataclass(frozen=True)
@@ -49,31 +54,40 @@ class PackageReason:
     build: BuildRecord
     step: StepRecord | None
     fetched: Fetched | None
+    source: bool = False  # nobody in the chain brought it: it came with the root's source
 
 
 def why(catalog: Catalog, store: BlobStore, image: ImageRecord, path: str) -> Reason:
-    """Who put `path` into the image. NotFoundError, with names that are near, when it never was there."""
+    """Who put `path` into the image, or took it away. NotFoundError, with names that are near, when it never was there."""
     path = "/" + path.strip("/")
     line = catalog.history(image)
-    events: list[tuple[ImageRecord, BuildRecord, Change]] = []
-    for each in line:
-        build = catalog.build_of(each)
-        change = _change(store, build, path)
+    builds = [catalog.build_of(each) for each in line]
+    events: list[_Event] = []
+    for number, build in enumerate(builds):
+        known = "changes" in build.evidence
+        change = _change(store, build, path) if known else _compared(store, build, builds[number + 1 : number + 2], path)
         if change:
-            events.append((each, build, change))
-    root = line[-1]
+            events.append(_Event(line[number], build, change, known or not build.steps))
     if not events:
-        build = catalog.build_of(root)
-        entry = _listed(store, build, path)
+        entry = _listed(store, builds[-1], path)
         if entry is None:
-            near = difflib.get_close_matches(path, _paths(store, build, path), 3, 0.6)
-            hint = f"is it {' or '.join(near)}?" if near else f"bake export {image.name}@{image.version} --format tar lists what there is"
+            near = _near(store, builds[0], path)
+            hint = f"is it {' or '.join(near)}?" if near else f"bake show {image.name}@{image.version} --files lists what there is"
             raise NotFoundError(f"{image.name}@{image.version} has no {path}, and no image that it is made on had", hint=hint)
-        return Reason(path, "added", root, build, None, entry)
-    found, build, change = events[0]
-    earlier = tuple((each, past.change, _step(record, past.step)) for each, record, past in events[1:])
-    step = _step(build, change.step)
-    return Reason(path, change.change, found, build, step, change.after, earlier, tuple(_inputs(step)))
+        return Reason(path, "added", line[-1], builds[-1], None, entry, source=True)
+    newest = events[0]
+    earlier = tuple((each.image, each.change.change, _step(each.build, each.change.step)) for each in events[1:])
+    step = _step(newest.build, newest.change.step)
+    entry = newest.change.after or newest.change.before
+    return Reason(path, newest.change.change, newest.image, newest.build, step, entry, earlier, tuple(_inputs(step)), known=newest.known)
+
+
+@dataclass(frozen=True)
+class _Event:
+    image: ImageRecord
+    build: BuildRecord
+    change: Change
+    known: bool  # whether it is on record which step it was
 
 
 def why_package(catalog: Catalog, store: BlobStore, image: ImageRecord, name: str) -> PackageReason:
@@ -83,15 +97,16 @@ def why_package(catalog: Catalog, store: BlobStore, image: ImageRecord, name: st
         known = [each.name for each in _packages(store, catalog.build_of(image), "packages_after")]
         near = difflib.get_close_matches(name, known, 3)
         raise NotFoundError(
-            f"{image.name}@{image.version} has no package {name}", hint=f"it has {', '.join(near)}" if near else "bake sbom lists them"
+            f"{image.name}@{image.version} has no package {name}",
+            hint=f"it has {', '.join(near)}" if near else f"bake show {image.name}@{image.version} --packages lists them",
         )
     for each in catalog.history(image):
         build = catalog.build_of(each)
         before = next((old.version for old in _packages(store, build, "packages_before") if _same(old, package)), "")
         if before != package.version:
-            return PackageReason(package, before, each, build, _step_of_package(store, build, name), _fetched(store, build, package))
+            return PackageReason(package, before, each, build, _step_of_package(store, build, package), _fetched(store, build, package))
     root = catalog.history(image)[-1]
-    return PackageReason(package, "", root, catalog.build_of(root), None, None)
+    return PackageReason(package, "", root, catalog.build_of(root), None, None, source=True)
 
 
 def _same(left: Package, right: Package) -> bool:
@@ -99,40 +114,55 @@ def _same(left: Package, right: Package) -> bool:
 
 
 def _change(store: BlobStore, build: BuildRecord, path: str) -> Change | None:
-    """What the build did to a path; its blob is searched as text, and only a line that fits is parsed."""
-    if "changes" not in build.evidence:
+    """What the build did to a path."""
+    found = _line(store, build, "changes", path)
+    return parse(found) if found else None
+
+
+def _compared(store: BlobStore, build: BuildRecord, below: Sequence[BuildRecord], path: str) -> Change | None:
+    """The same told from two manifests, for a build whose changes are not on record: nobody knows the step then. Without an image below it
+    is the source that the build started from, of which there is no manifest."""
+    if not below and not build.steps:
+        return None  # the source's own
+    after, before = _listed(store, build, path), _listed(store, below[0], path) if below else None
+    if after == before:
         return None
-    wanted = f'"path":{json.dumps(path)}'
-    with store.open(build.evidence["changes"]) as blob:
-        line = next((line for line in read_lines(blob) if wanted in line and json.loads(line)["path"] == path), None)
-    return next(iter(_parsed(line)), None) if line else None
-
-
-def _parsed(line: str) -> Iterator[Change]:
-    import io
-
-    yield from read(io.BytesIO(gzip.compress(line.encode() + b"\n", 1)))
+    return Change(path, "added" if before is None else "changed" if after else "removed", None, before, after)
 
 
 def _listed(store: BlobStore, build: BuildRecord, path: str) -> FileEntry | None:
     """A path in the build's whole manifest."""
-    if "manifest" not in build.evidence:
+    found = _line(store, build, "manifest", path)
+    return FileEntry(**found) if found else None
+
+
+def _line(store: BlobStore, build: BuildRecord, evidence: str, path: str) -> dict[str, Any] | None:
+    """The JSON line of a path; the blob is searched as text, and only a line that fits is parsed."""
+    if evidence not in build.evidence:
         return None
-    wanted = f'"path":{json.dumps(path)}'
-    with store.open(build.evidence["manifest"]) as blob:
-        for line in read_lines(blob):
-            if wanted in line and (value := json.loads(line))["path"] == path:
-                return FileEntry(**value)
+    with store.open(build.evidence[evidence]) as blob:
+        text = gzip.decompress(blob.read())
+    wanted, place = f'"path":{json.dumps(path)}'.encode(), 0
+    while (place := text.find(wanted, place)) >= 0:
+        value: dict[str, Any] = json.loads(text[text.rfind(b"\n", 0, place) + 1 : text.find(b"\n", place)])
+        if value["path"] == path:
+            return value
+        place += 1
     return None
 
 
-def _paths(store: BlobStore, build: BuildRecord, path: str) -> list[str]:
-    """Paths with a part of the same name, to guess from."""
-    name = path.rpartition("/")[2]
+def _near(store: BlobStore, build: BuildRecord, path: str) -> list[str]:
+    """Paths that may be meant: those that a pattern fits, those called the same elsewhere, then what is called nearly so beside it."""
     if "manifest" not in build.evidence:
         return []
+    directory, _, name = path.rpartition("/")
     with store.open(build.evidence["manifest"]) as blob:
-        return [json.loads(line)["path"] for line in read_lines(blob) if name in line]
+        paths = [json.loads(line)["path"] for line in read_lines(blob)]
+    if any(sign in path for sign in "*?["):
+        return fnmatch.filter(paths, path)[:NEAR]
+    beside = {each.rpartition("/")[2]: each for each in paths if each.rpartition("/")[0] == directory}
+    found = [beside[each] for each in difflib.get_close_matches(name, beside, NEAR)]
+    return [*found, *(each for each in paths if each.endswith(f"/{name}") and each not in found)][:NEAR]
 
 
 def _step(build: BuildRecord, number: int | None) -> StepRecord | None:
@@ -151,9 +181,10 @@ def _packages(store: BlobStore, build: BuildRecord, name: str) -> Sequence[Packa
         return read_packages(blob)
 
 
-def _step_of_package(store: BlobStore, build: BuildRecord, name: str) -> StepRecord | None:
+def _step_of_package(store: BlobStore, build: BuildRecord, package: Package) -> StepRecord | None:
     """The step that touched the package's own files in dpkg's database; None where that is not known."""
-    for path in (f"/var/lib/dpkg/info/{name}.list", f"/var/lib/dpkg/info/{name}:amd64.list"):
+    name = package.name
+    for path in (f"/var/lib/dpkg/info/{name}.list", f"/var/lib/dpkg/info/{name}:{package.architecture}.list"):
         change = _change(store, build, path)
         if change:
             return _step(build, change.step)

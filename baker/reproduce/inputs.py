@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import stat
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -50,7 +51,7 @@ def pack(plan: Plan, destination: Path, *, search: Iterable[Path] = ()) -> Path:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
             context = json.dumps(_context(template, search).__dict__, sort_keys=True, default=str).encode()
             tar.addfile(_info(CONTEXT, len(context)), io.BytesIO(context))
-            for path in sorted(set(_files(plan))):
+            for path in sorted({Path(os.path.normpath(path)) for path in _files(plan)}):
                 _add(tar, path)
     return destination
 

@@ -80,6 +80,11 @@ class Request:
 
 def rebuild(request: Request, world: World) -> Verdict:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
+    if request.image.origin == "committed":
+        raise UsageError(
+            f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
+            hint="bake diff with its parent says what was changed by hand: put that into a template",
+        )
     with tempfile.TemporaryDirectory(prefix="bake-rebuild-", dir=_place(world)) as directory:
         work = Path(directory)
         template, problems = _template(request, world, work / "inputs")

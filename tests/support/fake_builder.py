@@ -82,6 +82,8 @@ class FakeBuilder:
     broken: set[str] = field(default_factory=set)
     fail_to_keep: bool = False
     fail_to_pack: bool = False
+    can_still: bool = True
+    stood_still: int = 0
     base: Disk | None = None
     kind: str = "libvirt"
 
@@ -125,6 +127,18 @@ class FakeBuilder:
         self.base = request.disk
         disk = qemuimg.as_disk(directory / "disk.qcow2", "qcow2")
         yield FakeMachine(request.name, self._overlay(disk, request), request.scratch, list(done))
+
+    def stills(self) -> bool:
+        return self.can_still
+
+    @contextmanager
+    def still(self, machine: Any) -> Iterator[Disk]:
+        self.stood_still += 1
+        yield machine.disk
+
+    @contextmanager
+    def frozen(self, disk: Path) -> Iterator[None]:
+        yield
 
     def _overlay(self, disk: Disk, request: Launch) -> Disk:
         return qemuimg.create_overlay(disk, request.overlay or request.scratch / f"{request.name}.qcow2")

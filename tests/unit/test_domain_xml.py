@@ -39,6 +39,11 @@ def test_the_accelerator_decides_domain_type_and_cpu(accelerator: str, kind: str
     assert (domain.find("features/tcg") is not None) == (accelerator == "tcg")
 
 
+def test_the_clock_is_the_hosts_or_begins_when_it_is_told_to() -> None:
+    assert parse(SPEC).find("clock").attrib == {"offset": "utc"}  # type: ignore[union-attr]
+    assert parse(replace(SPEC, clock=1_700_000_000)).find("clock").attrib == {"offset": "absolute", "start": "1700000000"}  # type: ignore[union-attr]
+
+
 def test_freed_blocks_reach_the_overlay() -> None:
     driver = parse(SPEC).find("devices/disk/driver")
     assert driver is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,6 +30,7 @@ from baker.builders.libvirt.connection import (
 from baker.builders.libvirt.console import follow_console
 from baker.builders.libvirt.domain import DomainSpec, Places, domain_xml, moved, uuid_of
 from baker.builders.libvirt.files import Files, local_files, overlay_on, volume_files
+from baker.builders.libvirt.frozen import frozen
 from baker.builders.libvirt.machine import SSH_PORT, LibvirtMachine, Power
 from baker.builders.libvirt.reclaim import destroy, end_qemu, reclaim_domain
 from baker.builders.libvirt.volumes import VOLUME, delete
@@ -70,6 +71,20 @@ class LibvirtBuilder:
         sync(destination)
         sync(destination.parent)
         return captured
+
+    def stills(self) -> bool:
+        """Where its files are this host's."""
+        return self._uri is None
+
+    @contextmanager
+    def still(self, machine: Machine) -> Iterator[Disk]:
+        if not isinstance(machine, LibvirtMachine):
+            raise TypeError("this machine is another builder's")
+        with machine.paused():
+            yield machine.fetch()
+
+    def frozen(self, disk: Path) -> AbstractContextManager[None]:
+        return frozen(disk)
 
     # -- machines that are kept ---------------------------------------------------------------------------------------------
 
@@ -192,6 +207,7 @@ def _spec(request: Launch, kind: Literal["kvm", "tcg"], files: Files) -> DomainS
         seed=files.seed,
         loader=files.loader,
         nvram=files.nvram,
+        clock=request.clock,
     )
 
 

@@ -37,6 +37,7 @@ class DomainSpec:
     seed: Path | None = None  # raw, read only
     loader: Path | None = None  # UEFI
     nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt makes it
+    clock: int | None = None  # seconds since 1970 at its start; None: the host's
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -51,7 +52,10 @@ def domain_xml(spec: DomainSpec) -> str:
     _os(domain, spec)
     _features(domain, spec)
     _cpu(domain, spec)
-    ET.SubElement(domain, "clock", offset="utc")
+    if spec.clock is None:
+        ET.SubElement(domain, "clock", offset="utc")
+    else:
+        ET.SubElement(domain, "clock", offset="absolute", start=str(spec.clock))
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
     _devices(domain, spec)

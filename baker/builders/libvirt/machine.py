@@ -7,7 +7,8 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -135,6 +136,21 @@ class LibvirtMachine:
             self._domain.reset()
         except libvirt.libvirtError as error:
             raise host_error(error, "the machine cannot be reset") from error
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Its processors stand still, and QEMU has written what it held of the disk (do_vm_stop() in QEMU's system/cpus.c)."""
+        try:
+            self._domain.suspend()
+        except libvirt.libvirtError as error:
+            raise host_error(error, "the machine cannot be paused") from error
+        try:
+            yield
+        finally:
+            try:
+                self._domain.resume()
+            except libvirt.libvirtError as error:
+                raise host_error(error, "the machine does not go on") from error
 
     def save(self, memory: Path, following: Disk) -> None:
         """Write the memory to a file and go on on `following`, an overlay on the one so far. The guest stands still meanwhile."""

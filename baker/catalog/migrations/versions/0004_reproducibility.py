@@ -22,6 +22,8 @@ def upgrade() -> None:
 def downgrade() -> None:
     for table in ("rebuilds", "attestations", "journal"):
         op.drop_table(table)
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("DROP FUNCTION journal_append_only()")
     with op.batch_alter_table("images") as images:
         images.drop_column("origin")
     with op.batch_alter_table("builds") as builds:
@@ -42,6 +44,23 @@ def _journal() -> None:
         sa.UniqueConstraint("hash", name="uq_journal_hash"),
     )
     op.create_index("ix_journal_subject", "journal", ["subject"])
+    _append_only(op.get_bind().dialect.name)
+
+
+def _append_only(dialect: str) -> None:
+    """The database itself refuses to change or delete entries: against slips. Whoever takes the trigger away is found by the hashes."""
+    says = "the journal is append-only"
+    if dialect == "sqlite":
+        for what in ("UPDATE", "DELETE"):
+            op.execute(f"CREATE TRIGGER journal_no_{what.lower()} BEFORE {what} ON journal BEGIN SELECT RAISE(ABORT, '{says}'); END")
+    elif dialect == "postgresql":
+        op.execute(
+            f"CREATE FUNCTION journal_append_only() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION '{says}'; END $$"
+        )
+        op.execute(
+            "CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON journal"
+            " FOR EACH STATEMENT EXECUTE FUNCTION journal_append_only()"
+        )
 
 
 def _attestations() -> None:

@@ -1,0 +1,41 @@
+"""Signed statements about images: where their envelopes are in the store, and who signed."""
+
+from __future__ import annotations
+
+from sqlalchemy import select
+
+from baker.catalog import tables
+from baker.catalog.journal import append, subject_of
+from baker.catalog.part import Part
+from baker.catalog.records import Attestation
+
+COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
+
+
+class Attestations(Part):
+    """The attestations of one catalog. None is ever changed or taken away."""
+
+    def add(self, attestation: Attestation) -> None:
+        """Put an envelope on record. Its blob is in the store already. The same envelope again changes nothing."""
+        with self.writing() as session:
+            same = select(tables.Attestation.serial).where(
+                tables.Attestation.image == attestation.image, tables.Attestation.digest == attestation.digest
+            )
+            if session.scalar(same.limit(1)) is not None:
+                return
+            row = tables.Attestation(**{name: getattr(attestation, name) for name in COLUMNS})
+            session.add(row)
+            session.flush()
+            append(session, "attestation", subject_of("attestation", row.serial), attestation)
+
+    def of(self, image_id: str, predicate: str | None = None) -> list[Attestation]:
+        """The attestations of an image (with this predicate type), first made first."""
+        query = select(tables.Attestation).where(tables.Attestation.image == image_id).order_by(tables.Attestation.serial)
+        if predicate is not None:
+            query = query.where(tables.Attestation.predicate == predicate)
+        with self.reading() as session:
+            return [attestation_record(row) for row in session.scalars(query)]
+
+
+def attestation_record(row: tables.Attestation) -> Attestation:
+    return Attestation(**{name: getattr(row, name) for name in COLUMNS})

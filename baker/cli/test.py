@@ -1,0 +1,52 @@
+"""Build a template and run its tests without making an image. With --idempotent: carry out its steps twice on one machine, and say what the
+second run changed."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from baker.cli.app import App
+from baker.cli.display import display
+from baker.cli.options import add_json, add_template_options, listed, variables
+from baker.errors import UsageError, VerifyError
+from baker.render.text import clean, plural
+
+EXAMPLES = """
+  bake test web.yaml
+  bake test web.yaml --idempotent
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("template", metavar="TEMPLATE", help="a template that makes one image (or choose one with --only)")
+    parser.add_argument("--idempotent", action="store_true", help="carry out the steps twice; it fails when the second run changes files")
+    parser.add_argument("--no-cache", action="store_true", help="from the source, not from a layer")
+    add_template_options(parser)
+    add_json(parser, "what the second run changed, as JSON")
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    from baker.requests import BuildRequest
+
+    if args.json and not args.idempotent:
+        raise UsageError("--json is for --idempotent: a test without it has nothing to list", hint="its exit code tells")
+    request = BuildRequest(
+        path=args.template,
+        variables=variables(args.var),
+        var_files=tuple(Path(file) for file in args.var_file),
+        only=listed(args.only),
+        except_=listed(args.except_),
+        no_cache=args.no_cache,
+        force=True,
+    )
+    with display(app, on_error_stream=args.json) as shown:
+        found = app.baker(shown).test(request, idempotent=args.idempotent)
+    if args.json:
+        app.json([{"path": each.path, "step": each.step, "name": each.name, "what": list(each.what)} for each in found])
+    elif found:
+        app.line(f"the second run changed {plural(len(found), 'path')}:")
+        app.lines([f"  step {each.step} {clean(each.name)}: {clean(each.path)} ({', '.join(each.what)})" for each in found])
+    elif args.idempotent:
+        app.line("the second run changed nothing")
+    return VerifyError.exit_code if found else 0

@@ -1,0 +1,70 @@
+"""Check an image and everything that it is made on: record, journal, evidence, disk, parents, signatures, provenance, revocations, and
+what a policy asks for. Without an image: every record of the catalog."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from baker.attest.verify import Check, verify, verify_catalog
+from baker.cli.app import App
+from baker.cli.options import add_json
+from baker.errors import UsageError, VerifyError
+from baker.host import now
+from baker.render.text import clean
+
+EXAMPLES = """
+  bake verify web@prod
+  bake verify web@prod --policy production.yaml
+  bake verify web --json | jq '.checks[] | select(.ok == false)'
+  bake verify              every record of the catalog
+
+Exit codes: 0 everything holds, 2 the policy has problems, 4 a check failed, 5 no such image.
+"""
+WORDS = {True: "ok", False: "FAILED", None: "-"}
+STYLES = {True: "green", False: "red", None: "dim"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="YAML: what the image must be")
+    add_json(parser)
+
+
+def run(args: argparse.Namespace, app: App) -> int:
+    baker = app.baker()
+    shelf, at = baker.shelf, now()
+    if args.image is None:
+        if args.policy:
+            raise UsageError("a policy is about one image", hint="bake verify IMAGE --policy FILE")
+        return _tell(args, app, "the catalog", verify_catalog(shelf))
+    image = baker.catalog.resolve(args.image)
+    policy = None
+    if args.policy:
+        from baker.attest.policy import load
+
+        policy = load(args.policy, shelf)
+    checks = verify(image, shelf, at=at)
+    if policy is not None:
+        from baker.attest.policy import judge
+
+        checks += judge(policy, image, shelf, at=at)
+    return _tell(args, app, f"{image.name}@{image.version} ({image.id})", checks)
+
+
+def _tell(args: argparse.Namespace, app: App, what: str, checks: Sequence[Check]) -> int:
+    failed = [check for check in checks if check.ok is False]
+    if args.json:
+        app.json({"what": what, "ok": not failed, "checks": [check.to_json() for check in checks]})
+        return VerifyError.exit_code if failed else 0
+    subject = ""
+    for check in checks if not app.quiet else failed:
+        if check.subject != subject:
+            subject = check.subject
+            app.line(app.out.paint(subject, "bold"))
+        app.line(f"  {app.out.paint(f'{WORDS[check.ok]:<6}', STYLES[check.ok])}  {check.name:<11} {clean(check.detail)}")
+    if failed:
+        raise VerifyError(f"{what}: {len(failed)} of {len(checks)} checks failed")
+    app.note(f"{what}: everything holds")
+    return 0

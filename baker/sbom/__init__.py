@@ -1,0 +1,1 @@
+"""What software is in an image, as a bill of materials."""

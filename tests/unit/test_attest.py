@@ -1,0 +1,439 @@
+"""Keys, statements, and the checks that name what was tampered with: record, journal, blob, disk, signature, key."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sqlite3
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from baker.attest import dsse, provenance
+from baker.attest.keys import Keys, keyid_of, load_public
+from baker.attest.signing import attest, sign_rebuild
+from baker.catalog import evidence
+from baker.catalog.records import Attestation, ImageRecord, Revocation
+from baker.disks.raw import raw_digest
+from baker.errors import HostError, NotFoundError, UsageError
+from baker.media import stored
+from baker.model import Disk
+from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
+from tests.support.plugins import on_path
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """The verdict of a rebuild."""
+
+    image: ImageRecord
+    level: int = 3
+
+    def to_json(self) -> dict[str, object]:
+        return {"image": self.image.id, "level": self.level, "rebuilt": self.image.digest, "causes": []}
+
+
+def qcow2(path: Path, byte: bytes, backing: Path | None = None) -> Disk:
+    """A small disk with some bytes; one that stands on `backing`."""
+    based = ["-b", str(backing), "-F", "qcow2"] if backing else []
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *based, str(path), "1M"], check=True)
+    subprocess.run(["qemu-io", "-c", f"write -P {ord(byte)} {'64k' if backing else '0'} 4k", str(path)], check=True, capture_output=True)
+    return Disk(path, "qcow2", 1 << 20)
+
+
+def register(baker: FakeBaker, image: ImageRecord, chain: tuple[str, ...], **changes: object) -> ImageRecord:
+    """Put an image with this disk on record; its digest is the disk's own."""
+    image = replace(image, chain=chain, virtual_size=1 << 20)
+    image = replace(image, digest=raw_digest(stored(image, baker.store)))
+    lines = [json.dumps({"method": "GET", "url": "http://deb/nginx.deb", "status": 200, "digest": "sha256:" + "9" * 64})]
+    kept = {
+        "log": baker.store.add_bytes(evidence.pack_text(f"log of {image.name}")),
+        "fetches": baker.store.add_bytes(evidence.pack_lines(lines)),
+    }
+    baker.catalog.register(a_build(image, evidence=kept, inputs={"files/a": "1" * 64}, **changes), image)
+    return image
+
+
+@dataclass
+class Shop:
+    """A base and an image on it, both signed by `default`; `ci` is a second key."""
+
+    cli: Cli
+    base: ImageRecord
+    web: ImageRecord
+
+    @property
+    def baker(self) -> FakeBaker:
+        return self.cli.baker
+
+    @property
+    def data(self) -> Path:
+        return self.cli.home / "data"
+
+    def sql(self, *statements: str) -> None:
+        with sqlite3.connect(self.data / "catalog.sqlite") as connection:
+            for statement in ("DROP TRIGGER IF EXISTS journal_no_update", "DROP TRIGGER IF EXISTS journal_no_delete", *statements):
+                connection.execute(statement)
+        connection.close()
+
+    def flip(self, digest: str) -> None:
+        """Change the last byte of a blob."""
+        path = self.baker.store.path(digest)
+        path.chmod(0o600)
+        path.write_bytes((data := path.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
+
+    def failed(self, *options: str | Path) -> list[str]:
+        """The failed checks of `bake verify web`: "name subject: detail"."""
+        result = self.cli("verify", "web", "--json", *options)
+        checks = json.loads(result.out)["checks"]
+        found = [f"{each['name']} {each['subject'].partition('@')[0]}: {each['detail']}" for each in checks if each["ok"] is False]
+        assert result.code == (4 if found else 0), result.err
+        return found
+
+
+@pytest.fixture
+def shop(tmp_path: Path) -> Shop:
+    cli = Cli(tmp_path / "home")
+    for name in ("default", "ci"):
+        assert cli("keys", "create", name).code == 0
+    baker = cli.baker
+    base = baker.store.add_disk(qcow2(tmp_path / "base.qcow2", b"b"), None)
+    first = register(baker, an_image("debian-13", "13.1.0", 1), (base,))
+    delta = baker.store.add_disk(qcow2(tmp_path / "web.qcow2", b"w", baker.store.path(base)), base)
+    web = register(baker, an_image("web", "1.4.0", 2, parent=first.id), (delta, base), reproduction={"layout": {"version": 1}})
+    for image in (first, web):
+        attest(image, baker.shelf)
+    return Shop(cli, first, web)
+
+
+# --- what holds --------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_not_touched_holds(shop: Shop) -> None:
+    assert shop.failed() == []
+    result = shop.cli("verify", "web")
+    assert result.code == 0 and "everything holds" in result.err
+    lines = [line.split()[:2] for line in result.out.splitlines() if line.startswith("  ")]
+    names = ("evidence", "disk", "parents", "signature", "provenance", "revocation")
+    assert lines == [["ok", name] for name in ("journal", "record", "record", *names, *names)]
+    assert shop.cli("verify").code == 0
+
+
+def test_the_statement_has_every_input_and_nothing_secret(shop: Shop) -> None:
+    statement = json.loads(shop.cli("attest", "web", "--statement").out)
+    assert statement["_type"] == "https://in-toto.io/Statement/v1" and statement["predicateType"] == "https://slsa.dev/provenance/v1"
+    assert statement["subject"][0]["digest"] == {"sha256": shop.web.digest.removeprefix("sha256:")}
+    found = {each["uri"]: each["digest"] for each in statement["predicate"]["buildDefinition"]["resolvedDependencies"]}
+    assert found["file:files/a"] == {"sha256": "1" * 64}
+    assert found["http://deb/nginx.deb"] == {"sha256": "9" * 64}
+    assert found["image:debian-13@13.1.0"] == {"sha256": shop.base.digest.removeprefix("sha256:")}
+    assert found["source:debootstrap"] and found["git"] and found["file:/home/someone/web.yaml"]
+    assert statement["predicate"]["buildDefinition"]["externalParameters"]["variables"]["token"] == {"hmac": "0" * 32}
+    assert statement["predicate"]["runDetails"]["metadata"] == {
+        "invocationId": "b00000000002", "startedOn": "2026-11-22T19:58:00Z", "finishedOn": "2026-11-22T20:00:12Z",
+    }  # fmt: skip
+
+
+def test_an_envelope_is_what_others_can_check(shop: Shop, tmp_path: Path) -> None:
+    """With OpenSSL, from the exported key alone."""
+    envelope = dsse.parse(shop.cli("attest", "web", "--envelope").out.encode())
+    files = {"key": shop.cli("keys", "export", "default").out.encode(), "sig": envelope.signatures[0][1],
+             "data": dsse.pre_authentication(envelope.payload_type, envelope.payload)}  # fmt: skip
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    argv = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", "key", "-rawin", "-in", "data", "-sigfile", "sig"]
+    assert "Verified Successfully" in subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+
+
+def test_the_encoding_that_is_signed_is_the_published_one() -> None:
+    """The example of the DSSE protocol's specification."""
+    assert dsse.pre_authentication("http://example.com/HelloWorld", b"hello world") == (
+        b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
+    )
+
+
+def test_an_image_that_nobody_signed_is_said_to_be_so(tmp_path: Path) -> None:
+    cli = Cli(tmp_path)
+    register(cli.baker, an_image(), (cli.baker.store.add_disk(qcow2(tmp_path / "a", b"a"), None),))
+    result = cli("verify", "web")
+    assert result.code == 0 and "-       signature   nobody has signed anything about it" in result.out
+    assert cli("attest", "web").code == 5
+    assert "bake keys create" in cli("attest", "web").err
+
+
+# --- tampering ---------------------------------------------------------------------------------------------------------
+
+WEB, BASE = "a00000000002", "a00000000001"
+
+
+def revoke(baker: FakeBaker) -> None:
+    at = "2026-01-01T00:00:00Z"
+    baker.catalog.revocations.add(Revocation(BASE, "CVE", "me", at, at, descendants=True))
+
+
+TAMPERED: dict[str, tuple[Callable[[Shop], None], list[str]]] = {
+    "image record": (
+        lambda s: s.sql(f"UPDATE images SET ssh_username = 'x' WHERE id = '{WEB}'"),
+        [f"record web: the record of image {WEB} was changed"],
+    ),
+    "build record": (
+        lambda s: s.sql("UPDATE builds SET started = '2020-01-01T00:00:00Z' WHERE id = 'b00000000002'"),
+        ["record web: the record of build b00000000002 was changed", "predicate.runDetails.metadata.startedOn"],
+    ),
+    "build of the parent": (
+        lambda s: s.sql("UPDATE builds SET git_commit = 'x' WHERE id = 'b00000000001'"),
+        ["record debian-13: the record of build b00000000001", "provenance debian-13: the record is not what was signed"],
+    ),
+    "digest of the parent": (
+        lambda s: s.sql(f"UPDATE images SET digest = 'sha256:{'0' * 64}' WHERE id = '{BASE}'"),
+        [
+            "record debian-13: the record of image",
+            "provenance web: the record is not what was signed: predicate.buildDefinition.resolvedDependencies[4]",
+            "disk debian-13: the disk is sha256:",
+            "signature debian-13: https://slsa.dev/provenance/v1",
+            "provenance debian-13: the record is not what was signed: subject[0].digest",
+        ],
+    ),
+    "journal entry": (
+        lambda s: s.sql("UPDATE journal SET at = '2020-01-01T00:00:00Z' WHERE serial = 2"),
+        ["journal catalog: journal entry 2 (image of image:a00000000001) was changed"],
+    ),
+    "attestation deleted": (
+        lambda s: s.sql(f"DELETE FROM attestations WHERE image = '{WEB}'"),
+        ["record catalog: attestation 2 was registered, but is not in the catalog any more"],
+    ),
+    "evidence blob": (
+        lambda s: s.flip(s.baker.catalog.build("b00000000002").evidence["log"]),
+        ["evidence web: log: the blob sha256:"],
+    ),
+    "evidence blob gone": (
+        lambda s: s.baker.store.delete(s.baker.catalog.build("b00000000001").evidence["log"]),
+        ["evidence debian-13: log: the blob sha256:"],
+    ),
+    "own disk": (lambda s: s.flip(s.web.chain[0]), ["disk web: the blob sha256:"]),
+    "parent's disk": (lambda s: s.flip(s.base.chain[0]), ["disk web: the blob sha256:", "disk debian-13: the blob sha256:"]),
+    "trusted key gone": (
+        lambda s: (s.data / "keys/default.pub").unlink(),
+        ["signature web: https://slsa.dev/provenance/v1 by key", "signature debian-13: https://slsa.dev/provenance/v1 by key"],
+    ),
+    "revocation": (
+        lambda s: revoke(s.baker),
+        ["revocation web: revoked from 2026-01-01T00:00:00Z on by me, through image a00000000001: CVE", "revocation debian-13: revoked"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_what_was_tampered_with_is_named(shop: Shop, what: str) -> None:
+    tamper, named = TAMPERED[what]
+    tamper(shop)
+    found = shop.failed()
+    assert len(found) == len(named)
+    for words, fault in zip(named, found, strict=True):
+        assert words in fault
+
+
+def replaced_envelope(shop: Shop, change: Callable[[dsse.Envelope], dsse.Envelope]) -> str:
+    """Put a changed envelope in the place of web's, with a row that fits it."""
+    store, (old,) = shop.baker.store, shop.baker.catalog.attestations.of(WEB)
+    with store.open(old.digest) as file:
+        digest = store.add_bytes(dsse.dump(change(dsse.parse(file.read()))))
+    shop.sql(f"UPDATE attestations SET digest = '{digest}' WHERE image = '{WEB}'")
+    return digest
+
+
+def test_a_changed_statement_does_not_fit_its_signature(shop: Shop) -> None:
+    replaced_envelope(shop, lambda e: replace(e, payload=e.payload.replace(b"debootstrap", b"debootstrop")))
+    found = shop.failed()
+    assert any("signature web" in fault and "the signature does not fit the payload" in fault for fault in found)
+    assert any("record catalog: the record of attestation 2 was changed" in fault for fault in found)
+    assert any("provenance web" in fault for fault in found)
+
+
+def test_a_changed_signature_does_not_fit(shop: Shop) -> None:
+    replaced_envelope(shop, lambda e: replace(e, signatures=((e.signatures[0][0], bytes(64)),)))
+    assert any("signature web" in fault and "does not fit the payload and the key" in fault for fault in shop.failed())
+
+
+def test_an_envelope_of_another_image_is_not_taken(shop: Shop) -> None:
+    (other,) = shop.baker.catalog.attestations.of(BASE)
+    shop.baker.catalog.attestations.add(replace(other, image=WEB))
+    assert any("signature web" in fault and "it is about another disk" in fault for fault in shop.failed())
+
+
+def test_an_envelope_that_is_none_is_named(shop: Shop) -> None:
+    digest = shop.baker.store.add_bytes(b'{"payload": 1}')
+    shop.baker.catalog.attestations.add(Attestation(WEB, provenance.PROVENANCE, digest, "f" * 64, "me", "2026-11-22T20:00:00Z"))
+    assert any("this is no DSSE envelope" in fault for fault in shop.failed())
+
+
+def test_a_journal_that_was_made_anew_is_found_by_what_was_signed(shop: Shop) -> None:
+    """Somebody changes a record and computes the whole chain again: it fits, but no signature vouches for it."""
+    shop.sql("UPDATE builds SET who = 'nobody'", "DELETE FROM journal")
+    shop.baker.catalog.enter_all("build")
+    found = shop.failed()
+    assert not [fault for fault in found if fault.startswith(("journal catalog", "record"))]
+    assert [fault.split(":")[0] for fault in found if fault.startswith("journal")] == ["journal web", "journal debian-13"]
+
+
+def test_records_of_another_catalog_are_held_against_their_signatures_alone(shop: Shop) -> None:
+    """As an archive brings them: with a journal of their own."""
+    shop.sql("DELETE FROM journal")
+    shop.baker.catalog.enter_all("imported")
+    assert shop.failed() == []
+    assert "-       journal     it was signed with entry 4 of another catalog's journal" in shop.cli("verify", "web").out
+    shop.sql("UPDATE builds SET git_commit = 'x' WHERE id = 'b00000000002'", "DELETE FROM journal")
+    shop.baker.catalog.enter_all("imported")
+    assert ["provenance web" in fault for fault in shop.failed()] == [True]
+
+
+# --- policies ----------------------------------------------------------------------------------------------------------
+
+
+def policy(shop: Shop, text: str) -> Path:
+    path = shop.cli.home / "policy.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_an_image_that_has_all_that_a_policy_asks_for(shop: Shop) -> None:
+    sign_rebuild(Rebuilt(shop.web), shop.baker.shelf)
+    text = "signed_by: [default]\nlevel: L3\nno_revoked_ancestor: true\ntests_passed: true\nreproducible: true\nno_committed: true\n"
+    assert shop.failed("--policy", policy(shop, text + "base_not_older_than: 36500d\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("signed_by: ci", "signed_by: no signature of ci holds"),
+        ("signed_by: [ci, " + "0" * 64 + "]", "signed_by: no signature of ci, 0000000000000000 holds"),
+        ("level: 2", "level: no signed rebuild, so not L2 (bake rebuild --attest)"),
+        ("base_not_older_than: 1m", "days old, asked for are"),
+    ],
+)
+def test_what_a_policy_asks_for_and_an_image_lacks(shop: Shop, text: str, named: str) -> None:
+    (found,) = shop.failed("--policy", policy(shop, text))
+    assert found.startswith("policy web: ") and named in found
+
+
+def test_the_newest_signed_rebuild_counts(shop: Shop) -> None:
+    for level in (3, 1):
+        sign_rebuild(Rebuilt(shop.web, level), shop.baker.shelf)
+    assert "reached L1, asked for is L3" in shop.failed("--policy", policy(shop, "level: 3"))[0]
+
+
+def test_a_policy_whose_key_was_exchanged_is_not_met(shop: Shop, tmp_path: Path) -> None:
+    """What the name of a key stands for was replaced by another key."""
+    other = Keys(tmp_path / "other", {})
+    other.create("x")
+    (shop.data / "keys/default.pub").write_text(other.public("x").pem)
+    found = shop.failed("--policy", policy(shop, "signed_by: [default]"))
+    assert "policy web: signed_by: no signature of default holds" in found
+    assert any("signature web" in fault and "nobody here trusts this key" in fault for fault in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("levle: 3\n", 'policy.yaml:1:1: unknown key "levle"\n    did you mean level?'),
+        ("tests_passed: yes\nlevel: 4\n", 'policy.yaml:2:8: level: "4" is no level: want 0, 1, 2 or 3'),
+        ("signed_by: [nobody]\n", 'policy.yaml:1:13: no key "nobody" is trusted here'),
+        ("signed_by: []\n", "policy.yaml:1:12: signed_by: name one key at least"),
+        ("base_not_older_than: soon\n", 'policy.yaml:1:22: base_not_older_than: "soon" is not a time'),
+        ("reproducible: 1\n", 'policy.yaml:1:15: reproducible: "1" is not true or false'),
+        ("- level\n", "policy.yaml:1:1: a policy is a mapping"),
+        ("{}\n", "policy.yaml:1:1: the policy asks for nothing"),
+        ("", "policy.yaml: the file is empty"),
+    ],
+)
+def test_what_is_wrong_in_a_policy_is_said_with_its_place(shop: Shop, text: str, said: str) -> None:
+    result = shop.cli("verify", "web", "--policy", policy(shop, text))
+    assert result.code == 2
+    assert said in result.err
+
+
+# --- keys --------------------------------------------------------------------------------------------------------------
+
+
+def test_keys_are_kept_for_their_owner_alone(shop: Shop) -> None:
+    assert (shop.data / "keys/default.pem").stat().st_mode & 0o777 == 0o600
+    lines = shop.cli("keys", "list").out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == ["ci", "default"] and "signs what is baked" in lines[2]
+    key = json.loads(shop.cli("keys", "list", "--json").out)[1]
+    assert key["keyid"] == keyid_of(load_public(key["pem"].encode()))
+    assert shop.cli("keys", "create", "ci").code == 2
+
+
+def test_a_key_goes_to_another_host_with_a_passphrase_or_without(shop: Shop, tmp_path: Path) -> None:
+    shop.cli("keys", "export", "ci", "--private", "-o", tmp_path / "ci.pem")
+    other = Cli(tmp_path / "elsewhere", env={"BAKE_KEY_PASSPHRASE": "correct horse"})
+    assert other("keys", "import", tmp_path / "ci.pem").code == 0
+    assert "ENCRYPTED" in other("keys", "export", "ci", "--private").out
+    here, there = (json.loads(cli("keys", "list", "--json").out)[0]["keyid"] for cli in (shop.cli, other))
+    assert here == there
+    locked = Keys(tmp_path / "elsewhere/data/keys", {})
+    with pytest.raises(HostError, match=r"cannot be opened[^$]*BAKE_KEY_PASSPHRASE"):
+        locked.signer("ci")
+
+
+def test_signatures_of_others_hold_when_their_key_is_trusted(shop: Shop, tmp_path: Path) -> None:
+    """The catalog and the store went to somebody who has the public key only."""
+    shop.cli("keys", "export", "default", "-o", tmp_path / "baker.pub")
+    for path in (shop.data / "keys").iterdir():
+        path.unlink()
+    assert all("nobody here trusts this key" in fault for fault in shop.failed())
+    assert shop.cli("keys", "trust", tmp_path / "baker.pub").code == 0
+    assert shop.failed() == []
+    assert "no signature of" not in str(shop.failed("--policy", policy(shop, "signed_by: baker")))
+
+
+SIGNER = """
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+class Token:
+    def __init__(self, rest):
+        self.key = Ed25519PrivateKey.from_private_bytes(rest.encode().ljust(32, b"0"))
+        public = self.key.public_key()
+        self.pem = public.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+        digest = hashes.Hash(hashes.SHA256())
+        digest.update(public.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo))
+        self.keyid = digest.finalize().hex()
+
+    def sign(self, data):
+        return self.key.sign(data)
+"""
+
+
+def test_a_plugin_signs_with_a_key_that_never_is_on_this_host(shop: Shop, tmp_path: Path) -> None:
+    """What a KMS or a PKCS#11 token is to bake: an entry point, and a public key to trust."""
+    site = tmp_path / "site"
+    (site / "bake_token-1.dist-info").mkdir(parents=True)
+    (site / "bake_token.py").write_text(SIGNER)
+    (site / "bake_token-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: bake-token\nVersion: 1\n")
+    (site / "bake_token-1.dist-info/entry_points.txt").write_text("[bake.signers]\ntoken = bake_token:Token\n")
+    with on_path(site):
+        result = shop.cli("attest", "web", "--key", "token:slot1")
+        assert result.code == 6 and "is not trusted here" in result.err
+        (tmp_path / "slot1.pub").write_bytes(importlib.import_module("bake_token").Token("slot1").pem)
+        assert shop.cli("keys", "trust", tmp_path / "slot1.pub").code == 0
+        assert shop.cli("attest", "web", "--key", "token:slot1").code == 0
+        assert shop.cli("keys", "default", "token:slot1").code == 0
+        assert shop.cli("attest", "debian-13").code == 0
+    assert shop.failed("--policy", policy(shop, "signed_by: slot1")) == []
+
+
+def test_what_is_no_key_is_refused(shop: Shop, tmp_path: Path) -> None:
+    (tmp_path / "x.pub").write_text("hello")
+    keys = Keys(shop.data / "keys", {})
+    with pytest.raises(UsageError, match="no public key in PEM form"):
+        keys.trust(tmp_path / "x.pub")
+    with pytest.raises(UsageError, match="cannot be a key's name"):
+        keys.create("../x")
+    with pytest.raises(NotFoundError, match="no plugin signs for kms:"):
+        keys.signer("kms:alias/x")
+    with pytest.raises(NotFoundError, match="no private key nobody"):
+        keys.signer("nobody")

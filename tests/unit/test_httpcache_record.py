@@ -1,0 +1,78 @@
+"""What guests fetched, on record and answered again: a real proxy between a client and a server on loopback."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+
+from baker.events import Memory, Reporter
+from baker.httpcache.proxy import Proxy, http_cache
+from baker.httpcache.record import Fetched, read
+from tests.support.web import Site, serving
+
+PATIENCE = 20.0
+
+
+def ask(proxy: Proxy, url: str, method: str = "GET", body: bytes | None = None, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
+    try:
+        connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def record(tmp_path: Path, site: Site, *asked: dict[str, str]) -> list[Fetched]:
+    """What is on record after these requests."""
+    with http_cache(tmp_path / "cache", report=Reporter(Memory()), allow=["127.0.0.1"], record=tmp_path / "record") as proxy:
+        for each in asked:
+            rest = {name: value for name, value in each.items() if name not in ("path", "method", "body")}
+            ask(proxy, site.url + each["path"], each.get("method", "GET"), each["body"].encode() if "body" in each else None, **rest)
+    return list(read(tmp_path / "record"))
+
+
+def test_answers_are_on_record_and_come_again_in_their_order_without_the_server(tmp_path: Path) -> None:
+    with serving(Site({"/a": b"late"}, statuses=[404])) as site:
+        found = record(tmp_path, site, {"path": "/a"}, {"path": "/a"})
+    assert [(each.status, each.size) for each in found] == [(404, 0), (200, 4)]
+    with http_cache(tmp_path / "other", report=Reporter(Memory()), replay=tmp_path / "record") as proxy:
+        assert [ask(proxy, site.url + "/a") for _ in range(3)] == [(404, b""), (200, b"late"), (200, b"late")]
+        status, body = ask(proxy, site.url + "/b")
+    assert (status, site.url + "/b" in body.decode()) == (504, True)
+
+
+def test_a_part_and_a_condition_are_asked_for_as_a_whole(tmp_path: Path) -> None:
+    with serving(Site({"/a": b"whole"})) as site:
+        found = record(tmp_path, site, {"path": "/a", "Range": "bytes=2-"}, {"path": "/a", "If_None_Match": '"one"'})
+    assert [(each.status, each.size) for each in found] == [(200, 5), (200, 5)]
+
+
+def test_what_is_for_one_client_alone_is_listed_without_its_body(tmp_path: Path) -> None:
+    with serving(Site({"/a": b"secret"})) as site:
+        found = record(tmp_path, site, {"path": "/a", "Authorization": "Basic eA=="}, {"path": "/a", "method": "POST", "body": "s3cret"})
+    assert [(each.method, each.digest, each.why) for each in found] == [
+        ("GET", "", "asked for with credentials"),
+        ("POST", "", "sent a body"),
+    ]
+
+
+@pytest.mark.parametrize("trusted", [True, False])
+def test_who_trusts_the_authority_and_nobody_else_gets_an_answer_over_https(tmp_path: Path, trusted: bool) -> None:
+    with http_cache(tmp_path, report=Reporter(Memory()), offline=True, intercept=True) as proxy:
+        context = ssl.create_default_context(cadata=proxy.authority if trusted else None)
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=PATIENCE) as plain:
+            plain.sendall(b"CONNECT far.example:443 HTTP/1.1\r\n\r\n")
+            assert b"200" in plain.recv(1000)
+            if not trusted:
+                with pytest.raises(ssl.SSLCertVerificationError):
+                    context.wrap_socket(plain, server_hostname="far.example")
+                return
+            with context.wrap_socket(plain, server_hostname="far.example") as secure:
+                secure.sendall(b"GET /x HTTP/1.1\r\nHost: far.example\r\nConnection: close\r\n\r\n")
+                answer = b"".join(iter(lambda: secure.recv(1000), b""))
+    assert b"https://far.example/x is not in the cache" in answer

@@ -53,12 +53,13 @@ def run(args: argparse.Namespace, app: App) -> int:
         for result in locked.failed:
             tell(app, baker, result, json=False)
         return locked.failed[0].exit_code
+    known = locked.path.exists()  # of a first lock everything is new
     written = not args.check and write_lock(locked.path, locked.lock)
     if args.json:
         app.json({"lock": str(locked.path), "written": written, "changes": [asdict(change) for change in locked.changes]})
     else:
         rows = [(each.image, each.what, each.name, _short(each.before), _short(each.after)) for each in locked.changes]
-        app.lines(app.table(("IMAGE", "WHAT", "NAME", "FROM", "TO"), rows) if rows and not app.quiet else [])
+        app.lines(app.table(("IMAGE", "WHAT", "NAME", "FROM", "TO"), rows) if rows and known and not app.quiet else [])
         app.line(f"{locked.path}: {'written' if written else 'would change' if args.check and locked.changes else 'as it was'}")
     return 1 if args.check and locked.changes else 0
 

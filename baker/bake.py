@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baker import recorder, stages
+from baker import held, recorder, stages
 from baker.catalog.records import ImageRecord
 from baker.job import Job, Options, World, new_id, open_job
 from baker.locks import exclusive
@@ -30,7 +30,9 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
     """Bake one image. Raises BakeError when there is none; nothing half-made is left and the failed build is on record."""
     with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
+        held.check_inputs(job)
         source = stages.resolve(job)
+        held.check_source(job, source)
         plan = stages.plan(job, source)
         if options.last:
             provision_until(job, plan)
@@ -40,6 +42,7 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
         with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
             known = stages.reuse(job, plan)
             if known:
+                held.check_known(job, known)
                 stages.verify_anew(job, plan, known)
             image = known or make(job, plan)
         stages.post_process(job, image)
@@ -54,5 +57,6 @@ def make(job: Job, plan: Plan) -> ImageRecord:
         captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
         with stages.inspecting(job, plan, captured) as inspection:
             verdict = stages.verify(job, plan, captured)
+        held.check_packages(job, inspection.result().packages_after)
         published = stages.publish(job, captured, products)
         return recorder.record(job, plan, published, inspection.result(), verdict)

@@ -10,7 +10,8 @@
     |-- VerifyError              4  the captured image failed its tests
     |-- NotFoundError            5  no such image, build, layer
     |-- HostError                6  this host lacks something: a tool, a right, space
-    `-- BusyError                7  somebody else uses it now; try again or stop them
+    |-- BusyError                7  somebody else uses it now; try again or stop them
+    `-- LockError                8  a build is not what its lock file says, or there is none that can be read
 
 Each type has the exit code of the process that ends with it; 0 is success, 1 an internal error (a bug), 130 and 143 an
 interrupt (SIGINT, SIGTERM).
@@ -133,6 +134,16 @@ class BusyError(BakeError):
     """Somebody else is using it now."""
 
     exit_code = 7
+
+
+class LockError(BakeError):
+    """A lock file that is missing, broken or stale, or an image that is not what it says: every difference."""
+
+    exit_code = 8
+
+    def __init__(self, problems: list[Problem] | tuple[Problem, ...]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
 
 
 class Interrupted(BaseException):

@@ -97,6 +97,7 @@ class Options:
     first: str | None = None  # this step (name or number) and those after it are carried out, layer or not
     clock: str | None = None  # what the build machine takes for the time when it starts, ISO 8601 UTC; None: the real time
     replay: Path | None = None  # a record of what was fetched: everything is fetched from it, nothing over the network
+    locked: bool = False  # fail unless everything is as in the lock file beside the template
     last: str | None = None  # stop after this step: there is a layer then, and no image
 
 

@@ -34,6 +34,7 @@ class BuildRequest:
     no_cache: bool = False
     first: str | None = None
     last: str | None = None
+    locked: bool = False  # hold the build to the lock file beside its template
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self) | {"path": str(Path(self.path).absolute()), "var_files": [str(Path(p).absolute()) for p in self.var_files]}
@@ -72,6 +73,7 @@ def options(request: BuildRequest) -> Options:
         no_cache=request.no_cache,
         first=request.first,
         last=request.last,
+        locked=request.locked,
     )
 
 

@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--from", dest="from_", metavar="STEP", help="carry out this step (its name or number) and those after it in any case")
     how.add_argument("--until", metavar="STEP", help="stop after this step and keep the machine: see `bake shell --layer`")
     how.add_argument("--pull", action="store_true", help="ask the source again instead of using what this host has")
+    how.add_argument("--locked", action="store_true", help="fail unless everything is as the lock beside the template says (see bake lock)")
     how.add_argument("--skip-verify", action="store_true", help="do not test the image; it is listed as not verified")
     how.add_argument("--parallel", type=positive, default=0, metavar="N", help="builds at a time (default: as many as processors)")
     how.add_argument(
@@ -84,6 +85,7 @@ def requests(args: argparse.Namespace) -> list[BuildRequest]:
             no_cache=args.no_cache,
             first=args.from_,
             last=args.until,
+            locked=args.locked,
         )
         for file in args.files
     ]

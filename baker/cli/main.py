@@ -13,6 +13,7 @@ VERBS = {
     "schema": ("baker.cli.schema", "print the JSON Schema of templates, for editors"),
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
+    "lock": ("baker.cli.lock", "write down what a template's image is made of"),
     "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
@@ -47,7 +48,7 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build", "test")),
+    ("Baking", ("build", "lock", "test")),
     ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
     ("Trusting", ("sbom", "attest", "verify", "keys")),
     ("Using", ("run", "shell", "commit", "export", "publish")),
@@ -58,8 +59,9 @@ EXIT_CODES = """\
   0  success                            5  no such image or build
   1  an error in bake itself            6  this host lacks something
   2  wrong command line or template     7  somebody else uses it now
-  3  the build or release failed      130  interrupted (SIGINT)
-  4  failed its tests or checks       143  terminated (SIGTERM)"""
+  3  the build or release failed        8  it is not what its lock says
+  4  failed its tests or checks       130  interrupted (SIGINT)
+                                      143  terminated (SIGTERM)"""
 OPTIONS = """\
   -h, --help        this text; after a command, that command's options
   --version         print the version

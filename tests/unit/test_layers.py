@@ -6,7 +6,6 @@ import errno
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -14,105 +13,24 @@ import pytest
 from baker.attest.keys import Keys
 from baker.attest.signing import Shelf
 from baker.attest.verify import verify
-from baker.bake import Outcome, bake
 from baker.catalog.catalog import Catalog
-from baker.clock import Clock
 from baker.disks import qemuimg
 from baker.errors import BuildError, HostError, StepError, UsageError
-from baker.events import BuildFinished, Memory, Message, StepFinished, StepStarted
+from baker.events import BuildFinished
 from baker.host import now
-from baker.job import Options, World
 from baker.layers.explain import explain
 from baker.layers.policy import Wish
-from baker.layers.store import LayerStore
-from baker.ledger import Ledger
-from baker.paths import Home
 from baker.plan import make_plan
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
-from baker.template.load import load
-from tests.support.fake_builder import FakeBuilder, FakeGuests
-from tests.support.fakes import FakeClock
-
-STEPS = ("step-1", "step-2", "step-3")
-
-
-@dataclass
-class Workshop:
-    """A home, a builder and guests that are fakes, and a template that can be changed."""
-
-    home: Home
-    directory: Path
-    clock: FakeClock
-    builder: FakeBuilder
-    guests: FakeGuests
-    catalog: Catalog
-    heard: Memory = field(default_factory=Memory)
-
-    def template(self, *steps: str, name: str = "web", more: str = ""):
-        lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
-        body = "".join("  - " + line.replace("\n", "\n    ") + "\n" for line in lines)
-        path = self.directory / f"{name}.yaml"
-        path.write_text(
-            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\nbuilder: {{memory: 1MiB}}\n{more}provisioners:\n{body}"
-        )
-        return load(path, env={}, secret_key=b"k" * 32)[0]
-
-    def bake(self, *steps: str, name: str = "web", more: str = "", **options: object) -> Outcome:
-        self.builder.events.clear()
-        self.heard = Memory()
-        options.setdefault("force", True)  # what the catalog has is another test's business
-        return bake(self.template(*steps, name=name, more=more), Options(**options), self.world(self.heard))  # type: ignore[arg-type]
-
-    def world(self, heard: Memory) -> World:
-        return World(
-            home=self.home,
-            store=DirectoryStore(self.home.blobs),
-            catalog=self.catalog,
-            ledger=Ledger(self.home.ledger),
-            sink=heard,
-            builder=lambda kind, uri: self.builder,
-            connect=self.guests,
-            source=sources.for_spec,
-            clock=Clock(self.clock.now, self.clock.date, self.clock.sleep),
-            env={"BAKE_HTTP_CACHE": "0"},
-        )
-
-    @property
-    def ran(self) -> list[str]:
-        return [event.step for event in self.heard.events if isinstance(event, StepStarted)]
-
-    @property
-    def cached(self) -> list[int]:
-        return [event.index for event in self.heard.events if isinstance(event, StepFinished) and event.cached]
-
-    @property
-    def said(self) -> str:
-        return "\n".join(event.text for event in self.heard.events if isinstance(event, Message))
-
-    @property
-    def layers(self) -> LayerStore:
-        return LayerStore(self.home.layers)
-
-    def kept(self) -> list[int]:
-        return sorted(layer.record.step for layer in self.layers.all())
-
-    def left(self) -> list[str]:
-        """What a build left beside finished layers."""
-        found = [path.name for path in self.home.layers.glob("*") if path.name != "locks" and not (path / "layer.json").exists()]
-        return found + [path.name for path in self.home.ledger.glob("*")]
+from tests.support.fake_builder import FakeBuilder
+from tests.support.workshop import STEPS, Workshop, open_workshop
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Iterator[Workshop]:
-    clock = FakeClock()
-    qemuimg.create(tmp_path / "disk.qcow2", 1 << 20)
-    home = Home.from_environment({"BAKE_HOME": str(tmp_path / "home"), "HOME": str(tmp_path)})
-    home.data.mkdir(parents=True)
-    guests = FakeGuests(clock, takes={"step-": 30.0})
-    catalog = Catalog(home.catalog)
-    yield Workshop(home, tmp_path, clock, FakeBuilder(clock), guests, catalog)
-    catalog.close()
+    with open_workshop(tmp_path) as made:
+        yield made
 
 
 def test_the_first_build_boots_and_keeps_each_machine_that_pays(shop: Workshop) -> None:

@@ -32,7 +32,7 @@ LAYERS = (
     ("cli",),
     ("api", "worker", "schedule"),
     ("bake", "trial"),
-    ("stages", "provisioning", "recorder"),
+    ("stages", "provisioning", "recorder", "held"),
     ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),
     ("job",),

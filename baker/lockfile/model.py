@@ -1,0 +1,104 @@
+"""The lock file as models, and reading one: every problem at once, each as `web.lock.yaml:12:5: what is wrong, what would be right`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from baker.errors import LockError, Problem
+from baker.template.document import Problems, parse, read
+from baker.template.explain import validate
+from baker.template.frozen import Frozen
+
+SCHEMA: Literal[1] = 1
+HEADER = "# Written by `bake lock`: what the image was made of. Commit it; `bake build --locked` holds builds to it.\n"
+MAKE_ONE = "`bake lock {}` writes one"
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+PackageLine = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ (deb|rpm|apk)$")]  # name, version, architecture or "-", kind
+
+
+class LockedRepository(Frozen):
+    """The git commit that the template was in. Told, not checked: the commit of the lock itself is another one."""
+
+    commit: str = ""
+    dirty: bool = False
+
+
+class LockedSource(Frozen):
+    """The exact source, and what is needed to find it again."""
+
+    kind: str
+    title: str
+    digest: Digest
+    pins: dict[str, str] = Field(default_factory=dict)
+
+
+class LockedIndex(Frozen):
+    """An index of packages that the build read; `date` as the index itself says."""
+
+    url: str
+    digest: Digest
+    date: str = ""
+
+
+class LockedDownload(Frozen):
+    """A package file that the build fetched."""
+
+    url: str
+    digest: Digest
+
+
+class LockedTool(Frozen):
+    """A program of the host that took part. `sha256` is the binary's, where it was still the one of the build."""
+
+    version: str
+    sha256: Sha256 | Literal[""] = ""
+
+
+class LockedImage(Frozen):
+    """One image of the template."""
+
+    version: str
+    inputs: Sha256  # of the builder, the steps and their values: see baker.lockfile.check.inputs_digest
+    source: LockedSource
+    files: dict[str, Sha256] = Field(default_factory=dict)  # path relative to the template -> digest as in the plan
+    indexes: tuple[LockedIndex, ...] = ()
+    downloads: tuple[LockedDownload, ...] = ()
+    packages: tuple[PackageLine, ...] = ()
+
+
+class Lock(Frozen):
+    """A whole lock file."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    epoch: Annotated[int, Field(ge=0, lt=10**12)]
+    template: str
+    repository: LockedRepository = LockedRepository()
+    tools: dict[str, LockedTool] = Field(default_factory=dict)
+    images: dict[str, LockedImage]
+
+    def text(self) -> str:
+        """The file: keys in the order of the models, lists sorted by who made the lock, so that a line's change is its only change."""
+        import yaml
+
+        data: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
+        dumped: str = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=10_000, default_flow_style=False)
+        return HEADER + dumped
+
+
+def load_lock(path: Path) -> Lock:
+    """The lock in the file `path`. LockError with every problem; one that there is no such file."""
+    if not path.exists():
+        template = path.name.replace(".lock.yaml", ".yaml")
+        raise LockError([Problem(str(path), 0, 0, "no such file", MAKE_ONE.format(template))])
+    problems = Problems()
+    document = read(path, str(path), problems)
+    root = parse(document, problems) if document else None
+    lock = validate(Lock, root, problems) if root else None
+    if problems or lock is None:
+        raise LockError(problems.list() or [Problem(str(path), 0, 0, "the file is empty", MAKE_ONE.format("TEMPLATE"))])
+    return lock

@@ -1,0 +1,236 @@
+"""The lock of a template: what `bake lock` writes, and what a build that is held to it says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from baker import host
+from baker.bake import Outcome
+from baker.catalog.evidence import pack_lines, pack_packages
+from baker.catalog.records import BuildRecord
+from baker.disks import qemuimg
+from baker.errors import LockError
+from baker.events import Memory, Message, StepStarted
+from baker.lockfile.changes import changes
+from baker.lockfile.check import package_problems
+from baker.lockfile.model import Lock, load_lock
+from baker.lockfile.write import Built, make_lock, write_lock
+from baker.model import Package
+from baker.template.epoch import lock_path
+from baker.template.load import load
+from baker.template.model import Template
+from tests.support.fake_app import Cli, a_result
+from tests.support.workshop import Workshop, open_workshop
+
+CASES = Path(__file__).resolve().parent.parent / "cases" / "locks"
+TOOLS = {"ssh": "OpenSSH_9.2"}
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    with open_workshop(tmp_path) as made:
+        (made.directory / "motd").write_text("Hello\n")
+        yield made
+
+
+STEPS = ("shell: step-1", "file: {source: motd, destination: /etc/motd}")
+
+
+def build(workshop: Workshop, *steps: str, **options: object) -> Outcome:
+    return workshop.bake(*(steps or STEPS), **options)
+
+
+def lock_of(workshop: Workshop) -> Lock:
+    """The lock of the last image, in its place."""
+    template = workshop.template(*STEPS)
+    image = workshop.catalog.images("web")[0]
+    made = make_lock([Built(template, workshop.catalog.build_of(image))], workshop.world(Memory()).store, lambda: TOOLS)
+    write_lock(lock_path(template.path), made)
+    return made
+
+
+def test_the_same_template_is_as_its_lock_says(workshop: Workshop) -> None:
+    build(workshop)
+    lock_of(workshop)
+    assert build(workshop, locked=True).image
+    assert build(workshop, locked=True, force=False).unchanged
+
+
+def test_a_lock_is_read_as_it_was_written_and_gives_the_epoch(workshop: Workshop) -> None:
+    build(workshop)
+    made = lock_of(workshop)
+    path = workshop.directory / "web.lock.yaml"
+    assert load_lock(path) == made
+    assert path.read_text().splitlines()[0].startswith("# Written by `bake lock`")
+    assert not write_lock(path, made), "written anew, nothing changes"
+    path.write_text(path.read_text().replace(f"epoch: {made.epoch}", "epoch: 1700000000"))
+    assert (workshop.template(*STEPS).epoch.seconds, workshop.template(*STEPS).epoch.origin) == (1700000000, "lock")
+
+
+def test_a_stale_lock_stops_a_build_before_anything_is_made_and_says_everything(workshop: Workshop) -> None:
+    build(workshop)
+    lock_of(workshop)
+    (workshop.directory / "motd").write_text("Another\n")
+    with pytest.raises(LockError) as caught:
+        build(workshop, "shell: step-9", STEPS[1], locked=True)
+    text = str(caught.value)
+    assert "motd has changed" in text and "steps, values or builder have changed" in text
+    assert "bake lock --update web.yaml" in text and caught.value.exit_code == 8
+    assert workshop.ran == [] and workshop.builder.events == []
+
+
+def test_another_source_stops_a_build_before_a_machine_starts(workshop: Workshop) -> None:
+    build(workshop)
+    lock_of(workshop)
+    disk = workshop.directory / "disk.qcow2"
+    disk.unlink()
+    qemuimg.create(disk, 2 << 20)
+    with pytest.raises(LockError, match=r"the source is .* in the lock"):
+        build(workshop, locked=True)
+    assert workshop.builder.events == []
+
+
+def test_without_a_lock_a_build_that_wants_one_fails(workshop: Workshop) -> None:
+    with pytest.raises(LockError, match=r"no such file\n.*bake lock web.yaml"):
+        build(workshop, locked=True)
+    assert not [event for event in workshop.heard.events if isinstance(event, StepStarted)]
+
+
+def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(workshop: Workshop) -> None:
+    build(workshop)
+    made = lock_of(workshop)
+    image = made.images["web"].model_copy(update={"packages": ("nginx 1.22.1-9 amd64 deb",)})
+    write_lock(workshop.directory / "web.lock.yaml", made.model_copy(update={"images": {"web": image}}))
+    images = len(workshop.catalog.images("web"))
+    for force in (True, False):  # a new image, and the one that is there
+        with pytest.raises(LockError, match=r"package nginx:amd64: 1.22.1-9 in the lock, none in the image"):
+            build(workshop, locked=True, force=force)
+    assert len(workshop.catalog.images("web")) == images, "it is not registered"
+    build(workshop)
+    told = [event.text for event in workshop.heard.events if isinstance(event, Message) and event.level == "warning"]
+    assert any("nginx:amd64: 1.22.1-9 in the lock" in text for text in told)
+
+
+def test_a_broken_lock_is_no_obstacle_to_a_build_that_is_not_held_to_it(workshop: Workshop) -> None:
+    build(workshop)
+    (workshop.directory / "web.lock.yaml").write_text("schema: 1\nepoch: soon\n")
+    assert build(workshop).image
+    with pytest.raises(LockError, match=r"web.lock.yaml:2:8: "):
+        build(workshop, locked=True)
+
+
+@pytest.mark.parametrize("case", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_a_broken_lock_is_explained_where_it_is_broken(case: Path) -> None:
+    """The first lines of a case, `# expect: LINE TEXT`, say what is to be reported."""
+    expected = [line.removeprefix("# expect: ").split(" ", 1) for line in case.read_text().splitlines() if line.startswith("# expect: ")]
+    with pytest.raises(LockError) as caught:
+        load_lock(case)
+    found = [(str(problem.line), problem.message + " " + problem.hint) for problem in caught.value.problems]
+    assert len(found) == len(expected), found
+    for (line, text), (at, message) in zip(expected, found, strict=True):
+        assert line == at and text in message
+
+
+def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: Workshop) -> None:
+    build(workshop)
+    store = workshop.world(Memory()).store
+    release = store.add_bytes(b"Origin: Debian\nDate: Sat, 22 Nov 2026 08:00:00 UTC\n")
+    package = "sha256:" + "ab" * 32
+    lines = [
+        json.dumps({"method": "GET", "url": url, "status": status, "digest": digest})
+        for url, status, digest in (
+            ("http://deb.debian.org/debian/dists/trixie/InRelease", 200, release),
+            ("http://deb.debian.org/debian/pool/n/nginx_1_amd64.deb", 200, package),
+            ("http://deb.debian.org/debian/pool/n/gone_1_amd64.deb", 404, package),
+        )
+    ]
+    evidence = {
+        "fetches": store.add_bytes(pack_lines(lines)),
+        "packages_after": store.add_bytes(pack_packages([Package("b", "2"), Package("a", "1")])),
+    }
+    record: BuildRecord = workshop.catalog.build_of(workshop.catalog.images("web")[0])
+    made = make_lock([Built(workshop.template(*STEPS), replace(record, evidence=evidence))], store, lambda: TOOLS).images["web"]
+    assert [(each.url, each.date) for each in made.indexes] == [
+        ("http://deb.debian.org/debian/dists/trixie/InRelease", "Sat, 22 Nov 2026 08:00:00 UTC")
+    ]
+    assert [each.digest for each in made.downloads] == [package]
+    assert made.packages == ("a 1 - deb", "b 2 - deb")
+
+
+def test_a_tool_has_the_digest_of_its_binary_only_while_that_is_the_one_of_the_build(workshop: Workshop) -> None:
+    build(workshop)
+    record = workshop.catalog.build_of(workshop.catalog.images("web")[0])
+    template, store = workshop.template(*STEPS), workshop.world(Memory()).store
+    now = make_lock([Built(template, record)], store, host.tool_versions).tools
+    later = make_lock([Built(template, record)], store, lambda: {"qemu-img": "another"}).tools
+    assert len(now["qemu-img"].sha256) == 64 and later["qemu-img"].sha256 == ""
+
+
+def test_a_secret_value_is_not_in_the_lock_and_the_lock_holds_on_another_host(workshop: Workshop) -> None:
+    def template(key: bytes) -> Template:
+        path = workshop.directory / "web.yaml"
+        path.write_text(
+            "schema: 1\nname: web\nversion: 1.0.0\nsource: {file: disk.qcow2}\n"
+            "variables:\n  token: {default: hunter2hunter2, sensitive: true}\n"
+            'provisioners:\n  - shell: "echo ${{ var.token }}"\n'
+        )
+        return load(path, env={}, secret_key=key)[0]
+
+    build(workshop)
+    record = workshop.catalog.build_of(workshop.catalog.images("web")[0])
+    store = workshop.world(Memory()).store
+    here, there = (make_lock([Built(template(key), record)], store, lambda: TOOLS) for key in (b"a" * 32, b"b" * 32))
+    assert here == there
+    assert "hunter2" not in here.text()
+
+
+def test_changes_between_locks_name_each_thing(workshop: Workshop) -> None:
+    build(workshop)
+    old = lock_of(workshop)
+    image = old.images["web"].model_copy(update={"packages": ("nginx 1.2 amd64 deb",), "version": "1.1.0"})
+    new = old.model_copy(update={"images": {"web": image}})
+    assert [(each.what, each.name, each.before, each.after) for each in changes(old, new)] == [
+        ("version", "", "1.0.0", "1.1.0"),
+        ("package", "nginx:amd64", "", "1.2"),
+    ]
+    assert changes(new, new) == []
+    assert {each.before for each in changes(None, new)} == {""}
+
+
+def test_many_other_packages_are_not_all_listed(workshop: Workshop) -> None:
+    build(workshop)
+    image = lock_of(workshop).images["web"]
+    found = package_problems(Path("web.lock.yaml"), image, [Package(f"p{n:03}", "1") for n in range(50)])
+    assert len(found) == 21 and found[-1].message == "30 other packages differ too"
+
+
+# --- bake lock -------------------------------------------------------------------------------------------------------
+
+
+def a_template(directory: Path) -> Path:
+    path = directory / "web.yaml"
+    path.write_text("schema: 1\nname: web\nversion: 1.4.0\nsource: {debootstrap: {suite: trixie}}\nprovisioners:\n  - shell: echo\n")
+    return path
+
+
+def test_lock_without_an_image_and_without_a_build_is_not_found(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    template = a_template(tmp_path)
+    result = cli("lock", "--no-build", template)
+    assert result.code == 5 and "no image" in result.err
+    assert cli.script.requests == []
+
+
+def test_lock_update_asks_for_a_build_of_everything_anew_and_ends_as_that_does(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    template = a_template(tmp_path)
+    cli.script.results = [a_result(status="failed", exit_code=3, error="it broke")]
+    result = cli("lock", "--update", template)
+    assert result.code == 3
+    assert cli.script.requests[0].pull and cli.script.requests[0].no_cache
+    assert not lock_path(template).exists()

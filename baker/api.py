@@ -218,6 +218,7 @@ class Baker:
         Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
         """
         from baker.layers import policy
+        from baker.parents import parent_of
         from baker.schedule import Ended, Node, order
 
         asked = [(template, request) for request in requests for template in self._load_request(request)]
@@ -232,7 +233,7 @@ class Baker:
                 continue
             below, end = None, None
             try:
-                below = self._below(template, [each for each, _ in asked if each is not template])
+                below = parent_of(template, [each for each, _ in asked if each is not template], self.catalog, self.load)
             except BakeError as error:
                 if fail_fast:
                     raise
@@ -245,32 +246,6 @@ class Baker:
             needs = frozenset({_node_key(below)} if below is not None else ())
             nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
         return order(list(nodes.values()))
-
-    def _below(self, template: Template, asked: Sequence[Template]) -> Template | None:
-        """The template that bakes the image that `template` starts from: one that is asked for too, else one of an image that is
-        missing. None where nothing needs to be baked; NotFoundError or UsageError when the image cannot be had."""
-        from baker.catalog.reference import matches
-        from baker.errors import NotFoundError
-        from baker.schedule import find_template, ways_out
-        from baker.template.model import ImageSource
-
-        if not isinstance(template.source, ImageSource):
-            return None
-        reference = template.source.image
-        below = next((each for each in asked if matches(reference, each.name, each.version)), None)
-        if below is not None:
-            return below
-        try:
-            self.catalog.resolve(reference)
-        except NotFoundError as error:
-            below = find_template(template.source, template, self.load)
-            if below is None:
-                raise NotFoundError(f"{template.path.name}: {error.message}", hint=ways_out(template, reference, error.hint)) from error
-            if not matches(reference, below.name, below.version):
-                raise UsageError(
-                    f"{template.path.name} starts from {reference}, but {below.path.name} bakes {below.name}@{below.version}"
-                ) from None
-        return below
 
     def _result(self, node: Node, end: Ended) -> BuildResult:
         finished = end.finished

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 
 from baker.builders.base import Keeper, Launch, Machine

@@ -38,7 +38,7 @@ class Shelf:
 
 
 class Verdict(Protocol):
-    """What a rebuild found; see baker.reproduce.rebuild."""
+    """What a rebuild found; see baker.rebuilding."""
 
     @property
     def image(self) -> ImageRecord: ...

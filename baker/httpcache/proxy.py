@@ -147,7 +147,8 @@ def http_cache(
 
     It starts beside the caller: only who asks for its port waits for it. `offline` serves what is kept however old it is, and
     answers 504 for all else. `record`: a directory in which every response is noted (record.py); `replay`: one out of which, and nothing
-    else, every request is answered. `intercept`: HTTPS too. `allow` names addresses of the host (like 127.0.0.1) that it connects to all the same, for tests.
+    else, every request is answered. `intercept`: HTTPS too. `allow` names addresses of the host (like 127.0.0.1) that it connects
+    to all the same, for tests.
     """
     argv: list[str | Path] = [sys.executable, "-P", "-m", "baker.httpcache.server", directory.absolute()]
     argv += [f"--allow={address}" for address in allow]

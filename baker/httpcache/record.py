@@ -57,7 +57,7 @@ class Recording:
             yield incoming
 
     def add(self, fetched: Fetched, body: Incoming | Path | None) -> None:
-        """Note a response that was answered now. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
+        """Note a response answered now. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
         self.copy(replace(fetched, at=round(time.time(), 3)), body)
 
     def close(self) -> None:

@@ -15,7 +15,8 @@ from baker.reproduce.levels import Difference
 
 Read = Callable[[str], bytes | None]
 DATES = re.compile(
-    rb"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?|\d\d:\d\d:\d\d(?:\.\d+)?|\b1[0-9]{9}(?:\.\d+|\d{3}|\d{9})?\b"
+    rb"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:?\d\d)?)?"
+    rb"|\d\d:\d\d:\d\d(?:\.\d+)?|\b1[0-9]{9}(?:\.\d+|\d{3}|\d{9})?\b"
     rb"|(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:\d{1,2} )?(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*(?: +\d{1,2})?"
     rb"|\b\d{1,2} (?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]* \d{4}\b"
 )

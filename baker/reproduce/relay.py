@@ -107,11 +107,23 @@ def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, Node]]:
     """(path in the file system, file) of everything in it; `mount` is for messages."""
     for path, number in walk(tree):
         inode = tree.fs.inode(number)
-        yield path, Node(
-            path, inode.mode, inode.uid, inode.gid, inode.mtime, kept_flags(inode.flags, f"{mount}{path}"), tuple(tree.stored_xattrs(inode)),
-            tree.target(inode).encode("utf-8", "surrogateescape") if inode.is_link else b"", inode.device,
-            inode if inode.is_file else None, None, number if inode.links > 1 and not inode.is_dir else 0,
-        )  # fmt: skip
+        yield (
+            path,
+            Node(
+                path,
+                inode.mode,
+                inode.uid,
+                inode.gid,
+                inode.mtime,
+                kept_flags(inode.flags, f"{mount}{path}"),
+                tuple(tree.stored_xattrs(inode)),
+                tree.target(inode).encode("utf-8", "surrogateescape") if inode.is_link else b"",
+                inode.device,
+                inode if inode.is_file else None,
+                None,
+                number if inode.links > 1 and not inode.is_dir else 0,
+            ),
+        )
 
 
 def _reading(tree: Tree) -> rules.Read:

@@ -108,18 +108,40 @@ def _git_index(path: str, node: Node, view: View) -> Node:
 
 
 RULES: tuple[Rule, ...] = (
-    Rule("times", 1, "no file that the build changed is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times are those of the "
-         "modification", "every build runs at another time", _times),
+    Rule(
+        "times",
+        1,
+        "no file that the build changed is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times are those of the "
+        "modification",
+        "every build runs at another time",
+        _times,
+    ),
     Rule("sockets", 1, "sockets in the file system leave", "nothing listens on them: the service makes them again", _sockets),
-    Rule("caches", 1, "the indexes of man-db, fontconfig and locate leave", "they hold times and inode numbers; a timer or the next use "
-         "makes them again", _caches),
-    Rule("bytecode", 1, "the time of its source in Python's compiled files is the one that the source has now", "Python compiles a file "
-         "anew when the two differ", _bytecode),
-    Rule("stamps", 1, "/etc/.updated and /var/.updated have the time that they stand for", "they hold the moment of the build in "
-         "nanoseconds", _stamps),
-    Rule("git-index", 1, "times, device, inode and owner in a git index are 0", "git looks at the files again and fills them in",
-         _git_index),
-)  # fmt: skip
+    Rule(
+        "caches",
+        1,
+        "the indexes of man-db, fontconfig and locate leave",
+        "they hold times and inode numbers; a timer or the next use makes them again",
+        _caches,
+    ),
+    Rule(
+        "bytecode",
+        1,
+        "the time of its source in Python's compiled files is the one that the source has now",
+        "Python compiles a file anew when the two differ",
+        _bytecode,
+    ),
+    Rule(
+        "stamps",
+        1,
+        "/etc/.updated and /var/.updated have the time that they stand for",
+        "they hold the moment of the build in nanoseconds",
+        _stamps,
+    ),
+    Rule(
+        "git-index", 1, "times, device, inode and owner in a git index are 0", "git looks at the files again and fills them in", _git_index
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -133,7 +155,8 @@ class Applied:
 def apply(
     nodes: Mapping[str, Node], read: Read, epoch: int, known: Mapping[str, int] | None = None, rules: tuple[Rule, ...] = RULES
 ) -> Applied:
-    """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time alone is not told: every file of a build has one."""
+    """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time alone is not
+    told: every file of a build has one."""
     changes: dict[str, list[str]] = {rule.title: [] for rule in rules}
     current: dict[str, Node] = dict(nodes)
     for rule in rules:

@@ -31,7 +31,7 @@ ONLY_THERE = {
 LAYERS = (
     ("cli",),
     ("api", "worker", "schedule"),
-    ("bake", "trial"),
+    ("bake", "trial", "rebuilding"),
     ("stages", "provisioning", "recorder", "held"),
     ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),

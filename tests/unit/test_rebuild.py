@@ -12,7 +12,7 @@ import pytest
 from baker.errors import HostError, NotFoundError
 from baker.events import Null, Reporter
 from baker.paths import Home
-from baker.reproduce.rebuild import check_store
+from baker.rebuilding import check_store
 from baker.store.directory import DirectoryStore
 from baker.sweep import sweep
 from tests.unit.test_catalog import a_build, an_image
@@ -48,7 +48,7 @@ import os, signal, sys
 from pathlib import Path
 from baker.ledger import Ledger
 from baker.paths import Home
-from baker.reproduce.rebuild import workplace
+from baker.rebuilding import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
 with workplace(home, Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()

@@ -26,7 +26,7 @@ from baker.explain.why import why
 from baker.job import Options
 from baker.model import Disk
 from baker.paths import ensure
-from baker.reproduce.rebuild import Request, rebuild
+from baker.rebuilding import Request, rebuild
 from baker.shells import Shell, side
 from baker.store.directory import DirectoryStore
 from tests.support.cli import wait_until

@@ -103,7 +103,7 @@ def rebuild(request: Request, world: World) -> Verdict:
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
                 assert isinstance(captured.media, Disk)
-                verdict = _compare(request, world, job, captured.media, inspection, reasons)
+                verdict = _compare(request, job, captured.media, inspection, reasons)
             return replace(verdict, seconds=job.seconds, build=job.id)
 
 
@@ -214,7 +214,8 @@ def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iter
 # --- the comparison ----------------------------------------------------------------------------------------------------
 
 
-def _compare(request: Request, world: World, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> Verdict:
+def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> Verdict:
+    world = job.world
     before = _manifest(request.build, world)
     after = _read_manifest(inspection.manifest)
     packages = _packages(request.build, world), inspection.packages_after

@@ -111,7 +111,8 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "times",
         1,
-        "no file that the build changed is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times are those of the "
+        "no file that the build changed is newer than SOURCE_DATE_EPOCH; fractions of seconds, access, change and creation times "
+        "are those of the "
         "modification",
         "every build runs at another time",
         _times,
@@ -155,8 +156,8 @@ class Applied:
 def apply(
     nodes: Mapping[str, Node], read: Read, epoch: int, known: Mapping[str, int] | None = None, rules: tuple[Rule, ...] = RULES
 ) -> Applied:
-    """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time alone is not
-    told: every file of a build has one."""
+    """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time
+    alone is not told: every file of a build has one."""
     changes: dict[str, list[str]] = {rule.title: [] for rule in rules}
     current: dict[str, Node] = dict(nodes)
     for rule in rules:

@@ -138,7 +138,8 @@ def test_two_ways_to_the_same_files_are_one_disk(tmp_path: Path, base: Disk) -> 
         base, tmp_path / "one.raw", f"write {tmp_path}/a /etc/a", f"write {tmp_path}/b /etc/b", "rm /many/file-number-00007", "mkdir /new"
     )
     other = changed(
-        base, tmp_path / "other.raw", "mkdir /new", f"write {tmp_path}/b /waste", "rm /many/file-number-00007", f"write {tmp_path}/b /etc/b",
+        base, tmp_path / "other.raw", "mkdir /new", f"write {tmp_path}/b /waste", "rm /many/file-number-00007",
+        f"write {tmp_path}/b /etc/b",
         "rm /waste", f"write {tmp_path}/a /etc/a",
     )  # fmt: skip
     assert raw_digest(one) != raw_digest(other)

@@ -31,7 +31,7 @@ BANNER_SECONDS = 3.0  # an emulated sshd takes its time; a guest without one cos
 HANDSHAKE_SECONDS = 60.0  # one try to log in
 REFUSAL_SECONDS = 120.0  # how long a guest may go on refusing us: its keys arrive while it boots
 KILL_SECONDS = 15.0
-SILENCE_SECONDS = 120.0  # of an emulated guest that reboots: as long takes no kernel to its first word, on a busy host either
+SILENCE_SECONDS = 120.0  # of an emulated guest that reboots: no kernel takes that long to its first word, on a busy host either
 PANIC = b"Kernel panic - not syncing"
 
 
@@ -150,6 +150,7 @@ class SshCommunicator:
                     return
                 if "Permission denied" in refusal or "verification failed" in refusal:
                     words, refused_at = refusal, refused_at or time.monotonic()
+                    boot.answered()
                 elif refused_at is None:
                     words = refusal
             known_up = False
@@ -221,8 +222,12 @@ class _Boot:
         elif heard != self._heard:
             self._silence = None  # it has a voice, so it is on its way
         elif self._silence is not None and time.monotonic() - self._since > self._silence:
-            self._reset(f"the guest has not said a word for {self._silence:.0f} s since it went down to boot again")
+            self._reset(f"the guest was up, and for {self._silence:.0f} s now neither answers nor says a word on its console")
         return False
+
+    def answered(self) -> None:
+        """It speaks SSH, if only to refuse us: it does not hang."""
+        self._silence = None
 
     def _reset(self, why: str) -> None:
         self._report.warn(f"{why}: resetting the machine")

@@ -160,7 +160,7 @@ def test_verification_waits_until_the_services_are_up_and_sees_the_machine(guest
 @pytest.mark.parametrize("command", ["systemctl reboot", "echo b > /proc/sysrq-trigger; sleep 60"])
 def test_a_reboot_in_a_step(guest: Guest, command: str) -> None:
     before = guest.communicator.boot_id()
-    guest.step("shell", {"inline": ["sync", command], "expect_disconnect": True}, timeout=400.0)
+    guest.step("shell", {"inline": ["sync", command], "expect_disconnect": True}, timeout=700.0)
     assert guest.communicator.boot_id() != before
     guest.step("shell", "echo back")
     assert guest.output == ["back"]

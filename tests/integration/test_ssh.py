@@ -409,18 +409,19 @@ def test_a_guest_that_was_up_and_hangs_as_it_boots_again_is_reset(identity: Iden
     with _server(tmp_path, identity) as server:
         server.console_log.write_text("login: ")
         server.start()
-        guest = SshCommunicator(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, REPORT, silence=1.0)  # type: ignore[arg-type]
+        guest = SshCommunicator(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, REPORT, silence=3.0)  # type: ignore[arg-type]
         try:
             guest.wait(30)
             server.stop()
             server.when_reset = server.start
-            threading.Timer(0.3, lambda: server.console_log.write_text("login: " + word)).start()
+            guest.disconnect()  # which may take its time, and is no part of the silence
+            threading.Timer(1.0, lambda: server.console_log.write_text("login: " + word)).start()
             if resets:
                 guest.wait(30)
                 assert guest.run("echo up").stdout == "up\n"
             else:
                 with pytest.raises(BootError, match="nothing listens"):
-                    guest.wait(3)
+                    guest.wait(8)
             assert server.resets == resets
         finally:
             guest.disconnect()

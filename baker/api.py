@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from baker.layers.store import Layer, LayerStore
     from baker.plan import Plan
     from baker.publish.base import Published, Wishes
+    from baker.rebuilding import Verdict
     from baker.schedule import Ended, Node
     from baker.stock import Stock
     from baker.store.directory import DirectoryStore
@@ -417,6 +418,15 @@ class Baker:
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
+
+    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
+        """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
+        from baker.rebuilding import Request, put_on_record, rebuild
+
+        image = self.catalog.resolve(reference)
+        verdict = rebuild(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
+        put_on_record(verdict, self._world())
+        return verdict
 
     # -- evidence -------------------------------------------------------------------------------------------------------------
 

@@ -64,7 +64,8 @@ class Layering:
         self._clock = job.world.clock
         self.store = LayerStore(job.world.home.layers)
         builder = job.builder
-        self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and builder.keeps() else None
+        keeps = isinstance(builder, Keeper) and builder.keeps() and job.options.replay is None  # of a rebuild nothing is left
+        self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and keeps else None
         self._rooms = _Rooms(job, self.store)
         self.tracker = Tracker(builder, job.report, self._rooms.view)
         self._claims: dict[str, ExitStack] = {}
@@ -205,17 +206,21 @@ class Layering:
 
     def begin(self, start: Started) -> None:
         """The first step is about to be carried out."""
-        self.tracker.begin(start.machine, start.communicator, start.layer)
+        if self._job.options.replay is None:
+            self.tracker.begin(start.machine, start.communicator, start.layer)
 
     def after(self, start: Started, depth: int) -> None:
         """Step number `depth` is done: note what it changed, and keep the machine as it is now, if that pays."""
         planned = self._plan.steps[depth - 1]
-        self.tracker.after(start.machine, start.communicator, depth)
+        if self._job.options.replay is None:
+            self.tracker.after(start.machine, start.communicator, depth)
         self._ran[planned.key] = self._job.story.steps[depth].ran
         self._consider(start, depth, planned.name)
 
     def why_not(self, depth: int, work: float) -> str:
         """Why the machine after `depth` steps and `work` seconds since the layer before is not kept; "" when it is."""
+        if self._job.options.replay is not None:
+            return "of a rebuild nothing is kept"
         if self._keeper is None:
             return "machines of this connection cannot be kept"
         reason = policy.never_kept(self._plan, depth)

@@ -13,13 +13,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from baker import stages
+from baker import host, stages
 from baker.builders.holdings import Holdings
 from baker.catalog.evidence import read_lines, read_manifest, read_packages
-from baker.catalog.records import BuildRecord, ImageRecord
+from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.disks.ext4 import UnsupportedFilesystem
-from baker.disks.rootfs import Root, open_root
-from baker.errors import HostError, NotFoundError, UsageError
+from baker.disks.rootfs import open_root
+from baker.errors import HostError, Interrupted, NotFoundError, UsageError
 from baker.httpcache.record import Fetched, Recording
 from baker.inspection import Inspection, inspect
 from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, scratch_directory
@@ -37,8 +37,6 @@ from baker.template.model import Template
 if TYPE_CHECKING:
     from baker.store.base import BlobStore
 
-LARGEST = 64 << 20  # bytes of a file that are looked at for the cause of a difference
-
 
 @dataclass(frozen=True)
 class Verdict:
@@ -50,8 +48,8 @@ class Verdict:
     reasons: tuple[str, ...] = ()
     packages: tuple[tuple[str, str, str], ...] = ()
     groups: tuple[causes.Group, ...] = ()
+    rules: tuple[str, ...] = ()  # named rules that changed files of this image, such as "times/1"
     seconds: float = 0.0
-    build: str = ""  # id of the rebuilding build
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -65,6 +63,7 @@ class Verdict:
             "reasons": list(self.reasons),
             "packages": [{"package": name, "before": before, "after": after} for name, before, after in self.packages],
             "causes": causes.to_json(self.groups),
+            "rules": list(self.rules),
             "seconds": round(self.seconds, 1),
         }
 
@@ -95,7 +94,7 @@ def rebuild(request: Request, world: World) -> Verdict:
         options = Options(
             skip_verify=True, force=True, no_cache=True, replay=replay, uri=request.uri, clock=request.build.started
         )  # fmt: skip
-        with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+        with open_job(template, options, world, new_id()) as job, _told(job):
             stages.announce(job)
             plan = make_plan(template, source)
             reasons = [*problems, *_changed(plan, request)]
@@ -103,8 +102,34 @@ def rebuild(request: Request, world: World) -> Verdict:
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
                 assert isinstance(captured.media, Disk)
-                verdict = _compare(request, job, captured.media, inspection, reasons)
-            return replace(verdict, seconds=job.seconds, build=job.id)
+                rules = tuple(captured.relaid.rules) if captured.relaid else ()
+                found = _compare(request, job, captured.media, inspection, reasons)
+                verdict = replace(found, rules=rules, seconds=job.seconds)
+            stages.announce_stop(job)
+            return verdict
+
+
+def put_on_record(verdict: Verdict, world: World) -> Rebuild:
+    """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
+    report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
+    with shared(world.home.state, STORE_LOCK):
+        digest = world.store.add_bytes(report)
+        made = Rebuild(verdict.image.id, int(verdict.level), verdict.disk, digest, host.host_facts(), host.who(), host.now())
+        world.catalog.rebuilds.add(made)
+    return made
+
+
+@contextmanager
+def _told(job: Job) -> Iterator[None]:
+    """Whoever watches is told of a failure. Nothing is put on record: a rebuild is no build of the template."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        stages.announce_failure(job, error, "interrupted")
+        raise
+    except Exception as error:
+        stages.announce_failure(job, error, "failed")
+        raise
 
 
 @contextmanager
@@ -239,13 +264,9 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
 def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[causes.Group]:
     try:
         with open_root(before) as old, open_root(after) as new:
-            return causes.explain(differences, _reader(old), _reader(new))
+            return causes.explain(differences, old.read, new.read)
     except UnsupportedFilesystem:
         return [causes.Group(causes.OTHER, tuple(differences))]
-
-
-def _reader(root: Root) -> causes.Read:
-    return root.read
 
 
 def _manifest(build: BuildRecord, world: World) -> list[FileEntry] | None:

@@ -64,6 +64,20 @@ def announce_stop(job: Job) -> None:
     )
 
 
+def announce_failure(job: Job, error: BaseException, status: Literal["interrupted", "failed"]) -> None:
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=job.template.name,
+            version=job.template.version,
+            status=status,
+            seconds=job.seconds,
+            error="\n".join([str(error), *getattr(error, "__notes__", ())]),
+            timings=dict(job.story.timings),
+        )
+    )
+
+
 def say_waiting(job: Job) -> None:
     job.report.info("another build is making this very image: waiting for it")
 
@@ -83,17 +97,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
                 recorder.record_failure(job, error, status)
         except (BakeError, OSError) as second:
             error.add_note(f"the failed build could not be recorded: {second}")
-        job.report.sink.emit(
-            BuildFinished(
-                build=job.id,
-                name=job.template.name,
-                version=job.template.version,
-                status=status,
-                seconds=job.seconds,
-                error="\n".join([str(error), *getattr(error, "__notes__", ())]),
-                timings=dict(job.story.timings),
-            )
-        )
+        announce_failure(job, error, status)
         if error is caught:
             raise
         raise error from caught

@@ -21,6 +21,7 @@ from baker.catalog.convert import build_record, build_row, image_record, image_r
 from baker.catalog.journal import Journal, append, subject_of
 from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
+from baker.catalog.rebuilds import Rebuilds
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
 from baker.catalog.revocations import Revocations
@@ -52,6 +53,7 @@ class Catalog:
         self.attestations = Attestations(self._reading, self._writing)
         self.journal = Journal(self._reading, self._writing)
         self.proofs = Proofs(self._reading, self._writing)
+        self.rebuilds = Rebuilds(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -1,0 +1,21 @@
+"""That images were made again, and how far what came out was the same. No record of it is ever changed or taken away."""
+
+from __future__ import annotations
+
+from baker.catalog import tables
+from baker.catalog.chain import REBUILD_COLUMNS
+from baker.catalog.journal import append, subject_of
+from baker.catalog.part import Part
+from baker.catalog.records import Rebuild
+
+
+class Rebuilds(Part):
+    """The rebuilds of one catalog; `Proofs.rebuilds` lists them."""
+
+    def add(self, rebuild: Rebuild) -> None:
+        """Put one on record. The blob of its report is in the store already."""
+        with self.writing() as session:
+            row = tables.Rebuild(**{name: getattr(rebuild, name) for name in REBUILD_COLUMNS})
+            session.add(row)
+            session.flush()
+            append(session, "rebuild", subject_of("rebuild", row.serial), rebuild)

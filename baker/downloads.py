@@ -6,7 +6,7 @@ well: guests are told of an authority that lives as long as the build, in memory
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from baker.errors import BuildError, HostError
 from baker.httpcache.proxy import Proxy, http_cache
 from baker.httpcache.record import INDEX
 from baker.job import Job
+from baker.model import Gate, Network
+from baker.template.model import BuilderSpec
 
 DIRECTORY = "http"  # below the cache directory
 RECORD, EARLIER = "fetched", "fetched-before"  # below a build's scratch directory
@@ -36,45 +38,58 @@ printf 'Acquire::https::CaInfo "{TRUST}";\\n' >{APT}
 chmod 644 {TRUST} {APT}
 """
 
-Environment = Callable[
-    [Machine, Communicator, bool], Mapping[str, str]
-]  # the last: whether the machine may have booted since the last step
+PACKETS = "packets.pcap"  # below a build's scratch directory
 
 
 @contextmanager
-def shared_downloads(job: Job) -> Iterator[Environment]:
-    """The environment variables for steps on a machine. What they name runs until the end. Without it, when it cannot start or the
-    machine does not reach this host, steps fetch by themselves."""
-    replay = job.options.replay
+def shared_downloads(job: Job) -> Iterator[Downloads]:
+    """What a build's steps are told. What that names runs until the end. Without it, when it cannot start or the machine does not reach
+    this host, steps fetch by themselves; with a closed network they do not fetch."""
+    replay, network = job.options.replay, network_of(job)
     if replay is None and (job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
-        yield lambda machine, communicator, booted: {}
+        yield Downloads(job, None, network=network)
         return
     record = None if replay else job.scratch / RECORD
-    intercept = job.template.reproducible
     cache = job.world.home.cache / DIRECTORY
+    intercept = job.template.reproducible or network == "closed"
     with http_cache(cache, report=job.report, record=record, replay=replay, intercept=intercept) as proxy:
-        yield _Told(job, proxy, intercept=intercept).environment
+        yield Downloads(job, proxy, network=network, intercept=intercept)
 
 
-class _Told:
-    """What machines are told, and whether something is wrong with the proxy, once."""
+def network_of(job: Job) -> Network:
+    """What the build machine may reach: what is made from a record reaches nothing else."""
+    builder = job.template.builder
+    return "closed" if job.options.replay is not None else builder.network if isinstance(builder, BuilderSpec) else "open"
 
-    def __init__(self, job: Job, proxy: Proxy, *, intercept: bool) -> None:
-        self._job, self._proxy, self._intercept = job, proxy, intercept
-        self._broken = False
+
+class Downloads:
+    """What machines are told of the proxy, and whether something is wrong with it, once."""
+
+    def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False) -> None:
+        self._job, self._proxy, self._network, self._intercept = job, proxy, network, intercept
+        self._broken = proxy is None
+
+    @property
+    def gate(self) -> Gate:
+        """What the build machine may reach. HostError when that is the proxy alone, and it does not start."""
+        port = self._proxy.port if self._proxy is not None and self._network != "open" else 0
+        return Gate(self._network, port, self._job.scratch / PACKETS if self._network == "report" else None)
 
     def environment(self, machine: Machine, communicator: Communicator, booted: bool) -> Mapping[str, str]:
-        host = machine.host_address
-        if host is None or self._broken:
+        """The environment variables for a step. `booted`: whether the machine may have booted since the last one."""
+        if self._broken or self._proxy is None:
             return {}
         try:
-            url = f"http://{host}:{self._proxy.port}"
+            place = machine.host_address(self._proxy.port)
         except HostError as error:
-            if self._job.options.replay:
+            if self._network == "closed":
                 raise
             self._broken = True
             self._job.report.warn(f"what steps download is not kept: {error.message}")
             return {}
+        if place is None:
+            return {}
+        url, host = f"http://{place}", place.rpartition(":")[0]
         found = {"http_proxy": url, "no_proxy": f"{host},localhost,127.0.0.1"}
         if self._intercept:
             if booted:
@@ -84,6 +99,7 @@ class _Told:
 
     def _trust(self, communicator: Communicator) -> None:
         """Tell the guest of the authority. A machine that reboots forgets it."""
+        assert self._proxy is not None
         result = communicator.run(INSTALL, env={"BAKE_AUTHORITY": self._proxy.authority})
         if result.exit_code:
             raise BuildError(f"the guest does not take the build's certificate authority: {result.stderr.strip()}")

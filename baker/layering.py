@@ -7,6 +7,7 @@ a later one is), and who wants to carry out the same step waits for that and the
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,6 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
+from baker import egress
 from baker.builders.base import Keeper, Launch, Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks.space import free
@@ -31,7 +33,7 @@ from baker.layers.wake import wake
 from baker.ledger import Entry
 from baker.locks import exclusive, try_exclusive
 from baker.machine import DEFAULT_USERNAME, connected, keep_console, launched
-from baker.model import Disk, Identity
+from baker.model import OPEN, Disk, Gate, Identity
 from baker.paths import ensure
 from baker.plan import Plan
 from baker.sources.userns import remove_tree
@@ -72,6 +74,7 @@ class Layering:
         self._held = ExitStack()  # what keeps layers from being collected
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="layer")
         self._pending: list[Future[None]] = []
+        self._gate = OPEN
         self._parent: str | None = None
         self._ran: dict[str, float] = {}
         self._since = self._clock.now()  # when the work began that the next layer would save
@@ -91,8 +94,9 @@ class Layering:
     # -- starting -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def started(self) -> Iterator[Started]:
-        """The machine, from the deepest layer that can be restored, else booted from the source."""
+    def started(self, gate: Gate) -> Iterator[Started]:
+        """The machine, from the deepest layer that can be restored, else booted from the source. `gate`: what it may reach."""
+        self._gate = gate
         self._claim()
         with ExitStack() as stack:
             start = self._restore_one(stack) or self._boot(stack)
@@ -158,7 +162,9 @@ class Layering:
         scratch = ensure(job.scratch / NAME)
         identity = layer.identity(scratch)
         overlay = self._rooms.next() / DISK
-        request = Launch(NAME, self._plan.source.disk, self._plan.shape, identity, scratch, job.ledger, job.report, overlay=overlay)
+        request = Launch(
+            NAME, self._plan.source.disk, self._plan.shape, identity, scratch, job.ledger, job.report, overlay=overlay, gate=self._gate
+        )
         machine = stack.enter_context(self._keeper.restore(request, layer.directory))
         stack.callback(lambda: keep_console(job, NAME, machine.console_log))
         connection = stack.enter_context(ExitStack())
@@ -166,6 +172,8 @@ class Layering:
         communicator = connection.enter_context(connect)
         wake(communicator)
         join([layer.directory / RECORD], job.scratch / EARLIER)
+        if (layer.directory / egress.NAME).exists():
+            shutil.copyfile(layer.directory / egress.NAME, job.scratch / egress.EARLIER)
         return Started(machine, identity, communicator, candidate.depth, connection, layer.directory)
 
     def _tell_cached(self, candidate: Candidate) -> None:
@@ -187,7 +195,15 @@ class Layering:
         overlay = self._rooms.next() / DISK if self._keeper else None
         clock = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
         launch = launched(
-            job, NAME, plan.source.media, plan.shape, plan.source.ssh_username, hostname=HOSTNAME, overlay=overlay, clock=clock
+            job,
+            NAME,
+            plan.source.media,
+            plan.shape,
+            plan.source.ssh_username,
+            hostname=HOSTNAME,
+            overlay=overlay,
+            clock=clock,
+            gate=self._gate,
         )
         machine, identity = stack.enter_context(launch)
         connection = stack.enter_context(ExitStack())
@@ -279,6 +295,8 @@ class Layering:
         with_key_files(place, start.identity)
         self.tracker.keep(place)
         join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
+        if self._gate.dump is not None:
+            egress.note(start.machine, job.scratch, place / egress.NAME)
         standing = self._clock.now() - began
         record = LayerRecord(
             key=key,

@@ -11,7 +11,7 @@ from baker.builders.identity import make_identity
 from baker.communicator.base import Communicator
 from baker.errors import BootError
 from baker.job import Job
-from baker.model import Identity, Media, Shape
+from baker.model import OPEN, Gate, Identity, Media, Shape
 from baker.paths import ensure
 
 DEFAULT_USERNAME = "root"
@@ -28,13 +28,16 @@ def launched(
     hostname: str = "",
     overlay: Path | None = None,
     clock: int | None = None,
+    gate: Gate = OPEN,
 ) -> Iterator[tuple[Machine, Identity]]:
     """A machine that boots from `media`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
-    name if left out. `clock`: what it takes for the time, seconds since 1970."""
+    name if left out. `clock`: what it takes for the time, seconds since 1970. `gate`: what it may reach."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
     identity = make_identity(directory, hostname or job.template.name, username)
-    request = Launch(name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock)
+    request = Launch(
+        name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock, gate=gate
+    )  # fmt: skip
     with ExitStack() as stack:
         with job.report.stage("launch", name):
             machine = stack.enter_context(job.builder.launch(request))

@@ -11,6 +11,7 @@ from baker.errors import BuildError
 
 Firmware = Literal["bios", "uefi"]
 Accelerator = Literal["auto", "kvm", "tcg"]
+Network = Literal["open", "report", "closed"]
 DiskFormat = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc"]
 
 
@@ -24,6 +25,34 @@ class Shape:
     firmware: Firmware = "bios"
     accelerator: Accelerator = "auto"
     machine_type: str = "q35"
+    network: Network = "open"
+
+
+@dataclass(frozen=True)
+class Gate:
+    """What a machine may reach. `port`: of the build's proxy on this host's loopback, 0 for none; `dump`: where its packets are noted."""
+
+    network: Network = "open"
+    port: int = 0
+    dump: Path | None = None
+
+
+OPEN = Gate()
+
+
+@dataclass(frozen=True)
+class Reached:
+    """A place that the guest spoke to. `name`: what it asked for by name, "" for an address that it had from elsewhere."""
+
+    protocol: str  # "tcp", "udp"
+    address: str
+    port: int
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        host = self.name or (f"[{self.address}]" if ":" in self.address else self.address)
+        return f"{host}:{self.port}/{self.protocol}"
 
 
 @dataclass(frozen=True)

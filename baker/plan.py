@@ -106,6 +106,7 @@ def machine_shape(spec: AnyBuilder) -> Shape:
         firmware=spec.firmware,
         accelerator=spec.accelerator,
         machine_type=spec.machine_type,
+        network=spec.network,
     )
 
 
@@ -126,7 +127,7 @@ def _shape_key(shape: Shape) -> dict[str, Any]:
         "disk_size": shape.disk_size,
         "firmware": shape.firmware,
         "machine_type": shape.machine_type,
-    }
+    } | ({} if shape.network == "open" else {"network": shape.network})
 
 
 EC2_MACHINE = ("instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data")  # what a step can see of it

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from baker import egress
 from baker.builders.holdings import Holdings
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
-from baker.downloads import Environment, shared_downloads
+from baker.downloads import Downloads, network_of, shared_downloads
 from baker.errors import BuildError, StepError
 from baker.events import StepFinished, StepStarted
 from baker.explain.touched import Touched
@@ -41,13 +42,22 @@ def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=Touched())
-    with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started() as start:
+    with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started(downloads.gate) as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
+            _tell_egress(job, start)
             media = job.builder.capture(start.machine, destination, products)
         return Captured(media, start.machine.facts, listing, touched=layers.tracker.touched)
+
+
+def _tell_egress(job: Job, start: Started) -> None:
+    """Note what the machine reached past the proxy, where that is asked for."""
+    if network_of(job) == "report":
+        found = egress.note(start.machine, job.scratch, job.scratch / egress.NAME)
+        if found:
+            job.report.warn(f"the machine reached past what is recorded: {egress.told(found)}", hint="network: closed forbids it")
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -56,7 +66,7 @@ def provision_until(job: Job, plan: Plan) -> None:
     last = wanted.last or len(plan.steps)
     with Layering(job, plan, wanted) as layers:
         layers.check_keeping(last)
-        with shared_downloads(job) as downloads, layers.started() as start, start.connection:
+        with shared_downloads(job) as downloads, layers.started(downloads.gate) as start, start.connection:
             carry_out(job, start, layers, plan.steps[start.depth : last], downloads)
     if layers.store.find(policy.keys(plan)[last]) is None:
         raise BuildError(f"the machine after step {last} could not be kept")
@@ -68,7 +78,7 @@ def wish(job: Job) -> policy.Wish:
     return policy.wish(names, no_cache=job.options.no_cache, first=job.options.first, last=job.options.last)
 
 
-def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Environment) -> GuestListing | None:
+def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Downloads) -> GuestListing | None:
     """Everything over the connection; ends with the guest on its way down."""
     with start.connection:
         carry_out(job, start, layers, plan.steps[start.depth :], downloads)
@@ -77,14 +87,14 @@ def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Env
             return _finish(job, start.communicator, local=isinstance(plan.source.media, Disk))
 
 
-def carry_out(job: Job, start: Started, layers: Layering | None, steps: Sequence[PlannedStep], downloads: Environment) -> None:
+def carry_out(job: Job, start: Started, layers: Layering | None, steps: Sequence[PlannedStep], downloads: Downloads) -> None:
     """Carry out steps on the machine, with layers in between where there are to be any."""
     with job.report.stage("provision"):
         booted = True
         if layers:
             layers.begin(start)
         for planned in steps:
-            _step_or_policy(job, planned, start, downloads(start.machine, start.communicator, booted))
+            _step_or_policy(job, planned, start, downloads.environment(start.machine, start.communicator, booted))
             booted = bool(getattr(planned.step.config, "expect_disconnect", False))
             if layers:
                 layers.after(start, planned.index)
@@ -99,6 +109,8 @@ def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping
             _step(job, planned, communicator, env)
             return
         except StepError as error:
+            if network_of(job) == "closed":
+                error.add_note("the network of this machine is closed: HTTP and HTTPS through bake's proxy go out, nothing else")
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
             decision = "abort" if policy == "abort" else "cleanup"
             if policy in ("ask", "shell"):

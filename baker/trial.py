@@ -62,7 +62,12 @@ def again(job: Job) -> list[Again]:
     if not isinstance(builder, Still) or not builder.stills():
         raise HostError("only machines of this host's own libvirt show their disks: this template's does not", hint="leave out --connect")
     plan = stages.plan(job, stages.resolve(job))
-    with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started() as start, start.connection:
+    with (
+        Layering(job, plan, wish(job)) as layers,
+        shared_downloads(job) as downloads,
+        layers.started(downloads.gate) as start,
+        start.connection,
+    ):
         carry_out(job, start, layers, plan.steps[start.depth :], downloads)
         tracker = Tracker(builder, job.report, layers.view)
         before, _ = _tree(builder, start, layers)

@@ -12,7 +12,7 @@ from baker.builders.holdings import Holdings
 from baker.catalog.records import Publication
 from baker.events import Reporter
 from baker.ledger import BuildLedger
-from baker.model import Disk, Endpoint, Forward, Identity, MachineFacts, Media, Shape, SourceImage, disk_of
+from baker.model import OPEN, Disk, Endpoint, Forward, Gate, Identity, MachineFacts, Media, Reached, Shape, SourceImage, disk_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Launch:
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
     image: ImageName = NAMELESS  # what it is for
     clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the host's
+    gate: Gate = OPEN  # what it may reach
 
     @property
     def disk(self) -> Disk:
@@ -66,9 +67,11 @@ class Machine(Protocol):
     def runtime(self) -> Path:
         """A private directory with a short path, for sockets; it goes away with the machine."""
 
-    @property
-    def host_address(self) -> str | None:
-        """Where the guest reaches what listens on this host's loopback; None where it does not."""
+    def host_address(self, port: int) -> str | None:
+        """Where the guest reaches what listens on this host's loopback at `port`, "10.0.2.2:3128"; None where it does not."""
+
+    def reached(self) -> Sequence[Reached]:
+        """What its guest spoke to besides the build's proxy, where the gate says that this is noted; else nothing."""
 
     @property
     def awake(self) -> bool:

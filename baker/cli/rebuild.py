@@ -24,7 +24,7 @@ EXAMPLES = """
   bake rebuild web --deep --level 3    all that it is made on too; fails below L3
   bake rebuild web --var token=...     secret values are not on record
 
-Exit codes: 0 the level was reached, 3 it could not be made again, 4 the level was not reached, 5 no such image, or it is not on record whole.
+Exit codes: 0 the level was reached, 3 it cannot be made again, 4 the level was not reached, 5 no such image, or its record has gaps.
 """
 SHOWN = 10  # paths of one cause
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from baker.model import Accelerator, DiskFormat, Firmware
+from baker.model import Accelerator, DiskFormat, Firmware, Network
 from baker.secrets import Secrets
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
@@ -90,6 +90,10 @@ class BuilderSpec(Frozen):
     firmware: Firmware = Field("bios", description="what boots the machine")
     accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
     machine_type: str = Field("q35", pattern=MACHINE_TYPE, description="QEMU machine type")
+    network: Network = Field(
+        "open",
+        description="what the build machine may reach: open; report: what it reaches past bake's proxy is noted; closed: the proxy alone",
+    )
 
 
 AMI_SOURCES = (AmiSource, SourceAmiFilter, SsmParameterSource)

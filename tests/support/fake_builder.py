@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from baker.communicator.base import CommandResult
 from baker.disks import qemuimg
 from baker.errors import HostError, LayerError
 from baker.events import Reporter
-from baker.model import Disk, Endpoint, Identity, MachineFacts
+from baker.model import Disk, Endpoint, Identity, MachineFacts, Reached
 from tests.support.fakes import Call, FakeClock, FakeCommunicator, ended
 
 FACTS = MachineFacts("a fake", "none", "there is nothing to run", "q35", "fake:///")
@@ -43,9 +43,11 @@ class FakeMachine:
     def runtime(self) -> Path:
         return self.scratch
 
-    @property
-    def host_address(self) -> str | None:
+    def host_address(self, port: int) -> str | None:
         return None
+
+    def reached(self) -> Sequence[Reached]:
+        return ()
 
     @property
     def awake(self) -> bool:

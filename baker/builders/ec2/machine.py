@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from baker.builders.ec2.instances import Attempt
 from baker.builders.ec2.network import code_of
 from baker.builders.ec2.scope import Scope
 from baker.errors import BakeError, BuildError, HostError
-from baker.model import Endpoint, MachineFacts
+from baker.model import Endpoint, MachineFacts, Reached
 from baker.template.ec2 import Ec2Spec
 
 SSH_PORT = 22
@@ -46,9 +46,11 @@ class Ec2Machine:
     def console_log(self) -> Path:
         return self.request.scratch / "console.log"
 
-    @property
-    def host_address(self) -> str | None:
+    def host_address(self, port: int) -> str | None:
         return None  # the instance does not reach this host's loopback
+
+    def reached(self) -> Sequence[Reached]:
+        return ()
 
     @property
     def endpoint(self) -> Endpoint:

@@ -36,7 +36,7 @@ from baker.builders.libvirt.reclaim import destroy, end_qemu, reclaim_domain
 from baker.builders.libvirt.volumes import VOLUME, delete
 from baker.disks import qemuimg
 from baker.disks.rootfs import find_kernel
-from baker.errors import BuildError
+from baker.errors import BuildError, HostError
 from baker.model import Disk, Forward, MachineFacts
 from baker.paths import Home, ensure, sync
 
@@ -122,14 +122,14 @@ class LibvirtBuilder:
         memory, log = directory / kept.MEMORY, directory / "console.log"
         kept.unpack(place, memory)
         nvram = directory / kept.NVRAM if (directory / kept.NVRAM).exists() else None
-        places = Places(disk.path, directory / kept.SEED, log, write_credentials(request.identity, directory), nvram)
+        places = Places(disk.path, directory / kept.SEED, log, write_credentials(request.identity, directory), nvram, request.gate)
         description = moved(found.description, places)
         domain, power = _restored(connection, description, memory, holdings)
         memory.unlink()
         machine = LibvirtMachine(
             request.name, connection, domain, power,
             backing=request.disk, fetch=lambda: disk, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
-            made_by=made_by,
+            made_by=made_by, gate=request.gate,
         )  # fmt: skip
         machine.layered = machine.awake = True
         for forward in (Forward(SSH_PORT), *request.forwards):
@@ -160,7 +160,7 @@ class LibvirtBuilder:
         machine = LibvirtMachine(
             request.name, connection, domain, power,
             backing=request.disk, fetch=files.fetch, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
-            made_by=kept.made_by(connection, decision.name),
+            made_by=kept.made_by(connection, decision.name), gate=request.gate,
         )  # fmt: skip
         if not shared:
             follow_console(connection, domain, log)
@@ -177,6 +177,9 @@ class LibvirtBuilder:
 
     def _open(self, request: Launch, holdings: Holdings) -> tuple[Connection, Path]:
         """The connection, and a directory with a short path for sockets (the embedded driver's root is that, too)."""
+        if self._uri is not None and request.gate.network != "open":
+            hint = "leave out the connection: bake's own machines can"
+            raise HostError(f"machines of {self._uri} cannot have a network that is {request.gate.network}", hint=hint)
         wanted = self._home.libvirt_root(request.ledger.build_id)
         if self._uri is not None:
             holdings.enter("directory", lambda: remove_root(wanted), path=str(wanted))
@@ -208,6 +211,7 @@ def _spec(request: Launch, kind: Literal["kvm", "tcg"], files: Files) -> DomainS
         loader=files.loader,
         nvram=files.nvram,
         clock=request.clock,
+        gate=request.gate,
     )
 
 

@@ -8,11 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from baker.model import Shape
+from baker.builders.libvirt.network import SANDBOX, SANDBOX_CAPABILITY, arguments
+from baker.model import OPEN, Gate, Shape
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
-NETDEV = "bake"  # the id of the user network: forwards are added to it at run time
-NETWORK_ADDRESS = "0x1e"  # a PCI slot of the root bus that libvirt gives to nothing else
 CREDENTIAL_PREFIX = "opt/io.systemd.credentials/"  # systemd.system-credentials(7): "fw_cfg"
 TRANSLATION_CACHE_MIB = 512  # of TCG: a whole boot's code, so that nothing is translated twice
 
@@ -38,6 +37,7 @@ class DomainSpec:
     loader: Path | None = None  # UEFI
     nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt makes it
     clock: int | None = None  # seconds since 1970 at its start; None: the host's
+    gate: Gate = OPEN
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -59,7 +59,7 @@ def domain_xml(spec: DomainSpec) -> str:
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
     _devices(domain, spec)
-    _user_network(domain)
+    _user_network(domain, spec.gate)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
@@ -85,6 +85,7 @@ class Places:
     console_log: Path
     credentials: Mapping[str, Path]
     nvram: Path | None = None
+    gate: Gate = OPEN
 
 
 def moved(description: str, places: Places) -> str:
@@ -100,6 +101,10 @@ def moved(description: str, places: Places) -> str:
         log.set("file", str(places.console_log))
     for entry in domain.iterfind("sysinfo/entry"):
         entry.set("file", str(places.credentials[entry.get("name", "").removeprefix(CREDENTIAL_PREFIX)]))
+    for name in ("commandline", "capabilities"):
+        for old in domain.findall(f"{{{QEMU_NAMESPACE}}}{name}"):
+            domain.remove(old)
+    _user_network(domain, places.gate)
     nvram = domain.find("os/nvram")
     if nvram is not None and places.nvram:
         nvram.text = str(places.nvram)
@@ -177,12 +182,13 @@ def _disk(devices: ET.Element, path: Path, target: str, driver: Mapping[str, str
         ET.SubElement(disk, "readonly")
 
 
-def _user_network(domain: ET.Element) -> None:
-    """QEMU's user network: no rights needed, the guest reaches out, and in only where a forward is added at run time."""
+def _user_network(domain: ET.Element, gate: Gate) -> None:
     commandline = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}commandline")
-    device = f"virtio-net-pci,netdev={NETDEV},addr={NETWORK_ADDRESS},romfile="
-    for argument in ("-netdev", f"user,id={NETDEV}", "-device", device):
+    for argument in arguments(gate):
         ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", value=argument)
+        if argument == SANDBOX:
+            capabilities = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}capabilities")
+            ET.SubElement(capabilities, f"{{{QEMU_NAMESPACE}}}del", capability=SANDBOX_CAPABILITY)
 
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> ET.Element:

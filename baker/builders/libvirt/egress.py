@@ -10,30 +10,15 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from baker.model import Reached
 
 MAGICS = {b"\xd4\xc3\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">"}
 ETHERNET, IPV4, IPV6 = 1, 0x0800, 0x86DD
 TCP, UDP = 6, 17
 SYN, ACK = 0x02, 0x10
 DNS, DHCP = 53, 67
-SNAPLEN = 512  # bytes of a packet that are kept: enough for the answer to a question about a name
-
-
-@dataclass(frozen=True)
-class Reached:
-    """A place that the guest spoke to. `name`: what it asked for by name, "" for an address that it had from elsewhere."""
-
-    protocol: str  # "tcp", "udp"
-    address: str
-    port: int
-    name: str = ""
-
-    @property
-    def title(self) -> str:
-        host = self.name or (f"[{self.address}]" if ":" in self.address else self.address)
-        return f"{host}:{self.port}/{self.protocol}"
 
 
 def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:

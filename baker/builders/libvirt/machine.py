@@ -7,7 +7,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
@@ -16,13 +16,14 @@ import libvirt
 import libvirt_qemu
 
 from baker.builders.libvirt.connection import Connection, host_error
-from baker.builders.libvirt.domain import NETDEV, snapshot_xml
+from baker.builders.libvirt.domain import snapshot_xml
+from baker.builders.libvirt.egress import reached
+from baker.builders.libvirt.network import HOST_ADDRESS, NETDEV, address
 from baker.errors import BuildError, HostError
-from baker.model import Disk, Endpoint, Forward, MachineFacts
+from baker.model import OPEN, Disk, Endpoint, Forward, Gate, MachineFacts, Reached
 
 LOOPBACK = "127.0.0.1"
 SSH_PORT = 22
-HOST_ADDRESS = "10.0.2.2"  # of the host's loopback in QEMU's user network
 PRIVATE_PORTS = range(49152, 65536)  # RFC 6335, 6: dynamic ports
 PORT_TRIES = 50
 POWER_BUTTON_SECONDS = 10.0  # a guest that is still booting may miss the first press
@@ -78,10 +79,12 @@ class LibvirtMachine:
         facts: MachineFacts,
         runtime: Path,
         made_by: Mapping[str, str],
+        gate: Gate = OPEN,
     ) -> None:
         self._name, self._connection, self._domain, self._power = name, connection, domain, power
         self._backing, self._fetch, self._console_log, self._facts, self._runtime = backing, fetch, console_log, facts, runtime
         self._ports: dict[int, int] = {}
+        self._gate = gate
         self.made_by = made_by  # what has to be the same on a host that restores it
         self.kept = False
         self.layered = False  # whether there are overlays between its own and `backing`
@@ -110,9 +113,12 @@ class LibvirtMachine:
             raise host_error(error, "cannot find the serial console") from error
         return Path(source.attrib["path"]) if source is not None and "path" in source.attrib else None
 
-    @property
-    def host_address(self) -> str | None:
-        return None if self._connection.remote_host else HOST_ADDRESS
+    def host_address(self, port: int) -> str | None:
+        return None if self._connection.remote_host else address(self._gate, port)
+
+    def reached(self) -> Sequence[Reached]:
+        dump = self._gate.dump
+        return reached(dump, frozenset({(HOST_ADDRESS, self._gate.port)})) if dump is not None else ()
 
     @property
     def facts(self) -> MachineFacts:

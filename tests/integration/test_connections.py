@@ -117,7 +117,7 @@ def test_another_hosts_machine_is_reached_over_ssh_and_leaves_nothing(
 
 
 def test_a_system_machine_is_used_and_captured_as_any_other(pool: tuple[str, Path], home: Home, base_disk: Disk, tmp_path: Path) -> None:
-    """Over SSH, as another host's: all that a socket's machine has goes another way here. Its port is one of this host, too."""
+    """Reached as another host's is, where everything goes through SSH, and by its port on this host, as over a socket."""
     _, volumes = pool
     with ssh_into(volumes.parent, tmp_path) as uri, Ledger(ensure(home.ledger)).open("sysbuild-2") as ledger:
         scratch = ensure(home.work("sysbuild-2"))

@@ -129,7 +129,7 @@ def test_a_guest_that_never_boots_shows_its_console(fresh: Bake, tmp_path: Path)
 
 def test_a_guest_whose_ssh_never_answers(baked: Bake, tmp_path: Path) -> None:
     broken = checked(tmp_path, "provisioners:", "  - shell: systemctl mask ssh.service ssh.socket",
-                    "communicator: {ssh_timeout: 150s}")  # fmt: skip
+                    "communicator: {ssh_timeout: 200s}")  # fmt: skip
     result = baked("build", broken)
     assert result.code in (3, 4)
     assert "login:" in result.out + result.err, "the console's last lines are shown"

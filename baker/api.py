@@ -376,9 +376,10 @@ class Baker:
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.attest.auditing import checker
         from baker.audit.story import gather
 
-        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.shelf), *checkers))
 
     def export(
         self,

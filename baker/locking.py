@@ -57,8 +57,10 @@ def lock(baker: Baker, request: BuildRequest, *, update: bool, build: bool, say:
         if found is None:
             raise NotFoundError(f"the build of {template.name} left no image", hint="a template that changes meanwhile cannot be locked")
         built.append(found)
-    new = make_lock(built, baker.store)
-    return Locked(path, new, tuple(changes(_old(path, say), new)))
+    new, old = make_lock(built, baker.store), _old(path, say)
+    if old is not None and (request.only or request.except_):  # of a matrix, the images that were not asked for stay as they are
+        new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
+    return Locked(path, new, tuple(changes(old, new)))
 
 
 def _old(path: Path, say: Callable[[str], None]) -> Lock | None:

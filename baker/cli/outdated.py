@@ -12,7 +12,7 @@ from baker.cli.lock import short
 from baker.cli.options import add_json
 
 if TYPE_CHECKING:
-    from baker.outdated import Examined
+    from baker.outdated import Examined, Newer
 
 EXAMPLES = """
   bake outdated
@@ -38,29 +38,27 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _tell(found: list[Examined], app: App) -> None:
-    rows = [
-        (
-            f"{each.image.name}@{each.image.version}",
-            row.what,
-            row.name,
-            short(row.before),
-            ", ".join(filter(None, (short(row.after), row.note))),
-        )
-        for each in found
-        for row in each.newer
-    ]
+    rows = [(_title(each), row.what, row.name, short(row.before), _now(row)) for each in found for row in each.newer]
     if app.quiet:
-        app.lines([f"{each.image.name}@{each.image.version}" for each in found if each.newer])
+        app.lines([_title(each) for each in found if each.newer])
         return
     app.lines(app.table(("IMAGE", "WHAT", "NAME", "ON RECORD", "NOW"), rows) if rows else [])
     for each in found:
-        title = f"{each.image.name}@{each.image.version}"
+        title = _title(each)
         for unknown in each.unknown:
             app.err.line(f"{title}: not known of {unknown}")
         if not each.newer:
             app.note(f"{title}: nothing is newer" + (" of what could be looked at" if each.unknown else ""))
     if not found:
         app.note("no images yet: `bake build TEMPLATE` makes one")
+
+
+def _title(each: Examined) -> str:
+    return f"{each.image.name}@{each.image.version}"
+
+
+def _now(row: Newer) -> str:
+    return ", ".join(filter(None, ("gone" if not row.after else short(row.after), row.note)))
 
 
 def _json(each: Examined) -> dict[str, object]:

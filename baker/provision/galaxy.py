@@ -1,12 +1,11 @@
 """What `ansible-galaxy install` put into a step's directory: roles and collections, with their versions and digests.
 
-Roles say their version in meta/.galaxy_install_info, collections in MANIFEST.json, whose digest covers all their files (FILES.json is in
-it by its own). Of those from git the commit is what the reference is now, asked of the repository as soon as they are installed.
+Roles say their version in meta/.galaxy_install_info, collections in MANIFEST.json. Of those from git the commit is what the reference is
+now, asked of the repository as soon as they are installed.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,10 +14,11 @@ from typing import Any
 
 from baker.brought import Brought
 from baker.errors import BakeError
-from baker.plan import digest_files, digest_of
+from baker.plan import digest_of, file_digest
 from baker.process import run
 
 INSTALLED, MANIFEST = Path("meta/.galaxy_install_info"), "MANIFEST.json"
+LEFT_OUT = frozenset({INSTALLED, Path(MANIFEST), Path("FILES.json")})
 COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 GIT_SECONDS = 60.0
 
@@ -49,19 +49,23 @@ def _roles(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[Bro
     for path in sorted(directory.glob("*/")):
         info = path / INSTALLED
         told: Any = yaml.safe_load(info.read_text()) if info.exists() else {}
-        parts = [(name, digest) for name, digest in digest_files([path], path) if name not in (".", str(INSTALLED))]
         asked = next((each for each in wanted if each["kind"] == "role" and each["name"] == path.name), {})
-        yield _brought("role", path.name, str((told or {}).get("version") or ""), digest_of(parts), asked)
+        yield _brought("role", path.name, str((told or {}).get("version") or ""), _digest(path), asked)
 
 
 def _collections(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[Brought]:
     for manifest in sorted(directory.glob(f"*/*/{MANIFEST}")):
-        data = manifest.read_bytes()
-        told = json.loads(data)["collection_info"]
+        told = json.loads(manifest.read_text())["collection_info"]
         name = f"{told['namespace']}.{told['name']}"
         asked = next((each for each in wanted if each["kind"] == "collection" and each["name"] == name), {})
         asked = asked or next((each for each in wanted if each["kind"] == "collection" and _leads_to(each["source"], told["name"])), {})
-        yield _brought("collection", name, str(told["version"]), hashlib.sha256(data).hexdigest(), asked)
+        yield _brought("collection", name, str(told["version"]), _digest(manifest.parent), asked)
+
+
+def _digest(directory: Path) -> str:
+    """Of every file's path, content and whether it can be run: other modes, and what the installer writes, are not the same each time."""
+    files = [path for path in sorted(directory.rglob("*")) if path.is_file() and path.relative_to(directory) not in LEFT_OUT]
+    return digest_of([[str(path.relative_to(directory)), file_digest(path), bool(path.stat().st_mode & 0o100)] for path in files])
 
 
 def _brought(kind: str, name: str, version: str, digest: str, asked: Mapping[str, str]) -> Brought:

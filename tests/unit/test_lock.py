@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -244,11 +245,10 @@ def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_c
     cli = Cli(tmp_path / "home")
     template = a_template(tmp_path)
     lock = lock_path(template)
-    registered(cli, template, "nginx 1.26.3-2")
-    assert cli("lock", "--no-build", template).code == 0
+    cli.script.results = [registered(cli, template, "nginx 1.26.3-2")]
+    assert cli("lock", "--update", template).code == 0
     first = lock.read_bytes()
-    result = registered(cli, template, "nginx 1.26.3-3")
-    cli.script.results = [result]
+    cli.script.results = [registered(cli, template, "nginx 1.26.3-3")]
     shown = cli("lock", "--update", "--check", template)
     assert shown.code == 1 and "would change" in shown.out and lock.read_bytes() == first
     assert [line.split() for line in shown.out.splitlines()[:2]] == [
@@ -262,21 +262,19 @@ def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_c
     assert "nginx 1.26.3-3 amd64 deb" in lock.read_text()
 
 
-def registered(cli: Cli, path: Path, package: str) -> BuildResult:
+def registered(cli: Cli, path: Path, package: str, source: Mapping[str, object] | None = None) -> BuildResult:
     """Every image of a template, built with this package; the result is that of the last."""
     from baker.brought import Brought, pack
 
-    store_key = b"k" * 32
     with cli.baker as baker:
         baker.home.data.mkdir(parents=True, exist_ok=True)
-        for number, template in enumerate(load(path, env={}, secret_key=store_key), start=1):
-            count = len(baker.catalog.images(all=True)) + number
+        for template in load(path, env={}, secret_key=b"k" * 32):
             evidence = {
                 "packages_after": baker.store.add_bytes(pack_packages([Package(*package.split(), "amd64")])),
                 "brought": baker.store.add_bytes(pack([Brought("role", "nginx", "1.0", "sha256:" + "1" * 64)])),
             }
-            spec = {"kind": "debootstrap", "title": "debian", "digest": "sha256:" + "e" * 64, "pins": {"suite": "trixie"}}
-            image = an_image(template.name, template.version, count)
+            spec = source or {"kind": "debootstrap", "title": "debian", "digest": "sha256:" + "e" * 64, "pins": {"suite": "trixie"}}
+            image = an_image(template.name, template.version, len(baker.catalog.images()) + 1)
             baker.catalog.register(a_build(image, evidence=evidence, source=spec, tools={}), image)
     return a_result(template.name, image=image, build_id=image.build)
 
@@ -288,14 +286,10 @@ def test_a_matrix_has_one_lock_with_all_its_images_and_only_one_of_them_can_be_r
         "schema: 1\nname: web-${{ matrix.arch }}\nversion: 1.0.0\nsource: {debootstrap: {suite: trixie}}\n"
         "matrix: {arch: [a, b]}\nprovisioners:\n  - shell: echo\n"
     )
-    both = [registered(cli, path, "nginx 1")]
-    images = load(path, env={}, secret_key=b"k" * 32)
+    registered(cli, path, "nginx 1")
     with cli.baker as baker:
-        both = [
-            replace(both[0], name=each.name, image=baker.catalog.resolve(each.name), build_id=baker.catalog.resolve(each.name).build)
-            for each in images
-        ]
-    cli.script.results = both
+        images = [baker.catalog.resolve(name) for name in ("web-a", "web-b")]
+    cli.script.results = [a_result(image.name, image=image, build_id=image.build) for image in images]
     assert cli("lock", "--update", path).code == 0
     assert sorted(load_lock(lock_path(path)).images) == ["web-a", "web-b"]
     renewed = registered(cli, path, "nginx 2")
@@ -304,16 +298,33 @@ def test_a_matrix_has_one_lock_with_all_its_images_and_only_one_of_them_can_be_r
     assert [image.packages for image in load_lock(lock_path(path)).images.values()] == [("nginx 1 amd64 deb",), ("nginx 2 amd64 deb",)]
 
 
-def test_all_templates_with_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ami_is_locked_by_its_id_although_this_host_cannot_know_it_before_a_build(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home")
-    monkeypatch.chdir(tmp_path)
-    result = cli("lock", "--all")
-    assert result.code == 2 and "no template in this directory has a lock" in result.err
-    template = a_template(tmp_path)
-    cli.script.results = [registered(cli, template, "nginx 1")]
-    assert cli("lock", "--update", template).code == 0
-    assert json.loads(cli("lock", "--all", "--update", "--json").out) == [{"lock": "web.lock.yaml", "written": False, "changes": []}]
-    assert cli("lock").code == 2
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "schema: 1\nname: web\nversion: 1.0.0\nsource: {ami: {id: ami-0123456789abcdef0}}\n"
+        "builder: {kind: ec2, region: eu-west-1}\nprovisioners:\n  - shell: echo\n"
+    )
+    pins = {"ami": "ami-0123456789abcdef0", "region": "eu-west-1", "owner": "136693071363", "creation_date": "2026-11-01T00:00:00.000Z"}
+    spec = {"kind": "ami", "title": "debian-13", "digest": "sha256:" + "a" * 64, "pins": pins}
+    made = registered(cli, path, "nginx 1", source=spec)
+    cli.script.results = [replace(made, status="unchanged")]
+    assert cli("lock", path).code == 0
+    locked = load_lock(lock_path(path)).images["web"]
+    assert (locked.source.kind, locked.source.pins) == ("ami", pins) and locked.packages == ("nginx 1 amd64 deb",)
+
+
+def test_all_templates_with_a_lock(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    with contextlib.chdir(tmp_path):
+        result = cli("lock", "--all")
+        assert result.code == 2 and "no template in this directory has a lock" in result.err
+        template = a_template(tmp_path)
+        cli.script.results = [registered(cli, template, "nginx 1")]
+        assert cli("lock", "--update", template).code == 0
+        (told,) = json.loads(cli("lock", "--all", "--update", "--json").out)
+        assert (Path(told["lock"]).name, told["written"], told["changes"]) == ("web.lock.yaml", False, [])
+        assert cli("lock").code == 2
 
 
 # --- a lock that was edited by hand -----------------------------------------------------------------------------------
@@ -355,19 +366,16 @@ def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, aft
 def test_roles_and_collections_are_told_with_their_commits(tmp_path: Path) -> None:
     files, source = tmp_path / "files", tmp_path / "git" / "ansible-web"
     source.mkdir(parents=True)
-    for words in (
-        ["init", "-q", "-b", "main"],
-        ["-c", "user.name=x", "-c", "user.email=x@x.org", "commit", "-q", "--allow-empty", "-m", "1"],
-    ):
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q", "-b", "main"], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
         run(["git", "-C", source, *words])
     commit = run(["git", "-C", source, "rev-parse", "HEAD"]).stdout.strip()
     (files / "roles/web/meta").mkdir(parents=True)
     (files / "roles/web/meta/.galaxy_install_info").write_text("install_date: today\nversion: main\n")
     collection = files / "collections/ansible_collections/community/general"
     collection.mkdir(parents=True)
-    (collection / "MANIFEST.json").write_text(
-        json.dumps({"collection_info": {"namespace": "community", "name": "general", "version": "9.1.0"}})
-    )
+    told = {"namespace": "community", "name": "general", "version": "9.1.0"}
+    (collection / "MANIFEST.json").write_text(json.dumps({"collection_info": told}))
     requirements = tmp_path / "requirements.yaml"
     requirements.write_text(f"roles: [{{src: {source}, scm: git, name: web, version: main}}]\ncollections: [community.general]\n")
     role, general = installed(files, requirements)

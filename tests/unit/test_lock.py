@@ -303,7 +303,7 @@ def test_an_ami_is_locked_by_its_id_although_this_host_cannot_know_it_before_a_b
     path = tmp_path / "web.yaml"
     path.write_text(
         "schema: 1\nname: web\nversion: 1.0.0\nsource: {ami: {id: ami-0123456789abcdef0}}\n"
-        "builder: {kind: ec2, region: eu-west-1}\nprovisioners:\n  - shell: echo\n"
+        "builder: {kind: ec2, region: eu-west-1, instance_type: t3.small}\nprovisioners:\n  - shell: echo\n"
     )
     pins = {"ami": "ami-0123456789abcdef0", "region": "eu-west-1", "owner": "136693071363", "creation_date": "2026-11-01T00:00:00.000Z"}
     spec = {"kind": "ami", "title": "debian-13", "digest": "sha256:" + "a" * 64, "pins": pins}

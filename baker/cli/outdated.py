@@ -46,7 +46,7 @@ def _tell(found: list[Examined], app: App) -> None:
     for each in found:
         title = _title(each)
         for unknown in each.unknown:
-            app.err.line(f"{title}: not known of {unknown}")
+            app.err.line(f"{title}: not looked at: {unknown}")
         if not each.newer:
             app.note(f"{title}: nothing is newer" + (" of what could be looked at" if each.unknown else ""))
     if not found:

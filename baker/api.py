@@ -8,7 +8,7 @@ with Baker() as bake:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from baker.layers.explain import Explained
     from baker.layers.policy import Wish
     from baker.layers.store import Layer, LayerStore
+    from baker.outdated import Examined
     from baker.plan import Plan
     from baker.publish.base import Published, Wishes
     from baker.rebuilding import Verdict
@@ -220,7 +221,7 @@ class Baker:
         """
         from baker.layers import policy
         from baker.parents import parent_of
-        from baker.schedule import Ended, Node, order
+        from baker.schedule import Ended, Node, key_of, order
 
         asked = [(template, request) for request in requests for template in self._load_request(request)]
         for template, request in asked:
@@ -229,7 +230,7 @@ class Baker:
         pending = list(asked)
         while pending:
             template, request = pending.pop(0)
-            key = _node_key(template)
+            key = key_of(template)
             if key in nodes:
                 continue
             below, end = None, None
@@ -244,7 +245,7 @@ class Baker:
             if below is not None:
                 pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
             home = {f.name: str(getattr(self.home, f.name)) for f in fields(self.home)}
-            needs = frozenset({_node_key(below)} if below is not None else ())
+            needs = frozenset({key_of(below)} if below is not None else ())
             nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
         return order(list(nodes.values()))
 
@@ -374,6 +375,12 @@ class Baker:
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
+    def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
+        """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
+        from baker.outdated import outdated
+
+        return outdated(self._world(), references, fetch)
+
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
         from baker.attest.auditing import checker
@@ -492,7 +499,3 @@ class Baker:
         from baker.doctor import check
 
         return check(self.home, self.env)
-
-
-def _node_key(template: Template) -> str:
-    return f"{template.path}#{template.name}"

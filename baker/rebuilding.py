@@ -22,11 +22,9 @@ from baker.disks.rootfs import open_root
 from baker.errors import HostError, Interrupted, NotFoundError, UsageError
 from baker.httpcache.record import Fetched, Recording
 from baker.inspection import Inspection, inspect
-from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, scratch_directory
-from baker.ledger import Ledger
+from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, workplace
 from baker.locks import shared
 from baker.model import Disk, FileEntry, Package, SourceImage
-from baker.paths import Home
 from baker.plan import Plan, make_plan
 from baker.provisioning import provision_and_capture
 from baker.reproduce import causes, inputs
@@ -109,6 +107,13 @@ def rebuild(request: Request, world: World) -> Verdict:
             return verdict
 
 
+def rebuild_and_record(request: Request, world: World) -> Verdict:
+    """The same, with what came out on record."""
+    verdict = rebuild(request, world)
+    put_on_record(verdict, world)
+    return verdict
+
+
 def put_on_record(verdict: Verdict, world: World) -> Rebuild:
     """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
     report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
@@ -130,15 +135,6 @@ def _told(job: Job) -> Iterator[None]:
     except Exception as error:
         stages.announce_failure(job, error, "failed")
         raise
-
-
-@contextmanager
-def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
-    """A directory of the rebuild's own, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
-    own_id = new_id()
-    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
-        with scratch_directory(home, own_id, ledger) as work:
-            yield work
 
 
 def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:

@@ -48,7 +48,7 @@ import os, signal, sys
 from pathlib import Path
 from baker.ledger import Ledger
 from baker.paths import Home
-from baker.rebuilding import workplace
+from baker.job import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
 with workplace(home, Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()

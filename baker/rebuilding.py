@@ -7,6 +7,7 @@ fetched come out of the store. The machine's clock stands where it stood. What c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -25,15 +26,19 @@ from baker.inspection import Inspection, inspect
 from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, workplace
 from baker.locks import shared
 from baker.model import Disk, FileEntry, Package, SourceImage
-from baker.plan import Plan, make_plan
+from baker.plan import Plan, make_plan, recorded_shape
 from baker.provisioning import provision_and_capture
 from baker.reproduce import causes, inputs
 from baker.reproduce.levels import Level, compare_trees, level_of
+from baker.secrets import SEALED
 from baker.template.load import load
 from baker.template.model import Template
 
 if TYPE_CHECKING:
     from baker.store.base import BlobStore
+
+
+SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}}}")
 
 
 @dataclass(frozen=True)
@@ -219,9 +224,24 @@ def _changed(plan: Plan, request: Request) -> Iterator[str]:
     if plan.fingerprint == request.image.fingerprint:
         return
     recorded = {step.index: step.key for step in request.build.steps}
+    if plan.template.secrets.values and _same_but_for_keys(plan, request.build):
+        return
     first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
     where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
     yield f"the inputs on record do not give the plan on record: {where} has another key"
+
+
+def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
+    """Whether all that a plan is made of is as on record, but for the hashes of secret values: those are keyed, and each home has its own
+    key. Nobody can tell then whether the values are the same; the disk that comes out does."""
+    mine = [_plain(step.inputs) for step in plan.steps]
+    shape = recorded_shape(plan.template)
+    return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
+
+
+def _plain(value: Any) -> str:
+    """JSON without the hashes of secret values."""
+    return SEALED_VALUE.sub(r"\1}}", json.dumps(value, sort_keys=True, default=dict))
 
 
 @contextmanager

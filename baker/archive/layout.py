@@ -2,9 +2,9 @@
 
     manifest.json           {"format": "bake-archive", "version": 1, "image": ID, "title": "web@1.4.0",
                              "members": {name: {"sha256": hex, "size": bytes}}} of all that follows
-    records.json            the records of the image, of its ancestors up to the root, of all their builds, statements, rebuilds, revocations
+    records.json            the records of the image, of all that it is made on, of their builds, statements, rebuilds, revocations
     keys/NAME.pub           the public keys of whoever signed
-    blobs/sha256/HEX        disks, evidence, everything that was fetched, envelopes, reports; in order of their digests
+    blobs/sha256/HEX        disks, evidence, what was fetched, envelopes, reports; in order of their digests
 
 Times, owners and modes are constant: the same records make the same file, byte by byte.
 """

@@ -56,13 +56,21 @@ class _Contents:
 
 
 def take_in(
-    path: Path, scratch: Path, catalog: Catalog, store: DirectoryStore, keys: Keys, *, beside: bool = False, trust: bool = False, report: Reporter
+    path: Path,
+    scratch: Path,
+    catalog: Catalog,
+    store: DirectoryStore,
+    keys: Keys,
+    *,
+    beside: bool = False,
+    trust: bool = False,
+    report: Reporter,
 ) -> Imported:
     """Take the archive `path` in; once more changes nothing.
 
-    The caller keeps the store from being collected: blobs come before the records that refer to them. `beside`: even if its images' names and
-    versions mean other disks here; `trust`: its keys from now on. UsageError for such a conflict, HostError for an archive that is
-    damaged, was changed or does not hang together: nothing of it is on record then.
+    The caller keeps the store from being collected: blobs come before the records that refer to them. `beside`: even if names and
+    versions of its images mean other disks here; `trust`: its keys from now on. UsageError for such a conflict, HostError for an archive
+    that is damaged, was changed or does not hang together: nothing of it is on record then.
     """
     with _opened(path) as tar:
         contents = _contents(tar)
@@ -90,7 +98,7 @@ def _opened(path: Path) -> Iterator[tarfile.TarFile]:
     except (tarfile.TarError, EOFError) as error:
         raise HostError(f"{path} is no archive of bake, or is cut off: {error}", hint="bake archive IMAGE writes one") from error
     except OSError as error:
-        raise host_error(error, path) from error
+        raise host_error(error, Path(error.filename or path)) from error
     except BakeError as error:
         raise type(error)(f"{path}: {error.message}", hint=error.hint) from error
 
@@ -168,8 +176,6 @@ def _copy(source: IO[bytes], destination: Path | None) -> str:
             size += len(chunk)
             if target:
                 target.write(chunk)
-    except OSError as error:
-        raise host_error(error, destination) if destination else error
     finally:
         if target:
             target.close()
@@ -189,7 +195,9 @@ def _check_backing(bundle: Bundle, blobs: Mapping[str, Path | None], store: Dire
             found = backing_of(blobs[digest] or store.path(digest))
             wanted = os.path.relpath(store.place(below), store.place(digest).parent) if below else ""
             if found != wanted:
-                raise HostError(f"the disk {digest} in it stands on {found or 'nothing'}; its record says {below or 'that it stands alone'}")
+                raise HostError(
+                    f"the disk {digest} in it stands on {found or 'nothing'}; its record says {below or 'that it stands alone'}"
+                )
 
 
 def _check_disks(bundle: Bundle, store: DirectoryStore, report: Reporter) -> None:

@@ -56,7 +56,11 @@ def archive(
     members += [Member(blob_member(each), each.removeprefix("sha256:"), store.size(each)) for each in digests]
     manifest = Manifest(image.id, f"{image.name}@{image.version}", tuple(members)).dump()
     total, done = sum(each.size for each in members), 0
-    with whole_or_absent(destination) as part, part.open("wb") as file, tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+    with (
+        whole_or_absent(destination) as part,
+        part.open("wb") as file,
+        tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
         for name, data in {MANIFEST: manifest, **texts}.items():
             tar.addfile(_info(name, len(data)), io.BytesIO(data))
         for digest in digests:
@@ -115,4 +119,3 @@ class _Checked(io.RawIOBase):
                 f"the store does not hold what is on record: {what} is {digest}, its bytes are {found}",
                 hint="restore it from a copy of the store: bake archives nothing that was changed",
             )
-

@@ -91,9 +91,13 @@ def _faults(bundle: Bundle) -> Iterator[str]:
     if bundle.images[-1].parent is not None:
         yield f"image {bundle.images[-1].parent} is missing"
     known = {image.id for image in bundle.images}
-    for each in (*bundle.attestations, *bundle.rebuilds, *bundle.revocations):
-        if each.image not in known:
-            yield f"image {each.image} is missing"
+    about = (
+        {each.image for each in bundle.attestations}
+        | {each.image for each in bundle.rebuilds}
+        | {each.image for each in bundle.revocations}
+    )
+    for missing in sorted(about - known):
+        yield f"image {missing} is missing"
 
 
 def _build(value: Mapping[str, Any]) -> BuildRecord:

@@ -66,11 +66,15 @@ def _conflicts(session: Session, bundle: Bundle, beside: bool) -> Iterator[Usage
     for build in bundle.builds:
         known = session.scalar(select(tables.Build).where(tables.Build.id == build.id))
         if known and digest_of(build_record(known)) != digest_of(build):
-            yield UsageError(f"build {build.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere")
+            yield UsageError(
+                f"build {build.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
+            )
     for image in bundle.images:
         row = session.scalar(select(tables.Image).where(tables.Image.id == image.id))
         if row and digest_of(replace(image_record(row), removed=None)) != digest_of(replace(image, removed=None)):
-            yield UsageError(f"image {image.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere")
+            yield UsageError(
+                f"image {image.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
+            )
         if row is None and not beside and image.removed is None:
             yield from _other_disk(session, image)
 

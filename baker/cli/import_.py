@@ -54,11 +54,16 @@ def _lines(found: Imported) -> Iterator[str]:
     if taken.nothing:
         yield f"{title} and all that is in the archive is here already"
     else:
-        counts = [(len(taken.images), "image"), (taken.attestations, "statement"), (taken.rebuilds, "rebuild"), (taken.revocations, "revocation")]
+        counts = [
+            (len(taken.images), "image"),
+            (taken.attestations, "statement"),
+            (taken.rebuilds, "rebuild"),
+            (taken.revocations, "revocation"),
+        ]
         yield f"took in {title}: {', '.join(plural(count, what) for count, what in counts if count)}"
     for each in taken.images:
         if each.id != image.id:
             yield f"  made on {each.name}@{each.version} ({each.id})"
     for signer in found.signers:
         if not signer.trusted:
-            yield f"  signed by {clean(signer.name)}, key {signer.keyid[:16]}, whom nobody here trusts (--trust, or bake keys trust PUBFILE)"
+            yield f"  signed with {clean(signer.name)} ({signer.keyid[:16]}), which nobody here trusts (--trust; bake keys trust)"

@@ -67,7 +67,9 @@ RANDOM_KEY = Cause(
 )
 RANDOM_ID = Cause("random-id", "an identifier that is drawn anew in each build", "take it from a variable, or make it at the first boot")
 LOG = Cause(
-    "log", "a log with the times of the build, and how long things took", "remove it in the last step, or write it below /var/log, which sealing empties"
+    "log",
+    "a log with the times of the build, and how long things took",
+    "remove it in the last step, or write it below /var/log, which sealing empties",
 )
 TIME_ONLY = Cause("file-time", "only the time of the file differs", "reproducible: true sets the times of what a build changes")
 OTHER = Cause("other", "another difference", "bake diff shows it")

@@ -1,4 +1,4 @@
-"""Images made again from their records: the demo on another home without a network, bit by bit; and one whose steps are careless, by cause."""
+"""Images made again from their records: the demo elsewhere, without a network, bit by bit; one with careless steps, told by cause."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ provisioners:
   - name: bytecode
     shell: |
       mkdir -p /opt/app/__pycache__; echo 'x = 1' >/opt/app/m.py
-      python3 -c 'import py_compile, tempfile; py_compile.compile("/opt/app/m.py", "/opt/app/__pycache__/m.cpython-313.pyc", tempfile.mktemp())'
+      cd /opt/app; python3 -c 'import py_compile as p, tempfile; p.compile("m.py", "__pycache__/m.cpython-313.pyc", tempfile.mktemp())'
   - {name: time, shell: "date -u +%FT%T.%NZ >/opt/built"}
   - {name: name, shell: "echo same >$(mktemp -p /opt tmp.XXXXXXXXXX)"}
   - name: archive

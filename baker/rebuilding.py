@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from baker import host, stages
 from baker.builders.holdings import Holdings
 from baker.catalog.evidence import read_lines, read_manifest, read_packages
+from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
@@ -100,7 +101,7 @@ def rebuild(request: Request, world: World) -> Verdict:
         with open_job(template, options, world, new_id()) as job, _told(job):
             stages.announce(job)
             plan = make_plan(template, source)
-            reasons = [*problems, *_changed(plan, request)]
+            reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, world))]
             captured = stages.settle(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
@@ -176,11 +177,21 @@ def _template(request: Request, world: World, directory: Path) -> tuple[Template
         secret_key=request.secret_key,
         search=[inputs.laid_out(directory, path) for path in context.search],
         git=inputs.RecordedGit(facts=context.git),
+        overrides=_without_source_file(request.build, directory),
     )
     template = next((each for each in templates if each.name == context.name), None)
     if template is None:
         raise NotFoundError(f"the template on record does not make an image {context.name!r}")
     return replace(template, post_processors=()), []
+
+
+def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
+    """A disk image that a template names by its path is in the store, not among the inputs: something must stand in its place."""
+    if build.source.get("kind") != "file":
+        return {}
+    stand_in = directory / "source-disk"
+    stand_in.touch()
+    return {"source.file": str(stand_in)}
 
 
 def _text(value: Any) -> str:
@@ -219,16 +230,20 @@ def _replay(build: BuildRecord, world: World, directory: Path) -> Path:
     return directory
 
 
-def _changed(plan: Plan, request: Request) -> Iterator[str]:
-    """Why the plan of the rebuild is not the one on record."""
+def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
+    """Why the plan of the rebuild is not the one on record. `elsewhere`: another home made that."""
     if plan.fingerprint == request.image.fingerprint:
         return
     recorded = {step.index: step.key for step in request.build.steps}
-    if plan.template.secrets.values and _same_but_for_keys(plan, request.build):
+    if elsewhere and plan.template.secrets.values and _same_but_for_keys(plan, request.build):
         return
     first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
     where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
     yield f"the inputs on record do not give the plan on record: {where} has another key"
+
+
+def _is_imported(build: BuildRecord, world: World) -> bool:
+    return any(entry.kind == IMPORTED for entry in world.catalog.journal.entries(subject_of("build", build.id)))
 
 
 def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:

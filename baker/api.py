@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from functools import cached_property
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from baker.layers.explain import Explained
     from baker.layers.policy import Wish
     from baker.layers.store import Layer, LayerStore
+    from baker.outdated import Examined
     from baker.plan import Plan
     from baker.publish.base import Published, Wishes
     from baker.rebuilding import Verdict
@@ -220,7 +221,7 @@ class Baker:
         """
         from baker.layers import policy
         from baker.parents import parent_of
-        from baker.schedule import Ended, Node, order
+        from baker.schedule import Ended, Node, key_of, order
 
         asked = [(template, request) for request in requests for template in self._load_request(request)]
         for template, request in asked:
@@ -229,7 +230,7 @@ class Baker:
         pending = list(asked)
         while pending:
             template, request = pending.pop(0)
-            key = _node_key(template)
+            key = key_of(template)
             if key in nodes:
                 continue
             below, end = None, None
@@ -244,7 +245,7 @@ class Baker:
             if below is not None:
                 pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
             home = {f.name: str(getattr(self.home, f.name)) for f in fields(self.home)}
-            needs = frozenset({_node_key(below)} if below is not None else ())
+            needs = frozenset({key_of(below)} if below is not None else ())
             nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
         return order(list(nodes.values()))
 
@@ -374,11 +375,18 @@ class Baker:
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
+    def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
+        """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
+        from baker.outdated import outdated
+
+        return outdated(self._world(), references, fetch)
+
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.attest.auditing import checker
         from baker.audit.story import gather
 
-        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.shelf), *checkers))
 
     def export(
         self,
@@ -403,18 +411,9 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
-        from baker.publish.withdraw import withdraw
+        from baker.publish.withdraw import remove
 
-        images = {image.id: image for image in map(self.catalog.resolve, references)}
-        for image_id in images:  # before any is gone
-            self.catalog.check_removable(image_id, force=force, along=set(images))
-        removed = []
-        while images:
-            image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
-            assert image is not None, "lineage has no circles"
-            withdraw(image, self.catalog, self._world().builder)
-            self.catalog.remove(image.id, force=force)
-            removed.append(images.pop(image.id))
+        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._world().builder, force=force)
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
@@ -494,7 +493,3 @@ class Baker:
         from baker.doctor import check
 
         return check(self.home, self.env)
-
-
-def _node_key(template: Template) -> str:
-    return f"{template.path}#{template.name}"

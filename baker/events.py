@@ -125,10 +125,10 @@ class TestFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFinished(Event):
-    """The end of a build. `status`: stopped is what `--until` asked for."""
+    """The end of a build. `status`: stopped is what `--until` asked for; tried, that nothing was to be left of it."""
 
     name: str
-    status: Literal["built", "unchanged", "stopped", "failed", "interrupted"]
+    status: Literal["built", "unchanged", "stopped", "tried", "failed", "interrupted"]
     seconds: float
     image: str = ""
     version: str = ""

@@ -109,7 +109,7 @@ def rebuild(request: Request, world: World) -> Verdict:
                 rules = tuple(captured.relaid.rules) if captured.relaid else ()
                 found = _compare(request, job, captured.media, inspection, reasons)
                 verdict = replace(found, rules=rules, seconds=job.seconds)
-            stages.announce_stop(job)
+            stages.announce_stop(job, "tried")
             return verdict
 
 

@@ -50,14 +50,14 @@ def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
     )
 
 
-def announce_stop(job: Job) -> None:
-    """The end of a build that was to stop after a step."""
+def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> None:
+    """The end of a build that was to stop after a step, or that was only a trial."""
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
             name=job.template.name,
             version=job.template.version,
-            status="stopped",
+            status=status,
             seconds=job.seconds,
             timings=dict(job.story.timings),
         )

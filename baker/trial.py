@@ -41,7 +41,7 @@ def test(template: Template, options: Options, world: World, *, idempotent: bool
         found = again(job) if idempotent else []
         if not idempotent:
             build(job)
-        stages.announce_stop(job)
+        stages.announce_stop(job, "tried")
         return found
 
 

@@ -14,6 +14,7 @@ VERBS = {
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
     "lock": ("baker.cli.lock", "write down what a template's image is made of"),
+    "outdated": ("baker.cli.outdated", "which images have newer inputs or a newer base"),
     "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
@@ -51,7 +52,7 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build", "lock", "test")),
+    ("Baking", ("build", "lock", "outdated", "test")),
     ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
     ("Trusting", ("rebuild", "sbom", "attest", "verify", "keys")),
     ("Using", ("run", "shell", "commit", "export", "archive", "import", "publish")),

@@ -197,7 +197,7 @@ class Exchange:
     async def _record(self, recording: Recording, response: aiohttp.ClientResponse, reply: web.StreamResponse) -> None:
         """Pass a body on that the cache does not keep, but the record of the build does, unless it was for this client alone."""
         private = "asked for with credentials" if policy.CREDENTIALS & self.fields.keys() else ""
-        private = private or ("sent a body" if policy.has_body(self.fields) else "")
+        private = private or ("asked for with a body" if policy.has_body(self.fields) else "")
         with recording.incoming() as incoming:
             async for chunk in chunks(response):
                 self.served.fetched += len(chunk)
@@ -212,13 +212,14 @@ class Exchange:
 
     def _note(self, entry: Entry) -> None:
         """Record a response that the cache has."""
-        if self.cache.recording is not None and self.request.method == "GET":
-            fetched = Fetched("GET", self.url, 200, entry.headers, entry.digest, entry.size)
-            self.cache.record(fetched, self.cache.store.body(entry.digest))
+        fetched = Fetched(self.request.method, self.url, 200, entry.headers, entry.digest, entry.size)
+        self.cache.record(fetched, self.cache.store.body(entry.digest))
 
     async def _keep(self, incoming: Incoming, known: policy.Response, lines: tuple[tuple[str, str], ...]) -> None:
+        fetched = Fetched("GET", self.url, 200, lines, incoming.digest, incoming.size)
         if policy.promised_digest(self.url) not in (None, incoming.digest):
-            return  # damaged on the way, or a liar: the client will notice as well
+            self.cache.record(fetched, incoming)  # damaged on the way, or a liar: the client will notice as well, and again in a rebuild
+            return
         entry = Entry(
             "GET", self.url, policy.varying(self.fields, known.fields), lines, incoming.digest, incoming.size,
             known.requested_at, known.received_at,
@@ -229,6 +230,8 @@ class Exchange:
             self._note(kept)
         except HostError as error:
             self.cache.unwritable(error)
+            place = self.cache.store.body(incoming.digest)
+            self.cache.record(fetched, place if place.exists() else incoming)
 
     # --- from the cache ------------------------------------------------------------------------------------------
 
@@ -254,11 +257,12 @@ class Exchange:
         """What was answered when this was recorded."""
         with replay.find(self.request.method, self.url) as found:
             if found is None:
-                return self.problem(504, f"{self.served.url} is not on record")
+                return self.problem(504, f"{self.served.url} is not on record{replay.why(self.request.method, self.url)}")
             fetched, body = found
             self.served.how, self.served.digest = "hit", fetched.digest
             lines = [(name, value) for name, value in fetched.headers if name.lower() != "content-length"]
-            return await self._send(fetched.status, lines, body, range(fetched.size))
+            told = policy.fields(fetched.headers).get("content-length", "") if fetched.method == "HEAD" else ""
+            return await self._send(fetched.status, lines, body, range(int(told) if told.isdigit() else fetched.size))
 
     async def _send(self, status: int, lines: list[tuple[str, str]], body: BinaryIO, wanted: range) -> web.StreamResponse:
         reply = await self._start(status, [*lines, ("Content-Length", str(len(wanted)))])

@@ -11,6 +11,7 @@ Encrypted traffic goes through tunnels and is not kept, unless guests are told o
 from __future__ import annotations
 
 import json
+import os
 import sys
 import threading
 from collections import deque
@@ -32,6 +33,7 @@ HOST_AS_GUESTS_SEE_IT = "10.0.2.2"  # QEMU's user networking
 START_SECONDS = 60.0
 END_SECONDS = 3.0
 TAIL_LINES = 20
+TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # whom OpenSSL trusts on a host that says so itself
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,9 @@ def http_cache(
     argv += ["--offline"] if offline else []
     argv += [f"--{name}={path.absolute()}" for name, path in (("record", record), ("replay", replay)) if path]
     argv += ["--intercept"] if intercept else []
-    with process.spawn(argv, env={"PYTHONPATH": str(Path(baker.__file__).parent.parent)}, stdin=PIPE) as child:
+    trusted = {name: os.environ[name] for name in TRUSTED if name in os.environ}
+    env = {"PYTHONPATH": str(Path(baker.__file__).parent.parent), **trusted}
+    with process.spawn(argv, env=env, stdin=PIPE) as child:
         proxy = Proxy(child, report)
         try:
             yield proxy

@@ -92,9 +92,17 @@ class Replay:
     def __init__(self, directory: Path) -> None:
         self.store = Store(directory)
         self._answers: dict[tuple[str, str], list[Fetched]] = {}
+        self._why: dict[tuple[str, str], str] = {}
         for fetched in read(directory):
             if fetched.digest:
                 self._answers.setdefault((fetched.method, fetched.url), []).append(fetched)
+            else:
+                self._why[fetched.method, fetched.url] = fetched.why
+
+    def why(self, method: str, url: str) -> str:
+        """Why the answer to a request has no body on record: ": asked for with credentials"; "" for one that never was made."""
+        found = self._why.get((method, url))
+        return f": {found}" if found else ""
 
     @contextmanager
     def find(self, method: str, url: str) -> Iterator[tuple[Fetched, BinaryIO] | None]:

@@ -14,6 +14,7 @@ import ipaddress
 import os
 import re
 import socket
+import ssl
 import urllib.parse
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -204,6 +205,8 @@ async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamRead
 def _upstream_error(error: BaseException, host: str) -> UpstreamError:
     """`error` as what a proxy answers. Nothing of the URL but its host is told."""
     inner: BaseException = getattr(error, "os_error", None) or error
+    if isinstance(certificate := getattr(error, "certificate_error", inner), ssl.SSLCertVerificationError):
+        return UpstreamError(502, f"the certificate of {host} is not good: {certificate.verify_message}")
     if isinstance(inner, Refused):
         return UpstreamError(403, f"{host} is refused: {FORBIDDEN}")
     if isinstance(error, TimeoutError):

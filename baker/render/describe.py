@@ -48,6 +48,8 @@ def finished(event: events.BuildFinished) -> list[str]:
         return [f"{title}: {event.status} after {duration(event.seconds)}", *("  " + clean(line) for line in event.error.splitlines())]
     if event.status == "stopped":
         return [f"{title}: stopped as asked, {duration(event.seconds)}"]
+    if event.status == "tried":
+        return [f"{title}: done, {duration(event.seconds)}: nothing of it is kept"]
     verified = "verified" if event.verified else "not verified"
     word = "built" if event.status == "built" else "unchanged"
     return [f"{title}: {word} as {event.image}, {short(event.digest)}, {size(event.size)}, {verified}, {duration(event.seconds)}"]

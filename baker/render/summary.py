@@ -21,6 +21,9 @@ def summary(state: BuildState, terminal: Terminal) -> list[str]:
         return failure(state, end, terminal)
     if end.status == "stopped":
         return stopped(state, end, terminal)
+    if end.status == "tried":
+        tick = terminal.paint(terminal.glyphs.ok, "green", "bold")
+        return [f"{tick} {terminal.paint(f'{end.name} {end.version}', 'bold')} done in {duration(end.seconds)}, nothing of it is kept"]
     return success(state, end, terminal)
 
 

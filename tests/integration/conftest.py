@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from baker.model import Disk
 from baker.paths import Home
 from tests.ec2.seed import CLOUD_INIT, link_or_copy, seed_disk
 from tests.support.cli import PROJECT, Bake
+from tests.support.machines import bootable
+from tests.support.order import ordered
 
 # Most tests want a small machine on the base: layer 0 of that shape is in the shared home, so that they need not wait for a boot.
 SMALL = """
@@ -27,14 +30,11 @@ provisioners:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A machine that does not come up is a failure, not a hang. One test that bakes the shared base comes first, then those that can do
-    without it, so that the other workers have something to do meanwhile."""
+    """A machine that does not come up is a failure, not a hang. The order is that of tests.support.order."""
     for item in items:
         if not any(item.iter_markers("timeout")):
             item.add_marker(pytest.mark.timeout(2700))
-    needing = [item for item in items if {"baked_home", "ec2_seed", "ec2_cloud_init_seed"} & set(getattr(item, "fixturenames", ()))]
-    others = [item for item in items if item not in needing]
-    items[:] = [*needing[:1], *others, *needing[1:]]
+    items[:] = ordered(items)
 
 
 @pytest.fixture(scope="session")
@@ -81,6 +81,12 @@ def ec2_cloud_init_seed(request: pytest.FixtureRequest, shared_root: Path) -> Pa
     if os.environ.get("BAKE_TEST_EC2_CLOUD_INIT_SEED"):
         return Path(os.environ["BAKE_TEST_EC2_CLOUD_INIT_SEED"])
     return seed_disk(request.getfixturevalue("baked_home"), shared_root / "ec2-seed", CLOUD_INIT)
+
+
+@pytest.fixture
+def base_disk(request: pytest.FixtureRequest) -> Disk:
+    """A bootable Debian."""
+    return bootable(request)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,7 @@ from baker.ledger import Ledger
 from baker.model import Disk, Shape
 from baker.paths import Home, ensure
 from tests.support.libvirtd import ssh_into, system_libvirtd
-from tests.support.machines import SSH_SECONDS, bootable
+from tests.support.machines import SSH_SECONDS
 
 pytestmark = [
     pytest.mark.vm,
@@ -77,6 +78,8 @@ def test_a_system_machine_has_its_files_in_volumes_and_leaves_none(
             assert {"base.qcow2", "disk.qcow2", "seed.img", "bake.ssh_host_ed25519_key"} <= found
             assert ("nvram.fd" in found) == (firmware == "uefi")
             assert {path.stat().st_mode & 0o077 for path in volumes.iterdir()} == {0}
+            fetched = machine.fetch()
+            assert qemuimg.info(fetched.path, "qcow2").backing_path == empty_disk.path.absolute(), "what is captured comes over the socket"
         assert files(volumes) == []
         assert list(ledger.directory.glob("*.json")) == []
 
@@ -113,27 +116,27 @@ def test_another_hosts_machine_is_reached_over_ssh_and_leaves_nothing(
         assert files(volumes) == []
 
 
-@pytest.mark.parametrize("transport", ["unix", "ssh"])
-def test_a_system_machine_is_used_and_captured_as_any_other(
-    pool: tuple[str, Path], home: Home, request: pytest.FixtureRequest, tmp_path: Path, transport: str
-) -> None:
-    uri, volumes = pool
-    disk = bootable(request)
-    with ssh_into(volumes.parent, tmp_path) as over_ssh, Ledger(ensure(home.ledger)).open("sysbuild-2") as ledger:
+def test_a_system_machine_is_used_and_captured_as_any_other(pool: tuple[str, Path], home: Home, base_disk: Disk, tmp_path: Path) -> None:
+    """Reached as another host's is, where everything goes through SSH, and by its port on this host, as over a socket."""
+    _, volumes = pool
+    with ssh_into(volumes.parent, tmp_path) as uri, Ledger(ensure(home.ledger)).open("sysbuild-2") as ledger:
         scratch = ensure(home.work("sysbuild-2"))
         identity = make_identity(scratch, "guest", "root")
-        wanted = Launch("build", disk, Shape(memory=512 << 20, accelerator="tcg"), identity, scratch, ledger, Reporter(Null()))
-        builder = LibvirtBuilder(home, over_ssh if transport == "ssh" else uri)
+        shape = Shape(cpus=1, memory=512 << 20, accelerator="tcg")
+        wanted = Launch("build", base_disk, shape, identity, scratch, ledger, Reporter(Null()))
+        builder = LibvirtBuilder(home, uri)
         with builder.launch(wanted) as machine:
-            with connect(machine.endpoint, identity, machine, scratch, report=wanted.report, timeout=SSH_SECONDS) as guest:
-                assert guest.run("hostname").stdout == "guest\n"
-                guest.put(b"kept", "/root/kept")
+            ways = {"ssh": machine.endpoint, "unix": replace(machine.endpoint, proxy_command=None)}
+            for way, endpoint in ways.items():
+                with connect(endpoint, identity, machine, scratch, report=wanted.report, timeout=SSH_SECONDS) as guest:
+                    assert guest.run("hostname").stdout == "guest\n"
+                    guest.put(way.encode(), f"/root/kept-{way}")
             machine.shutdown(SSH_SECONDS)
             assert machine.console_tail()
             captured = builder.capture(machine, scratch / "image.qcow2", Holdings(ledger))
         assert files(volumes) == []
-    assert qemuimg.info(captured.path, "qcow2").backing_path == disk.path.absolute()
-    assert root_file(captured, "/root/kept") == b"kept"
+    assert qemuimg.info(captured.path, "qcow2").backing_path == base_disk.path.absolute()
+    assert {way: root_file(captured, f"/root/kept-{way}") for way in ways} == {"ssh": b"ssh", "unix": b"unix"}
 
 
 def test_a_connection_that_cannot_be_is_told_in_libvirts_words(home: Home, empty_disk: Disk) -> None:

@@ -30,7 +30,7 @@ from baker.events import Null, Reporter
 from baker.ledger import BuildLedger, Ledger
 from baker.model import Disk, Firmware, Forward, Identity, Shape
 from baker.paths import Home, ensure
-from tests.support.machines import SSH_SECONDS, bootable
+from tests.support.machines import SSH_SECONDS
 
 pytestmark = pytest.mark.vm
 
@@ -72,11 +72,6 @@ def workshop(home: Home) -> Iterator[Workshop]:
 @pytest.fixture
 def empty_disk(tmp_path: Path) -> Disk:
     return qemuimg.create(tmp_path / "empty.qcow2", 1 << 30)
-
-
-@pytest.fixture
-def base_disk(request: pytest.FixtureRequest) -> Disk:
-    return bootable(request)
 
 
 def open_ssh(workshop: Workshop, machine: LibvirtMachine, identity: Identity):  # type: ignore[no-untyped-def]

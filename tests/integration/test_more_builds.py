@@ -36,7 +36,7 @@ def test_a_cloud_image_behind_a_url(fresh: Bake, tmp_path: Path) -> None:
         template = write(
             tmp_path / "cloud.yaml",
             f"schema: 1\nname: cloud\nversion: 1.0.0\nsource:\n  url: {{url: {site.url}/cloud.qcow2, checksum: {checksum}}}\n"
-            f"communicator: {{ssh_username: {USERNAME}}}\nbuilder: {{disk_size: 4GiB}}\n"
+            f"communicator: {{ssh_username: {USERNAME}}}\nbuilder: {{cpus: 1, disk_size: 4GiB}}\n"
             "provisioners:\n  - shell: id -un > /etc/who; cloud-init status --wait || true\nverify:\n  - testinfra: test_cloud.py\n",
         )
         fresh("build", template).ok()

@@ -54,7 +54,7 @@ def make_cloud_image(destination: Path, scratch: Path, suite: str = "trixie") ->
     )  # fmt: skip
     early = machine_files.text(machine_files.EARLY_GRUB, names)
     made = layout.make_disk(tar, raw, names=names, early_config=early, scratch=scratch, epoch=int(time.time()))
-    qemuimg.convert(Disk(raw, "raw", made.size), destination, "qcow2", compress=True)
+    qemuimg.convert(Disk(raw, "raw", made.size), destination, "qcow2", compress=True, options={"compression_type": "zstd"})
     for path in (tar, raw, files, settings):
         path.unlink()
     return keep.file_digest(destination)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,8 +32,8 @@ class Site:
 
 
 @contextmanager
-def serving(site: Site) -> Iterator[Site]:
-    """Serve `site` on a free port of 127.0.0.1; `site.url` is its address, without a slash at the end."""
+def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
+    """Serve `site` on a free port of 127.0.0.1, over TLS where that is given; `site.url` is its address, without a slash at the end."""
 
     connections: list[socket.socket] = []
 
@@ -119,9 +120,11 @@ def serving(site: Site) -> Iterator[Site]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    site.url = f"http://127.0.0.1:{server.server_address[1]}"
+    site.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
     try:
         yield site
     finally:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from baker.events import Memory, Reporter
+from baker.httpcache.authority import Authority
 from baker.httpcache.proxy import Proxy, http_cache
 from baker.httpcache.record import Fetched, read
 from tests.support.web import Site, serving
@@ -21,6 +22,30 @@ def ask(proxy: Proxy, url: str, method: str = "GET", body: bytes | None = None, 
     connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
     try:
         connection.request(method, url, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        response = connection.getresponse()
+        return response.status, response.read()
+    finally:
+        connection.close()
+
+
+def head(proxy: Proxy, url: str) -> tuple[int, str | None]:
+    """Status and Content-Length of the answer to HEAD."""
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=PATIENCE)
+    try:
+        connection.request("HEAD", url)
+        response = connection.getresponse()
+        return response.status, response.getheader("Content-Length")
+    finally:
+        connection.close()
+
+
+def ask_over_tls(proxy: Proxy, site: str, path: str) -> tuple[int, bytes]:
+    """GET through a tunnel, as a guest that trusts the build's authority."""
+    context = ssl.create_default_context(cadata=proxy.authority)
+    connection = http.client.HTTPSConnection("127.0.0.1", proxy.port, timeout=PATIENCE, context=context)
+    try:
+        connection.set_tunnel(site.removeprefix("https://"))
+        connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.read()
     finally:
@@ -57,8 +82,50 @@ def test_what_is_for_one_client_alone_is_listed_without_its_body(tmp_path: Path)
         found = record(tmp_path, site, {"path": "/a", "Authorization": "Basic eA=="}, {"path": "/a", "method": "POST", "body": "s3cret"})
     assert [(each.method, each.digest, each.why) for each in found] == [
         ("GET", "", "asked for with credentials"),
-        ("POST", "", "sent a body"),
+        ("POST", "", "asked for with a body"),
     ]
+    with http_cache(tmp_path / "other", report=Reporter(Memory()), replay=tmp_path / "record") as proxy:
+        _, said = ask(proxy, site.url + "/a")
+    assert f"{site.url}/a is not on record: asked for with credentials" in said.decode()
+
+
+def test_only_the_head_of_an_answer_comes_again_as_it_was(tmp_path: Path) -> None:
+    with serving(Site({"/a": b"four", "/b": b"fivefive"}, headers={"Cache-Control": "max-age=600"})) as site:
+        found = record(tmp_path, site, {"path": "/a", "method": "HEAD"}, {"path": "/b"}, {"path": "/b", "method": "HEAD"})
+    assert [(each.method, each.status) for each in found] == [("HEAD", 200), ("GET", 200), ("HEAD", 200)]
+    with http_cache(tmp_path / "other", report=Reporter(Memory()), replay=tmp_path / "record") as proxy:
+        assert [head(proxy, site.url + path) for path in ("/a", "/b")] == [(200, "4"), (200, "8")]
+
+
+def test_what_the_cache_cannot_keep_is_on_record_all_the_same(tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "index").write_text("this is no directory")
+    liar = "/by-hash/SHA256/" + "0" * 64
+    with serving(Site({"/a": b"whole", liar: b"other bytes"}, headers={"Cache-Control": "max-age=600"})) as site:
+        found = record(tmp_path, site, {"path": "/a"}, {"path": liar})
+    assert [each.size for each in found] == [5, 11]
+    with http_cache(tmp_path / "other", report=Reporter(Memory()), replay=tmp_path / "record") as proxy:
+        assert [ask(proxy, site.url + path) for path in ("/a", liar)] == [(200, b"whole"), (200, b"other bytes")]
+
+
+def test_what_was_fetched_over_https_is_on_record_and_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = Authority()  # whoever the server is certified by
+    (tmp_path / "world.pem").write_text(world.pem)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "world.pem"))
+    options = {"report": Reporter(Memory()), "allow": ["127.0.0.1"], "intercept": True}
+    with serving(Site({"/a": b"over TLS"}), world.context("127.0.0.1")) as site:
+        with http_cache(tmp_path / "cache", record=tmp_path / "record", **options) as proxy:
+            assert ask_over_tls(proxy, site.url, "/a") == (200, b"over TLS")
+    assert [(each.url, each.status, each.size) for each in read(tmp_path / "record")] == [(f"{site.url}/a", 200, 8)]
+    with http_cache(tmp_path / "other", replay=tmp_path / "record", **options) as proxy:
+        assert ask_over_tls(proxy, site.url, "/a") == (200, b"over TLS")
+
+
+def test_a_server_that_nobody_certified_is_not_asked_in_the_guests_name(tmp_path: Path) -> None:
+    with serving(Site({"/a": b"over TLS"}), Authority().context("127.0.0.1")) as site:
+        with http_cache(tmp_path, report=Reporter(Memory()), allow=["127.0.0.1"], intercept=True) as proxy:
+            status, said = ask_over_tls(proxy, site.url, "/a")
+    assert (status, "the certificate of 127.0.0.1 is not good" in said.decode()) == (502, True)
 
 
 @pytest.mark.parametrize("trusted", [True, False])

@@ -8,6 +8,7 @@ with Baker() as bake:
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
@@ -23,6 +24,7 @@ from baker.paths import Home
 from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
+    from baker.archiving import Archives
     from baker.attest.signing import Shelf
     from baker.audit.checks import Checker
     from baker.audit.story import Story
@@ -154,8 +156,6 @@ class Baker:
 
     def explain(self, plan: Plan, wish: Wish | None = None) -> list[Explained]:
         """What a build would do about each step, and why; compared with the last build of this template's name."""
-        import time
-
         from baker.layers.explain import explain
         from baker.layers.policy import Wish
 
@@ -377,30 +377,26 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
-        from baker.publish.withdraw import withdraw
+        from baker.publish.withdraw import remove
 
-        images = {image.id: image for image in map(self.catalog.resolve, references)}
-        for image_id in images:  # before any is gone
-            self.catalog.check_removable(image_id, force=force, along=set(images))
-        removed = []
-        while images:
-            image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
-            assert image is not None, "lineage has no circles"
-            withdraw(image, self.catalog, self._world().builder)
-            self.catalog.remove(image.id, force=force)
-            removed.append(images.pop(image.id))
+        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._world().builder, force=force)
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
         """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
-        from baker.rebuilding import Request, put_on_record, rebuild
+        from baker.rebuilding import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
-        verdict = rebuild(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
-        put_on_record(verdict, self._world())
-        return verdict
+        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
+
+    @property
+    def archives(self) -> Archives:
+        """Images with everything that is on record of them, out to files and in from them."""
+        from baker.archiving import Archives
+
+        return Archives(self._world(), self.shelf.keys)
 
     # -- evidence -------------------------------------------------------------------------------------------------------------
 
@@ -431,8 +427,6 @@ class Baker:
     def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
         """Remove layers and downloads until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older
         than `max_age` seconds since its last use; then blobs that nothing refers to."""
-        import time
-
         from baker.downloads import DIRECTORY
         from baker.httpcache.store import Store
         from baker.layers.collect import Collected, collect, default_budget

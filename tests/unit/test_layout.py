@@ -33,7 +33,7 @@ LAYERS = (
     ("api", "worker", "graph", "schedule"),
     ("bake", "trial", "rebuilding"),
     ("stages", "provisioning", "recorder", "held"),
-    ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
+    ("archiving", "committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),
     ("job",),
 )

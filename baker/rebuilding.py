@@ -282,7 +282,9 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
     level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
     if before is None or after is None:
         level = min(level, Level.PACKAGES) if request.image.digest != inspection.digest else level
-    if level == Level.TREE:
+    if level == Level.TREE and differences:
+        words.append("only times of files differ")
+    elif level == Level.TREE:
         refused = request.build.reproduction.get("refused", "")
         wanted = job.template.reproducible
         words.append(

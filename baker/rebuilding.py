@@ -136,10 +136,10 @@ def _told(job: Job) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
-        stages.announce_failure(job, error, "interrupted")
+        stages.announce_failure(job, error, "interrupted", logged=False)
         raise
     except Exception as error:
-        stages.announce_failure(job, error, "failed")
+        stages.announce_failure(job, error, "failed", logged=False)
         raise
 
 

@@ -38,8 +38,8 @@ def alone(bake: Bake, *args: str | Path, timeout: float = 900) -> Result:
     """`bake` where there is no network, as far as this host lets its user have that; its build machine has none in any case."""
     command = [sys.executable, "-m", "baker", *map(str, args)]
     unshare = shutil.which("unshare")
-    if unshare and shutil.which("ip") and subprocess.run([unshare, "-rn", "ip", "link", "set", "lo", "up"], check=False).returncode == 0:
-        command = [unshare, "-rn", "sh", "-c", ALONE, "sh", *command]
+    if unshare and shutil.which("ip") and subprocess.run([unshare, "-n", "ip", "link", "set", "lo", "up"], check=False).returncode == 0:
+        command = [unshare, "-n", "sh", "-c", ALONE, "sh", *command]  # root can; as another user's root, libvirt does not start machines
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     done = subprocess.run(
         command, env=bake.environment() | nowhere, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False

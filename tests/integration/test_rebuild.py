@@ -68,7 +68,7 @@ def test_the_demo_is_made_again_elsewhere_without_a_network_and_is_the_same_disk
     assert (found["level"], found["rebuilt"], found["causes"]) == (3, image["digest"], [])
     shown = elsewhere("show", "web", "--json").ok().json
     assert shown["image"] == image
-    assert [(each["level"], each["disk"]) for each in shown["rebuilds"]] == [(3, image["digest"])]
+    assert (shown["rebuilds"][-1]["level"], shown["rebuilds"][-1]["disk"]) == (3, image["digest"])
     assert "L3, the same disk" in elsewhere("show", "web").ok().out
     assert [build["status"] for build in elsewhere("logs", "--json").ok().json] == ["built", "built"], "a rebuild is no build"
     policy = tmp_path / "policy.yaml"

@@ -11,7 +11,6 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -171,10 +170,11 @@ class Baker:
         NotFoundError for an image that a template starts from, which without `fail_fast` is that build's own failure.
         """
         from baker import schedule
+        from baker.graph import graph
 
         self._sweep_quietly()
         try:
-            nodes = self._graph(requests, fail_fast=fail_fast)
+            nodes = graph(self, requests, fail_fast=fail_fast)
         except TemplateError as error:
             self.sink.emit(TemplateRejected(problems=error.to_json()))
             raise
@@ -189,7 +189,7 @@ class Baker:
         from baker.bake import bake
         from baker.builders.spec import with_accelerator
 
-        for template in self._load_request(request):
+        for template in self.load_request(request):
             if template.name == name:
                 bake(with_accelerator(template, request.accelerator), options(request), self._world())
                 return
@@ -211,43 +211,9 @@ class Baker:
         finished = memory.events[-1] if memory.events else None
         return Ended(node.key, code, finished if isinstance(finished, BuildFinished) else None, text)
 
-    def _load_request(self, request: BuildRequest) -> list[Template]:
+    def load_request(self, request: BuildRequest) -> list[Template]:
+        """The templates that a request is about."""
         return self.load(request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_)
-
-    def _graph(self, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[Node]:
-        """The nodes of a run: what was asked for and the missing images below it, those first.
-
-        Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
-        """
-        from baker.layers import policy
-        from baker.parents import parent_of
-        from baker.schedule import Ended, Node, key_of, order
-
-        asked = [(template, request) for request in requests for template in self._load_request(request)]
-        for template, request in asked:
-            policy.wish([step.name for step in template.provisioners], first=request.first, last=request.last)
-        nodes: dict[str, Node] = {}
-        pending = list(asked)
-        while pending:
-            template, request = pending.pop(0)
-            key = key_of(template)
-            if key in nodes:
-                continue
-            below, end = None, None
-            try:
-                below = parent_of(template, [each for each, _ in asked if each is not template], self.catalog, self.load)
-            except BakeError as error:
-                if fail_fast:
-                    raise
-                if isinstance(error, TemplateError):
-                    self.sink.emit(TemplateRejected(problems=error.to_json()))
-                end = Ended(key, error.exit_code, error=str(error))
-            if below is not None:
-                pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
-            home = {f.name: str(getattr(self.home, f.name)) for f in fields(self.home)}
-            needs = frozenset({key_of(below)} if below is not None else ())
-            nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
-        return order(list(nodes.values()))
 
     def _result(self, node: Node, end: Ended) -> BuildResult:
         finished = end.finished
@@ -345,7 +311,7 @@ class Baker:
         from baker.builders.spec import with_accelerator
         from baker.trial import test
 
-        templates = self._load_request(request)
+        templates = self.load_request(request)
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
             raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")

@@ -30,7 +30,7 @@ ONLY_THERE = {
 # a layer may import itself and what stands after it
 LAYERS = (
     ("cli",),
-    ("api", "worker", "parents", "schedule"),
+    ("api", "worker", "graph", "schedule"),
     ("bake", "trial", "rebuilding"),
     ("stages", "provisioning", "recorder", "held"),
     ("archiving", "committing", "layering", "throwaway", "shells", "downloads", "publishing"),

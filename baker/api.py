@@ -8,9 +8,9 @@ with Baker() as bake:
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import fields
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +24,7 @@ from baker.paths import Home
 from baker.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
+    from baker.archiving import Archives
     from baker.attest.signing import Shelf
     from baker.audit.checks import Checker
     from baker.audit.story import Story
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from baker.layers.explain import Explained
     from baker.layers.policy import Wish
     from baker.layers.store import Layer, LayerStore
+    from baker.outdated import Examined
     from baker.plan import Plan
     from baker.publish.base import Published, Wishes
     from baker.rebuilding import Verdict
@@ -154,8 +156,6 @@ class Baker:
 
     def explain(self, plan: Plan, wish: Wish | None = None) -> list[Explained]:
         """What a build would do about each step, and why; compared with the last build of this template's name."""
-        import time
-
         from baker.layers.explain import explain
         from baker.layers.policy import Wish
 
@@ -170,10 +170,11 @@ class Baker:
         NotFoundError for an image that a template starts from, which without `fail_fast` is that build's own failure.
         """
         from baker import schedule
+        from baker.graph import graph
 
         self._sweep_quietly()
         try:
-            nodes = self._graph(requests, fail_fast=fail_fast)
+            nodes = graph(self, requests, fail_fast=fail_fast)
         except TemplateError as error:
             self.sink.emit(TemplateRejected(problems=error.to_json()))
             raise
@@ -188,7 +189,7 @@ class Baker:
         from baker.bake import bake
         from baker.builders.spec import with_accelerator
 
-        for template in self._load_request(request):
+        for template in self.load_request(request):
             if template.name == name:
                 bake(with_accelerator(template, request.accelerator), options(request), self._world())
                 return
@@ -210,43 +211,9 @@ class Baker:
         finished = memory.events[-1] if memory.events else None
         return Ended(node.key, code, finished if isinstance(finished, BuildFinished) else None, text)
 
-    def _load_request(self, request: BuildRequest) -> list[Template]:
+    def load_request(self, request: BuildRequest) -> list[Template]:
+        """The templates that a request is about."""
         return self.load(request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_)
-
-    def _graph(self, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[Node]:
-        """The nodes of a run: what was asked for and the missing images below it, those first.
-
-        Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
-        """
-        from baker.layers import policy
-        from baker.parents import parent_of
-        from baker.schedule import Ended, Node, order
-
-        asked = [(template, request) for request in requests for template in self._load_request(request)]
-        for template, request in asked:
-            policy.wish([step.name for step in template.provisioners], first=request.first, last=request.last)
-        nodes: dict[str, Node] = {}
-        pending = list(asked)
-        while pending:
-            template, request = pending.pop(0)
-            key = _node_key(template)
-            if key in nodes:
-                continue
-            below, end = None, None
-            try:
-                below = parent_of(template, [each for each, _ in asked if each is not template], self.catalog, self.load)
-            except BakeError as error:
-                if fail_fast:
-                    raise
-                if isinstance(error, TemplateError):
-                    self.sink.emit(TemplateRejected(problems=error.to_json()))
-                end = Ended(key, error.exit_code, error=str(error))
-            if below is not None:
-                pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
-            home = {f.name: str(getattr(self.home, f.name)) for f in fields(self.home)}
-            needs = frozenset({_node_key(below)} if below is not None else ())
-            nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
-        return order(list(nodes.values()))
 
     def _result(self, node: Node, end: Ended) -> BuildResult:
         finished = end.finished
@@ -344,7 +311,7 @@ class Baker:
         from baker.builders.spec import with_accelerator
         from baker.trial import test
 
-        templates = self._load_request(request)
+        templates = self.load_request(request)
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
             raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
@@ -374,11 +341,18 @@ class Baker:
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
+    def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
+        """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
+        from baker.outdated import outdated
+
+        return outdated(self._world(), references, fetch)
+
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        from baker.attest.auditing import checker
         from baker.audit.story import gather
 
-        return gather(self.catalog, self.store, self.catalog.resolve(reference), checkers)
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.shelf), *checkers))
 
     def export(
         self,
@@ -403,30 +377,26 @@ class Baker:
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
-        from baker.publish.withdraw import withdraw
+        from baker.publish.withdraw import remove
 
-        images = {image.id: image for image in map(self.catalog.resolve, references)}
-        for image_id in images:  # before any is gone
-            self.catalog.check_removable(image_id, force=force, along=set(images))
-        removed = []
-        while images:
-            image = next((i for i in images.values() if not any(c.id in images for c in self.catalog.children(i.id))), None)
-            assert image is not None, "lineage has no circles"
-            withdraw(image, self.catalog, self._world().builder)
-            self.catalog.remove(image.id, force=force)
-            removed.append(images.pop(image.id))
+        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._world().builder, force=force)
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
         """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
-        from baker.rebuilding import Request, put_on_record, rebuild
+        from baker.rebuilding import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
-        verdict = rebuild(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
-        put_on_record(verdict, self._world())
-        return verdict
+        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
+
+    @property
+    def archives(self) -> Archives:
+        """Images with everything that is on record of them, out to files and in from them."""
+        from baker.archiving import Archives
+
+        return Archives(self._world(), self.shelf.keys)
 
     # -- evidence -------------------------------------------------------------------------------------------------------------
 
@@ -457,8 +427,6 @@ class Baker:
     def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
         """Remove layers and downloads until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older
         than `max_age` seconds since its last use; then blobs that nothing refers to."""
-        import time
-
         from baker.downloads import DIRECTORY
         from baker.httpcache.store import Store
         from baker.layers.collect import Collected, collect, default_budget
@@ -491,7 +459,3 @@ class Baker:
         from baker.doctor import check
 
         return check(self.home, self.env)
-
-
-def _node_key(template: Template) -> str:
-    return f"{template.path}#{template.name}"

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baker import held, recorder, stages
+from baker import brought, held, recorder, stages
 from baker.catalog.records import ImageRecord
 from baker.job import Job, Options, World, new_id, open_job
 from baker.locks import exclusive
@@ -57,6 +57,6 @@ def make(job: Job, plan: Plan) -> ImageRecord:
         captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
         with stages.inspecting(job, plan, captured) as inspection:
             verdict = stages.verify(job, plan, captured)
-        held.check_packages(job, inspection.result().packages_after)
+        held.check_made(job, inspection.result().packages_after, brought.read(job.scratch))
         published = stages.publish(job, captured, products)
         return recorder.record(job, plan, published, inspection.result(), verdict)

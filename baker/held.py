@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+from baker.brought import Brought, of_build
 from baker.catalog.evidence import read_packages
 from baker.catalog.records import ImageRecord
 from baker.errors import LockError, NotFoundError, Problem
@@ -41,20 +42,21 @@ def check_source(job: Job, source: SourceImage) -> None:
         raise LockError(problems)
 
 
-def check_packages(job: Job, packages: Iterable[Package]) -> None:
-    """What was installed. LockError with `--locked`, and a warning without it, when it is not what the lock has."""
+def check_made(job: Job, packages: Iterable[Package], contents: Sequence[Brought]) -> None:
+    """What was installed, and the roles and collections of its steps. When that is not what the lock has: LockError with `--locked`, a
+    warning without it."""
     lock = _lock(job)
     image = lock.images.get(job.template.name) if lock else None
     if image is None:
         return
     path = lock_path(job.template.path)
-    problems = check.package_problems(path, image, packages)
+    problems = check.content_problems(path, image, contents) + check.package_problems(path, image, packages)
     if problems and job.options.locked:
         raise LockError(problems)
     if problems:
         shown = "".join(f"\n  {problem.message}" for problem in problems)
         job.report.warn(
-            f"the image's packages are not those of {path.name}:{shown}", hint=f"bake lock {job.template.path.name} takes them in"
+            f"the image is not made of what is in {path.name}:{shown}", hint=f"bake lock {job.template.path.name} takes them in"
         )
 
 
@@ -62,13 +64,14 @@ def check_known(job: Job, image: ImageRecord) -> None:
     """An image of before, in the place of a new one. LockError when its packages are not those of the lock, or nobody knows them."""
     if not job.options.locked:
         return
-    digest = job.world.catalog.build_of(image).evidence.get("packages_after", "")
+    build = job.world.catalog.build_of(image)
+    digest = build.evidence.get("packages_after", "")
     if not digest or not job.world.store.has(digest):
         raise LockError(
             [Problem(str(lock_path(job.template.path)), 0, 0, f"the packages of image {image.id} are not on record", "use --force")]
         )
     with job.world.store.open(digest) as blob:
-        check_packages(job, read_packages(blob))
+        check_made(job, read_packages(blob), of_build(build, job.world.store))
 
 
 def _lock(job: Job) -> Lock | None:

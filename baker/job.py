@@ -222,6 +222,15 @@ def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterato
 
 
 @contextmanager
+def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
+    """A directory for work beside builds, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
+    own_id = new_id()
+    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
+        with scratch_directory(home, own_id, ledger) as work:
+            yield work
+
+
+@contextmanager
 def process_mark(build_id: str) -> Iterator[None]:
     """Mark every child of this process as the build's, so that `bake sweep` knows what a killed build left running."""
     before = os.environ.get(process.BUILD_ID_VARIABLE)

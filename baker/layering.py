@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from baker import egress
+from baker import brought, egress
 from baker.builders.base import Keeper, Launch, Machine
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks.space import free
@@ -172,6 +172,7 @@ class Layering:
         communicator = connection.enter_context(connect)
         wake(communicator)
         join([layer.directory / RECORD], job.scratch / EARLIER)
+        brought.note(job.scratch, brought.read(layer.directory))
         if (layer.directory / egress.NAME).exists():
             shutil.copyfile(layer.directory / egress.NAME, job.scratch / egress.EARLIER)
         return Started(machine, identity, communicator, candidate.depth, connection, layer.directory)
@@ -295,6 +296,8 @@ class Layering:
         with_key_files(place, start.identity)
         self.tracker.keep(place)
         join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
+        if found := brought.read(job.scratch):
+            brought.note(place, found)
         if self._gate.dump is not None:
             egress.note(start.machine, job.scratch, place / egress.NAME)
         standing = self._clock.now() - began

@@ -50,15 +50,17 @@ def lock(baker: Baker, request: BuildRequest, *, update: bool, build: bool, say:
         failed = tuple(each for each in results if each.exit_code)
         if failed:
             return Locked(path, None, failed=failed)
-    made = {result.name: result.build_id for result in results if result.image and result.status == "built"}
+    made = {result.name: baker.catalog.build_of(result.image) for result in results if result.image}
     built = []
     for template in templates:
-        found = Built(template, baker.catalog.build(made[template.name])) if template.name in made else _image_build(baker, template)
+        found = Built(template, made[template.name]) if template.name in made else _image_build(baker, template)
         if found is None:
             raise NotFoundError(f"the build of {template.name} left no image", hint="a template that changes meanwhile cannot be locked")
         built.append(found)
-    new = make_lock(built, baker.store)
-    return Locked(path, new, tuple(changes(_old(path, say), new)))
+    new, old = make_lock(built, baker.store), _old(path, say)
+    if old is not None and (request.only or request.except_):  # of a matrix, the images that were not asked for stay as they are
+        new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
+    return Locked(path, new, tuple(changes(old, new)))
 
 
 def _old(path: Path, say: Callable[[str], None]) -> Lock | None:

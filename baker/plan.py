@@ -174,6 +174,15 @@ def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, s
             yield str(name), _entry_digest(found)
 
 
+def as_recorded(path: Path, digest: str) -> str:
+    """The digest of what is at `path` now, as the one that a record has of it was made: of its bytes, or as a step's input. "" when it is
+    gone."""
+    if not path.exists() and not path.is_symlink():
+        return ""
+    plain = file_digest(path) if path.is_file() else ""
+    return plain if plain == digest else _entry_digest(path)
+
+
 def _entry_digest(path: Path) -> str:
     mode = path.lstat().st_mode
     if stat.S_ISLNK(mode):

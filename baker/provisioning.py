@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from baker import egress
+from baker import brought, egress
 from baker.builders.holdings import Holdings
 from baker.communicator.base import Communicator, Disconnected, GuestTimeout
 from baker.disks import qemuimg
@@ -160,6 +160,8 @@ def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mappi
     except StepError as error:
         finished(False, error.exit_code_of_step, planned.step.retries + 1)
         raise
+    if result.brought:
+        brought.note(job.scratch, result.brought)
     finished(True, result.exit_code, result.attempts)
 
 

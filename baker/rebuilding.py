@@ -7,6 +7,7 @@ fetched come out of the store. The machine's clock stands where it stood. What c
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -16,26 +17,29 @@ from typing import TYPE_CHECKING, Any
 from baker import host, stages
 from baker.builders.holdings import Holdings
 from baker.catalog.evidence import read_lines, read_manifest, read_packages
+from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.disks.ext4 import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
 from baker.errors import HostError, Interrupted, NotFoundError, UsageError
 from baker.httpcache.record import Fetched, Recording
 from baker.inspection import Inspection, inspect
-from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, scratch_directory
-from baker.ledger import Ledger
+from baker.job import STORE_LOCK, Job, Options, World, new_id, open_job, workplace
 from baker.locks import shared
 from baker.model import Disk, FileEntry, Package, SourceImage
-from baker.paths import Home
-from baker.plan import Plan, make_plan
+from baker.plan import Plan, make_plan, recorded_shape
 from baker.provisioning import provision_and_capture
 from baker.reproduce import causes, inputs
 from baker.reproduce.levels import Level, compare_trees, level_of
+from baker.secrets import SEALED
 from baker.template.load import load
 from baker.template.model import Template
 
 if TYPE_CHECKING:
     from baker.store.base import BlobStore
+
+
+SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}}}")
 
 
 @dataclass(frozen=True)
@@ -97,7 +101,7 @@ def rebuild(request: Request, world: World) -> Verdict:
         with open_job(template, options, world, new_id()) as job, _told(job):
             stages.announce(job)
             plan = make_plan(template, source)
-            reasons = [*problems, *_changed(plan, request)]
+            reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, world))]
             captured = stages.settle(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
@@ -107,6 +111,13 @@ def rebuild(request: Request, world: World) -> Verdict:
                 verdict = replace(found, rules=rules, seconds=job.seconds)
             stages.announce_stop(job, "tried")
             return verdict
+
+
+def rebuild_and_record(request: Request, world: World) -> Verdict:
+    """The same, with what came out on record."""
+    verdict = rebuild(request, world)
+    put_on_record(verdict, world)
+    return verdict
 
 
 def put_on_record(verdict: Verdict, world: World) -> Rebuild:
@@ -130,15 +141,6 @@ def _told(job: Job) -> Iterator[None]:
     except Exception as error:
         stages.announce_failure(job, error, "failed")
         raise
-
-
-@contextmanager
-def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
-    """A directory of the rebuild's own, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
-    own_id = new_id()
-    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
-        with scratch_directory(home, own_id, ledger) as work:
-            yield work
 
 
 def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:
@@ -175,12 +177,22 @@ def _template(request: Request, world: World, directory: Path) -> tuple[Template
         secret_key=request.secret_key,
         search=[inputs.laid_out(directory, path) for path in context.search],
         git=inputs.RecordedGit(facts=context.git),
+        overrides=_without_source_file(request.build, directory),
     )
     problems = [f"not all inputs are on record: {why}"] if (why := request.build.reproduction.get("unrecorded")) else []
     template = next((each for each in templates if each.name == context.name), None)
     if template is None:
         raise NotFoundError(f"the template on record does not make an image {context.name!r}")
     return replace(template, post_processors=()), problems
+
+
+def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
+    """A disk image that a template names by its path is in the store, not among the inputs: something must stand in its place."""
+    if build.source.get("kind") != "file":
+        return {}
+    stand_in = directory / "source-disk"
+    stand_in.touch()
+    return {"source.file": str(stand_in)}
 
 
 def _text(value: Any) -> str:
@@ -219,14 +231,33 @@ def _replay(build: BuildRecord, world: World, directory: Path) -> Path:
     return directory
 
 
-def _changed(plan: Plan, request: Request) -> Iterator[str]:
-    """Why the plan of the rebuild is not the one on record."""
+def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
+    """Why the plan of the rebuild is not the one on record. `elsewhere`: another home made that."""
     if plan.fingerprint == request.image.fingerprint:
         return
     recorded = {step.index: step.key for step in request.build.steps}
+    if elsewhere and plan.template.secrets.values and _same_but_for_keys(plan, request.build):
+        return
     first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
     where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
     yield f"the inputs on record do not give the plan on record: {where} has another key"
+
+
+def _is_imported(build: BuildRecord, world: World) -> bool:
+    return any(entry.kind == IMPORTED for entry in world.catalog.journal.entries(subject_of("build", build.id)))
+
+
+def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
+    """Whether all that a plan is made of is as on record, but for the hashes of secret values: those are keyed, and each home has its own
+    key. Nobody can tell then whether the values are the same; the disk that comes out does."""
+    mine = [_plain(step.inputs) for step in plan.steps]
+    shape = recorded_shape(plan.template)
+    return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
+
+
+def _plain(value: Any) -> str:
+    """JSON without the hashes of secret values."""
+    return SEALED_VALUE.sub(r"\1}}", json.dumps(value, sort_keys=True, default=dict))
 
 
 @contextmanager

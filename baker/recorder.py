@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from baker import egress, host
+from baker import brought, egress, host
 from baker.catalog.evidence import pack_lines, pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.downloads import recorded
@@ -227,6 +227,8 @@ def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
         "packages_before": store.add_bytes(pack_packages(inspection.packages_before)),
         "packages_after": store.add_bytes(pack_packages(inspection.packages_after)),
     }
+    if contents := brought.read(job.scratch):
+        found[brought.EVIDENCE] = store.add_bytes(brought.pack(contents))
     if (job.scratch / egress.NAME).exists():
         found["egress"] = store.add_file(job.scratch / egress.NAME)
     if inspection.manifest:

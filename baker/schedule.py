@@ -52,6 +52,10 @@ class Node:
     ended: Ended | None = None  # it failed before it could begin
 
 
+def key_of(template: Template) -> str:
+    return f"{template.path}#{template.name}"
+
+
 def order(nodes: Sequence[Node]) -> list[Node]:
     """The nodes, each after what it needs. UsageError naming the circle when there is one."""
     by_key = {node.key: node for node in nodes}

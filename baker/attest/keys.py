@@ -118,7 +118,10 @@ class Keys:
             key = load_public(file.read_bytes())
         except OSError as error:
             raise UsageError(f"cannot read {file}: {error.strerror}") from error
-        name = name or file.stem
+        return self.trust_key(key, name or file.stem)
+
+    def trust_key(self, key: Ed25519PublicKey, name: str) -> PublicKey:
+        """The same with a key that was read already."""
         if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} cannot be a key's name", hint="--name gives another one")
         if self._private(name).exists():

@@ -54,6 +54,14 @@ def verify(image: ImageRecord, shelf: Shelf, *, at: str) -> list[Check]:
     return found
 
 
+def verify_words(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
+    """What is said of an image, without reading its disk: journal, records, signatures, and that these say what the records say."""
+    line = shelf.catalog.history(image)
+    yield from _records(line, shelf)
+    for each in line:
+        yield from _signatures(each, shelf)
+
+
 def verify_catalog(shelf: Shelf) -> list[Check]:
     """The chain of records, with the content of every record."""
     faults = [Check("record" if f.subject != "journal" else "journal", "catalog", False, f.message) for f in shelf.catalog.check_chain()]

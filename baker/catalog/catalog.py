@@ -18,6 +18,7 @@ from baker.catalog.attestations import Attestations
 from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.convert import build_record, build_row, image_record, image_row
+from baker.catalog.imports import Imports
 from baker.catalog.journal import Journal, append, subject_of
 from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
@@ -54,6 +55,7 @@ class Catalog:
         self.journal = Journal(self._reading, self._writing)
         self.proofs = Proofs(self._reading, self._writing)
         self.rebuilds = Rebuilds(self._reading, self._writing)
+        self.imports = Imports(self._reading, self._writing)
 
     @cached_property
     def _engine(self) -> Engine:

@@ -14,6 +14,7 @@ from baker.cli.options import add_json
 from baker.cli.show import host_fields, source_fields, test_lines, variable_lines
 from baker.errors import VerifyError
 from baker.render.text import clean, duration, fields, plural, size
+from baker.reproduce.levels import Level
 
 if TYPE_CHECKING:
     from baker.explain.changes import Change
@@ -167,8 +168,8 @@ def _where_lines(app: App, story: Story) -> list[str]:
 def _proof_lines(app: App, story: Story) -> list[str]:
     rows = [[f"signed {each.predicate}", each.at, each.who, f"key {each.keyid[:16]}"] for each in story.attestations]
     for rebuild in story.rebuilds:
-        same = ", the same disk" if rebuild.disk == story.image.digest else ""
-        rows.append(["rebuilt", rebuild.at, rebuild.who, f"L{rebuild.level}{same}"])
+        level = Level(rebuild.level)
+        rows.append(["rebuilt", rebuild.at, rebuild.who, f"{level.title}, {level.words}"])
     for past in story.revocations:
         undone = f", undone {past.undone}" if past.undone else ""
         rows.append(

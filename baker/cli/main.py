@@ -14,6 +14,7 @@ VERBS = {
     "plan": ("baker.cli.plan", "say what a build would do, and what is there already"),
     "build": ("baker.cli.build", "bake images"),
     "lock": ("baker.cli.lock", "write down what a template's image is made of"),
+    "outdated": ("baker.cli.outdated", "which images have newer inputs or a newer base"),
     "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
     "images": ("baker.cli.images", "list images"),
     "show": ("baker.cli.show", "everything that is known of an image"),
@@ -31,6 +32,8 @@ VERBS = {
     "shell": ("baker.cli.shell", "be inside a throw-away machine"),
     "commit": ("baker.cli.commit", "make an image of a shell that was changed by hand"),
     "export": ("baker.cli.export", "write an image as one file"),
+    "archive": ("baker.cli.archive", "write an image with everything on record of it as one file"),
+    "import": ("baker.cli.import_", "take in what bake archive wrote"),
     "publish": ("baker.cli.publish", "bring an image to a cloud: --to ami"),
     "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
     "channels": ("baker.cli.channels", "list channels"),
@@ -49,10 +52,10 @@ VERBS = {
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build", "lock", "test")),
+    ("Baking", ("build", "lock", "outdated", "test")),
     ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
     ("Trusting", ("rebuild", "sbom", "attest", "verify", "keys")),
-    ("Using", ("run", "shell", "commit", "export", "publish")),
+    ("Using", ("run", "shell", "commit", "export", "archive", "import", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
 )

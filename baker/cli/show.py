@@ -13,6 +13,7 @@ from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import NotFoundError
 from baker.render.text import ago, clean, duration, fields, short, size
+from baker.reproduce.levels import Level
 
 if TYPE_CHECKING:
     from baker.api import Baker
@@ -61,6 +62,7 @@ def _whole(baker: Baker, image: ImageRecord, build: BuildRecord) -> dict[str, An
         "children": [child.id for child in catalog.children(image.id)],
         "publications": [asdict(one) for one in catalog.published.of(image.id, all=True)],
         "channels": [channel.channel for channel in catalog.channels.of(image.id)],
+        "rebuilds": [asdict(one) for one in catalog.proofs.rebuilds(image.id)],
         "revoked": asdict(revocation) if revocation else None,
         "releases": [asdict(release) for release in catalog.releases.all(image.name) if release.image == image.id],
     }
@@ -97,6 +99,7 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
         ("size", f"{size(image.size)}{' on top of its parent' if image.parent else ''}, disk of {size(image.virtual_size)}"),
         ("verified", "yes" if image.verified else "no"),
         ("origin", "committed from a shell by hand: not reproducible" if image.origin == "committed" else ""),
+        ("rebuilt", _proven(baker, image)),
         ("revoked", _revocation(baker, image)),
         ("channels", ", ".join(channel.channel for channel in catalog.channels.of(image.id))),
         ("parent", f"{above.name}@{above.version} ({above.id})" if above else ""),
@@ -108,6 +111,17 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
         ("log in as", image.ssh_username),
         ("build", image.build),
     ]
+
+
+def _proven(baker: Baker, image: ImageRecord) -> str:
+    """The highest level that a rebuild has reached, and when."""
+    rebuilds = baker.catalog.proofs.rebuilds(image.id)
+    if not rebuilds:
+        return ""
+    best = max(rebuilds, key=lambda rebuild: (rebuild.level, rebuild.at))
+    newest = rebuilds[-1]
+    later = f"; the last one, {newest.at}: {Level(newest.level).title}" if newest.level < best.level else ""
+    return f"{Level(best.level).title}, {Level(best.level).words}: {best.at} by {best.who}{later}"
 
 
 def _revocation(baker: Baker, image: ImageRecord) -> str:

@@ -9,6 +9,7 @@ import os
 import struct
 import zlib
 from collections import OrderedDict
+from pathlib import Path
 
 from baker.disks.qemuimg import DiskInfo
 from baker.errors import HostError
@@ -17,11 +18,30 @@ COMPRESSED = 1 << 62
 OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
 SECTOR = 512
 KEPT_CLUSTERS = 32
+MAGIC, EXTERNAL_DATA, LONGEST_NAME = b"QFI\xfb", 1 << 2, 1023
 
 
 def readable(part: DiskInfo) -> bool:
     """Whether this module can read the compressed clusters of a file: deflate only, plain table entries."""
     return part.plain and part.format == "qcow2" and part.compression in (None, "zlib") and not part.extended_l2
+
+
+def backing_of(path: Path) -> str:
+    """What a qcow2 file says that it is backed by, "" for nothing. HostError for what keeps its data in another file, is encrypted or is no
+    qcow2. Read from the header alone: qemu-img opens what a file names, and somebody else may have written this one."""
+    with path.open("rb") as file:
+        header = file.read(104).ljust(104, b"\0")
+        magic, version, place, length = struct.unpack_from(">4sIQI", header)
+        (encryption,) = struct.unpack_from(">I", header, 32)
+        (features,) = struct.unpack_from(">Q", header, 72)
+        if magic != MAGIC or version not in (2, 3):
+            raise HostError(f"{path.name} is no qcow2 disk")
+        if encryption or (version == 3 and features & EXTERNAL_DATA):
+            raise HostError(f"the disk {path.name} is encrypted or keeps its data in another file")
+        if not place:
+            return ""
+        file.seek(place)
+        return file.read(min(length, LONGEST_NAME)).decode("utf-8", "surrogateescape")
 
 
 class CompressedClusters:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from baker.lockfile.check import package_changes
+from baker.lockfile.galaxy import told
 from baker.lockfile.model import Lock, LockedImage
 
 
@@ -14,7 +15,7 @@ class Change:
     """`before` and `after`: "" where there is none. `image`: "" for what concerns the whole template."""
 
     image: str
-    what: str  # "epoch", "version", "inputs", "source", "file", "index", "download", "package", "tool"
+    what: str  # "epoch", "version", "inputs", "source", "file", "index", "download", "role", "collection", "package", "tool"
     name: str
     before: str
     after: str
@@ -45,6 +46,9 @@ def _image(name: str, old: LockedImage | None, new: LockedImage | None) -> Itera
     yield from _mapping(name, "index", *indexes)
     downloads = [{each.url: each.digest for each in lock.downloads} if lock else {} for lock in (old, new)]
     yield from _mapping(name, "download", *downloads)
+    for what, contents in (("role", "roles"), ("collection", "collections")):
+        told_by = [{each.name: told(each) for each in getattr(lock, contents)} if lock else {} for lock in (old, new)]
+        yield from _mapping(name, what, *told_by)
     for package, had, has in package_changes(old.packages if old else (), new.packages if new else ()):
         yield Change(name, "package", package, had, has)
 

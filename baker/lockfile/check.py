@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from baker.brought import Brought
 from baker.errors import Problem
+from baker.lockfile.galaxy import locked as locked_contents
+from baker.lockfile.galaxy import told as galaxy_told
 from baker.lockfile.model import MAKE_ONE, Lock, LockedImage
 from baker.model import Package, SourceImage
 from baker.plan import canonical, digest_files, digest_of, file_digest, recorded_shape
@@ -102,6 +105,20 @@ def package_problems(path: Path, image: LockedImage, packages: Iterable[Package]
     if len(changes) > MOST_PACKAGES:
         found.append(Problem(str(path), 0, 0, f"{len(changes) - MOST_PACKAGES} other packages differ too"))
     return found
+
+
+def content_problems(path: Path, image: LockedImage, found: Sequence[Brought]) -> list[Problem]:
+    """Each role and collection that is not as in the lock."""
+    problems = []
+    for kind, contents in (("role", image.roles), ("collection", image.collections)):
+        before = {each.name: each for each in contents}
+        now = {each.name: each for each in locked_contents(found, kind)}
+        for name in sorted(before.keys() | now.keys()):
+            had, has = before.get(name), now.get(name)
+            if had is None or has is None or had.digest != has.digest or had.version != has.version:
+                was, is_ = galaxy_told(had) if had else "none", galaxy_told(has) if has else "none"
+                problems.append(Problem(str(path), 0, 0, f"{kind} {name}: {was} in the lock, {is_} in the build"))
+    return problems
 
 
 def told(change: tuple[str, str, str]) -> str:

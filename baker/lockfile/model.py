@@ -52,6 +52,17 @@ class LockedDownload(Frozen):
     digest: Digest
 
 
+class LockedContent(Frozen):
+    """A role or collection of Ansible: the digest covers all its files. Of one from git, what was asked for and the commit that it was."""
+
+    name: str
+    version: str = ""
+    digest: Digest
+    source: str = ""
+    ref: str = ""
+    commit: str = ""
+
+
 class LockedTool(Frozen):
     """A program of the host that took part. `sha256` is the binary's, where it was still the one of the build."""
 
@@ -68,6 +79,8 @@ class LockedImage(Frozen):
     files: dict[str, Sha256] = Field(default_factory=dict)  # path relative to the template -> digest as in the plan
     indexes: tuple[LockedIndex, ...] = ()
     downloads: tuple[LockedDownload, ...] = ()
+    roles: tuple[LockedContent, ...] = ()
+    collections: tuple[LockedContent, ...] = ()
     packages: tuple[PackageLine, ...] = ()
 
 

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from baker import host
+from baker.brought import of_build
 from baker.catalog.evidence import read_lines, read_packages
 from baker.catalog.records import BuildRecord
 from baker.errors import NotFoundError
 from baker.lockfile.check import input_files, inputs_digest, package_line
+from baker.lockfile.galaxy import locked
 from baker.lockfile.model import SCHEMA, Lock, LockedDownload, LockedImage, LockedIndex, LockedRepository, LockedSource, LockedTool
 from baker.store.directory import DirectoryStore
 from baker.template.model import Template
@@ -74,18 +76,18 @@ def write_lock(path: Path, lock: Lock) -> bool:
 
 def _image(built: Built, store: DirectoryStore) -> LockedImage:
     template, build = built.template, built.build
-    fetched = _fetched(build, store)
+    found, brought = fetched(build, store), of_build(build, store)
     return LockedImage(
         version=template.version,
         inputs=inputs_digest(template),
         source=LockedSource(**{name: build.source[name] for name in ("kind", "title", "digest")}, pins=dict(build.source.get("pins", {}))),
         files=input_files(template),
         indexes=tuple(
-            LockedIndex(url=url, digest=digest, date=_date(store, digest))
-            for url, digest in sorted(fetched.items())
-            if url.endswith(INDEXES)
+            LockedIndex(url=url, digest=digest, date=_date(store, digest)) for url, digest in sorted(found.items()) if url.endswith(INDEXES)
         ),
-        downloads=tuple(LockedDownload(url=url, digest=digest) for url, digest in sorted(fetched.items()) if url.endswith(PACKAGES)),
+        downloads=tuple(LockedDownload(url=url, digest=digest) for url, digest in sorted(found.items()) if url.endswith(PACKAGES)),
+        roles=locked(brought, "role"),
+        collections=locked(brought, "collection"),
         packages=installed(build, store),
     )
 
@@ -101,7 +103,7 @@ def installed(build: BuildRecord, store: DirectoryStore) -> tuple[str, ...]:
         return tuple(sorted(map(package_line, read_packages(blob))))
 
 
-def _fetched(build: BuildRecord, store: DirectoryStore) -> dict[str, str]:
+def fetched(build: BuildRecord, store: DirectoryStore) -> dict[str, str]:
     """URL -> digest of what was answered well; of several answers the last one."""
     digest = build.evidence.get("fetches", "")
     if not digest or not store.has(digest):

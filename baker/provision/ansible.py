@@ -74,7 +74,8 @@ class Ansible:
         yield Run(NEEDS_PYTHON, env=context.env)
         if config.requirements:
             requirements = str(context.base_dir / config.requirements)
-            yield OnHost((_tool("ansible-galaxy"), "install", "-r", requirements), env=env, files={EMPTY: ""}, cwd=directory)
+            install = (_tool("ansible-galaxy"), "install", "-r", requirements)
+            yield OnHost(install, env=env, files={EMPTY: ""}, cwd=directory, galaxy=Path(requirements))
         argv = _playbook(config, context.base_dir)
         files = {EMPTY: "", "inventory.json": _inventory(config), "extra_vars.json": json.dumps(config.extra_vars)}
         yield OnHost(argv, env=env, files=files, cwd=directory)

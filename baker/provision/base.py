@@ -77,6 +77,7 @@ class OnHost:
     cwd: Path | None = None
     expect: str = ""  # a regular expression that the output must match
     refuse: str = ""  # a regular expression that the output must not match; its first group says what was found
+    galaxy: Path | None = None  # the requirements of which it puts roles and collections below `{files}`: those go on record
     complaint: str = ""  # the error when `expect` or `refuse` is not met; `{found}` is filled in
 
 

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from baker import process
+from baker.brought import Brought
 from baker.clock import Clock
 from baker.communicator.base import CommandResult, Communicator, Disconnected, GuestTimeout
 from baker.errors import BakeError, HostError, StepError
 from baker.events import Reporter
-from baker.provision import registry, tar
+from baker.provision import galaxy, registry, tar
 from baker.provision.base import OnHost, Operation, Put, PutTree, Run, StepContext
 from baker.template.model import Step
 
@@ -42,6 +43,7 @@ class StepResult:
     attempts: int
     seconds: float
     tail: tuple[str, ...] = ()
+    brought: tuple[Brought, ...] = ()  # roles and collections
 
 
 def execute(
@@ -87,6 +89,7 @@ class _Execution:
     exit_code: int | None = None
     started: float = 0.0
     connected: bool = True
+    brought: list[Brought] = field(default_factory=list)
 
     def run(self) -> StepResult:
         self.started = self.clock.now()
@@ -102,7 +105,7 @@ class _Execution:
                     raise self._error(failure, attempts) from failure.__cause__
                 self._pause(failure, attempts)
             else:
-                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, self._tail())
+                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, self._tail(), tuple(self.brought))
 
     def _pause(self, failure: _Failed, attempts: int) -> None:
         pause = min(2.0 ** (attempts - 1), LONGEST_PAUSE)
@@ -115,6 +118,7 @@ class _Execution:
     def _attempt(self) -> None:
         """All operations once."""
         files = self.scratch / f"step-{id(self):x}"
+        self.brought.clear()
         try:
             if not self.connected:
                 self._reconnect()
@@ -269,6 +273,8 @@ class _Execution:
         if result.returncode != 0:
             raise _Failed(f"{program} ended with exit code {result.returncode}", result.returncode)
         _check_output(operation, heard.text, program)
+        if operation.galaxy:
+            self.brought += galaxy.installed(files, operation.galaxy)
 
     def _placeholders(self, operation: OnHost, files: Path) -> dict[str, str]:
         names = {"ssh_config": str(self.communicator.ssh_config), "host": self.communicator.host, "files": str(files)}

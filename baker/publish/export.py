@@ -55,7 +55,7 @@ def export(
     if not image.chain:
         raise NotFoundError(f"{image.name}@{image.version} was baked by {image.builder}: it has no disk here")
     disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
-    with _whole_or_absent(destination) as part:
+    with whole_or_absent(destination) as part:
         if format == "tar":
             _tar(disk, part, report)
         else:
@@ -105,7 +105,7 @@ def _tar(disk: Disk, part: Path, report: Reporter) -> None:
 
 
 @contextmanager
-def _whole_or_absent(destination: Path) -> Iterator[Path]:
+def whole_or_absent(destination: Path) -> Iterator[Path]:
     """A path to write to, which becomes `destination` when the body ends without an error and is gone when not."""
     part = destination.with_name(f".{destination.name}.part")
     try:

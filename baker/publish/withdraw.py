@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from baker import host
@@ -13,6 +13,23 @@ if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import ImageRecord
     from baker.template.model import AnyBuilder
+
+
+def remove(
+    images: Iterable[ImageRecord], catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder], *, force: bool
+) -> list[ImageRecord]:
+    """Remove images, children before parents, each from where its builder has it first. BusyError before any is gone."""
+    left = {image.id: image for image in images}
+    for image_id in left:
+        catalog.check_removable(image_id, force=force, along=set(left))
+    removed = []
+    while left:
+        image = next((i for i in left.values() if not any(c.id in left for c in catalog.children(i.id))), None)
+        assert image is not None, "lineage has no circles"
+        withdraw(image, catalog, make)
+        catalog.remove(image.id, force=force)
+        removed.append(left.pop(image.id))
+    return removed
 
 
 def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder]) -> None:

@@ -23,7 +23,9 @@ DATES = re.compile(
 IDENTIFIERS = re.compile(rb"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}|\b[0-9a-fA-F]{16,128}\b|[A-Za-z0-9+/]{40,}={0,2}")
 RANDOM_NAME = re.compile(r"[0-9a-fA-F]{6,}|[A-Za-z0-9_]{6,}$|\d{3,}")
 KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|-----BEGIN CERTIFICATE-----|ssh-(?:rsa|ed25519) ")
+NUMBER = re.compile(rb"\d+(?:\.\d+)?")
 TAR_MAGIC, PYC = 257, (".pyc", ".pyo")
+LARGEST = 64 << 20  # bytes of a file that are looked into, packed or unpacked
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,11 @@ RANDOM_KEY = Cause(
     "make it when the machine boots first: an image that holds a private key shares it with all its machines",
 )
 RANDOM_ID = Cause("random-id", "an identifier that is drawn anew in each build", "take it from a variable, or make it at the first boot")
-LOG = Cause("log", "a log of the build", "empty it in the last step, or write it below /var/log, which sealing empties")
+LOG = Cause(
+    "log",
+    "a log with the times of the build, and how long things took",
+    "remove it in the last step, or write it below /var/log, which sealing empties",
+)
 TIME_ONLY = Cause("file-time", "only the time of the file differs", "reproducible: true sets the times of what a build changes")
 OTHER = Cause("other", "another difference", "bake diff shows it")
 CAUSES = (
@@ -116,16 +122,25 @@ def _cause(difference: Difference, old: Read, new: Read) -> Cause:
     path = difference.path
     if difference.what == ("time",):
         return TIME_ONLY
-    if path.startswith("/var/log/") or path.endswith(".log"):
+    if path.startswith("/var/log/"):
         return LOG
     if path.endswith(PYC):
         return BYTECODE
     if "content" not in difference.what:
         return OTHER
+    if max(entry.size for entry in (difference.before, difference.after) if entry) > LARGEST:
+        return OTHER
     before, after = old(path), new(path)
     if before is None or after is None:
         return OTHER
+    if path.endswith(".log") and _without_times(before) == _without_times(after):
+        return LOG
     return _of_bytes(before, after)
+
+
+def _without_times(log: bytes) -> bytes:
+    """A log's text without dates, times, durations and process ids."""
+    return NUMBER.sub(b"0", DATES.sub(b"0", log))
 
 
 def _of_bytes(before: bytes, after: bytes) -> Cause:
@@ -147,10 +162,18 @@ def _of_bytes(before: bytes, after: bytes) -> Cause:
 
 def _of_gzip(before: bytes, after: bytes) -> Cause:
     try:
-        left, right = gzip.decompress(before), gzip.decompress(after)
+        left, right = _unpacked(before), _unpacked(after)
     except (OSError, EOFError, zlib.error):
         return OTHER
+    if max(len(left), len(right)) > LARGEST:
+        return OTHER
     return GZIP_TIME if left == right else _of_bytes(left, right)
+
+
+def _unpacked(data: bytes) -> bytes:
+    """The content of a gzip file; of a larger one than is looked into a byte more than that."""
+    with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
+        return file.read(LARGEST + 1)
 
 
 Member = tuple[str, bytes]

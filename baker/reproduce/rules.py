@@ -85,6 +85,14 @@ def _stamps(path: str, node: Node, view: View) -> Node:
     return node if data == wanted else replace(node, content=wanted, source=None)
 
 
+def _clock(path: str, node: Node, view: View) -> Node:
+    """systemd-timesyncd(8), FILES: its time is the least that the clock is set to at boot. It is that of systemd's own making as long
+    as no time server has answered, so it tells whether the build had a network."""
+    if path != "/var/lib/systemd/timesync/clock" or not stat.S_ISREG(node.mode) or node.mtime == view.epoch:
+        return node
+    return replace(node, mtime=view.epoch)
+
+
 def _git_index(path: str, node: Node, view: View) -> Node:
     """Documentation/gitformat-index: entries with 40 bytes of stat data, of which times, device, inode and owner are the machine's."""
     if not path.endswith("/.git/index") or not stat.S_ISREG(node.mode) or node.size > LARGEST:
@@ -138,6 +146,13 @@ RULES: tuple[Rule, ...] = (
         "/etc/.updated and /var/.updated have the time that they stand for",
         "they hold the moment of the build in nanoseconds",
         _stamps,
+    ),
+    Rule(
+        "clock",
+        1,
+        "/var/lib/systemd/timesync/clock has the time SOURCE_DATE_EPOCH",
+        "it has another one when no time server answered during the build",
+        _clock,
     ),
     Rule(
         "git-index", 1, "times, device, inode and owner in a git index are 0", "git looks at the files again and fills them in", _git_index

@@ -41,11 +41,11 @@ class DirectoryStore:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def has(self, digest: str) -> bool:
-        return self._place(digest).is_file()
+        return self.place(digest).is_file()
 
     def path(self, digest: str) -> Path:
         """The blob's own file. NotFoundError when absent."""
-        path = self._place(digest)
+        path = self.place(digest)
         if not path.is_file():
             raise NotFoundError(f"the store at {self.root} has no blob {digest}")
         return path
@@ -93,7 +93,7 @@ class DirectoryStore:
         reference to that is rewritten to the parent's blob. Without, it stands alone: a qcow2 is taken as it is, any other
         format is converted. UsageError when a disk that is said to stand alone does not.
         """
-        backing = self._place(parent) if parent else None
+        backing = self.place(parent) if parent else None
         if backing is not None:
             self.path(parent or "")
         self._check(disk, backing)
@@ -119,11 +119,12 @@ class DirectoryStore:
 
     def delete(self, digest: str) -> None:
         try:
-            self._place(digest).unlink(missing_ok=True)
+            self.place(digest).unlink(missing_ok=True)
         except OSError as error:
             raise host_error(error, self.root) from error
 
-    def _place(self, digest: str) -> Path:
+    def place(self, digest: str) -> Path:
+        """Where a blob is, or would be."""
         if not DIGEST.fullmatch(digest):
             raise NotFoundError(f"{digest!r} is not a digest", hint='a digest is "sha256:" and 64 hex digits')
         name = digest.removeprefix("sha256:")
@@ -131,7 +132,7 @@ class DirectoryStore:
 
     def _keep(self, temporary: Path, digest: str) -> str:
         """Give a finished temporary file its name, for good."""
-        place = self._place(digest)
+        place = self.place(digest)
         ensure(place.parent)
         temporary.chmod(READ_ONLY)
         if place.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from baker.doctor import Finding
 from baker.model import Forward, TestOutcome
 from baker.paths import Home
 from baker.publish.base import Published, Wishes
+from baker.rebuilding import Verdict
 from baker.requests import BuildRequest, BuildResult
 from baker.sweep import Swept
 from baker.throwaway import Running
@@ -72,6 +73,7 @@ class Script:
     findings: Sequence[Finding] = ()
     swept: Sequence[Swept] = ()
     published: Sequence[Published] = ()
+    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by image id
     machine: FakeMachine = field(default_factory=FakeMachine)
     ssh: tuple[str, ...] = ("sh", "-c")
     requests: list[BuildRequest] = field(default_factory=list)
@@ -113,6 +115,10 @@ class FakeBaker(Baker):
         if self.script.error:
             raise self.script.error
         return tuple(self.script.published)
+
+    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
+        self.script.asked |= {"rebuilt": [*self.script.asked.get("rebuilt", []), reference], "secrets": dict(secrets or {})}
+        return self.script.verdicts[self.catalog.resolve(reference).id]
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
         self.script.asked |= {"kept": kept, "dry_run": dry_run}

@@ -14,14 +14,14 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from sqlalchemy import insert
 
+from baker.attest.signing import attest
 from baker.audit.checks import Check, Subject
 from baker.audit.html import page
 from baker.audit.story import Story
-from baker.catalog import evidence, tables
+from baker.catalog import evidence
 from baker.catalog.catalog import Catalog
-from baker.catalog.records import BuildRecord, ImageRecord, Publication, Release, Revocation
+from baker.catalog.records import BuildRecord, ImageRecord, Publication, Rebuild, Release, Revocation
 from baker.disks import qemuimg
 from baker.disks.raw import raw_digest
 from baker.explain import changes
@@ -106,12 +106,9 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
         catalog.channels.set("web", "prod", web.id, who="ann@desk", at=AT, why="launch")
         release = catalog.releases.begin(Release("web", 0, web.id, "prod", "asg/web-prod", "running", "ann@desk", AT))
         catalog.releases.finish(release, "succeeded", at=AT)
-        with catalog._writing() as session:
-            row = {"image": web.id, "digest": store.add_bytes(b"envelope"), "who": "ann@desk", "at": AT}
-            session.execute(insert(tables.Attestation).values(predicate="https://slsa.dev/provenance/v1", keyid="ab" * 32, **row))
-            report = store.add_bytes(b"report")
-            again = {"image": web.id, "level": 3, "disk": web.digest, "report": report, "host": {"name": "other"}, "who": "bob", "at": AT}
-            session.execute(insert(tables.Rebuild).values(**again))
+        baker.shelf.keys.create()
+        attest(web, baker.shelf)
+        catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, store.add_bytes(b"report"), {"name": "other"}, "bob", AT))
     return directory / "home"
 
 
@@ -289,14 +286,39 @@ def test_a_revoked_base_is_found(cli: Cli) -> None:
     assert "CVE-2026-1" in cli("audit", "web").out
 
 
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        ("UPDATE builds SET who = 'mallory' WHERE template_name = 'web'", "records"),
+        ("UPDATE images SET labels = '{}' WHERE name = 'web'", "records"),
+        ("DELETE FROM journal WHERE serial = 2", "chain of records"),
+        ("UPDATE journal SET at = '' WHERE serial = 3", "chain of records"),
+        ("UPDATE attestations SET keyid = previous FROM (SELECT hash AS previous FROM journal LIMIT 1)", "signatures"),
+    ],
+)
+def test_what_somebody_did_to_the_database_is_found(cli: Cli, change: str, check: str) -> None:
+    database = sqlite3.connect(cli.home / "data/catalog.sqlite")
+    for (trigger,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchall():
+        database.execute(f"DROP TRIGGER {trigger}")
+    assert database.execute(change).rowcount == 1
+    database.commit()
+    database.close()
+    assert check in failed(cli)
+
+
+def test_a_signature_of_a_key_that_is_not_trusted_any_more_is_told(cli: Cli) -> None:
+    shutil.rmtree(cli.home / "data/keys")
+    assert "nobody here trusts this key" in failed(cli)["signatures"]
+
+
 def test_checks_of_others_count(cli: Cli) -> None:
-    def signatures(subject: Subject) -> list[Check]:
-        return [Check("signatures", "failed", f"{subject.image.name} is signed by nobody")]
+    def tickets(subject: Subject) -> list[Check]:
+        return [Check("tickets", "failed", f"{subject.image.name} has no ticket")]
 
     with cli.baker as baker:
-        story: Story = baker.audit("web", [signatures])
-    assert [check.name for check in story.failed] == ["signatures"]
-    assert "signed by nobody" in page(story)
+        story: Story = baker.audit("web", [tickets])
+    assert [check.name for check in story.failed] == ["tickets"]
+    assert "has no ticket" in page(story)
 
 
 def test_an_image_of_which_little_is_known_has_a_story_too(tmp_path: Path) -> None:

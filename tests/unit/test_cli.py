@@ -657,7 +657,7 @@ def test_completion_knows_every_command(cli: Cli, shell: str) -> None:
 def test_the_bash_completion_is_bash_and_completes(cli: Cli, tmp_path: Path) -> None:
     script = tmp_path / "bake.bash"
     script.write_text(cli("completion", "bash").out)
-    ask = f"""source {script}; COMP_WORDS=(bake im); COMP_CWORD=1; COMP_LINE='bake im'; COMP_POINT=7
+    ask = f"""source {script}; COMP_WORDS=(bake ima); COMP_CWORD=1; COMP_LINE='bake ima'; COMP_POINT=8
         _shtab_bake; echo "${{COMPREPLY[@]}}" """
     result = subprocess.run(["bash", "-c", ask], capture_output=True, text=True, check=False)
     assert result.stdout.strip() == "images", result.stderr

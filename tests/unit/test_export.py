@@ -148,8 +148,8 @@ def test_two_exports_to_one_file(tmp_path: Path, store: DirectoryStore, image: I
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from baker.publish.export import _whole_or_absent
-with _whole_or_absent(Path(sys.argv[1])) as part:
+from baker.publish.export import whole_or_absent
+with whole_or_absent(Path(sys.argv[1])) as part:
     part.write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 """

@@ -30,10 +30,10 @@ ONLY_THERE = {
 # a layer may import itself and what stands after it
 LAYERS = (
     ("cli",),
-    ("api", "worker", "parents", "schedule"),
+    ("api", "worker", "graph", "schedule"),
     ("bake", "trial", "rebuilding"),
     ("stages", "provisioning", "recorder", "held"),
-    ("committing", "layering", "throwaway", "shells", "downloads", "publishing"),
+    ("archiving", "committing", "layering", "throwaway", "shells", "downloads", "publishing"),
     ("machine",),
     ("job",),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,10 +23,13 @@ from baker.lockfile.check import package_problems
 from baker.lockfile.model import Lock, load_lock
 from baker.lockfile.write import Built, make_lock, write_lock
 from baker.model import Package
+from baker.process import run
+from baker.provision.galaxy import installed
+from baker.requests import BuildResult
 from baker.template.epoch import lock_path
 from baker.template.load import load
 from baker.template.model import Template
-from tests.support.fake_app import Cli, a_result
+from tests.support.fake_app import Cli, a_build, a_result, an_image
 from tests.support.workshop import Workshop, open_workshop
 
 CASES = Path(__file__).resolve().parent.parent / "cases" / "locks"
@@ -234,3 +239,149 @@ def test_lock_update_asks_for_a_build_of_everything_anew_and_ends_as_that_does(t
     assert result.code == 3
     assert cli.script.requests[0].pull and cli.script.requests[0].no_cache
     assert not lock_path(template).exists()
+
+
+def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_check(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    template = a_template(tmp_path)
+    lock = lock_path(template)
+    cli.script.results = [registered(cli, template, "nginx 1.26.3-2")]
+    assert cli("lock", "--update", template).code == 0
+    first = lock.read_bytes()
+    cli.script.results = [registered(cli, template, "nginx 1.26.3-3")]
+    shown = cli("lock", "--update", "--check", template)
+    assert shown.code == 1 and "would change" in shown.out and lock.read_bytes() == first
+    assert [line.split() for line in shown.out.splitlines()[:2]] == [
+        ["IMAGE", "WHAT", "NAME", "FROM", "TO"],
+        ["web", "package", "nginx:amd64", "1.26.3-2", "1.26.3-3"],
+    ]
+    (told,) = json.loads(cli("lock", "--update", "--json", template).out)
+    assert told["written"] and [(each["name"], each["before"], each["after"]) for each in told["changes"]] == [
+        ("nginx:amd64", "1.26.3-2", "1.26.3-3")
+    ]
+    assert "nginx 1.26.3-3 amd64 deb" in lock.read_text()
+
+
+def registered(cli: Cli, path: Path, package: str, source: Mapping[str, object] | None = None) -> BuildResult:
+    """Every image of a template, built with this package; the result is that of the last."""
+    from baker.brought import Brought, pack
+
+    with cli.baker as baker:
+        baker.home.data.mkdir(parents=True, exist_ok=True)
+        for template in load(path, env={}, secret_key=b"k" * 32):
+            evidence = {
+                "packages_after": baker.store.add_bytes(pack_packages([Package(*package.split(), "amd64")])),
+                "brought": baker.store.add_bytes(pack([Brought("role", "nginx", "1.0", "sha256:" + "1" * 64)])),
+            }
+            spec = source or {"kind": "debootstrap", "title": "debian", "digest": "sha256:" + "e" * 64, "pins": {"suite": "trixie"}}
+            image = an_image(template.name, template.version, len(baker.catalog.images()) + 1)
+            baker.catalog.register(a_build(image, evidence=evidence, source=spec, tools={}), image)
+    return a_result(template.name, image=image, build_id=image.build)
+
+
+def test_a_matrix_has_one_lock_with_all_its_images_and_only_one_of_them_can_be_renewed(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "schema: 1\nname: web-${{ matrix.arch }}\nversion: 1.0.0\nsource: {debootstrap: {suite: trixie}}\n"
+        "matrix: {arch: [a, b]}\nprovisioners:\n  - shell: echo\n"
+    )
+    registered(cli, path, "nginx 1")
+    with cli.baker as baker:
+        images = [baker.catalog.resolve(name) for name in ("web-a", "web-b")]
+    cli.script.results = [a_result(image.name, image=image, build_id=image.build) for image in images]
+    assert cli("lock", "--update", path).code == 0
+    assert sorted(load_lock(lock_path(path)).images) == ["web-a", "web-b"]
+    renewed = registered(cli, path, "nginx 2")
+    cli.script.results = [renewed]
+    assert cli("lock", "--update", path, "--only", "web-b").code == 0
+    assert [image.packages for image in load_lock(lock_path(path)).images.values()] == [("nginx 1 amd64 deb",), ("nginx 2 amd64 deb",)]
+
+
+def test_an_ami_is_locked_by_its_id_although_this_host_cannot_know_it_before_a_build(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    path = tmp_path / "web.yaml"
+    path.write_text(
+        "schema: 1\nname: web\nversion: 1.0.0\nsource: {ami: {id: ami-0123456789abcdef0}}\n"
+        "builder: {kind: ec2, region: eu-west-1, instance_type: t3.small}\nprovisioners:\n  - shell: echo\n"
+    )
+    pins = {"ami": "ami-0123456789abcdef0", "region": "eu-west-1", "owner": "136693071363", "creation_date": "2026-11-01T00:00:00.000Z"}
+    spec = {"kind": "ami", "title": "debian-13", "digest": "sha256:" + "a" * 64, "pins": pins}
+    made = registered(cli, path, "nginx 1", source=spec)
+    cli.script.results = [replace(made, status="unchanged")]
+    assert cli("lock", path).code == 0
+    locked = load_lock(lock_path(path)).images["web"]
+    assert (locked.source.kind, locked.source.pins) == ("ami", pins) and locked.packages == ("nginx 1 amd64 deb",)
+
+
+def test_all_templates_with_a_lock(tmp_path: Path) -> None:
+    cli = Cli(tmp_path / "home")
+    with contextlib.chdir(tmp_path):
+        result = cli("lock", "--all")
+        assert result.code == 2 and "no template in this directory has a lock" in result.err
+        template = a_template(tmp_path)
+        cli.script.results = [registered(cli, template, "nginx 1")]
+        assert cli("lock", "--update", template).code == 0
+        (told,) = json.loads(cli("lock", "--all", "--update", "--json").out)
+        assert (Path(told["lock"]).name, told["written"], told["changes"]) == ("web.lock.yaml", False, [])
+        assert cli("lock").code == 2
+
+
+# --- a lock that was edited by hand -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "named"),
+    [
+        ("motd: [0-9a-f]{64}", "motd: " + "0" * 64, "motd has changed"),
+        (r"digest: sha256:[0-9a-f]{64}", "digest: sha256:" + "0" * 64, "the source is disk.qcow2"),
+        ("inputs: [0-9a-f]{64}", "inputs: " + "0" * 64, "steps, values or builder have changed"),
+        ("packages: .*", "packages: [nginx 1.0 amd64 deb]", "package nginx:amd64: 1.0 in the lock, none in the image"),
+        (
+            "roles: .*",
+            "roles: [{name: nginx, version: '1.0', digest: 'sha256:" + "0" * 64 + "'}]",
+            "role nginx: 1.0 000000000000 in the lock, none in the build",
+        ),
+        ("version: 1.0.0", "version: 1.0.1", "web is 1.0.0 now, and 1.0.1 in the lock"),
+        ("digest: sha256:[0-9a-f]{64}", "digest: sha256:short", "digest"),
+    ],
+    ids=["file", "source", "inputs", "package", "role", "version", "no digest"],
+)
+def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, after: str, named: str) -> None:
+    build(workshop)
+    lock_of(workshop)
+    path = workshop.directory / "web.lock.yaml"
+    head, images = path.read_text().split("images:\n")
+    edited, count = re.subn(before, after, images, count=1)
+    assert count == 1 and edited != images
+    path.write_text(f"{head}images:\n{edited}")
+    with pytest.raises(LockError) as caught:
+        build(workshop, locked=True)
+    assert named in str(caught.value) and "web.lock.yaml" in str(caught.value)
+
+
+# --- roles and collections --------------------------------------------------------------------------------------------
+
+
+def test_roles_and_collections_are_told_with_their_commits(tmp_path: Path) -> None:
+    files, source = tmp_path / "files", tmp_path / "git" / "ansible-web"
+    source.mkdir(parents=True)
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q", "-b", "main"], [*identity, "commit", "-q", "--allow-empty", "-m", "one"]):
+        run(["git", "-C", source, *words])
+    commit = run(["git", "-C", source, "rev-parse", "HEAD"]).stdout.strip()
+    (files / "roles/web/meta").mkdir(parents=True)
+    (files / "roles/web/meta/.galaxy_install_info").write_text("install_date: today\nversion: main\n")
+    collection = files / "collections/ansible_collections/community/general"
+    collection.mkdir(parents=True)
+    told = {"namespace": "community", "name": "general", "version": "9.1.0"}
+    (collection / "MANIFEST.json").write_text(json.dumps({"collection_info": told}))
+    requirements = tmp_path / "requirements.yaml"
+    requirements.write_text(f"roles: [{{src: {source}, scm: git, name: web, version: main}}]\ncollections: [community.general]\n")
+    role, general = installed(files, requirements)
+    assert (role.kind, role.name, role.version, role.ref, role.commit) == ("role", "web", "main", "main", commit)
+    assert (general.kind, general.name, general.version, general.commit) == ("collection", "community.general", "9.1.0", "")
+    (files / "roles/web/meta/.galaxy_install_info").write_text("install_date: tomorrow\nversion: main\n")
+    assert installed(files, requirements)[0].digest == role.digest, "when it was installed says nothing of what it is"
+    (files / "roles/web/main.yaml").write_text("- debug:\n")
+    assert installed(files, requirements)[0].digest != role.digest

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from baker.errors import HostError, NotFoundError
-from baker.events import Null, Reporter
+from baker.archiving import Archives
+from baker.attest.keys import Keys
+from baker.catalog.catalog import Catalog
+from baker.errors import HostError, NotFoundError, StepError, UsageError
+from baker.events import Memory, Null, Reporter
 from baker.paths import Home
-from baker.rebuilding import check_store
+from baker.rebuilding import Request, Verdict, check_store, rebuild_and_record
+from baker.reproduce.levels import Level
 from baker.store.directory import DirectoryStore
 from baker.sweep import sweep
+from tests.support.workshop import Workshop, open_workshop
 from tests.unit.test_catalog import a_build, an_image
 
 
@@ -48,7 +55,7 @@ import os, signal, sys
 from pathlib import Path
 from baker.ledger import Ledger
 from baker.paths import Home
-from baker.rebuilding import workplace
+from baker.job import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
 with workplace(home, Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()
@@ -65,3 +72,62 @@ def test_what_a_killed_rebuild_left_is_swept(tmp_path: Path) -> None:
     assert [each.kind for each in swept] == ["directory"]
     assert not list((home.state / "builds").iterdir())
     assert not list(home.ledger.iterdir())
+
+
+@pytest.fixture
+def workshop(tmp_path: Path) -> Iterator[Workshop]:
+    with open_workshop(tmp_path) as made:
+        yield made
+
+
+def again(workshop: Workshop, *, key: bytes = b"k" * 32, **secrets: str) -> Verdict:
+    image = workshop.catalog.images("web")[0]
+    workshop.builder.events.clear()
+    return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.world(Memory()))
+
+
+def test_a_rebuild_is_on_record_and_is_no_build(workshop: Workshop) -> None:
+    workshop.bake("step-1", "step-2")
+    builds, layers = workshop.catalog.builds(), workshop.kept()
+    (workshop.directory / "web.yaml").unlink()
+    verdict = again(workshop)
+    assert verdict.level == Level.DISK
+    assert [event for event in workshop.builder.events if not event.startswith("launch")] == [], "no layer is used, and none is made"
+    assert (workshop.catalog.builds(), workshop.kept(), workshop.left()) == (builds, layers, [])
+    image = workshop.catalog.images("web")[0]
+    (row,) = workshop.catalog.proofs.rebuilds(image.id)
+    assert (row.level, row.disk) == (3, image.digest)
+    report = json.loads(workshop.world(Memory()).store.path(row.report).read_bytes())
+    assert (report["image"], report["words"]) == (image.id, "the same disk")
+    assert row.report in workshop.catalog.referenced_digests()
+    assert list(workshop.catalog.check_chain()) == []
+    assert [entry.kind for entry in workshop.catalog.journal.entries("rebuild:1")] == ["rebuild"]
+
+
+def test_a_rebuild_that_fails_leaves_nothing(workshop: Workshop) -> None:
+    workshop.bake("step-1", "step-2")
+    before = workshop.catalog.last_planned("web")
+    workshop.guests.fails.add("step-2")
+    with pytest.raises(StepError):
+        again(workshop)
+    assert workshop.catalog.last_planned("web") == before
+    assert len(workshop.catalog.builds()) == 1
+    assert workshop.catalog.proofs.rebuilds(workshop.catalog.images("web")[0].id) == []
+    assert workshop.left() == [] and not list((workshop.home.state / "builds").glob("*"))
+
+
+def test_secret_values_are_asked_for_and_another_home_has_another_key_for_them(workshop: Workshop, tmp_path: Path) -> None:
+    more = "variables: {token: {default: hush-hush, sensitive: true}}\n"
+    workshop.bake("step-1 ${{ var.token }}", more=more)
+    with pytest.raises(UsageError, match="the record holds no secret values, and the build needs token"):
+        again(workshop)
+    assert again(workshop, token="hush-hush").level == Level.DISK
+    other = again(workshop, token="another one")
+    assert other.level == Level.NONE and "step 1" in other.reasons[0]
+
+    archive = Archives(workshop.world(Memory()), Keys(workshop.home.data / "keys", {})).write("web", tmp_path)
+    elsewhere = replace(workshop, home=Home.from_environment({"BAKE_HOME": str(tmp_path / "elsewhere"), "HOME": "/"}))
+    elsewhere.catalog = Catalog(elsewhere.home.catalog)
+    Archives(elsewhere.world(Memory()), Keys(elsewhere.home.data / "keys", {})).read(archive.path)
+    key = b"another home's key, of thirty-two"
+    assert again(elsewhere, key=key, token="hush-hush").level == Level.DISK

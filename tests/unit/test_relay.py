@@ -279,6 +279,18 @@ def test_sockets_and_caches_leave() -> None:
     assert list(applied(*nodes)) == ["/var/cache/man/de/keep"]
 
 
+def test_whether_a_time_server_answered_cannot_be_seen() -> None:
+    """timesyncd makes its file with the time of its own making, and touches it once a server has answered."""
+    clock = "/var/lib/systemd/timesync/clock"
+    answers = [applied(node(clock, mtime=mtime), known={clock: EPOCH + 7}) for mtime in (EPOCH - 10_000_000, EPOCH + 9, EPOCH + 7)]
+    assert [found[clock].mtime for found in answers] == [EPOCH, EPOCH, EPOCH]
+
+
+def test_the_documentation_has_the_rules() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs/reproducibility.md").read_text()
+    assert rules.rules_table() in text, "write what baker.reproduce.rules.rules_table() returns into docs/reproducibility.md"
+
+
 def test_a_git_index_forgets_the_machine(tmp_path: Path) -> None:
     def index(directory: Path) -> bytes:
         sh("git", "init", "-q", directory)

@@ -1,0 +1,156 @@
+"""Which versions of Debian packages there are now: the indexes that a build read, read again.
+
+An archive says in `InRelease` (or `Release`) which files it has by path and SHA-256, and each `Packages` lists the newest packages
+(wiki.debian.org/DebianRepository/Format). What is read is checked against the digests of the release; the release's own signature is
+not: what comes of it is told to people, nothing of it is installed.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import lzma
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from baker.errors import SourceError
+from baker.lockfile.debversion import compare
+
+RELEASES = ("/InRelease", "/Release")
+BY_HASH = "/by-hash/SHA256/"
+UNPACK: Mapping[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}
+
+Fetch = Callable[[str], bytes]  # what a URL answers; SourceError
+Kept = Callable[[str], bytes | None]  # the bytes of a digest ("sha256:..."), where they are on this host
+
+
+@dataclass(frozen=True)
+class Release:
+    """What an archive says of one suite. `files`: path below the release -> SHA-256. `automatic`: packages come from it unasked."""
+
+    date: str
+    files: Mapping[str, str]
+    by_hash: bool
+    automatic: bool
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A package index by its path without its compression ("main/binary-amd64/Packages"), below the release at `url`."""
+
+    url: str
+    stem: str
+
+    @property
+    def base(self) -> str:
+        return self.url.rpartition("/")[0]
+
+
+@dataclass
+class Candidates:
+    """Reads each index once. `unread`: URLs that could not be read, and why."""
+
+    fetch: Fetch
+    kept: Kept = lambda digest: None
+    unread: dict[str, str] = field(default_factory=dict)
+    _releases: dict[str, Release | None] = field(default_factory=dict)
+    _listings: dict[Listing, Mapping[tuple[str, str], str]] = field(default_factory=dict)
+
+    def release(self, url: str) -> Release | None:
+        """The release as it is now; None, and an entry in `unread`, when it cannot be had."""
+        if url not in self._releases:
+            try:
+                self._releases[url] = parse_release(self.fetch(url).decode("utf-8", "replace"))
+            except SourceError as error:
+                self._releases[url] = None
+                self.unread[url] = error.message
+        return self._releases[url]
+
+    def newest(self, listings: Iterable[Listing]) -> dict[tuple[str, str], str]:
+        """(name, architecture) -> the newest version in any of the listings."""
+        found: dict[tuple[str, str], str] = {}
+        for listing in listings:
+            for key, version in self._listing(listing).items():
+                if key not in found or compare(found[key], version) < 0:
+                    found[key] = version
+        return found
+
+    def _listing(self, listing: Listing) -> Mapping[tuple[str, str], str]:
+        if listing not in self._listings:
+            release = self.release(listing.url)
+            try:
+                self._listings[listing] = parse_packages(self._read(listing, release)) if release and release.automatic else {}
+            except SourceError as error:
+                self.unread[f"{listing.base}/{listing.stem}"] = error.message
+                self._listings[listing] = {}
+        return self._listings[listing]
+
+    def _read(self, listing: Listing, release: Release) -> str:
+        ending = next((each for each in UNPACK if listing.stem + each in release.files), None)
+        if ending is None:
+            raise SourceError(f"{listing.url} has no {listing.stem} any more")
+        path = listing.stem + ending
+        digest = release.files[path]
+        data = self.kept(f"sha256:{digest}")
+        if data is None:
+            place = f"{path.rpartition('/')[0]}{BY_HASH}{digest}" if release.by_hash else path
+            data = self.fetch(f"{listing.base}/{place}")
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise SourceError(f"{listing.base}/{path} is not what its release says", hint="the mirror is being updated: try again")
+        try:
+            return UNPACK[ending](data).decode("utf-8", "replace")
+        except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
+            raise SourceError(f"{listing.base}/{path} cannot be unpacked: {error}") from error
+
+
+def listings(fetched: Mapping[str, str], kept: Kept) -> tuple[Listing, ...]:
+    """The package indexes among what a build fetched (URL -> digest)."""
+    found = []
+    for url in sorted(each for each in fetched if each.endswith(RELEASES)):
+        base = url.rpartition("/")[0] + "/"
+        data = kept(fetched[url])
+        files = parse_release(data.decode("utf-8", "replace")).files if data else {}
+        for path in sorted(each.removeprefix(base) for each in fetched if each.startswith(base)):
+            directory, _, digest = path.partition(BY_HASH)
+            names = [name for name, known in files.items() if known == digest and name.startswith(directory + "/")] if digest else [path]
+            found += [Listing(url, stem) for stem in sorted({_stem(name) for name in names}) if stem.endswith("/Packages")]
+    return tuple(dict.fromkeys(found))
+
+
+def parse_release(text: str) -> Release:
+    """A release, clear-signed or not. What is no release has no files."""
+    fields: dict[str, str] = {}
+    files: dict[str, str] = {}
+    section = ""
+    for line in text.splitlines():
+        if line.startswith(" "):
+            words = line.split()
+            if section == "SHA256" and len(words) == 3:
+                files[words[2]] = words[0]
+            continue
+        section, _, value = line.partition(":")
+        fields[section] = value.strip()
+    return Release(fields.get("Date", ""), files, fields.get("Acquire-By-Hash") == "yes", fields.get("NotAutomatic") != "yes")
+
+
+def parse_packages(text: str) -> dict[tuple[str, str], str]:
+    """(name, architecture) -> the newest version in a `Packages` file."""
+    found: dict[tuple[str, str], str] = {}
+    for paragraph in text.split("\n\n"):
+        name = version = architecture = ""
+        for line in paragraph.splitlines():
+            if line.startswith("Package: "):
+                name = line[9:].strip()
+            elif line.startswith("Version: "):
+                version = line[9:].strip()
+            elif line.startswith("Architecture: "):
+                architecture = line[14:].strip()
+        key = (name, architecture)
+        if name and version and (key not in found or compare(found[key], version) < 0):
+            found[key] = version
+    return found
+
+
+def _stem(path: str) -> str:
+    return next((path.removesuffix(ending) for ending in (".xz", ".gz") if path.endswith(ending)), path)

@@ -1,0 +1,83 @@
+"""Roles and collections of a lock, and whether there are newer ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+from semantic_version import Version
+
+from baker.brought import Brought, of_build
+from baker.catalog.records import BuildRecord
+from baker.catalog.reference import parse_version
+from baker.errors import BakeError, NotFoundError
+from baker.lockfile.candidates import Fetch
+from baker.lockfile.model import LockedContent
+from baker.provision.galaxy import COMMIT, remote_commit
+from baker.store.directory import DirectoryStore
+
+SERVER = "https://galaxy.ansible.com"
+COLLECTION = SERVER + "/api/v3/plugin/ansible/content/published/collections/index/{}/"
+ROLE = SERVER + "/api/v1/roles/?owner__username={}&name={}"
+
+
+def locked(found: Iterable[Brought], kind: str) -> tuple[LockedContent, ...]:
+    """Those of one kind, as they stand in a lock."""
+    return tuple(
+        LockedContent(name=each.name, version=each.version, digest=each.digest, source=each.source, ref=each.ref, commit=each.commit)
+        for each in found
+        if each.kind == kind
+    )
+
+
+def told(content: LockedContent) -> str:
+    """What tells it from another one of its name, for people."""
+    parts = [content.version or content.ref or "-", *([content.commit[:12]] if content.commit else []), content.digest[7:19]]
+    return " ".join(dict.fromkeys(parts))
+
+
+def newer(build: BuildRecord, store: DirectoryStore, fetch: Fetch, unknown: list[str]) -> Iterator[tuple[str, str, str, str, str]]:
+    """(kind, name, version or commit on record, as it is now, note). What cannot be looked at is added to `unknown`."""
+    try:
+        every = of_build(build, store)
+    except NotFoundError as error:
+        unknown.append(f"its roles and collections: {error.message}")
+        return
+    for each in every:
+        if each.commit:
+            now = remote_commit(each.source, each.ref)
+            if not now:
+                unknown.append(f"{each.kind} {each.name}: {each.source} does not tell of {each.ref}")
+            elif now != each.commit and not COMMIT.fullmatch(each.ref):
+                yield each.kind, each.name, each.commit, now, f"{each.ref} of {each.source}"
+        elif not each.ref:
+            try:
+                now = _published(each, fetch)
+            except BakeError as error:
+                unknown.append(f"{each.kind} {each.name}: {error.message}")
+                continue
+            except (ValueError, KeyError, IndexError, TypeError):
+                unknown.append(f"{each.kind} {each.name}: the server's answer is not understood")
+                continue
+            if _is_newer(each.version, now):
+                yield each.kind, each.name, each.version, now, ""
+
+
+def _published(each: Brought, fetch: Fetch) -> str:
+    """The newest version on the public server."""
+    namespace, _, name = each.name.partition(".")
+    if each.kind == "collection":
+        return str(json.loads(fetch(COLLECTION.format(f"{namespace}/{name}")))["highest_version"]["version"])
+    source = each.source or each.name
+    owner, _, role = source.partition(".")
+    versions = json.loads(fetch(ROLE.format(owner, role)))["results"][0]["summary_fields"]["versions"]
+    return max((str(version["name"]) for version in versions), key=_order)
+
+
+def _order(text: str) -> Version:
+    return parse_version(text.lstrip("v")) or Version("0.0.0")
+
+
+def _is_newer(before: str, now: str) -> bool:
+    versions = parse_version(before.lstrip("v")), parse_version(now.lstrip("v"))
+    return versions[0] < versions[1] if versions[0] and versions[1] else before != now

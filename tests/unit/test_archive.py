@@ -1,0 +1,269 @@
+"""Archives: the same records are the same bytes, everything comes in whole or not at all, and what was changed is named."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pytest
+
+from baker.api import Baker
+from baker.attest.signing import attest
+from baker.attest.verify import verify
+from baker.catalog.records import ImageRecord, Rebuild, Revocation
+from baker.disks import qemuimg
+from baker.disks.raw import raw_digest
+from baker.errors import HostError, NotFoundError, UsageError
+from baker.paths import Home
+from tests.unit.test_catalog import a_build, an_image
+
+AT = "2026-11-22T20:45:51Z"
+
+
+def home(path: Path) -> Home:
+    return Home.from_environment({"BAKE_HOME": str(path), "HOME": "/"})
+
+
+@dataclass
+class Made:
+    """A home with `web` on `debian`, real disks, everything that can be on record of them; and its archive."""
+
+    baker: Baker
+    web: ImageRecord
+    base: ImageRecord
+    archive: Path
+
+
+def disk(baker: Baker, scratch: Path, parent: str | None, content: bytes) -> str:
+    below = baker.store.disk(parent) if parent else None
+    path = scratch / "new.qcow2"
+    made = qemuimg.create_overlay(below, path) if below else qemuimg.create(path, 1 << 20)
+    raw = scratch / "data"
+    raw.write_bytes(content)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {raw} 65536 {len(content)}", made.path], check=True, capture_output=True)
+    return baker.store.add_disk(made, parent)
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    baker = Baker(home(tmp_path / "one"), env={})
+    evidence = {name: baker.store.add_bytes(name.encode()) for name in ("log", "inputs", "body:00")}
+    images: list[ImageRecord] = []
+    for number, name in enumerate(("debian", "web")):
+        parent = images[-1] if images else None
+        delta = disk(baker, tmp_path, parent.chain[0] if parent else None, bytes([number + 1]) * 512)
+        chain = (delta, *(parent.chain if parent else ()))
+        image = an_image(f"a0000000000{number}", name=name, parent=parent.id if parent else None, chain=chain, build=f"b0000000000{number}")
+        image = replace(image, digest=raw_digest(baker.store.disk(delta)), virtual_size=1 << 20)
+        baker.catalog.register(a_build(f"b0000000000{number}", evidence=evidence), image)
+        images.append(image)
+    base, web = images
+    baker.shelf.keys.create("ci")
+    attest(web, baker.shelf)
+    baker.catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, baker.store.add_bytes(b"report"), {"name": "h"}, "me", AT))
+    baker.catalog.revocations.add(Revocation(base.id, "CVE", "me", AT, "2099-01-01T00:00:00Z", descendants=True))
+    written = baker.archives.write("web", tmp_path)
+    return Made(baker, web, base, written.path)
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Baker:
+    return Baker(home(tmp_path / "other"), env={})
+
+
+def faults(baker: Baker) -> list[str]:
+    checks = verify(baker.catalog.resolve("web"), baker.shelf, at=AT)
+    return [check.detail for check in checks if check.ok is False]
+
+
+def blobs(baker: Baker) -> list[str]:
+    return list(baker.store.digests())
+
+
+def test_everything_comes_along_and_checks_out(made: Made, other: Baker) -> None:
+    found = other.archives.read(made.archive, trust=True)
+    assert [image.id for image in found.taken.images] == [made.base.id, made.web.id]
+    assert other.catalog.history("a00000000001") == (made.web, made.base)
+    assert other.catalog.build_of(made.web) == made.baker.catalog.build_of(made.web)
+    assert other.catalog.proofs.rebuilds(made.web.id) == made.baker.catalog.proofs.rebuilds(made.web.id)
+    revocation = other.catalog.revocations.of(made.web.id)
+    assert revocation and revocation.inherited_from == made.base.id
+    assert blobs(other) == blobs(made.baker)
+    assert list(other.catalog.check_chain()) == []
+    assert {entry.kind for entry in other.catalog.journal.entries()} == {"imported"}
+    assert faults(other) == []
+    assert [key.name for key in other.shelf.keys.list()] == ["ci"]
+    assert list(other.home.ledger.glob("*")) == [] and list((other.home.state / "builds").glob("*")) == []
+
+
+def test_keys_are_trusted_only_when_asked(made: Made, other: Baker) -> None:
+    found = other.archives.read(made.archive)
+    assert [(signer.name, signer.trusted) for signer in found.signers] == [("ci", False)]
+    assert other.shelf.keys.list() == []
+
+
+def test_once_more_changes_nothing_and_the_same_records_are_the_same_bytes(made: Made, other: Baker, tmp_path: Path) -> None:
+    other.archives.read(made.archive, trust=True)
+    entries = len(list(other.catalog.journal.entries()))
+    assert other.archives.read(made.archive).taken.nothing
+    assert len(list(other.catalog.journal.entries())) == entries
+    again = other.archives.write("web", tmp_path / "again.bake")
+    assert again.path.read_bytes() == made.archive.read_bytes()
+
+
+def test_an_image_that_was_removed_here_comes_back(made: Made) -> None:
+    made.baker.remove(["web"])
+    assert not made.baker.store.has(made.web.chain[0])
+    assert [image.id for image in made.baker.archives.read(made.archive).taken.images] == [made.web.id]
+    assert made.baker.catalog.resolve("web").id == made.web.id
+    assert faults(made.baker) == []
+
+
+def test_a_blob_that_was_changed_here_is_mended(made: Made) -> None:
+    path = made.baker.store.path(made.web.chain[0])
+    path.chmod(0o600)
+    path.write_bytes(b"other")
+    made.baker.archives.read(made.archive)
+    assert made.baker.store.verify(made.web.chain[0])
+
+
+def test_a_name_that_means_another_disk_here_is_a_conflict(made: Made, other: Baker) -> None:
+    other.catalog.register(a_build("c00000000000"), an_image("c00000000001", name="debian", parent=None, build="c00000000000"))
+    with pytest.raises(UsageError, match=f"{made.base.name}@{made.base.version} is image c00000000001 here, with another disk"):
+        other.archives.read(made.archive)
+    assert blobs(other) == []
+    other.archives.read(made.archive, beside=True)
+    assert other.catalog.resolve("debian").id == made.base.id
+
+
+def test_an_id_that_says_other_things_here_is_a_conflict(made: Made, other: Baker) -> None:
+    other.catalog.register(a_build("b00000000001", who="somebody else"), None)
+    with pytest.raises(UsageError, match="build b00000000001 is on record here and says other things"):
+        other.archives.read(made.archive, beside=True)
+    assert other.catalog.images() == []
+
+
+def test_what_the_store_lacks_or_has_changed_is_not_archived(made: Made, tmp_path: Path) -> None:
+    log = made.baker.catalog.build_of(made.web).evidence["log"]
+    path = made.baker.store.path(log)
+    path.chmod(0o600)
+    path.write_bytes(b"LOG")
+    with pytest.raises(HostError, match="evidence 'log' of build b0000000000. is " + log):
+        made.baker.archives.write("web", tmp_path / "changed.bake")
+    made.baker.store.delete(log)
+    with pytest.raises(NotFoundError, match="the store lacks\n  evidence 'log' of build b0000000000.: " + log):
+        made.baker.archives.write("web", tmp_path / "missing.bake")
+    assert [path.name for path in tmp_path.glob("*.bake*")] == [made.archive.name] and not list(tmp_path.glob(".*.part"))
+
+
+Members = list[tuple[str, bytes]]
+
+
+def rewritten(archive: Path, change: Callable[[Members], None]) -> Path:
+    """The archive with its members changed by somebody who does not know better."""
+    with tarfile.open(archive) as tar:
+        members = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    change(members)
+    with tarfile.open(archive, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    return archive
+
+
+def change_blob(members: Members) -> None:
+    name, data = members[-1]
+    members[-1] = (name, data[:-1] + bytes([data[-1] ^ 1]))
+
+
+def change_records(members: Members) -> None:
+    members[1] = (members[1][0], members[1][1].replace(b'"who":"me"', b'"who":"you"'))
+
+
+def leave_out_a_blob_everywhere(members: Members) -> None:
+    gone = members.pop()[0]
+    manifest = json.loads(members[0][1])
+    del manifest["members"][gone]
+    members[0] = ("manifest.json", json.dumps(manifest).encode())
+
+
+CHANGES: dict[str, tuple[Callable[[Members], object], str]] = {
+    "a blob": (change_blob, "blobs/sha256/[0-9a-f]{64} in it was changed"),
+    "records": (change_records, "records.json in it was changed"),
+    "one less": (lambda members: members.pop(), "it ends before blobs/sha256/"),
+    "one less, and the manifest says so": (leave_out_a_blob_everywhere, "it lacks "),
+    "one more": (lambda members: members.append(("../../etc/passwd", b"x")), "which its manifest does not list"),
+    "another order": (lambda members: members.reverse(), "where manifest.json belongs"),
+    "another file": (lambda members: members.__setitem__(0, ("manifest.json", b"[]")), "no archive of bake"),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
+def test_a_changed_archive_leaves_nothing(made: Made, other: Baker, change: Callable[[Members], object], message: str) -> None:
+    with pytest.raises(HostError, match=message):
+        other.archives.read(rewritten(made.archive, change))  # type: ignore[arg-type]
+    assert other.catalog.images() == [] and blobs(other) == [] and list(other.home.ledger.glob("*")) == []
+
+
+@pytest.mark.parametrize("part", [0, 0.001, 0.5, 0.9])
+def test_an_archive_that_is_cut_off_is_refused(made: Made, other: Baker, part: float) -> None:
+    data = made.archive.read_bytes()
+    made.archive.write_bytes(data[: int(len(data) * part)])
+    with pytest.raises(HostError, match=r"web-1\.4\.0\.bake"):
+        other.archives.read(made.archive)
+    assert other.catalog.images() == []
+
+
+def test_a_disk_that_stands_on_a_file_of_this_host_is_refused(made: Made, other: Baker, tmp_path: Path) -> None:
+    """Whoever makes an archive by hand gets its digests right, but reads no file of whoever takes it in."""
+    secret = tmp_path / "secret.qcow2"
+    qemuimg.create(secret, 1 << 20)
+    evil = made.baker.store.add_bytes(qemuimg.create_overlay(qemuimg.as_disk(secret, "qcow2"), tmp_path / "evil.qcow2").path.read_bytes())
+    image = replace(made.base, id="e00000000000", name="evil", chain=(evil,), build="e00000000001")
+    made.baker.catalog.register(a_build("e00000000001", evidence={}), image)
+    written = made.baker.archives.write("evil", tmp_path)
+    with pytest.raises(HostError, match=f"the disk {evil} in it stands on .*secret.qcow2; its record says that it stands alone"):
+        other.archives.read(written.path)
+    assert other.catalog.images() == [] and blobs(other) == []
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from baker.api import Baker
+from baker.events import Progress
+from baker.paths import Home
+class Killer:
+    def emit(self, event):
+        if isinstance(event, Progress) == (sys.argv[3] == "reading"):
+            os.kill(os.getpid(), signal.SIGKILL)
+with Baker(Home.from_environment({"BAKE_HOME": sys.argv[1], "HOME": "/"}), sink=Killer(), env={}) as baker:
+    baker.archives.read(Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.parametrize("moment", ["reading", "checking"])
+def test_kill_9_leaves_nothing_that_is_wrong(made: Made, other: Baker, moment: str) -> None:
+    argv = [sys.executable, "-c", KILLED, str(other.home.data.parent), str(made.archive), moment]
+    assert subprocess.run(argv, check=False).returncode == -signal.SIGKILL
+    assert other.catalog.images() == []
+    other.sweep()
+    assert blobs(other) == [] and list((other.home.state / "builds").glob("*")) == [] and list(other.home.ledger.glob("*")) == []
+    assert len(other.archives.read(made.archive).taken.images) == 2
+
+
+def test_a_home_that_has_gone_can_be_made_anew(made: Made, tmp_path: Path) -> None:
+    made.baker.catalog.close()
+    shutil.rmtree(tmp_path / "one")
+    with Baker(home(tmp_path / "one"), env={}) as baker:
+        baker.archives.read(made.archive, trust=True)
+        assert faults(baker) == []

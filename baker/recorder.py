@@ -163,7 +163,7 @@ def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
     if captured.not_relaid:
         found["refused"] = captured.not_relaid
     if any(map(incomplete, recorded(job))):
-        found["unrecorded"] = "this host's disk did not take all of what the build fetched"
+        found["unrecorded"] = "what the build fetched could not all be written down"
     return found
 
 

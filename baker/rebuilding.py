@@ -179,10 +179,11 @@ def _template(request: Request, world: World, directory: Path) -> tuple[Template
         git=inputs.RecordedGit(facts=context.git),
         overrides=_without_source_file(request.build, directory),
     )
+    problems = [f"not all inputs are on record: {why}"] if (why := request.build.reproduction.get("unrecorded")) else []
     template = next((each for each in templates if each.name == context.name), None)
     if template is None:
         raise NotFoundError(f"the template on record does not make an image {context.name!r}")
-    return replace(template, post_processors=()), []
+    return replace(template, post_processors=()), problems
 
 
 def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:

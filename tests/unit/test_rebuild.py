@@ -86,6 +86,16 @@ def again(workshop: Workshop, *, key: bytes = b"k" * 32, heard: Memory | None = 
     return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.world(heard or Memory()))
 
 
+def test_what_was_not_all_recorded_is_proven_by_no_rebuild(workshop: Workshop) -> None:
+    workshop.env, workshop.builder.no_way = {}, "no proxy today"
+    workshop.bake("step-1")
+    assert "what steps download is not kept: no proxy today" in workshop.said
+    workshop.env, workshop.builder.no_way = {"BAKE_HTTP_CACHE": "0"}, ""
+    verdict = again(workshop)
+    assert verdict.level == Level.NONE
+    assert any("not all inputs are on record" in reason for reason in verdict.reasons)
+
+
 def test_a_rebuild_is_on_record_and_is_no_build(workshop: Workshop) -> None:
     workshop.bake("step-1", "step-2")
     builds, layers = workshop.catalog.builds(), workshop.kept()

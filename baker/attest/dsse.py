@@ -25,7 +25,7 @@ class Signer(Protocol):
         """The SHA-256 of the public key's DER form (SubjectPublicKeyInfo), 64 hex digits."""
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of `data` (ed25519: 64 bytes)."""
+        """The signature of `data` (ed25519: 64 bytes; ECDSA with SHA-256: DER)."""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,14 @@
-"""Signing keys: ed25519 (RFC 8032), private ones in files of their user's alone, public ones of whoever is trusted.
+"""Signing keys: ed25519 (RFC 8032), private ones in files of their user's alone, public ones of whoever is trusted; of these some may be
+ECDSA on P-256 with SHA-256, which is what AWS KMS signs with.
 
     DATA/keys/NAME.pem       PKCS#8, encrypted when BAKE_KEY_PASSPHRASE was set
     DATA/keys/NAME.pub       SubjectPublicKeyInfo, PEM
     DATA/keys/trusted/*.pub  keys of others
     DATA/keys/default        the name of the key that signs what is baked
 
-A key's id is the SHA-256 of its public key's DER form. Other kinds of signers (a KMS, a PKCS#11 token) are plugins: entry points of the
-group `bake.signers`, each a callable that takes what stands behind `NAME:` and returns a Signer.
+A key's id is the SHA-256 of its public key's DER form. `awskms:///alias/NAME` is a key in AWS KMS. Other kinds of signers (another KMS, a
+PKCS#11 token) are plugins: entry points of the group `bake.signers`, each a callable that takes what stands behind `NAME:` and returns a
+Signer.
 """
 
 from __future__ import annotations
@@ -19,8 +21,9 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from baker.attest.dsse import Signer
@@ -30,6 +33,8 @@ from baker.paths import ensure
 PASSPHRASE = "BAKE_KEY_PASSPHRASE"  # noqa: S105 - the variable's name
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 PLUGINS = "bake.signers"
+AWS_KMS = "awskms"
+Public = Ed25519PublicKey | ec.EllipticCurvePublicKey  # of the latter those on P-256
 
 
 @dataclass(frozen=True)
@@ -120,7 +125,15 @@ class Keys:
             raise UsageError(f"cannot read {file}: {error.strerror}") from error
         return self.trust_key(key, name or file.stem)
 
-    def trust_key(self, key: Ed25519PublicKey, name: str) -> PublicKey:
+    def trust_signer(self, name: str, called: str) -> PublicKey:
+        """The same with the key of a signer that can say its public half, `awskms:///alias/NAME`."""
+        signer = self.signer(name)
+        public = getattr(signer, "public", None)
+        if public is None:
+            raise UsageError(f"{name} does not say its public key", hint="bake keys trust PUBFILE")
+        return self.trust_key(_supported(serialization.load_der_public_key(public)), called or name.rpartition("/")[2])
+
+    def trust_key(self, key: Public, name: str) -> PublicKey:
         """The same with a key that was read already."""
         if not NAME.fullmatch(name):
             raise UsageError(f"{name!r} cannot be a key's name", hint="--name gives another one")
@@ -138,6 +151,10 @@ class Keys:
             except OSError:
                 return None
         kind, colon, rest = name.partition(":")
+        if kind == AWS_KMS and colon:
+            from baker.aws.kms import KmsSigner
+
+            return KmsSigner(rest)
         if colon:
             found = next(iter(entry_points(group=PLUGINS, name=kind)), None)
             if found is None:
@@ -151,8 +168,12 @@ class Keys:
         key = next((each for each in self.list() if each.keyid == keyid), None)
         if key is None:
             return False
+        public = load_public(key.pem.encode())
         try:
-            load_public(key.pem.encode()).verify(signature, data)
+            if isinstance(public, Ed25519PublicKey):
+                public.verify(signature, data)
+            else:
+                public.verify(signature, data, ec.ECDSA(hashes.SHA256()))
         except InvalidSignature:
             return False
         return True
@@ -192,21 +213,24 @@ class Keys:
         partial.rename(path)
 
 
-def load_public(pem: bytes) -> Ed25519PublicKey:
-    """UsageError for what is no ed25519 public key."""
+def load_public(pem: bytes) -> Public:
+    """UsageError for what is no public key, or of a kind that signatures are not checked with."""
     try:
-        key = serialization.load_pem_public_key(pem)
-    except (ValueError, TypeError) as error:
+        return _supported(serialization.load_pem_public_key(pem))
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
         raise UsageError("this is no public key in PEM form") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise UsageError("this public key is not ed25519")
-    return key
 
 
-def keyid_of(key: Ed25519PublicKey) -> str:
+def _supported(key: object) -> Public:
+    if isinstance(key, Ed25519PublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)):
+        return key
+    raise UsageError("this public key is neither ed25519 nor ECDSA on P-256")
+
+
+def keyid_of(key: Public) -> str:
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 
 
-def _pem(key: Ed25519PublicKey) -> str:
+def _pem(key: Public) -> str:
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo).decode()

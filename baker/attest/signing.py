@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from baker import host
 from baker.attest import dsse, provenance
-from baker.attest.keys import Keys
+from baker.attest.keys import AWS_KMS, Keys
 from baker.catalog.catalog import Catalog
 from baker.catalog.evidence import read_lines
 from baker.catalog.orphans import IN_USE
@@ -109,8 +109,10 @@ def _keep(image: ImageRecord, predicate: str, payload: bytes, shelf: Shelf, key:
     if signer.keyid not in {each.keyid for each in shelf.keys.list()}:
         raise HostError(
             f"the public key of {key or 'the default signer'} is not trusted here, so its signature could not be checked",
-            hint="bake keys trust PUBFILE",
+            hint=f"bake keys trust {key}" if key.startswith(AWS_KMS) else "bake keys trust PUBFILE",
         )
+    if not dsse.signed_by(envelope, shelf.keys.check):
+        raise HostError(f"{key or 'the default signer'} gave a signature that does not fit its public key: nothing is kept of it")
     with shared(shelf.home.state, IN_USE.removesuffix(".lock")) if shelf.home else nullcontext():
         digest = shelf.store.add_bytes(dsse.dump(envelope))
         attestation = Attestation(image.id, predicate, digest, signer.keyid, host.who(), host.now())

@@ -1,4 +1,5 @@
-"""Keys that sign what is baked, and public keys of others that signatures are checked with. ed25519; private ones stay on this host."""
+"""Keys that sign what is baked, and public keys of others that signatures are checked with. ed25519, or keys in AWS KMS (ECDSA on P-256);
+private ones stay where they are."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ import argparse
 import os
 from pathlib import Path
 
-from baker.attest.keys import Keys, PublicKey
+from baker.attest.keys import AWS_KMS, Keys, PublicKey
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.errors import HostError, UsageError
@@ -17,7 +18,8 @@ EXAMPLES = """
   bake keys export default -o ci.pub   for others: bake keys trust ci.pub
   bake keys trust ci.pub               check signatures of that key
   bake keys export default --private   bake keys import takes it over on another host
-  bake keys default kms:alias/images   a plugin's key signs from now on (entry points bake.signers)
+  bake keys trust awskms:///alias/images     a key in AWS KMS (ECC_NIST_P256, SIGN_VERIFY): its public half, here
+  bake keys default awskms:///alias/images   it signs from now on; other kinds are plugins (entry points bake.signers)
 
 BAKE_KEY_PASSPHRASE, when set, encrypts private keys that are made or taken over, and opens them.
 """
@@ -26,7 +28,13 @@ ACTIONS = ("create", "list", "export", "import", "trust", "default")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("action", choices=ACTIONS, metavar="ACTION", help=", ".join(ACTIONS))
-    parser.add_argument("what", nargs="?", default="", metavar="NAME-OR-FILE", help="import and trust: a PEM file; else the key's name")
+    parser.add_argument(
+        "what",
+        nargs="?",
+        default="",
+        metavar="NAME-OR-FILE",
+        help="import and trust: a PEM file (trust: or awskms:///KEY); else the key's name",
+    )
     parser.add_argument("--name", default="", metavar="NAME", help="import, trust: what to call it here (else the file's name)")
     parser.add_argument("--private", action="store_true", help="export: the private key, as it is kept")
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="export: write it there, readable for its owner only")
@@ -50,7 +58,8 @@ def run(args: argparse.Namespace, app: App) -> int:
     elif args.action == "import":
         key, said = keys.import_(Path(args.what), args.name), "took over"
     else:
-        key, said = keys.trust(Path(args.what), args.name), "trust"
+        kms = args.what.startswith(f"{AWS_KMS}:")
+        key, said = keys.trust_signer(args.what, args.name) if kms else keys.trust(Path(args.what), args.name), "trust"
     if args.json:
         app.json(_json(key))
     else:

@@ -10,6 +10,7 @@ def install() -> None:
     """Once per process."""
     from moto.autoscaling.responses import AutoScalingResponse
     from moto.ec2.responses import EC2Response
+    from moto.kms.responses import KmsResponse
     from moto.ssm.responses import SimpleSystemManagerResponse
     from moto.sts.responses import TokenResponse
 
@@ -18,6 +19,7 @@ def install() -> None:
         image_actions,
         image_attributes,
         instance_actions,
+        key_actions,
         parameter_actions,
         quota_actions,
         refresh_actions,
@@ -33,6 +35,7 @@ def install() -> None:
     for module in (group_actions, refresh_actions):
         _answer(AutoScalingResponse, module)
     _answer(SimpleSystemManagerResponse, parameter_actions)
+    _answer(KmsResponse, key_actions)
     _answer(TokenResponse, role_actions)
     quota_actions.install()
 

@@ -30,6 +30,8 @@ TABLE = {
     "sts:GetCallerIdentity": "",
     "sts:AssumeRole": "RoleArn RoleSessionName DurationSeconds ExternalId",
     "kms:DescribeKey": "KeyId",
+    "kms:GetPublicKey": "KeyId",
+    "kms:Sign": "KeyId Message MessageType SigningAlgorithm",
     "servicequotas:GetServiceQuota": "ServiceCode QuotaCode",
     "servicequotas:ListServiceQuotas": f"ServiceCode {PAGES}",
     "servicequotas:ListAWSDefaultServiceQuotas": f"ServiceCode {PAGES}",

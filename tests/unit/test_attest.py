@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import sqlite3
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,15 +13,12 @@ import pytest
 
 from baker.attest import dsse, provenance
 from baker.attest.keys import Keys, keyid_of, load_public
-from baker.attest.signing import attest, sign_rebuild
-from baker.catalog import evidence
+from baker.attest.signing import sign_rebuild
 from baker.catalog.records import Attestation, ImageRecord, Revocation
-from baker.disks.raw import raw_digest
 from baker.errors import HostError, NotFoundError, UsageError
-from baker.media import stored
-from baker.model import Disk
-from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
+from tests.support.fake_app import Cli, FakeBaker, an_image
 from tests.support.plugins import on_path
+from tests.support.shop import Shop, open_shop, qcow2, register
 
 
 @dataclass(frozen=True)
@@ -36,77 +32,9 @@ class Rebuilt:
         return {"image": self.image.id, "level": self.level, "rebuilt": self.image.digest, "causes": []}
 
 
-def qcow2(path: Path, byte: bytes, backing: Path | None = None) -> Disk:
-    """A small disk with some bytes; one that stands on `backing`."""
-    based = ["-b", str(backing), "-F", "qcow2"] if backing else []
-    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *based, str(path), "1M"], check=True)
-    subprocess.run(["qemu-io", "-c", f"write -P {ord(byte)} {'64k' if backing else '0'} 4k", str(path)], check=True, capture_output=True)
-    return Disk(path, "qcow2", 1 << 20)
-
-
-def register(baker: FakeBaker, image: ImageRecord, chain: tuple[str, ...], **changes: object) -> ImageRecord:
-    """Put an image with this disk on record; its digest is the disk's own."""
-    image = replace(image, chain=chain, virtual_size=1 << 20)
-    image = replace(image, digest=raw_digest(stored(image, baker.store)))
-    lines = [json.dumps({"method": "GET", "url": "http://deb/nginx.deb", "status": 200, "digest": "sha256:" + "9" * 64})]
-    kept = {
-        "log": baker.store.add_bytes(evidence.pack_text(f"log of {image.name}")),
-        "fetches": baker.store.add_bytes(evidence.pack_lines(lines)),
-    }
-    baker.catalog.register(a_build(image, evidence=kept, inputs={"files/a": "1" * 64}, **changes), image)
-    return image
-
-
-@dataclass
-class Shop:
-    """A base and an image on it, both signed by `default`; `ci` is a second key."""
-
-    cli: Cli
-    base: ImageRecord
-    web: ImageRecord
-
-    @property
-    def baker(self) -> FakeBaker:
-        return self.cli.baker
-
-    @property
-    def data(self) -> Path:
-        return self.cli.home / "data"
-
-    def sql(self, *statements: str) -> None:
-        with sqlite3.connect(self.data / "catalog.sqlite") as connection:
-            for statement in ("DROP TRIGGER IF EXISTS journal_no_update", "DROP TRIGGER IF EXISTS journal_no_delete", *statements):
-                connection.execute(statement)
-        connection.close()
-
-    def flip(self, digest: str) -> None:
-        """Change the last byte of a blob."""
-        path = self.baker.store.path(digest)
-        path.chmod(0o600)
-        path.write_bytes((data := path.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
-
-    def failed(self, *options: str | Path) -> list[str]:
-        """The failed checks of `bake verify web`: "name subject: detail"."""
-        result = self.cli("verify", "web", "--json", *options)
-        checks = json.loads(result.out)["checks"]
-        found = [f"{each['name']} {each['subject'].partition('@')[0]}: {each['detail']}" for each in checks if each["ok"] is False]
-        assert result.code == (4 if found else 0), result.err
-        return found
-
-
 @pytest.fixture
 def shop(tmp_path: Path) -> Shop:
-    cli = Cli(tmp_path / "home")
-    for name in ("default", "ci"):
-        assert cli("keys", "create", name).code == 0
-    baker = cli.baker
-    base = baker.store.add_disk(qcow2(tmp_path / "base.qcow2", b"b"), None)
-    first = register(baker, an_image("debian-13", "13.1.0", 1), (base,))
-    delta = baker.store.add_disk(qcow2(tmp_path / "web.qcow2", b"w", baker.store.path(base)), base)
-    web = register(baker, an_image("web", "1.4.0", 2, parent=first.id), (delta, base), reproduction={"layout": {"version": 1}})
-    for image in (first, web):
-        attest(image, baker.shelf)
-    return Shop(cli, first, web)
+    return open_shop(tmp_path)
 
 
 # --- what holds --------------------------------------------------------------------------------------------------------
@@ -130,7 +58,7 @@ def test_the_statement_has_every_input_and_nothing_secret(shop: Shop) -> None:
     assert found["file:files/a"] == {"sha256": "1" * 64}
     assert found["http://deb/nginx.deb"] == {"sha256": "9" * 64}
     assert found["image:debian-13@13.1.0"] == {"sha256": shop.base.digest.removeprefix("sha256:")}
-    assert found["source:debootstrap"] and found["git"] and found["file:/home/someone/web.yaml"]
+    assert found["source:image"] and found["git"] and found["file:/home/someone/web.yaml"]
     assert statement["predicate"]["buildDefinition"]["externalParameters"]["variables"]["token"] == {"hmac": "0" * 32}
     assert statement["predicate"]["runDetails"]["metadata"] == {
         "invocationId": "b00000000002", "startedOn": "2026-11-22T19:58:00Z", "finishedOn": "2026-11-22T20:00:12Z",
@@ -246,7 +174,7 @@ def replaced_envelope(shop: Shop, change: Callable[[dsse.Envelope], dsse.Envelop
 
 
 def test_a_changed_statement_does_not_fit_its_signature(shop: Shop) -> None:
-    replaced_envelope(shop, lambda e: replace(e, payload=e.payload.replace(b"debootstrap", b"debootstrop")))
+    replaced_envelope(shop, lambda e: replace(e, payload=e.payload.replace(b"c0ffee", b"c0ffef")))
     found = shop.failed()
     assert any("signature web" in fault and "the signature does not fit the payload" in fault for fault in found)
     assert any("record catalog: the record of attestation 2 was changed" in fault for fault in found)

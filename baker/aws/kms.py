@@ -1,0 +1,53 @@
+"""Signing with a key that never leaves AWS KMS: `awskms:///alias/NAME`, `awskms:///KEY-ID`, `awskms:///ARN` (whose region counts).
+
+The key is asymmetric, for signing, ECC_NIST_P256. KMS is handed the SHA-256 of what is signed: a message itself may have 4 KiB at most.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from typing import Any
+
+from baker.aws.errors import translated
+from baker.aws.session import Access, Aws
+from baker.errors import HostError, UsageError
+
+SCHEME = "awskms"
+SPEC = "ECC_NIST_P256"
+ALGORITHM = "ECDSA_SHA_256"
+
+
+class KmsSigner:
+    """Implements baker.attest.dsse.Signer."""
+
+    def __init__(self, key: str, aws: Aws | None = None) -> None:
+        """`key`: what stands behind "awskms:". UsageError when that names no key."""
+        self.key = key.removeprefix("///")
+        if self.key == key or not self.key or self.key.startswith("/"):
+            raise UsageError(f"{SCHEME}:{key} names no key", hint=f"{SCHEME}:///alias/NAME, {SCHEME}:///KEY-ID or {SCHEME}:///ARN")
+        parts = self.key.split(":")
+        self._aws = aws or Aws(Access(region=parts[3] if parts[0] == "arn" and len(parts) > 5 else None))
+
+    @property
+    def keyid(self) -> str:
+        return hashlib.sha256(self.public).hexdigest()
+
+    @cached_property
+    def public(self) -> bytes:
+        """The public key in DER form (SubjectPublicKeyInfo). HostError for a key of another kind."""
+        with translated(f"the KMS key {self.key}"):
+            found: dict[str, Any] = self._aws.client("kms").get_public_key(KeyId=self.key)
+        if ALGORITHM not in found.get("SigningAlgorithms", ()):
+            spec = found.get("KeySpec") or found.get("CustomerMasterKeySpec")
+            raise HostError(
+                f"the KMS key {self.key} is {spec}, for {found.get('KeyUsage')}", hint=f"make one that is {SPEC}, for SIGN_VERIFY"
+            )
+        return bytes(found["PublicKey"])
+
+    def sign(self, data: bytes) -> bytes:
+        """ECDSA, as DER."""
+        digest = hashlib.sha256(data).digest()
+        with translated(f"signing with the KMS key {self.key}"):
+            answer = self._aws.client("kms").sign(KeyId=self.key, Message=digest, MessageType="DIGEST", SigningAlgorithm=ALGORITHM)
+        return bytes(answer["Signature"])

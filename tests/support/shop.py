@@ -1,0 +1,95 @@
+"""A home with two images that are signed, as a user has it, and ways to tamper with what lies there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import subprocess
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from baker.attest.signing import attest
+from baker.catalog import evidence
+from baker.catalog.records import ImageRecord
+from baker.disks.raw import raw_digest
+from baker.media import stored
+from baker.model import Disk
+from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
+
+
+def qcow2(path: Path, byte: bytes, backing: Path | None = None) -> Disk:
+    """A small disk with some bytes; one that stands on `backing`."""
+    based = ["-b", str(backing), "-F", "qcow2"] if backing else []
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *based, str(path), "1M"], check=True)
+    subprocess.run(["qemu-io", "-c", f"write -P {ord(byte)} {'64k' if backing else '0'} 4k", str(path)], check=True, capture_output=True)
+    return Disk(path, "qcow2", 1 << 20)
+
+
+def register(baker: FakeBaker, image: ImageRecord, chain: tuple[str, ...], **changes: object) -> ImageRecord:
+    """Put an image with this disk on record; its digest is the disk's own."""
+    image = replace(image, chain=chain, virtual_size=1 << 20)
+    image = replace(image, digest=raw_digest(stored(image, baker.store)))
+    lines = [json.dumps({"method": "GET", "url": "http://deb/nginx.deb", "status": 200, "digest": "sha256:" + "9" * 64})]
+    kept = {
+        "log": baker.store.add_bytes(evidence.pack_text(f"log of {image.name}")),
+        "fetches": baker.store.add_bytes(evidence.pack_lines(lines)),
+    }
+    build = a_build(image, evidence=kept, inputs={"files/a": "1" * 64}, **changes)
+    text = hashlib.sha256(build.template_text.encode()).hexdigest()
+    baker.catalog.register(replace(build, template_digest=f"sha256:{text}"), image)
+    return image
+
+
+@dataclass
+class Shop:
+    """A base and an image on it, both signed by `default`; `ci` is a second key."""
+
+    cli: Cli
+    base: ImageRecord
+    web: ImageRecord
+
+    @property
+    def baker(self) -> FakeBaker:
+        return self.cli.baker
+
+    @property
+    def data(self) -> Path:
+        return self.cli.home / "data"
+
+    def sql(self, *statements: str) -> None:
+        with sqlite3.connect(self.data / "catalog.sqlite") as connection:
+            for statement in ("DROP TRIGGER IF EXISTS journal_no_update", "DROP TRIGGER IF EXISTS journal_no_delete", *statements):
+                connection.execute(statement)
+        connection.close()
+
+    def flip(self, digest: str) -> None:
+        """Change the last byte of a blob."""
+        path = self.baker.store.path(digest)
+        path.chmod(0o600)
+        path.write_bytes((data := path.read_bytes())[:-1] + bytes([data[-1] ^ 1]))
+
+    def failed(self, *options: str | Path) -> list[str]:
+        """The failed checks of `bake verify web`: "name subject: detail"."""
+        result = self.cli("verify", "web", "--json", *options)
+        checks = json.loads(result.out)["checks"]
+        found = [f"{each['name']} {each['subject'].partition('@')[0]}: {each['detail']}" for each in checks if each["ok"] is False]
+        assert result.code == (4 if found else 0), result.err
+        return found
+
+
+def open_shop(directory: Path) -> Shop:
+    """debian-13 13.1.0 and, on it, web 1.4.0."""
+    cli = Cli(directory / "home")
+    for name in ("default", "ci"):
+        assert cli("keys", "create", name).code == 0
+    baker = cli.baker
+    base = baker.store.add_disk(qcow2(directory / "base.qcow2", b"b"), None)
+    first = register(baker, an_image("debian-13", "13.1.0", 1), (base,))
+    delta = baker.store.add_disk(qcow2(directory / "web.qcow2", b"w", baker.store.path(base)), base)
+    source = {"kind": "image", "title": "debian-13@13.1.0", "digest": first.digest, "pins": {"image": first.id}}
+    web = an_image("web", "1.4.0", 2, parent=first.id)
+    web = register(baker, web, (delta, base), reproduction={"layout": {"version": 1}}, source=source)
+    for image in (first, web):
+        attest(image, baker.shelf)
+    return Shop(cli, first, web)

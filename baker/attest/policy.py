@@ -148,7 +148,9 @@ def _revoked(line: tuple[ImageRecord, ...], shelf: Shelf, at: str) -> Iterator[s
 def _tests(image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
     build = shelf.catalog.build_of(image)
     passed = sum(test.outcome == "passed" for test in build.tests)
-    return image.verified and build.verify == "passed", f"{passed} passed" if image.verified else f"its tests: {build.verify}"
+    if build.verify != "passed":
+        return False, f"its tests: {build.verify}"
+    return image.verified, f"{passed} passed" if image.verified else "the tests of its build passed, but it is not on record as verified"
 
 
 def _base_age(policy: Policy, root: ImageRecord, at: str) -> tuple[bool, str]:

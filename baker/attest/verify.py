@@ -12,7 +12,7 @@ from baker.attest.signing import Shelf, anchor_of, envelope_of, provenance_of
 from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, JournalEntry
 from baker.disks.raw import raw_digest
-from baker.errors import BakeError
+from baker.errors import BakeError, NotFoundError
 from baker.media import stored
 
 
@@ -168,11 +168,16 @@ def _signatures(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
     for attestation in attestations:
         short = f"{attestation.predicate} by key {attestation.keyid[:16]}"
         try:
+            if not shelf.store.verify(attestation.digest):
+                yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} was changed")
+                continue
             envelope = envelope_of(attestation, shelf.store)
-            wrong = [] if shelf.store.verify(attestation.digest) else [f"the envelope {attestation.digest} was changed"]
-            wrong += _envelope_faults(image, attestation, envelope, shelf)
+            wrong = list(_envelope_faults(image, attestation, envelope, shelf))
+        except NotFoundError:
+            yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} is not in the store")
+            continue
         except BakeError as error:
-            yield Check("signature", title(image), False, f"{short}: {error}")
+            yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest}: {error.message}")
             continue
         yield Check("signature", title(image), not wrong, f"{short}: {'; '.join(wrong) or 'holds'}")
         yield from _provenance(image, attestation, envelope, shelf)

@@ -108,7 +108,8 @@ class Chain:
 
     def _existence(self, found: set[str], newest: Mapping[str, str]) -> Iterator[Fault]:
         for subject in sorted(found - newest.keys()):
-            yield Fault(subject, f"{_shown(subject)} is in the catalog, but bake never registered it: it was added by other means")
+            how = "it was added by other means, or its entry was taken away"
+            yield Fault(subject, f"{_shown(subject)} is in the catalog, but the journal has no entry of it: {how}")
         for subject in sorted(newest.keys() - found):
             if newest[subject] != GONE:
                 yield Fault(subject, f"{_shown(subject)} was registered, but is not in the catalog any more: it was deleted by other means")

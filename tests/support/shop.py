@@ -60,7 +60,8 @@ class Shop:
     def sql(self, *statements: str) -> None:
         with sqlite3.connect(self.data / "catalog.sqlite") as connection:
             for statement in ("DROP TRIGGER IF EXISTS journal_no_update", "DROP TRIGGER IF EXISTS journal_no_delete", *statements):
-                connection.execute(statement)
+                changed = connection.execute(statement)
+                assert changed.rowcount, f"nothing was changed by {statement}"
         connection.close()
 
     def flip(self, digest: str) -> None:
@@ -74,6 +75,14 @@ class Shop:
         result = self.cli("verify", "web", "--json", *options)
         checks = json.loads(result.out)["checks"]
         found = [f"{each['name']} {each['subject'].partition('@')[0]}: {each['detail']}" for each in checks if each["ok"] is False]
+        assert result.code == (4 if found else 0), result.err
+        return found
+
+    def audited(self) -> list[str]:
+        """The failed checks of `bake audit web`: "name: detail"."""
+        result = self.cli("audit", "web", "--json")
+        checks = json.loads(result.out)["checks"]
+        found = [f"{each['name']}: {each['detail']}" for each in checks if each["status"] == "failed"]
         assert result.code == (4 if found else 0), result.err
         return found
 

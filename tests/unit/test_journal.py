@@ -85,7 +85,7 @@ def test_what_was_only_registered_has_no_faults(catalog: Catalog) -> None:
         ),
         (
             "INSERT INTO revocations SELECT 9, image, reason, who, at, effective, descendants, undone, undone_by FROM revocations",
-            "revocation 9 is in the catalog, but bake never registered it",
+            "revocation 9 is in the catalog, but the journal has no entry of it",
         ),
     ],
 )
@@ -125,7 +125,7 @@ def test_the_database_refuses_to_change_the_journal(catalog: Catalog, statement:
         ("DELETE FROM journal WHERE serial = 2", "journal entry 2 is missing"),
         ("DELETE FROM journal WHERE serial IN (2, 3)", "journal entries 2 to 3 are missing"),
         ("UPDATE journal SET previous = 'x' WHERE serial = 2", "does not follow the one before it"),
-        ("DELETE FROM journal WHERE serial > 4", "bake never registered it"),
+        ("DELETE FROM journal WHERE serial > 4", "the journal has no entry of it"),
     ],
 )
 def test_a_journal_that_was_tampered_with_is_found(catalog: Catalog, statement: str, named: str) -> None:

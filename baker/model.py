@@ -26,6 +26,7 @@ class Shape:
     accelerator: Accelerator = "auto"
     machine_type: str = "q35"
     network: Network = "open"
+    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the real time
 
 
 @dataclass(frozen=True)

@@ -184,7 +184,11 @@ def test_what_a_policy_asks_for_and_an_image_lacks(shop: Shop, text: str, named:
     ("text", "change", "named"),
     [
         ("no_revoked_ancestor: true", "revoke", "no_revoked_ancestor: web@1.4.0 (a00000000002) is revoked: CVE-1; debian-13@13.1.0"),
-        ("tests_passed: true", "UPDATE images SET verified = 0", "tests_passed: the tests of its build passed, but it is not on record as verified"),
+        (
+            "tests_passed: true",
+            "UPDATE images SET verified = 0",
+            "tests_passed: the tests of its build passed, but it is not on record as verified",
+        ),
         ("tests_passed: true", "UPDATE builds SET verify = 'skipped'", "tests_passed: its tests: skipped"),
         ("reproducible: true", "UPDATE builds SET reproduction = '{}'", "reproducible: its template does not ask for it"),
         (

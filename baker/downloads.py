@@ -13,8 +13,8 @@ from pathlib import Path
 from baker.builders.base import Machine
 from baker.communicator.base import Communicator
 from baker.errors import BuildError, HostError
+from baker.httpcache import record
 from baker.httpcache.proxy import Proxy, http_cache
-from baker.httpcache.record import INDEX
 from baker.job import Job
 from baker.model import Gate, Network
 from baker.template.model import BuilderSpec
@@ -49,10 +49,10 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
     if replay is None and (job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
         yield Downloads(job, None, network=network)
         return
-    record = None if replay else job.scratch / RECORD
+    kept = None if replay else job.scratch / RECORD
     cache = job.world.home.cache / DIRECTORY
     intercept = job.template.reproducible or network == "closed"
-    with http_cache(cache, report=job.report, record=record, replay=replay, intercept=intercept) as proxy:
+    with http_cache(cache, report=job.report, record=kept, replay=replay, intercept=intercept) as proxy:
         yield Downloads(job, proxy, network=network, intercept=intercept)
 
 
@@ -85,6 +85,7 @@ class Downloads:
             if self._network == "closed":
                 raise
             self._broken = True
+            record.give_up(self._job.scratch / RECORD)
             self._job.report.warn(f"what steps download is not kept: {error.message}")
             return {}
         if place is None:
@@ -107,4 +108,4 @@ class Downloads:
 
 def recorded(job: Job) -> list[Path]:
     """The directories with what the build's machines fetched, in order: for the layer that it went on from, then by itself."""
-    return [directory for name in (EARLIER, RECORD) if ((directory := job.scratch / name) / INDEX).exists()]
+    return [directory for name in (EARLIER, RECORD) if record.exists(directory := job.scratch / name)]

@@ -125,7 +125,8 @@ class TestFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFinished(Event):
-    """The end of a build. `status`: stopped is what `--until` asked for; tried, that nothing was to be left of it."""
+    """The end of a build. `status`: stopped is what `--until` asked for; tried, that nothing was to be left of it. `logged`: whether it is
+    on record with its log."""
 
     name: str
     status: Literal["built", "unchanged", "stopped", "tried", "failed", "interrupted"]
@@ -138,6 +139,7 @@ class BuildFinished(Event):
     verified: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    logged: bool = True
 
 
 def from_json(value: dict[str, Any]) -> Event:

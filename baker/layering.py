@@ -170,7 +170,7 @@ class Layering:
         connection = stack.enter_context(ExitStack())
         connect = job.world.connect(machine.endpoint, identity, machine, scratch, report=job.report, timeout=RESTORE_SECONDS)
         communicator = connection.enter_context(connect)
-        wake(communicator)
+        wake(communicator, None if self._plan.shape.clock is not None else time.time())
         join([layer.directory / RECORD], job.scratch / EARLIER)
         brought.note(job.scratch, brought.read(layer.directory))
         if (layer.directory / egress.NAME).exists():
@@ -194,7 +194,8 @@ class Layering:
     def _boot(self, stack: ExitStack) -> Started:
         job, plan = self._job, self._plan
         overlay = self._rooms.next() / DISK if self._keeper else None
-        clock = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
+        recorded = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
+        clock = recorded if plan.shape.clock is None else plan.shape.clock
         launch = launched(
             job,
             NAME,

@@ -26,6 +26,7 @@ class Shape:
     accelerator: Accelerator = "auto"
     machine_type: str = "q35"
     network: Network = "open"
+    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the real time
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ class MachineFacts:
     tools: Mapping[str, str] = field(default_factory=dict)  # "libvirt": "9.0.0"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileEntry:
     """One file of an image's manifest. `mode` has the type bits, as st_mode has; `target` is a symbolic link's."""
 
@@ -195,7 +196,7 @@ class FileEntry:
     device: str = ""  # "major:minor" of device nodes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Package:
     """An installed package, as the image's own package database names it."""
 

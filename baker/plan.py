@@ -12,14 +12,14 @@ import hashlib
 import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from baker.model import Shape, SourceImage
 from baker.provision import registry
 from baker.template.ec2 import Ec2Spec
-from baker.template.model import AnyBuilder, Step, Template
+from baker.template.model import AnyBuilder, BuilderSpec, Step, Template
 
 KEY_FORMAT = 2  # part of every key: raise it when the meaning of a key changes
 SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
@@ -72,6 +72,8 @@ class Plan:
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
     shape = machine_shape(template.builder)
+    if isinstance(template.builder, BuilderSpec) and template.builder.clock == "epoch":
+        shape = replace(shape, clock=template.epoch.seconds)
     machine = _ec2_key(template.builder) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
     root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": machine})
     steps = tuple(_planned(template, root_key))
@@ -127,7 +129,7 @@ def _shape_key(shape: Shape) -> dict[str, Any]:
         "disk_size": shape.disk_size,
         "firmware": shape.firmware,
         "machine_type": shape.machine_type,
-    } | ({} if shape.network == "open" else {"network": shape.network})
+    } | {name: value for name, value in (("network", shape.network), ("clock", shape.clock)) if value not in ("open", None)}
 
 
 EC2_MACHINE = ("instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data")  # what a step can see of it

@@ -136,10 +136,10 @@ def _told(job: Job) -> Iterator[None]:
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
-        stages.announce_failure(job, error, "interrupted")
+        stages.announce_failure(job, error, "interrupted", logged=False)
         raise
     except Exception as error:
-        stages.announce_failure(job, error, "failed")
+        stages.announce_failure(job, error, "failed", logged=False)
         raise
 
 
@@ -179,10 +179,11 @@ def _template(request: Request, world: World, directory: Path) -> tuple[Template
         git=inputs.RecordedGit(facts=context.git),
         overrides=_without_source_file(request.build, directory),
     )
+    problems = [f"not all inputs are on record: {why}"] if (why := request.build.reproduction.get("unrecorded")) else []
     template = next((each for each in templates if each.name == context.name), None)
     if template is None:
         raise NotFoundError(f"the template on record does not make an image {context.name!r}")
-    return replace(template, post_processors=()), []
+    return replace(template, post_processors=()), problems
 
 
 def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
@@ -282,7 +283,9 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
     level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
     if before is None or after is None:
         level = min(level, Level.PACKAGES) if request.image.digest != inspection.digest else level
-    if level == Level.TREE:
+    if level == Level.TREE and differences:
+        words.append("only times of files differ")
+    elif level == Level.TREE:
         refused = request.build.reproduction.get("refused", "")
         wanted = job.template.reproducible
         words.append(

@@ -14,7 +14,7 @@ from baker.catalog.evidence import pack_lines, pack_packages, pack_text
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.downloads import recorded
 from baker.errors import BakeError
-from baker.httpcache.record import read
+from baker.httpcache.record import incomplete, read
 from baker.httpcache.store import Store
 from baker.inspection import Inspection
 from baker.job import Captured, Job, Verdict, new_id
@@ -162,6 +162,8 @@ def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
         found["layout"] = {"version": relaid.version, "rules": rules, "files": relaid.files, "kept": relaid.kept}
     if captured.not_relaid:
         found["refused"] = captured.not_relaid
+    if any(map(incomplete, recorded(job))):
+        found["unrecorded"] = "what the build fetched could not all be written down"
     return found
 
 

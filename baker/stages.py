@@ -64,7 +64,7 @@ def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> 
     )
 
 
-def announce_failure(job: Job, error: BaseException, status: Literal["interrupted", "failed"]) -> None:
+def announce_failure(job: Job, error: BaseException, status: Literal["interrupted", "failed"], *, logged: bool = True) -> None:
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
@@ -74,6 +74,7 @@ def announce_failure(job: Job, error: BaseException, status: Literal["interrupte
             seconds=job.seconds,
             error="\n".join([str(error), *getattr(error, "__notes__", ())]),
             timings=dict(job.story.timings),
+            logged=logged,
         )
     )
 

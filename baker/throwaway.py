@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
@@ -69,7 +70,7 @@ def restore(world: World, layer: Layer, build: BuildRecord, wanted: Wanted) -> I
         request = Launch("run", disk, Shape(**known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
         machine = stack.enter_context(builder.restore(request, layer.directory))
         communicator = stack.enter_context(_connected(world, machine, identity, request, wanted))
-        wake(communicator)
+        wake(communicator, time.time())
         yield _running(f"{record.template} after step {record.step} ({record.name})", machine, communicator, wanted)
 
 

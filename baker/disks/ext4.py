@@ -46,7 +46,7 @@ class UnsupportedFilesystem(HostError):
     """bake cannot read this file system from the outside: another kind, an unknown feature, or damage."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Inode:
     """What a file is, without its name. `block` is i_block, `extra` the inode's bytes after the first 128."""
 

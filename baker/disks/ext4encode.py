@@ -27,7 +27,7 @@ Attribute = tuple[int, bytes, bytes]  # number of the name's prefix, rest of the
 Extent = tuple[int, int, int]  # first block of the file, first block of the disk, blocks
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Metadata:
     """What an inode says of a file, but for where its bytes are. `device`: (major, minor)."""
 
@@ -49,7 +49,7 @@ def kept_flags(flags: int, path: str) -> int:
     return flags & KEPT_FLAGS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Body:
     """What else is in an inode. `block`: its 60 bytes of extents, link target or device; `sectors`: units of 512 bytes that it takes up
     elsewhere; `xattrs`: the attributes in the inode itself."""

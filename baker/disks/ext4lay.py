@@ -81,7 +81,7 @@ class Layout:
     kept: int = 0  # files that are where they were before
 
 
-@dataclass
+@dataclass(slots=True)
 class _File:
     """An inode on its way: what it is, and where it goes."""
 

@@ -24,7 +24,7 @@ LARGEST = 64 << 20  # bytes of a file that are read at once, unless somebody ask
 KERNELS = re.compile(r"(?:vmlinuz|vmlinux|bzImage)(?:-.+)?|kernel-.+")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Found:
     """A file of the tree: where, what, and the file system that has it."""
 

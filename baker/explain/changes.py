@@ -21,7 +21,7 @@ Kind = Literal["added", "changed", "removed"]
 EMPTY: tuple[object, ...] = ("", {}, 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Change:
     """One path."""
 

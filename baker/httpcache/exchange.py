@@ -83,6 +83,7 @@ class Cache:
             try:
                 self.recording.add(fetched, body)
             except HostError as error:
+                self.recording.give_up()
                 self.recording = None
                 self._warn(f"what this build fetches cannot be recorded any more: {error.message}")
 

@@ -1,6 +1,7 @@
 """What guests fetched in one build, so that it can be fetched again without the network.
 
     DIRECTORY/index.jsonl        one response a line, in the order in which they were answered
+    DIRECTORY/incomplete.jsonl   instead of that: the disk did not take all of the responses
     DIRECTORY/bodies/ab/<64>     bodies by their SHA-256, as in the cache
 
 A line: {"method", "url", "status", "headers": [[name, value], ...], "digest", "size", "at"}; `at` in seconds since 1970. What was asked for
@@ -24,7 +25,7 @@ from baker.errors import HostError
 from baker.httpcache.store import Incoming, Store
 from baker.paths import ensure
 
-INDEX = "index.jsonl"
+INDEX, INCOMPLETE = "index.jsonl", "incomplete.jsonl"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,12 @@ class Recording:
 
     def close(self) -> None:
         self._index.close()
+
+    def give_up(self) -> None:
+        """Note that not all is on record. A full disk takes this: nothing is written."""
+        with suppress(OSError):
+            self._index.close()
+        give_up(self.directory)
 
     def copy(self, fetched: Fetched, body: Incoming | Path | None) -> None:
         """`add` for what was answered at another time."""
@@ -121,9 +128,28 @@ class Replay:
             yield fetched, body
 
 
+def give_up(directory: Path) -> None:
+    """Note that the record in `directory` is not whole."""
+    with suppress(OSError):
+        ensure(directory)
+        (directory / INDEX).touch()
+    with suppress(OSError):
+        (directory / INDEX).rename(directory / INCOMPLETE)
+
+
+def incomplete(directory: Path) -> bool:
+    """Whether responses are missing in a record because they could not be written."""
+    return (directory / INCOMPLETE).exists()
+
+
+def exists(directory: Path) -> bool:
+    """Whether there is a record, whole or not."""
+    return (directory / INDEX).exists() or incomplete(directory)
+
+
 def read(directory: Path) -> Iterator[Fetched]:
     """The lines of an index; HostError for what is none."""
-    path = directory / INDEX
+    path = directory / (INCOMPLETE if incomplete(directory) else INDEX)
     if not path.exists():
         return
     with path.open() as file:
@@ -136,8 +162,8 @@ def read(directory: Path) -> Iterator[Fetched]:
 
 
 def join(directories: Iterable[Path], destination: Path) -> None:
-    """One record of several, in order; bodies are linked. HostError when the disk refuses."""
-    found = [directory for directory in directories if (directory / INDEX).exists()]
+    """One record of several, in order; bodies are linked. It is as whole as they are. HostError when the disk refuses."""
+    found = [directory for directory in directories if exists(directory)]
     if not found:
         return
     ensure(destination)
@@ -146,4 +172,6 @@ def join(directories: Iterable[Path], destination: Path) -> None:
         bodies = Store(directory)
         for fetched in read(directory):
             recording.copy(fetched, bodies.body(fetched.digest) if fetched.digest else None)
+    if any(map(incomplete, found)):
+        recording.give_up()
     recording.close()

@@ -68,7 +68,8 @@ def failure(state: BuildState, end: events.BuildFinished, terminal: Terminal) ->
         lines += [f"  {clean(line)}" for line in end.error.splitlines()]
         lines += _broken_tests(state, terminal)
         lines += _last_lines(state, end, terminal)
-    lines.append(f"  the whole log: {paint(f'bake logs {end.build}', 'cyan')}")
+    if end.logged:
+        lines.append(f"  the whole log: {paint(f'bake logs {end.build}', 'cyan')}")
     return lines
 
 

@@ -71,7 +71,11 @@ LOG = Cause(
     "a log with the times of the build, and how long things took",
     "remove it in the last step, or write it below /var/log, which sealing empties",
 )
-TIME_ONLY = Cause("file-time", "only the time of the file differs", "reproducible: true sets the times of what a build changes")
+TIME_ONLY = Cause(
+    "file-time",
+    "only the time of the file differs",
+    "reproducible: true clamps the times of what a build changes; touch -d @$SOURCE_DATE_EPOCH sets others",
+)
 OTHER = Cause("other", "another difference", "bake diff shows it")
 CAUSES = (
     BYTECODE,

@@ -36,7 +36,7 @@ WORDS: Mapping[Level, str] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One path that is not the same. `what`: "added" (only the rebuilt image has it), "removed", "content", "mode", "owner", "time", ..."""
 

@@ -56,7 +56,7 @@ class _Part:
         return self.tree.fs.start + self.geometry.blocks * self.geometry.block_size
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Piece:
     """Bytes of the new disk: `fetch(offset in it, length)` gives them; None for zeros."""
 
@@ -83,14 +83,9 @@ def relay(
         changes: dict[str, tuple[str, ...]] = {}
         parts = []
         for mount, tree in {"": root.tree, **root.mounts}.items():
-            geometry = Geometry(tree.fs)
-            before = _before(tree, reader, below)
-            known = {f"{mount}{path}": before.tree.fs.inode(number).mtime for path, number in before.paths.items()} if before else {}
-            nodes = {f"{mount}{path}": node for path, node in nodes_of(mount, tree)}
-            applied = rules.apply(nodes, _reading(tree), epoch, known)
-            changes = {title: (*changes.get(title, ()), *paths) for title, paths in applied.changes.items()}
-            laid = tuple(applied.nodes.values())
-            parts.append(_Part(mount, tree, laid, lay_out(geometry, laid, tree, None if fresh else before, epoch=epoch), geometry))
+            part, ruled = _lay_part(mount, tree, reader, below, epoch=epoch, fresh=fresh)
+            parts.append(part)
+            changes = {title: (*changes.get(title, ()), *paths) for title, paths in ruled.items()}
         pieces = sorted(_pieces(parts, reader, below), key=lambda piece: piece.start)
         disk = write_overlay(_clusters(pieces, below, reader.size), destination, size=reader.size, backing=backing)
         check(disk, parts, scratch)
@@ -98,6 +93,18 @@ def relay(
             disk, epoch, rules={title: paths for title, paths in changes.items() if paths},
             files=sum(len(part.nodes) for part in parts), kept=sum(part.layout.kept for part in parts),
         )  # fmt: skip
+
+
+def _lay_part(
+    mount: str, tree: Tree, reader: RawReader, below: RawReader | None, *, epoch: int, fresh: bool
+) -> tuple[_Part, Mapping[str, tuple[str, ...]]]:
+    """One file system with its new layout, and the paths that each rule changed."""
+    geometry = Geometry(tree.fs)
+    before = _before(tree, reader, below)
+    known = {f"{mount}{path}": before.tree.fs.inode(number).mtime for path, number in before.paths.items()} if before else {}
+    applied = rules.apply({f"{mount}{path}": node for path, node in nodes_of(mount, tree)}, _reading(tree), epoch, known)
+    laid = tuple(applied.nodes.values())
+    return _Part(mount, tree, laid, lay_out(geometry, laid, tree, None if fresh else before, epoch=epoch), geometry), applied.changes
 
 
 # --- the tree --------------------------------------------------------------------------------------------------------

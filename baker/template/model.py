@@ -90,6 +90,9 @@ class BuilderSpec(Frozen):
     firmware: Firmware = Field("bios", description="what boots the machine")
     accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
     machine_type: str = Field("q35", pattern=MACHINE_TYPE, description="QEMU machine type")
+    clock: Literal["real", "epoch"] = Field(
+        "real", description="what the build machine takes for the time when it starts: the real time, or SOURCE_DATE_EPOCH"
+    )
     network: Network = Field(
         "open",
         description="what the build machine may reach: open; report: what it reaches past bake's proxy is noted; closed: the proxy alone",

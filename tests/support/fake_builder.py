@@ -30,6 +30,7 @@ class FakeMachine:
     done: list[str] = field(default_factory=list)
     on: bool = True
     facts: MachineFacts = FACTS
+    no_way: str = ""  # why it does not reach this host
 
     @property
     def endpoint(self) -> Endpoint:
@@ -44,6 +45,8 @@ class FakeMachine:
         return self.scratch
 
     def host_address(self, port: int) -> str | None:
+        if self.no_way:
+            raise HostError(self.no_way)
         return None
 
     def reached(self) -> Sequence[Reached]:
@@ -87,6 +90,7 @@ class FakeBuilder:
     can_still: bool = True
     stood_still: int = 0
     base: Disk | None = None
+    no_way: str = ""
     kind: str = "libvirt"
 
     @contextmanager
@@ -94,7 +98,7 @@ class FakeBuilder:
         self.events.append(f"launch {request.name}")
         self.clock.sleep(self.boot_seconds)
         self.base = request.disk
-        yield FakeMachine(request.name, self._overlay(request.disk, request), request.scratch)
+        yield FakeMachine(request.name, self._overlay(request.disk, request), request.scratch, no_way=self.no_way)
 
     def capture(self, machine: Any, destination: Path, products: Any = None) -> Disk:
         assert not machine.on and self.base is not None

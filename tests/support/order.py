@@ -20,6 +20,7 @@ SECONDS = {
     "test_changes_are_told_by_step_and_journals_read_as_e2fsck_does": 220,
     "test_a_full_disk_is_said_and_leaves_nothing": 209,
     "test_from_power_on_to_a_captured_disk": 190,
+    "test_what_came_over_https_comes_again_and_leaves_nothing_in_the_image": 180,
     "seal": 170,
     "test_an_ordinary_user_bakes_too": 165,
     "test_trixie_under_uefi_with_a_given_identity": 152,

@@ -32,8 +32,8 @@ class Site:
 
 
 @contextmanager
-def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
-    """Serve `site` on a free port of 127.0.0.1, over TLS where that is given; `site.url` is its address, without a slash at the end."""
+def serving(site: Site, tls: ssl.SSLContext | None = None, *, address: str = "127.0.0.1") -> Iterator[Site]:
+    """Serve `site` on a free port of `address`, over TLS where that is given; `site.url` is its address, without a slash at the end."""
 
     connections: list[socket.socket] = []
 
@@ -119,12 +119,12 @@ def serving(site: Site, tls: ssl.SSLContext | None = None) -> Iterator[Site]:
         def log_message(self, *arguments: object) -> None:
             pass
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = ThreadingHTTPServer((address, 0), Handler)
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
-    site.url = f"{'https' if tls else 'http'}://127.0.0.1:{server.server_address[1]}"
+    site.url = f"{'https' if tls else 'http'}://{address}:{server.server_address[1]}"
     try:
         yield site
     finally:

@@ -36,6 +36,7 @@ class Workshop:
     guests: FakeGuests
     catalog: Catalog
     heard: Memory = field(default_factory=Memory)
+    env: dict[str, str] = field(default_factory=lambda: {"BAKE_HTTP_CACHE": "0"})
 
     def template(self, *steps: str, name: str = "web", more: str = ""):
         lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
@@ -63,7 +64,7 @@ class Workshop:
             connect=self.guests,
             source=sources.for_spec,
             clock=Clock(self.clock.now, self.clock.date, self.clock.sleep),
-            env={"BAKE_HTTP_CACHE": "0"},
+            env=self.env,
         )
 
     @property

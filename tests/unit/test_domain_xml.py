@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.libvirt.domain import QEMU_NAMESPACE, DomainSpec, domain_xml
-from baker.model import Shape
+from baker.builders.libvirt.domain import QEMU_NAMESPACE, DomainSpec, Places, domain_xml, moved
+from baker.model import Gate, Shape
 
 SPEC = DomainSpec("bake-1-build", "0b0e6a3a-0000-4000-8000-000000000001", Shape(cpus=3, memory=1 << 30), "tcg", Path("/s/disk.qcow2"))
 
@@ -88,3 +88,39 @@ def test_names_and_paths_are_escaped() -> None:
 def test_a_guest_that_powers_off_is_gone_and_one_that_reboots_is_not() -> None:
     domain = parse(SPEC)
     assert [domain.findtext(event) for event in ("on_poweroff", "on_reboot", "on_crash")] == ["destroy", "restart", "destroy"]
+
+
+def test_a_closed_network_lets_nothing_out_but_what_its_proxy_forwards() -> None:
+    domain = parse(replace(SPEC, gate=Gate("closed", 4321)))
+    found = arguments(domain)
+    netdev = found[found.index("-netdev") + 1]
+    assert netdev.startswith("user,id=bake,restrict=on,guestfwd=tcp:10.0.2.100:3128-cmd:")
+    assert netdev.endswith(" 4321")
+    assert "spawn=deny" not in found[found.index("-sandbox") + 1], "QEMU starts the program that forwards"
+    assert [each.attrib["capability"] for each in domain.iter(f"{{{QEMU_NAMESPACE}}}del")] == ["seccomp-sandbox"]
+
+
+def test_a_closed_network_without_a_proxy_lets_nothing_out() -> None:
+    found = arguments(parse(replace(SPEC, gate=Gate("closed"))))
+    assert found[found.index("-netdev") + 1] == "user,id=bake,restrict=on"
+    assert "-sandbox" not in found
+
+
+def test_an_open_network_keeps_the_filter_of_libvirt() -> None:
+    domain = parse(SPEC)
+    assert "-sandbox" not in arguments(domain)
+    assert not list(domain.iter(f"{{{QEMU_NAMESPACE}}}del"))
+
+
+def test_packets_are_noted_where_that_is_asked_for() -> None:
+    found = arguments(parse(replace(SPEC, gate=Gate("report", 4321, Path("/s/a,b.pcap")))))
+    assert found[found.index("-object") + 1] == "filter-dump,id=bake-packets,netdev=bake,file=/s/a,,b.pcap,maxlen=512"
+
+
+def test_a_kept_machine_gets_the_network_of_its_new_build() -> None:
+    kept = domain_xml(replace(SPEC, seed=Path("/s/seed.img"), gate=Gate("closed", 1111)))
+    places = Places(Path("/t/disk.qcow2"), Path("/t/seed.img"), Path("/t/log"), {}, gate=Gate("closed", 2222))
+    found = arguments(ET.fromstring(moved(kept, places)))
+    netdevs = [found[at + 1] for at, name in enumerate(found) if name == "-netdev"]
+    assert len(netdevs) == 1
+    assert netdevs[0].endswith(" 2222")

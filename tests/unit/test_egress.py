@@ -13,11 +13,14 @@ GUEST, NAMES, FAR, RECORDER = "10.0.2.15", "10.0.2.3", "192.0.2.7", ("10.0.2.2",
 
 def packet(protocol: int, source: str, target: str, payload: bytes) -> bytes:
     addresses = ipaddress.IPv4Address(source).packed + ipaddress.IPv4Address(target).packed
-    return b"\0" * 12 + b"\x08\0" + struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0) + addresses + payload
+    sender = b"\x52\x54\0\x12\x34\x56" if source in (GUEST, "0.0.0.0") else b"\x52\x55\x0a\0\x02\x02"
+    return (
+        b"\0" * 6 + sender + b"\x08\0" + struct.pack(">BBHHHBBH", 0x45, 0, 20 + len(payload), 0, 0, 64, protocol, 0) + addresses + payload
+    )
 
 
-def tcp(target: str, port: int, flags: int) -> bytes:
-    return packet(TCP, GUEST, target, struct.pack(">HHIIBBHHH", 40000, port, 0, 0, 0x50, flags, 0, 0, 0))
+def tcp(target: str, port: int, flags: int, source: str = GUEST) -> bytes:
+    return packet(TCP, source, target, struct.pack(">HHIIBBHHH", 40000, port, 0, 0, 0x50, flags, 0, 0, 0))
 
 
 def udp(source: str, target: str, source_port: int, port: int, data: bytes = b"") -> bytes:
@@ -30,7 +33,7 @@ def test_only_what_went_past_the_recorder_is_named(tmp_path: Path) -> None:
     packets = [
         udp(GUEST, NAMES, 5000, 53, b"?"), udp(NAMES, GUEST, 53, 5000, answer + ipaddress.IPv4Address(FAR).packed),
         udp("0.0.0.0", "255.255.255.255", 68, 67), tcp(*RECORDER, 2), tcp(FAR, 443, 2), tcp(FAR, 443, 2), tcp(FAR, 22, 0x12),
-        udp(GUEST, "192.0.2.9", 123, 123),
+        udp(GUEST, "192.0.2.9", 123, 123), tcp(GUEST, 22, 2, RECORDER[0]),
     ]  # fmt: skip
     dump = tmp_path / "dump"
     records = b"".join(struct.pack("<4I", 0, 0, len(each), len(each)) + each for each in packets)

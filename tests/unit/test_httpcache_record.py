@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import http.client
+import shutil
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 
-from baker.events import Memory, Reporter
+from baker.events import Memory, Message, Reporter
 from baker.httpcache.authority import Authority
 from baker.httpcache.proxy import Proxy, http_cache
-from baker.httpcache.record import Fetched, read
+from baker.httpcache.record import Fetched, Recording, give_up, incomplete, join, read
 from tests.support.web import Site, serving
 
 PATIENCE = 20.0
@@ -143,3 +144,26 @@ def test_who_trusts_the_authority_and_nobody_else_gets_an_answer_over_https(tmp_
                 secure.sendall(b"GET /x HTTP/1.1\r\nHost: far.example\r\nConnection: close\r\n\r\n")
                 answer = b"".join(iter(lambda: secure.recv(1000), b""))
     assert b"https://far.example/x is not in the cache" in answer
+
+
+def test_a_record_that_the_disk_does_not_take_costs_no_answer_and_says_that_it_is_not_whole(tmp_path: Path) -> None:
+    told = Memory()
+    with serving(Site({"/a": b"first", "/b": b"second", "/c": b"third"})) as site:
+        with http_cache(tmp_path / "cache", report=Reporter(told), allow=["127.0.0.1"], record=tmp_path / "record") as proxy:
+            assert ask(proxy, site.url + "/a") == (200, b"first")
+            shutil.rmtree(tmp_path / "record/bodies")
+            (tmp_path / "record/bodies").write_text("no place for bodies")
+            assert [ask(proxy, site.url + path) for path in ("/b", "/c", "/b")] == [(200, b"second"), (200, b"third"), (200, b"second")]
+    assert incomplete(tmp_path / "record")
+    assert [each.url for each in read(tmp_path / "record")] == [f"{site.url}/a"]
+    assert len([each for each in told.events if isinstance(each, Message) and "cannot be recorded any more" in each.text]) == 1
+
+
+def test_a_record_of_several_is_as_whole_as_they_are(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        Recording(tmp_path / name).add(Fetched("GET", f"http://far.example/{name}", 204), None)
+    join([tmp_path / "one", tmp_path / "two"], tmp_path / "whole")
+    give_up(tmp_path / "two")
+    join([tmp_path / "one", tmp_path / "two"], tmp_path / "torn")
+    assert (incomplete(tmp_path / "whole"), incomplete(tmp_path / "torn")) == (False, True)
+    assert [len(list(read(tmp_path / name))) for name in ("whole", "torn")] == [2, 2]

@@ -15,7 +15,7 @@ from baker.archiving import Archives
 from baker.attest.keys import Keys
 from baker.catalog.catalog import Catalog
 from baker.errors import HostError, NotFoundError, StepError, UsageError
-from baker.events import Memory, Null, Reporter
+from baker.events import BuildFinished, Memory, Null, Reporter
 from baker.paths import Home
 from baker.rebuilding import Request, Verdict, check_store, rebuild_and_record
 from baker.reproduce.levels import Level
@@ -80,10 +80,20 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         yield made
 
 
-def again(workshop: Workshop, *, key: bytes = b"k" * 32, **secrets: str) -> Verdict:
+def again(workshop: Workshop, *, key: bytes = b"k" * 32, heard: Memory | None = None, **secrets: str) -> Verdict:
     image = workshop.catalog.images("web")[0]
     workshop.builder.events.clear()
-    return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.world(Memory()))
+    return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.world(heard or Memory()))
+
+
+def test_what_was_not_all_recorded_is_proven_by_no_rebuild(workshop: Workshop) -> None:
+    workshop.env, workshop.builder.no_way = {}, "no proxy today"
+    workshop.bake("step-1")
+    assert "what steps download is not kept: no proxy today" in workshop.said
+    workshop.env, workshop.builder.no_way = {"BAKE_HTTP_CACHE": "0"}, ""
+    verdict = again(workshop)
+    assert verdict.level == Level.NONE
+    assert any("not all inputs are on record" in reason for reason in verdict.reasons)
 
 
 def test_a_rebuild_is_on_record_and_is_no_build(workshop: Workshop) -> None:
@@ -108,8 +118,10 @@ def test_a_rebuild_that_fails_leaves_nothing(workshop: Workshop) -> None:
     workshop.bake("step-1", "step-2")
     before = workshop.catalog.last_planned("web")
     workshop.guests.fails.add("step-2")
+    heard = Memory(only=BuildFinished)
     with pytest.raises(StepError):
-        again(workshop)
+        again(workshop, heard=heard)
+    assert [(event.status, event.logged) for event in heard.events if isinstance(event, BuildFinished)] == [("failed", False)]
     assert workshop.catalog.last_planned("web") == before
     assert len(workshop.catalog.builds()) == 1
     assert workshop.catalog.proofs.rebuilds(workshop.catalog.images("web")[0].id) == []

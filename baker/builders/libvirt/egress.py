@@ -19,6 +19,7 @@ ETHERNET, IPV4, IPV6 = 1, 0x0800, 0x86DD
 TCP, UDP = 6, 17
 SYN, ACK = 0x02, 0x10
 DNS, DHCP = 53, 67
+HOST_MAC = b"\x52\x55"  # the beginning of the addresses that libslirp gives to whatever is not the guest
 
 
 def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:
@@ -36,7 +37,7 @@ def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:
         source_port, port = struct.unpack_from(">HH", payload)
         if protocol == UDP and source_port == DNS:
             names |= _answers(payload[8:])
-        elif _begins(protocol, payload) and (target, port) not in ours and _far(target, port):
+        elif packet[6:8] != HOST_MAC and _begins(protocol, payload) and (target, port) not in ours and _far(target, port):
             found[("tcp" if protocol == TCP else "udp", target, port)] = None
     return [Reached(kind, address, port, names.get(address, "")) for kind, address, port in found]
 

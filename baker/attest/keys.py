@@ -143,13 +143,19 @@ class Keys:
         self._write(place, _pem(key).encode(), 0o644)
         return self._read(place, own=False)
 
+    @property
+    def signing(self) -> str:
+        """What signs by default, "" for nothing: a key's name, or `awskms:///alias/NAME` and the like."""
+        try:
+            return (self._directory / "default").read_text().strip()
+        except OSError:
+            return ""
+
     def signer(self, name: str = "") -> Signer | None:
         """Whoever signs: the key of this name, "PLUGIN:REST" for a plugin's, or the default one; None when there is no default."""
+        name = name or self.signing
         if not name:
-            try:
-                name = (self._directory / "default").read_text().strip()
-            except OSError:
-                return None
+            return None
         kind, colon, rest = name.partition(":")
         if kind == AWS_KMS and colon:
             from baker.aws.kms import KmsSigner

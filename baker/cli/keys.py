@@ -75,6 +75,8 @@ def _list(args: argparse.Namespace, app: App, keys: Keys) -> int:
         app.note("no keys yet: `bake keys create` makes one")
     else:
         app.lines(app.table(("name", "key", "what for"), [(key.name, key.keyid, _use(key)) for key in found]))
+        if ":" in keys.signing:
+            app.note(f"{keys.signing} signs what is baked")
     return 0
 
 

@@ -2,9 +2,11 @@
 
 import json
 import re
+import stat
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -84,12 +86,38 @@ def test_the_page_is_served_to_the_host(baked: Bake) -> None:
     assert leftovers(baked.home) == []
 
 
+SEEN = r"""
+find /usr /boot /opt /srv /var/lib/dpkg -xdev -printf '%y\t%m\t%U\t%G\t%s\t%Ts\t%l\t%p\n'
+find /usr/bin /usr/sbin -xdev -type f -exec sha256sum {} +
+"""
+
+
 def test_a_command_in_a_throw_away_machine_leaves_the_image_as_it_was(baked: Bake) -> None:
     before = baked("images", "--json").json
-    result = baked("run", "web", "--", "sh", "-c", "echo changed > /etc/motd; nginx -v; cat /etc/motd; exit 9")
+    result = baked("run", "web", "--", "sh", "-c", f"echo changed > /etc/motd; nginx -v; cat /etc/motd; {SEEN}exit 9")
     assert "changed" in result.out and "nginx" in result.out + result.err
     assert result.code == 9
     assert baked("images", "--json").json == before
+    listed = {each["path"]: each for each in baked("show", "web", "--files", "--json").ok().json}
+    assert_seen(result.out.splitlines(), listed)
+
+
+def assert_seen(lines: list[str], listed: dict[str, dict[str, Any]]) -> None:
+    """That the files which bake read on the host are those that the guest itself finds (where its boot writes nothing)."""
+    found = [line.split("\t") for line in lines if line.count("\t") == 7]
+    digests = [line.split("  ", 1) for line in lines if re.match(r"[0-9a-f]{64}  /", line)]
+    assert len(found) > 5000
+    assert len(digests) > 300
+    assert {path for *_, path in found} == {path for path in listed if re.match(r"/(usr|boot|opt|srv|var/lib/dpkg)(/|$)", path)}
+    for kind, mode, uid, gid, size, time, target, path in found:
+        entry = listed[path]
+        assert stat.filemode(entry["mode"])[0] == {"f": "-"}.get(kind, kind), path
+        assert (stat.S_IMODE(entry["mode"]), entry["uid"], entry["gid"], entry["target"]) == (int(mode, 8), int(uid), int(gid), target), (
+            path
+        )
+        assert entry["mtime"] == int(time), path
+        assert kind == "d" or entry["size"] == int(size), path
+    assert {path: digest for digest, path in digests} == {path: listed[path]["sha256"] for _, path in digests}
 
 
 @pytest.mark.parametrize("kind", ["qcow2", "raw", "vmdk", "vhdx", "vdi"])

@@ -11,11 +11,14 @@ from baker.builders.spec import spec_of
 from baker.catalog.evidence import read_packages
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.catalog.reference import by_version
+from baker.disks.rootfs import open_root
 from baker.errors import BakeError, NotFoundError
+from baker.lockfile.aptsources import of_root
 from baker.lockfile.candidates import RELEASES, Candidates, Fetch, Listing, listings
 from baker.lockfile.debversion import compare
 from baker.lockfile.galaxy import newer as newer_galaxy
 from baker.lockfile.write import INDEXES, fetched
+from baker.media import stored
 from baker.plan import as_recorded
 from baker.sources import small
 from baker.sources.base import Context
@@ -26,8 +29,6 @@ if TYPE_CHECKING:
     from baker.job import World
 
 __all__ = ["Examined", "Newer", "outdated"]
-MIRROR, SECURITY = "http://deb.debian.org/debian", "http://security.debian.org/debian-security"  # mmdebstrap(1), MIRROR left out
-ROLLING = ("sid", "unstable", "experimental")
 
 
 @dataclass(frozen=True)
@@ -160,26 +161,21 @@ class _Look:
         self._unknown += [f"{url}: {why}" for url, why in self.candidates.unread.items() if url.startswith(tuple(bases))]
 
     def _listings(self) -> tuple[Listing, ...]:
-        """The package indexes of the build and of those of its ancestors; of a bootstrapped system those of its suite."""
+        """The package indexes of the build and of those of its ancestors; of a bootstrapped system those of its own apt."""
         found: list[Listing] = []
         for build in self._ancestors():
             found += listings(fetched(build, self.world.store), lambda digest: _kept(self.world, digest))
-            found += self._of_suite(build) if build.source.get("kind") == "debootstrap" and not found else ()
+            found += self._of_disk(build) if build.source.get("kind") == "debootstrap" and not found else ()
         return tuple(dict.fromkeys(found))
 
-    def _of_suite(self, build: BuildRecord) -> list[Listing]:
-        spec: Mapping[str, Any] = build.source.get("spec", {})
-        suite, mirror = build.source.get("pins", {}).get("suite", ""), spec.get("mirror")
-        if mirror and not mirror.startswith("http"):
-            return []
-        places = [(mirror or MIRROR, suite)]
-        if not mirror and suite not in ROLLING:
-            places += [(MIRROR, f"{suite}-updates"), (SECURITY, f"{suite}-security")]
-        return [
-            Listing(f"{place.rstrip('/')}/dists/{name}/InRelease", f"{component}/binary-amd64/Packages")
-            for place, name in places
-            for component in spec.get("components", ("main",))
-        ]
+    def _of_disk(self, build: BuildRecord) -> tuple[Listing, ...]:
+        """Those that the image of a build names for its own apt; none where its disk is not on this host, or cannot be read."""
+        image = next(each for each in self.world.catalog.history(self.image) if each.build == build.id)
+        try:
+            with open_root(stored(image, self.world.store)) as root:
+                return of_root(root, "amd64")
+        except BakeError:
+            return ()
 
     def _ancestors(self) -> Iterator[BuildRecord]:
         build: BuildRecord | None = self.build

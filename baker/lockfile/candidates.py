@@ -1,7 +1,7 @@
 """Which versions of Debian packages there are now: the indexes that a build read, read again.
 
 An archive says in `InRelease` (or `Release`) which files it has by path and SHA-256, and each `Packages` lists the newest packages
-(wiki.debian.org/DebianRepository/Format). What is read is checked against the digests of the release; the release's own signature is
+(the Debian wiki's "DebianRepository/Format"). What is read is checked against the digests of the release; the release's own signature is
 not: what comes of it is told to people, nothing of it is installed.
 """
 

@@ -13,12 +13,11 @@ from baker.catalog.reference import parse_version
 from baker.errors import BakeError, NotFoundError
 from baker.lockfile.candidates import Fetch
 from baker.lockfile.model import LockedContent
-from baker.provision.galaxy import COMMIT, remote_commit
+from baker.provision.galaxy import COMMIT, galaxy_server, remote_commit
 from baker.store.directory import DirectoryStore
 
-SERVER = "https://galaxy.ansible.com"
-COLLECTION = SERVER + "/api/v3/plugin/ansible/content/published/collections/index/{}/"
-ROLE = SERVER + "/api/v1/roles/?owner__username={}&name={}"
+COLLECTION = "/api/v3/plugin/ansible/content/published/collections/index/{}/"
+ROLE = "/api/v1/roles/?owner__username={}&name={}"
 
 
 def locked(found: Iterable[Brought], kind: str) -> tuple[LockedContent, ...]:
@@ -64,13 +63,14 @@ def newer(build: BuildRecord, store: DirectoryStore, fetch: Fetch, unknown: list
 
 
 def _published(each: Brought, fetch: Fetch) -> str:
-    """The newest version on the public server."""
+    """The newest version on the server that ansible-galaxy asks on this host."""
+    server = galaxy_server()
     namespace, _, name = each.name.partition(".")
     if each.kind == "collection":
-        return str(json.loads(fetch(COLLECTION.format(f"{namespace}/{name}")))["highest_version"]["version"])
+        return str(json.loads(fetch(server + COLLECTION.format(f"{namespace}/{name}")))["highest_version"]["version"])
     source = each.source or each.name
     owner, _, role = source.partition(".")
-    versions = json.loads(fetch(ROLE.format(owner, role)))["results"][0]["summary_fields"]["versions"]
+    versions = json.loads(fetch(server + ROLE.format(owner, role)))["results"][0]["summary_fields"]["versions"]
     return max((str(version["name"]) for version in versions), key=_order)
 
 

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 import json
 import shlex
-import shutil
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, Field
 
-from baker.errors import HostError
 from baker.provision.base import OnHost, Operation, Run, StepConfig, StepContext
 from baker.provision.fields import Env, Paths, Texts
+from baker.provision.tools import tool
 
 # What ansible looks for beside a playbook: the step's inputs when the playbook lies among other things.
 BESIDE_PLAYBOOK = (
@@ -74,7 +72,7 @@ class Ansible:
         yield Run(NEEDS_PYTHON, env=context.env)
         if config.requirements:
             requirements = str(context.base_dir / config.requirements)
-            install = (_tool("ansible-galaxy"), "install", "-r", requirements)
+            install = (tool("ansible-galaxy"), "install", "-r", requirements)
             yield OnHost(install, env=env, files={EMPTY: ""}, cwd=directory, galaxy=Path(requirements))
         argv = _playbook(config, context.base_dir)
         files = {EMPTY: "", "inventory.json": _inventory(config), "extra_vars.json": json.dumps(config.extra_vars)}
@@ -85,7 +83,7 @@ class Ansible:
 
 
 def _playbook(config: AnsibleConfig, base_dir: Path) -> tuple[str, ...]:
-    argv = [_tool("ansible-playbook"), "-i", "{files}/inventory.json"]
+    argv = [tool("ansible-playbook"), "-i", "{files}/inventory.json"]
     argv += ["--extra-vars", "@{files}/extra_vars.json"] if config.extra_vars else []
     argv += [f"--tags={','.join(config.tags)}"] if config.tags else []
     argv += [f"--skip-tags={','.join(config.skip_tags)}"] if config.skip_tags else []
@@ -126,12 +124,3 @@ def _environment(config: AnsibleConfig, base_dir: Path, directory: Path) -> dict
         "BAKE_ANSIBLE_USER": "{user}",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-def _tool(name: str) -> str:
-    """Ansible's program `name`: the one of bake's own Python environment before any other."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
-    if found is None:
-        raise HostError(f"{name} is not installed", hint="install bake with its ansible extra: pip install 'bake[ansible]'")
-    return found

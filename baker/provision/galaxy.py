@@ -9,13 +9,15 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from baker.brought import Brought
-from baker.errors import BakeError
+from baker.errors import BakeError, HostError
 from baker.plan import digest_of, file_digest
 from baker.process import run
+from baker.provision.tools import tool
 
 INSTALLED, MANIFEST = Path("meta/.galaxy_install_info"), "MANIFEST.json"
 LEFT_OUT = frozenset({INSTALLED, Path(MANIFEST), Path("FILES.json")})
@@ -27,6 +29,16 @@ def installed(files: Path, requirements: Path) -> tuple[Brought, ...]:
     """The roles and collections below `files`, of which `requirements` says where they are from."""
     wanted = [*_wanted(requirements)]
     return (*_roles(files / "roles", wanted), *_collections(files / "collections" / "ansible_collections", wanted))
+
+
+@cache
+def galaxy_server() -> str:
+    """The server that ansible-galaxy asks on this host, without a slash at its end. HostError without Ansible."""
+    told = run([tool("ansible-config"), "dump"], what="ask Ansible for its server").stdout
+    found = re.search(r"^GALAXY_SERVER\([^)]*\) = (\S+)$", told, re.M)
+    if found is None:
+        raise HostError("ansible-config does not say which server ansible-galaxy asks")
+    return found[1].rstrip("/")
 
 
 def remote_commit(source: str, ref: str) -> str:
@@ -75,7 +87,7 @@ def _brought(kind: str, name: str, version: str, digest: str, asked: Mapping[str
 
 
 def _wanted(requirements: Path) -> Iterator[dict[str, str]]:
-    """The entries of a requirements file (galaxy.ansible.com's "Installing roles and collections"): a list of roles, or two lists.
+    """The entries of a requirements file (ansible-galaxy's "Installing roles and collections"): a list of roles, or two lists.
     `ref` is "" for what is not from git."""
     import yaml
 

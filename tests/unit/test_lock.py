@@ -149,9 +149,9 @@ def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: W
     lines = [
         json.dumps({"method": "GET", "url": url, "status": status, "digest": digest})
         for url, status, digest in (
-            ("http://deb.debian.org/debian/dists/trixie/InRelease", 200, release),
-            ("http://deb.debian.org/debian/pool/n/nginx_1_amd64.deb", 200, package),
-            ("http://deb.debian.org/debian/pool/n/gone_1_amd64.deb", 404, package),
+            ("http://deb.example/debian/dists/trixie/InRelease", 200, release),
+            ("http://deb.example/debian/pool/n/nginx_1_amd64.deb", 200, package),
+            ("http://deb.example/debian/pool/n/gone_1_amd64.deb", 404, package),
         )
     ]
     evidence = {
@@ -161,7 +161,7 @@ def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: W
     record: BuildRecord = workshop.catalog.build_of(workshop.catalog.images("web")[0])
     made = make_lock([Built(workshop.template(*STEPS), replace(record, evidence=evidence))], store, lambda: TOOLS).images["web"]
     assert [(each.url, each.date) for each in made.indexes] == [
-        ("http://deb.debian.org/debian/dists/trixie/InRelease", "Sat, 22 Nov 2026 08:00:00 UTC")
+        ("http://deb.example/debian/dists/trixie/InRelease", "Sat, 22 Nov 2026 08:00:00 UTC")
     ]
     assert [each.digest for each in made.downloads] == [package]
     assert made.packages == ("a 1 - deb", "b 2 - deb")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,9 +14,12 @@ from baker.api import Baker
 from baker.brought import Brought, pack
 from baker.catalog.evidence import pack_lines, pack_packages
 from baker.errors import NotFoundError
+from baker.lockfile.aptsources import lines, stanzas
+from baker.lockfile.candidates import Listing
 from baker.model import Package
 from baker.outdated import Examined
 from baker.process import run
+from baker.provision.galaxy import galaxy_server
 from tests.support.archive import MIRROR, Archive
 from tests.support.fake_app import Cli, a_build, an_image, fill
 
@@ -136,7 +139,7 @@ def test_a_branch_that_has_gone_on_and_a_newer_collection(tmp_path: Path) -> Non
         Brought("role", "fixed", "v1", digest, source, "v1", first),
         Brought("collection", "community.general", "9.0.0", digest),
     ]
-    server = "https://galaxy.ansible.com/api/v3/plugin/ansible/content/published/collections/index/community/general/"
+    server = galaxy_server() + "/api/v3/plugin/ansible/content/published/collections/index/community/general/"
     answers = Archive({})
     answers.files[server] = json.dumps({"highest_version": {"version": "10.1.0"}}).encode()
     with Cli(tmp_path / "home").baker as baker:
@@ -162,3 +165,20 @@ def test_the_command_says_what_and_ends_well_unless_it_is_asked_to_fail(tmp_path
     (told,) = json.loads(cli("outdated", "web", "--json").out)
     assert told["name"] == "web" and told["newer"][0]["after"] == "13.2.0" and told["unknown"]
     assert cli("outdated", "nobody").code == NotFoundError.exit_code
+
+
+@pytest.mark.parametrize(
+    ("read", "text"),
+    [
+        (lines, "# deb http://no/ x main\ndeb [signed-by=/k.gpg] http://mirror one main contrib # why\ndeb-src http://mirror one main\n"),
+        (
+            stanzas,
+            "# a remark\nTypes: deb deb-src\nURIs: http://mirror/\nSuites: one\nComponents: main\n contrib\n\n"
+            "Types: deb\nURIs: http://off\nSuites: two\nComponents: main\nEnabled: no\n",
+        ),
+        (lines, "deb http://mirror one main contrib\ndeb http://flat ./\ndeb cdrom:[x]/ one main\n"),
+    ],
+)
+def test_where_an_image_looks_for_packages(read: Callable[[str, str], Iterator[Listing]], text: str) -> None:
+    release = "http://mirror/dists/one/InRelease"
+    assert list(read(text, "amd64")) == [Listing(release, f"{component}/binary-amd64/Packages") for component in ("main", "contrib")]

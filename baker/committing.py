@@ -14,7 +14,7 @@ from pathlib import Path
 from baker import host
 from baker.builders.base import ImageName, Launch
 from baker.builders.holdings import Holdings
-from baker.builders.identity import make_identity
+from baker.builders.identity import copy_identity
 from baker.builders.spec import spec_of
 from baker.catalog.evidence import pack_packages
 from baker.catalog.records import BuildRecord, ImageRecord
@@ -28,7 +28,7 @@ from baker.job import STORE_LOCK, Captured, World, new_id
 from baker.ledger import BuildLedger
 from baker.locks import shared
 from baker.media import stored
-from baker.model import Disk, Shape, SourceImage
+from baker.model import Disk, Identity, Shape, SourceImage
 from baker.paths import ensure
 from baker.seal import seal
 from baker.shells import copy_disk, shell_of
@@ -56,6 +56,7 @@ class Taken:
     shell: str
     parent: ImageRecord
     disk: Disk
+    identity: Identity  # the shell's: what is on the disk has seen its first boot, and lets nobody else in
     ledger: BuildLedger
     scratch: Path
     report: Reporter
@@ -71,7 +72,8 @@ def take(world: World, text: str) -> Iterator[Taken]:
     with session(world) as (ledger, scratch, report):
         with report.stage("copy", shell.id):
             disk = copy_disk(world, shell, parent, scratch / "copy.qcow2")
-        yield Taken(world, shell.id, parent, disk, ledger, scratch, report, host.now())
+            identity = copy_identity(world.home.work(shell.id), scratch, parent.name, parent.ssh_username)
+        yield Taken(world, shell.id, parent, disk, identity, ledger, scratch, report, host.now())
 
 
 def commit(taken: Taken, wish: Wish) -> ImageRecord:
@@ -117,7 +119,7 @@ def _capture(taken: Taken, before: BuildRecord, below: Disk) -> Captured:
     world, report, parent = taken.world, taken.report, taken.parent
     builder = world.builder(spec_of(parent.builder, before.shape), None)
     directory = ensure(taken.scratch / "commit")
-    identity = make_identity(directory, parent.name, parent.ssh_username)
+    identity = taken.identity
     shape = replace(Shape(**known(before.shape)), disk_size=None, accelerator="auto")
     request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
     with builder.launch(request) as machine, ExitStack() as connected:

@@ -14,10 +14,12 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from baker import process
+from baker.errors import NotFoundError
 from baker.model import Identity
 from baker.paths import ensure
 
@@ -47,6 +49,17 @@ def make_identity(directory: Path, hostname: str, username: str) -> Identity:
             path,
         ]
         process.run(argv, what="make an SSH key")
+    return Identity(_hostname(hostname), username, directory / CLIENT_KEY, directory / HOST_KEY)
+
+
+def copy_identity(source: Path, directory: Path, hostname: str, username: str) -> Identity:
+    """Copies in `directory` of the keys that `make_identity` made in `source`. NotFoundError when they are gone."""
+    try:
+        for name in (CLIENT_KEY, HOST_KEY):
+            for each in (name, f"{name}.pub"):
+                shutil.copy(source / each, ensure(directory) / each)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"the machine of {source.name} has ended meanwhile") from error
     return Identity(_hostname(hostname), username, directory / CLIENT_KEY, directory / HOST_KEY)
 
 

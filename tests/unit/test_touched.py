@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from baker import trial
+from baker.builders.identity import make_identity
 from baker.catalog.records import ImageRecord
 from baker.committing import Wish, commit, take
 from baker.communicator.base import CommandResult
@@ -204,6 +205,7 @@ def shell(work: Workshop, tmp_path: Path) -> Shell:
     assert image is not None
     below = qemuimg.as_disk(DirectoryStore(work.home.blobs).path(image.chain[0]), "qcow2")
     scratch = ensure(work.home.work("0123456789ab"))
+    make_identity(scratch, "web", "root")
     disk = qemuimg.create_overlay(below, scratch / "disk.qcow2")
     edit(disk, ["cd /etc", f"write {tmp_path}/two hotfix", "rm never"], tmp_path)
     made = Shell("0123456789ab", image.id, disk.path, below.virtual_size, ("true",))
@@ -214,6 +216,7 @@ def shell(work: Workshop, tmp_path: Path) -> Shell:
 def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Shell) -> None:
     before = shell.disk.read_bytes()
     with take(work.world(work.heard), shell.id) as taken:
+        assert taken.identity.client_public == (work.home.work(shell.id) / "client_key.pub").read_text().strip(), "nobody else gets in"
         image = commit(taken, Wish("web", "1.0.1", "it was urgent"))
     assert (image.origin, image.parent, image.verified) == ("committed", shell.image, False)
     assert shell.disk.read_bytes() == before

@@ -15,7 +15,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from typing import Any
 
-import rfc8785
 from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
@@ -35,6 +34,8 @@ COLUMNS = ("serial", "kind", "subject", "digest", "previous", "hash", "at")
 def canonical(value: object) -> bytes:
     """The one JSON text of a value: RFC 8785. Of a record, fields with their default value are left out: a field that a later bake
     adds does not change the text of what is there."""
+    import rfc8785
+
     return rfc8785.dumps(_clean(json.loads(json.dumps(value, default=_plain))))
 
 

@@ -1,7 +1,8 @@
 """Which step of which build put a file, or a package, into an image: asked of the builds' own records, the newest first.
 
 Only the differences between an image and its parent are read (the evidence `changes`), so a long chain costs little; what no build
-changed is the root's: it came with the source.
+changed is the root's: it came with the source. Whole manifests are read where a build's changes are not on record, each once; lists of
+packages where a build changed them.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ import difflib
 import fnmatch
 import gzip
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from baker.catalog.evidence import read_lines, read_packages
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.errors import NotFoundError
 from baker.explain.changes import Change, parse
-from baker.httpcache.record import Fetched
 from baker.model import FileEntry, Package
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
+    from baker.httpcache.record import Fetched
     from baker.store.base import BlobStore
 
 NEAR = 3  # guesses
@@ -60,16 +62,20 @@ class PackageReason:
 def why(catalog: Catalog, store: BlobStore, image: ImageRecord, path: str) -> Reason:
     """Who put `path` into the image, or took it away. NotFoundError, with names that are near, when it never was there."""
     path = "/" + path.strip("/")
-    line = catalog.history(image)
-    builds = [catalog.build_of(each) for each in line]
+    line, builds = _line_of(catalog, image)
+
+    @cache
+    def listed(number: int) -> FileEntry | None:
+        return _listed(store, builds[number], path)
+
     events: list[_Event] = []
     for number, build in enumerate(builds):
         known = "changes" in build.evidence
-        change = _change(store, build, path) if known else _compared(store, build, builds[number + 1 : number + 2], path)
+        change = _change(store, build, path) if known else _compared(builds, number, listed, path)
         if change:
             events.append(_Event(line[number], build, change, known or not build.steps))
     if not events:
-        entry = _listed(store, builds[-1], path)
+        entry = listed(len(builds) - 1)
         if entry is None:
             near = _near(store, builds[0], path)
             hint = f"is it {' or '.join(near)}?" if near else f"bake show {image.name}@{image.version} --files lists what there is"
@@ -92,21 +98,29 @@ class _Event:
 
 def why_package(catalog: Catalog, store: BlobStore, image: ImageRecord, name: str) -> PackageReason:
     """What brought a package into the image. NotFoundError when it has none of that name."""
-    package = next((each for each in _packages(store, catalog.build_of(image), "packages_after") if each.name == name), None)
+    line, builds = _line_of(catalog, image)
+    there = _packages(store, builds[0], "packages_after")
+    package = next((each for each in there if each.name == name), None)
     if package is None:
-        known = [each.name for each in _packages(store, catalog.build_of(image), "packages_after")]
-        near = difflib.get_close_matches(name, known, 3)
+        near = difflib.get_close_matches(name, [each.name for each in there], 3)
         raise NotFoundError(
             f"{image.name}@{image.version} has no package {name}",
             hint=f"it has {', '.join(near)}" if near else f"bake show {image.name}@{image.version} --packages lists them",
         )
-    for each in catalog.history(image):
-        build = catalog.build_of(each)
+    for each, build in zip(line, builds, strict=True):
+        if "packages_before" in build.evidence and build.evidence["packages_before"] == build.evidence.get("packages_after"):
+            continue  # the same list: this build changed no package
         before = next((old.version for old in _packages(store, build, "packages_before") if _same(old, package)), "")
         if before != package.version:
             return PackageReason(package, before, each, build, _step_of_package(store, build, package), _fetched(store, build, package))
-    root = catalog.history(image)[-1]
-    return PackageReason(package, "", root, catalog.build_of(root), None, None, source=True)
+    return PackageReason(package, "", line[-1], builds[-1], None, None, source=True)
+
+
+def _line_of(catalog: Catalog, image: ImageRecord) -> tuple[Sequence[ImageRecord], Sequence[BuildRecord]]:
+    """An image and what it is made on, and how each of them was made. NotFoundError where that is not on record."""
+    line = catalog.history(image)
+    found = catalog.builds_of(line)
+    return line, [build or catalog.build_of(each) for each, build in zip(line, found, strict=True)]
 
 
 def _same(left: Package, right: Package) -> bool:
@@ -119,12 +133,13 @@ def _change(store: BlobStore, build: BuildRecord, path: str) -> Change | None:
     return parse(found) if found else None
 
 
-def _compared(store: BlobStore, build: BuildRecord, below: Sequence[BuildRecord], path: str) -> Change | None:
+def _compared(builds: Sequence[BuildRecord], number: int, listed: Callable[[int], FileEntry | None], path: str) -> Change | None:
     """The same told from two manifests, for a build whose changes are not on record: nobody knows the step then. Without an image below it
-    is the source that the build started from, of which there is no manifest."""
-    if not below and not build.steps:
+    is the source that the build started from, of which there is no manifest. `listed`: the path in a build's manifest."""
+    root = number == len(builds) - 1
+    if root and not builds[number].steps:
         return None  # the source's own
-    after, before = _listed(store, build, path), _listed(store, below[0], path) if below else None
+    after, before = listed(number), None if root else listed(number + 1)
     if after == before:
         return None
     return Change(path, "added" if before is None else "changed" if after else "removed", None, before, after)
@@ -195,6 +210,8 @@ def _fetched(store: BlobStore, build: BuildRecord, package: Package) -> Fetched 
     """The file of a package among what was fetched: NAME_VERSION_ARCH.deb without the epoch, NAME-VERSION.ARCH.rpm, NAME-VERSION.apk."""
     if "fetches" not in build.evidence:
         return None
+    from baker.httpcache.record import Fetched
+
     version = package.version.partition(":")[2] or package.version
     names = (f"/{package.name}_{version}_", f"/{package.name}-{version}.")
     with store.open(build.evidence["fetches"]) as blob:

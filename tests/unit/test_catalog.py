@@ -215,6 +215,28 @@ def test_listing(shop: Catalog) -> None:
     assert shop.images(labels={"team": "other"}) == []
 
 
+LABELS = {"org.example.team/tier": "front.a/b", "org": "no object", "a.b": "", "it's \"odd\" [0]": "$.x"}
+
+
+@pytest.mark.parametrize(
+    ("labels", "found"),
+    [
+        ({"org.example.team/tier": None}, True),
+        ({"org.example.team/tier": "front.a/b"}, True),
+        ({"org.example.team/tier": "front"}, False),
+        ({"org.example": None}, False),
+        ({"team/tier": None}, False),
+        ({"a.b": ""}, True),
+        ({"a": None}, False),
+        ({"it's \"odd\" [0]": "$.x", "org": "no object"}, True),
+        ({"it's \"odd\" [0]": "y"}, False),
+    ],
+)
+def test_names_of_labels_are_no_paths(shop: Catalog, labels: dict[str, str | None], found: bool) -> None:
+    add(shop, an_image("e00000000001", "labelled", "1.0.0", labels=LABELS))
+    assert [image.name for image in shop.images("labelled", labels)] == ["labelled"] * found
+
+
 def test_fingerprints(shop: Catalog) -> None:
     found = shop.by_fingerprint("f" * 64, name="web")
     assert found is not None

@@ -43,7 +43,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
             base,
             an_image("web", "1.3.0", 2, parent=base.id),
             an_image("web", "1.4.0", 3, parent=base.id, labels={"team": "shop", "tier": "front"}),
-            an_image("proxy", "0.1.0", 4, verified=False, labels={}),
+            an_image("proxy", "0.1.0", 4, verified=False, labels={"org.example/tier.of": "a.b/c=d"}),
         )
     return home
 
@@ -423,6 +423,9 @@ def test_no_images_is_an_empty_array_or_a_hint(cli: Cli) -> None:
         (["--label", "team"], ["a00000000003", "a00000000002"]),
         (["--label", "team=shop", "--label", "tier=front"], ["a00000000003"]),
         (["--label", "team=other"], []),
+        (["--label", "org.example/tier.of=a.b/c=d"], ["a00000000004"]),
+        (["--label", "org.example/tier.of", "--name", "prox?"], ["a00000000004"]),
+        (["--label", "org.example"], []),
         (["--unverified"], ["a00000000004"]),
     ],
 )

@@ -215,7 +215,7 @@ def test_listing(shop: Catalog) -> None:
     assert shop.images(labels={"team": "other"}) == []
 
 
-LABELS = {"org.example.team/tier": "front.a/b", "org": "no object", "a.b": "", "it's \"odd\" [0]": "$.x"}
+LABELS = {"org.example.team/tier": "front.a/b", "org": "no object", "a.b": "", 'it\'s "odd" [0]': "$.x"}
 
 
 @pytest.mark.parametrize(
@@ -228,8 +228,8 @@ LABELS = {"org.example.team/tier": "front.a/b", "org": "no object", "a.b": "", "
         ({"team/tier": None}, False),
         ({"a.b": ""}, True),
         ({"a": None}, False),
-        ({"it's \"odd\" [0]": "$.x", "org": "no object"}, True),
-        ({"it's \"odd\" [0]": "y"}, False),
+        ({'it\'s "odd" [0]': "$.x", "org": "no object"}, True),
+        ({'it\'s "odd" [0]': "y"}, False),
     ],
 )
 def test_names_of_labels_are_no_paths(shop: Catalog, labels: dict[str, str | None], found: bool) -> None:

@@ -11,23 +11,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from baker.core.version import VERSION
+
+__version__ = VERSION
 _HOMES = {
     "Baker": "baker.api",
     "BuildRequest": "baker.api",
     "BuildResult": "baker.api",
-    "Home": "baker.paths",
-    "BakeError": "baker.errors",
-    "Forward": "baker.model",
+    "Home": "baker.core.home",
+    "BakeError": "baker.core.errors",
+    "Forward": "baker.core.model",
 }
 __all__ = ["BakeError", "Baker", "BuildRequest", "BuildResult", "Forward", "Home", "__version__"]  # noqa: F822 - found by __getattr__
 
 if TYPE_CHECKING:
     from baker.api import Baker
-    from baker.errors import BakeError
-    from baker.model import Forward
-    from baker.paths import Home
-    from baker.requests import BuildRequest, BuildResult
+    from baker.core.errors import BakeError
+    from baker.core.home import Home
+    from baker.core.model import Forward
+    from baker.plan.requests import BuildRequest, BuildResult
 
 
 def __getattr__(name: str) -> Any:

@@ -16,42 +16,42 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from baker.errors import BakeError, TemplateError, UsageError
-from baker.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
-from baker.ledger import Ledger
-from baker.model import Disk, Forward, Wanted
-from baker.paths import Home
-from baker.requests import BuildRequest, BuildResult, options
+from baker.core.errors import BakeError, TemplateError, UsageError
+from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
+from baker.core.home import Home
+from baker.core.ledger import Ledger
+from baker.core.model import Disk, Forward, Wanted
+from baker.plan.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
-    from baker.archiving import Archives
-    from baker.attest.signing import Shelf
-    from baker.audit.checks import Checker
-    from baker.audit.story import Story
+    from baker.build.test_run import Again
+    from baker.build.world import Interaction, World
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
-    from baker.committing import Taken
-    from baker.committing import Wish as CommitWish
-    from baker.doctor import Finding
     from baker.explain.diff import Comparison
     from baker.explain.why import PackageReason, Reason
-    from baker.job import Interaction, World
-    from baker.layers.collect import Collected
     from baker.layers.explain import Explained
-    from baker.layers.policy import Wish
     from baker.layers.store import Layer, LayerStore
-    from baker.outdated import Examined
-    from baker.plan import Plan
+    from baker.lockfile.outdated import Examined
+    from baker.plan.graph import Ended, Node
+    from baker.plan.plan import Plan
+    from baker.plan.step_range import Wish
+    from baker.publish.archive.service import Archives
     from baker.publish.base import Published, Wishes
-    from baker.rebuilding import Verdict
-    from baker.schedule import Ended, Node
-    from baker.stock import Stock
+    from baker.rebuild.rebuild import Verdict
+    from baker.sessions.commit import Taken
+    from baker.sessions.commit import Wish as CommitWish
+    from baker.sessions.ephemeral import Running
     from baker.store.directory import DirectoryStore
-    from baker.sweep import Swept
     from baker.template.model import Template
-    from baker.throwaway import Running
-    from baker.trial import Again
-    from baker.usage import Used
+    from baker.trust.attest.signing import Shelf
+    from baker.trust.audit.checks import Checker
+    from baker.trust.audit.story import Story
+    from baker.upkeep.cache_budget import Collected
+    from baker.upkeep.disk_usage import Used
+    from baker.upkeep.doctor import Finding
+    from baker.upkeep.garbage import Stock
+    from baker.upkeep.sweep import Swept
 
 __all__ = ["Baker", "BuildRequest", "BuildResult"]
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
@@ -84,7 +84,7 @@ class Baker:
     @cached_property
     def catalog(self) -> Catalog:
         from baker.catalog.catalog import Catalog
-        from baker.paths import ensure
+        from baker.core.home import ensure
 
         ensure(self.home.data)
         return Catalog(self.home.catalog)
@@ -103,7 +103,7 @@ class Baker:
 
     @property
     def _stock(self) -> Stock:
-        from baker.stock import Stock
+        from baker.upkeep.garbage import Stock
 
         return Stock(self.home, self.catalog, self.store, self.layers)
 
@@ -134,13 +134,13 @@ class Baker:
 
     @property
     def _secret_key(self) -> bytes:
-        from baker.secrets import catalog_key
+        from baker.core.secrets import catalog_key
 
         return catalog_key(self.home.data)
 
     def plan(self, template: Template) -> Plan | None:
         """What building `template` would do; None while its source is not on this host, for then its keys cannot be known."""
-        from baker.plan import make_plan
+        from baker.plan.plan import make_plan
         from baker.sources.base import Context
 
         world = self._world()
@@ -157,7 +157,7 @@ class Baker:
     def explain(self, plan: Plan, wish: Wish | None = None) -> list[Explained]:
         """What a build would do about each step, and why; compared with the last build of this template's name."""
         from baker.layers.explain import explain
-        from baker.layers.policy import Wish
+        from baker.plan.step_range import Wish
 
         return explain(plan, wish or Wish(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
 
@@ -169,8 +169,8 @@ class Baker:
         Errors of single builds are in the results; TemplateError and UsageError are raised before anything begins, and so is
         NotFoundError for an image that a template starts from, which without `fail_fast` is that build's own failure.
         """
-        from baker import schedule
-        from baker.graph import graph
+        from baker.plan.graph import graph
+        from baker.scheduler import run
 
         self._sweep_quietly()
         try:
@@ -179,15 +179,15 @@ class Baker:
             self.sink.emit(TemplateRejected(problems=error.to_json()))
             raise
         by_key = {node.key: node for node in nodes}
-        with schedule.Workers(self.sink) as workers:
-            ended = schedule.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
+        with run.Workers(self.sink) as workers:
+            ended = run.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
         self.collect_quietly()
         return [self._result(by_key[end.key], end) for end in ended]
 
     def build_here(self, request: BuildRequest, name: str) -> None:
         """Build the image `name` of a template in this process. Raises BakeError when it fails."""
-        from baker.bake import bake
-        from baker.builders.spec import with_accelerator
+        from baker.build.recipe import bake
+        from baker.machines.spec import with_accelerator
 
         for template in self.load_request(request):
             if template.name == name:
@@ -196,8 +196,8 @@ class Baker:
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
     def _build_node(self, node: Node) -> Ended:
-        from baker.events import Memory, Tee
-        from baker.schedule import Ended
+        from baker.core.events import Memory, Tee
+        from baker.plan.graph import Ended
 
         memory = Memory(only=BuildFinished)
         baker = Baker(self.home, sink=Tee(self.sink, memory), interaction=self.interaction, env=self.env)
@@ -231,9 +231,9 @@ class Baker:
         )
 
     def _world(self) -> World:
-        from baker.builders import registry as builders
-        from baker.communicator.ssh import connect
-        from baker.job import Nobody, World
+        from baker.build.world import Nobody, World
+        from baker.machines import registry as builders
+        from baker.machines.ssh.client import connect
         from baker.sources import registry as sources
 
         return World(
@@ -254,7 +254,7 @@ class Baker:
 
     def disk(self, image: ImageRecord) -> Disk:
         """The image's disk in the store: a delta on its parents' blobs. NotFoundError for one that was not baked on this host."""
-        from baker.media import stored
+        from baker.artifacts.disk import stored
 
         return stored(image, self.store)
 
@@ -270,7 +270,7 @@ class Baker:
         timeout: float = 600.0,
     ) -> Iterator[Running]:
         """A throw-away machine from an image, gone with all its changes at the end. `shape` overrides fields of Shape."""
-        from baker.throwaway import boot
+        from baker.sessions.ephemeral import boot
 
         image = self.catalog.resolve(reference)
         wanted = Wanted(tuple(forwards), dict(shape or {}), uri, username, timeout)
@@ -280,7 +280,7 @@ class Baker:
     @contextmanager
     def enter(self, reference: str, *, forwards: Sequence[Forward] = (), timeout: float = 60.0) -> Iterator[Running]:
         """The machine as it was after a step, `web@3` or `web@packages`: a twin of it, gone with all its changes at the end."""
-        from baker.throwaway import restore
+        from baker.sessions.ephemeral import restore
 
         layer, build = self.layer(reference)
         with restore(self._world(), layer, build, Wanted(tuple(forwards), timeout=timeout)) as running:
@@ -300,7 +300,7 @@ class Baker:
         from contextlib import ExitStack
 
         from baker.explain.diff import compare
-        from baker.shells import side
+        from baker.sessions.diff_sides import side
 
         with ExitStack() as stack:
             trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
@@ -308,8 +308,8 @@ class Baker:
 
     def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[Again]:
         """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
-        from baker.builders.spec import with_accelerator
-        from baker.trial import test
+        from baker.build.test_run import test
+        from baker.machines.spec import with_accelerator
 
         templates = self.load_request(request)
         if len(templates) != 1:
@@ -319,13 +319,13 @@ class Baker:
 
     def take(self, shell: str) -> AbstractContextManager[Taken]:
         """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
-        from baker.committing import take
+        from baker.sessions.commit import take
 
         return take(self._world(), shell)
 
     def commit(self, taken: Taken, wish: CommitWish) -> ImageRecord:
         """Make an image of a machine that was changed by hand."""
-        from baker.committing import commit
+        from baker.sessions.commit import commit
 
         return commit(taken, wish)
 
@@ -343,14 +343,14 @@ class Baker:
 
     def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
         """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
-        from baker.outdated import outdated
+        from baker.lockfile.outdated import outdated
 
         return outdated(self._world(), references, fetch)
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
-        from baker.attest.auditing import checker
-        from baker.audit.story import gather
+        from baker.trust.audit.attestations import checker
+        from baker.trust.audit.story import gather
 
         return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.shelf), *checkers))
 
@@ -371,7 +371,7 @@ class Baker:
 
     def publish(self, reference: str, to: str, wishes: Wishes) -> tuple[Published, ...]:
         """Publish an image: `to` is a kind of target, such as "ami". What is published there already stays as it is, unless forced."""
-        from baker.publishing import publish
+        from baker.publish.service import publish
 
         return publish(self._world(), self.catalog.resolve(reference), to, wishes)
 
@@ -386,7 +386,7 @@ class Baker:
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
         """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
-        from baker.rebuilding import Request, rebuild_and_record
+        from baker.rebuild.rebuild import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
         return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
@@ -394,7 +394,7 @@ class Baker:
     @property
     def archives(self) -> Archives:
         """Images with everything that is on record of them, out to files and in from them."""
-        from baker.archiving import Archives
+        from baker.publish.archive.service import Archives
 
         return Archives(self._world(), self.shelf.keys)
 
@@ -403,7 +403,7 @@ class Baker:
     @property
     def shelf(self) -> Shelf:
         """Records, bytes and keys, for baker.attest."""
-        from baker.attest.signing import Shelf
+        from baker.trust.attest.signing import Shelf
 
         return Shelf.of(self.home, self.catalog, self.store, self.env)
 
@@ -411,7 +411,7 @@ class Baker:
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
         """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
-        from baker.sweep import Swept, sweep
+        from baker.upkeep.sweep import Swept, sweep
 
         swept = sweep(self.home, Reporter(self.sink), kept=kept, dry_run=dry_run)
         if not dry_run:
@@ -420,16 +420,16 @@ class Baker:
 
     def usage(self) -> list[Used]:
         """What takes how much disk; each byte is counted once."""
-        from baker.usage import usage
+        from baker.upkeep.disk_usage import usage
 
         return usage(self.home, self.catalog, self.store, self.layers)
 
     def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
         """Remove layers and downloads until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older
         than `max_age` seconds since its last use; then blobs that nothing refers to."""
-        from baker.downloads import DIRECTORY
-        from baker.httpcache.store import Store
-        from baker.layers.collect import Collected, collect, default_budget
+        from baker.build.downloads import DIRECTORY
+        from baker.proxy.store import Store
+        from baker.upkeep.cache_budget import Collected, collect, default_budget
 
         wanted = default_budget(self.env) if budget is None else budget
         http = Store(self.home.cache / DIRECTORY)
@@ -449,13 +449,13 @@ class Baker:
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):
-            from baker.sweep import sweep
+            from baker.upkeep.sweep import sweep
 
             swept = sweep(self.home, Reporter(self.sink))
             Reporter(self.sink).info(f"gave back {len(swept)} things that an earlier build left")
 
     def doctor(self) -> list[Finding]:
         """What this host has and lacks, with the fix for each finding."""
-        from baker.doctor import check
+        from baker.upkeep.doctor import check
 
         return check(self.home, self.env)

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baker.paths import Home
+from baker.core.home import Home
 from bench import guest, machine
 from bench.guest import Anchors, Line
 from bench.harness import Run, allocated, run

@@ -23,7 +23,7 @@ from sqlalchemy import create_engine, insert
 
 from baker.catalog import tables
 from baker.catalog.catalog import Catalog
-from baker.paths import Home
+from baker.core.home import Home
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPTH = 10  # images of a chain

@@ -22,10 +22,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from baker.core.model import Disk
 from baker.disks.manifest import file_manifest
+from baker.disks.normalize import relay
 from baker.disks.raw import raw_digest
-from baker.model import Disk
-from baker.reproduce.relay import relay
 
 LISTING = 1.5  # times sha256sum
 LAYING = 40.0  # seconds per GiB

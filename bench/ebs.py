@@ -28,11 +28,11 @@ from pathlib import Path
 
 from baker.aws import ebs
 from baker.aws.session import Access, Aws
-from baker.clock import Clock
+from baker.core.clock import Clock
+from baker.core.events import Null, Reporter
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.raw import open_raw
-from baker.events import Null, Reporter
-from baker.model import Disk
 from tests.ec2 import Emulator
 from tests.support.aws import CloudAws
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from baker import __version__
-from baker.host import host_facts
+from baker.core.host_facts import host_facts
 from bench import machine
 from bench.bake import ROOT
 

@@ -1,6 +1,6 @@
 """The machine of the benchmark, for both tools: bake's own settings, and what Packer and the verification of its images are given to match.
 
-See baker/builders/libvirt/domain.py. The differences that remain stand in docs/benchmarks.md (report.py, HOW).
+See baker/machines/libvirt/domain.py. The differences that remain stand in docs/benchmarks.md (report.py, HOW).
 """
 
 from __future__ import annotations

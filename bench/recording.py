@@ -23,8 +23,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from baker.events import Memory, Reporter
-from baker.httpcache.proxy import Proxy, http_cache
+from baker.core.events import Memory, Reporter
+from baker.proxy.proxy import Proxy, http_cache
 
 SMALL = 20_000  # bytes of a small file, as of a small package
 PIECE = 1 << 20

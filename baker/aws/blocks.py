@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
-from baker.clock import Clock
+from baker.core.clock import Clock
 
 if TYPE_CHECKING:
     from botocore.awsrequest import AWSResponse

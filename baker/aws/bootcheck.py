@@ -12,14 +12,14 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from baker.aws import poll
+from baker.aws import waiter
 from baker.aws.errors import AwsError, translated
+from baker.aws.resources import BUILD_TAG, Things
 from baker.aws.session import Aws
-from baker.aws.things import BUILD_TAG, Things
-from baker.clock import Clock
-from baker.errors import BakeError, VerifyError
-from baker.events import Reporter
-from baker.model import Ami
+from baker.core.clock import Clock
+from baker.core.errors import BakeError, VerifyError
+from baker.core.events import Reporter
+from baker.core.model import Ami
 
 BOOT_SECONDS = 900.0
 CONSOLE_LINES = 20
@@ -51,7 +51,7 @@ class StatusChecks:
         with self.launch(ami, things, report) as instance:
             report.debug(f"waiting for the status checks of {instance}")
             try:
-                poll.wait(lambda: self._look(ami, instance), f"the status checks of {instance}", timeout=self.timeout, clock=self.clock)
+                waiter.wait(lambda: self._look(ami, instance), f"the status checks of {instance}", timeout=self.timeout, clock=self.clock)
                 if self.answers is not None:
                     self.answers(ami, instance)
             except (AwsError, VerifyError) as error:

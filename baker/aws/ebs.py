@@ -15,15 +15,15 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from baker.aws import poll
+from baker.aws import waiter
 from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError, translated
-from baker.aws.pace import Pace
+from baker.aws.rate_limit import Pace
 from baker.aws.session import Aws
-from baker.clock import Clock
+from baker.core.clock import Clock
+from baker.core.events import Reporter
 from baker.disks.blocks import candidates
 from baker.disks.raw import RawReader
-from baker.events import Reporter
 
 BLOCK = 512 << 10
 GIB = 1 << 30
@@ -41,7 +41,7 @@ TOO_FAST = frozenset({"RequestThrottledException", "ThrottlingException", "Reque
 
 
 class Records(Protocol):
-    """Where it is noted which blocks AWS has: see baker.publish.journal."""
+    """Where it is noted which blocks AWS has: see baker.aws.upload_checkpoint."""
 
     def acknowledged(self) -> dict[int, bytes]: ...
     def acknowledge(self, index: int, digest: bytes) -> None: ...
@@ -284,4 +284,4 @@ def wait_completed(aws: Aws, region: str, snapshot: str, *, clock: Clock, timeou
                 return None
         return True
 
-    poll.wait(sure, f"the snapshot {snapshot} in {region}", timeout=timeout, clock=clock, first=SURE_SECONDS, longest=5.0)
+    waiter.wait(sure, f"the snapshot {snapshot} in {region}", timeout=timeout, clock=clock, first=SURE_SECONDS, longest=5.0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from baker.errors import BakeError, BuildError, HostError
+from baker.core.errors import BakeError, BuildError, HostError
 
 WHO = frozenset(
     {

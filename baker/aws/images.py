@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
-from baker.aws.poll import wait
 from baker.aws.session import Aws
-from baker.model import Ami
+from baker.aws.waiter import wait
+from baker.core.model import Ami
 
 GIB = 1 << 30
 FAILED = frozenset({"failed", "error", "invalid", "deregistered", "disabled"})

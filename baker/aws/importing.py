@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from baker.aws import ebs, images, poll
+from baker.aws import ebs, images, waiter
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
-from baker.clock import Clock
-from baker.errors import UsageError
-from baker.model import Ami
+from baker.core.clock import Clock
+from baker.core.errors import UsageError
+from baker.core.model import Ami
 
 NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")  # RegisterImage's rule
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -69,7 +69,7 @@ def register(aws: Aws, wanted: Registration, *, clock: Clock) -> str:
             raise
 
     # a snapshot that has just been completed may not be known everywhere
-    return poll.wait(ask, f"registering {wanted.name} in {wanted.region}", timeout=poll.INVISIBLE_SECONDS, clock=clock, longest=5.0)
+    return waiter.wait(ask, f"registering {wanted.name} in {wanted.region}", timeout=waiter.INVISIBLE_SECONDS, clock=clock, longest=5.0)
 
 
 def _register(aws: Aws, wanted: Registration) -> str:

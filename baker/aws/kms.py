@@ -11,7 +11,7 @@ from typing import Any
 
 from baker.aws.errors import translated
 from baker.aws.session import Access, Aws
-from baker.errors import HostError, UsageError
+from baker.core.errors import HostError, UsageError
 
 SCHEME = "awskms"
 SPEC = "ECC_NIST_P256"
@@ -19,7 +19,7 @@ ALGORITHM = "ECDSA_SHA_256"
 
 
 class KmsSigner:
-    """Implements baker.attest.dsse.Signer."""
+    """Implements baker.trust.attest.dsse.Signer."""
 
     def __init__(self, key: str, aws: Aws | None = None) -> None:
         """`key`: what stands behind "awskms:". UsageError when that names no key."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from baker.clock import Clock
+from baker.core.clock import Clock
 
 ATTEMPTS = 8
 FIRST_SECONDS, LONGEST_SECONDS = 1.0, 20.0

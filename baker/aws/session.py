@@ -15,8 +15,8 @@ from typing import Any
 
 from baker.aws.errors import translated
 from baker.aws.retry import Retry
-from baker.clock import Clock
-from baker.errors import HostError
+from baker.core.clock import Clock
+from baker.core.errors import HostError
 
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 
 from baker.aws import ebs
 from baker.aws.errors import AwsError
+from baker.aws.resources import BUILD_TAG, Things
 from baker.aws.session import Aws
-from baker.aws.things import BUILD_TAG, Things
-from baker.clock import Clock
+from baker.aws.upload_checkpoint import Journal, State
+from baker.core.clock import Clock
+from baker.core.events import Reporter
+from baker.core.model import Disk
 from baker.disks.blocks import candidates
 from baker.disks.raw import RawReader, open_raw
-from baker.events import Reporter
-from baker.model import Disk
-from baker.publish.journal import Journal, State
 
 
 @dataclass(frozen=True)

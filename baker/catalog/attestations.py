@@ -6,8 +6,8 @@ from sqlalchemy import select
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
-from baker.catalog.part import Part
 from baker.catalog.records import Attestation
+from baker.catalog.repository import Part
 
 COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, Rebuild, Revocation, StepRecord
-from baker.errors import HostError
-from baker.model import TestOutcome
+from baker.core.errors import HostError
+from baker.core.model import TestOutcome
 
 if TYPE_CHECKING:
-    from baker.catalog.catalog import Catalog
+    pass
 
 T = TypeVar("T")
 
@@ -43,20 +43,6 @@ class Bundle:
 
     def to_json(self) -> dict[str, Any]:
         return {each.name: [asdict(record) for record in getattr(self, each.name)] for each in fields(self)}
-
-
-def gather(catalog: Catalog, image: ImageRecord) -> Bundle:
-    """NotFoundError when a build of the line is not on record."""
-    line = catalog.history(image)
-    rebuilds = [rebuild for each in line for rebuild in catalog.proofs.rebuilds(each.id)]
-    past = catalog.proofs.revocations([each.id for each in line])
-    return Bundle(
-        images=line,
-        builds=tuple(catalog.build_of(each) for each in line),
-        attestations=tuple(made for each in line for made in catalog.attestations.of(each.id)),
-        rebuilds=tuple(rebuilds),
-        revocations=tuple(each.revocation for each in past if each.undone is None),
-    )
 
 
 def from_json(value: Mapping[str, Any]) -> Bundle:

@@ -17,17 +17,17 @@ from baker.catalog import database, lookup, reference, tables
 from baker.catalog.attestations import Attestations
 from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
-from baker.catalog.convert import build_record, build_row, image_record, image_row
 from baker.catalog.imports import Imports
 from baker.catalog.journal import Journal, append, subject_of
+from baker.catalog.mapping import build_record, build_row, image_record, image_row
 from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
 from baker.catalog.rebuilds import Rebuilds
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
 from baker.catalog.revocations import Revocations
-from baker.errors import BusyError, NotFoundError, UsageError
-from baker.host import now
+from baker.core.errors import BusyError, NotFoundError, UsageError
+from baker.core.host_facts import now
 
 
 @dataclass(frozen=True)

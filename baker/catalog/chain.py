@@ -13,12 +13,12 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.attestations import attestation_record
 from baker.catalog.channels import channel_record, event_record
-from baker.catalog.convert import build_record, image_record
 from baker.catalog.journal import ADOPTED, FIRST, Journal, append, digest_of, entry_faults, subject_of
-from baker.catalog.part import Transaction
+from baker.catalog.mapping import build_record, image_record
 from baker.catalog.publications import publication_record
 from baker.catalog.records import Rebuild
 from baker.catalog.releases import release_record
+from baker.catalog.repository import Transaction
 from baker.catalog.revocations import whole_revocation
 
 REBUILD_COLUMNS = ("image", "level", "disk", "report", "host", "who", "at")

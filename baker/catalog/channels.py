@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
-from baker.catalog.part import Part
 from baker.catalog.records import Channel, ChannelEvent
-from baker.errors import BusyError, NotFoundError
+from baker.catalog.repository import Part
+from baker.core.errors import BusyError, NotFoundError
 
 COLUMNS = ("name", "channel", "image", "protected", "protected_by", "who", "changed")
 EVENT_COLUMNS = ("name", "channel", "action", "before", "after", "who", "at", "why")

@@ -18,9 +18,9 @@ from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
 
-from baker.disks.space import full, mount_point, read_only
-from baker.errors import BakeError, BusyError, HostError
-from baker.paths import ensure
+from baker.core.disk_space import full, mount_point, read_only
+from baker.core.errors import BakeError, BusyError, HostError
+from baker.core.home import ensure
 
 REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
 HEAD = REVISIONS[-1]

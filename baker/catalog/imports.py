@@ -12,13 +12,13 @@ from baker.catalog import tables
 from baker.catalog.attestations import COLUMNS as ATTESTATION_COLUMNS
 from baker.catalog.bundle import Bundle
 from baker.catalog.chain import REBUILD_COLUMNS
-from baker.catalog.convert import build_record, build_row, image_record, image_row
 from baker.catalog.journal import IMPORTED, append, digest_of, subject_of
-from baker.catalog.part import Part
+from baker.catalog.mapping import build_record, build_row, image_record, image_row
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, Rebuild, Revocation
+from baker.catalog.repository import Part
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 from baker.catalog.revocations import whole_revocation
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 
 @dataclass(frozen=True)

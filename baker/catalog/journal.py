@@ -19,9 +19,9 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from baker.catalog import tables
-from baker.catalog.part import Part
 from baker.catalog.records import JournalEntry
-from baker.host import now
+from baker.catalog.repository import Part
+from baker.core.host_facts import now
 
 FIRST = "0" * 64
 ADOPTED = "adopted"  # the kind of entries of records that are older than the journal

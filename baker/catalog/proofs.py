@@ -9,8 +9,8 @@ from sqlalchemy import or_, select
 
 from baker.catalog import tables
 from baker.catalog.channels import EVENT_COLUMNS
-from baker.catalog.part import Part
 from baker.catalog.records import Attestation, ChannelEvent, Rebuild, Revocation
+from baker.catalog.repository import Part
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 
 ATTESTATION_COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")

@@ -9,9 +9,9 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
-from baker.catalog.part import Part
 from baker.catalog.records import Publication
-from baker.errors import NotFoundError, UsageError
+from baker.catalog.repository import Part
+from baker.core.errors import NotFoundError, UsageError
 
 COLUMNS = ("image", "kind", "reference", "region", "account", "details", "created", "removed")
 

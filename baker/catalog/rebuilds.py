@@ -5,8 +5,8 @@ from __future__ import annotations
 from baker.catalog import tables
 from baker.catalog.chain import REBUILD_COLUMNS
 from baker.catalog.journal import append, subject_of
-from baker.catalog.part import Part
 from baker.catalog.records import Rebuild
+from baker.catalog.repository import Part
 
 
 class Rebuilds(Part):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from baker.model import TestOutcome
+from baker.core.model import TestOutcome
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from semantic_version import NpmSpec, SimpleSpec, Version
 
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 
 HEX = re.compile(r"[0-9a-f]{3,12}")
 CHANNEL = re.compile(r"[a-z][a-z0-9._-]*")

@@ -10,9 +10,9 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
-from baker.catalog.part import Part
 from baker.catalog.records import Release, Status
-from baker.errors import BusyError, NotFoundError
+from baker.catalog.repository import Part
+from baker.core.errors import BusyError, NotFoundError
 
 COLUMNS = (
     "name", "number", "image", "channel", "target", "region", "account", "status", "rollback_of", "details", "who", "started", "finished",

@@ -15,9 +15,9 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.lookup import below
-from baker.catalog.part import Part
 from baker.catalog.records import ImageRecord, Revocation
-from baker.errors import NotFoundError, UsageError
+from baker.catalog.repository import Part
+from baker.core.errors import NotFoundError, UsageError
 
 
 class RevokedError(UsageError):

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
-from baker.events import Message, Null, Sink
-from baker.paths import Home
+from baker.core.events import Message, Null, Sink
+from baker.core.home import Home
 from baker.render.terminal import Terminal
 from baker.render.text import table
 
 if TYPE_CHECKING:
     from baker.api import Baker
-    from baker.job import Interaction
+    from baker.build.world import Interaction
 
 MakeBaker = Callable[..., "Baker"]  # like baker.api.Baker: (home, *, sink, interaction, env)
 

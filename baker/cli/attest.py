@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-from baker.attest import provenance
-from baker.attest.signing import attest, envelope_of, provenance_of
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.render.text import short
+from baker.trust.attest import provenance
+from baker.trust.attest.signing import attest, envelope_of, provenance_of
 
 EXAMPLES = """
   bake attest web

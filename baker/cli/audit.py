@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.audit.story import StepStory, Story, to_json
 from baker.cli.app import App
 from baker.cli.history import lineage
 from baker.cli.options import add_json
 from baker.cli.show import host_fields, source_fields, test_lines, variable_lines
-from baker.errors import VerifyError
+from baker.core.errors import VerifyError
+from baker.rebuild.levels import Level
 from baker.render.text import clean, duration, fields, plural, size
-from baker.reproduce.levels import Level
+from baker.trust.audit.story import StepStory, Story, to_json
 
 if TYPE_CHECKING:
-    from baker.explain.changes import Change
+    from baker.artifacts.changes import Change
 
 EXAMPLES = """
   bake audit web
@@ -51,8 +51,8 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _write(story: Story, path: Path) -> None:
-    from baker.audit.html import page
-    from baker.disks.space import host_error
+    from baker.core.disk_space import host_error
+    from baker.trust.audit.html import page
 
     try:
         path.write_text(page(story), encoding="utf-8")

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_template_options, listed, positive, variables
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
     from baker.api import Baker
-    from baker.requests import BuildRequest, BuildResult
+    from baker.plan.requests import BuildRequest, BuildResult
 
 EXAMPLES = """
   bake build web.yaml
@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.cli.person import Person
+    from baker.cli.prompt import Person
 
     with display(app, json=args.json) as shown:
         baker = app.baker(shown, Person(app, shown))
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 def requests(args: argparse.Namespace) -> list[BuildRequest]:
     """One request per template file, all with the same choices."""
-    from baker.requests import BuildRequest
+    from baker.plan.requests import BuildRequest
 
     if len(set(args.files)) < len(args.files):
         raise UsageError("a template is named twice", hint="name each template once")

@@ -10,7 +10,7 @@ from baker.catalog.records import Channel
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.cli.releasing import moment, show_table, version_of
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 from baker.render.text import clean
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.host import now, who
+    from baker.core.host_facts import now, who
     from baker.release.channels import assign, check_name
 
     if args.unset and (args.protect or args.unprotect):

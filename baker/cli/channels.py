@@ -8,7 +8,7 @@ from dataclasses import asdict
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.cli.releasing import moment, show_table
-from baker.host import now
+from baker.core.host_facts import now
 
 EXAMPLES = """
   bake channels

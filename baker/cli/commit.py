@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_json
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
-    from baker.committing import Wish
+    from baker.sessions.commit import Wish
 
 EXAMPLES = """
   bake commit 5f1c22aa90b7 --name web --version 1.0.1 -m "a hotfix, until the template has it"
@@ -45,7 +45,7 @@ def wish_of(text: str, message: str) -> Wish:
     """What NAME@VERSION asks for. UsageError for anything else."""
     from semantic_version import Version
 
-    from baker.committing import Wish
+    from baker.sessions.commit import Wish
 
     name, _, version = text.partition("@")
     try:

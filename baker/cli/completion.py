@@ -8,7 +8,7 @@ import importlib
 from baker.cli.app import App
 from baker.cli.main import VERBS
 from baker.cli.options import Parser, add_common
-from baker.errors import HostError
+from baker.core.errors import HostError
 
 EXAMPLES = """
   bake completion bash > ~/.local/share/bash-completion/completions/bake

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from baker.cli.app import App
-from baker.events import Event
+from baker.core.events import Event
 from baker.render.terminal import Terminal
 
 if TYPE_CHECKING:

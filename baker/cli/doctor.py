@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import HostError
+from baker.core.errors import HostError
 from baker.render.text import cells, clean, pad, plural
 
 if TYPE_CHECKING:
-    from baker.doctor import Finding
+    from baker.upkeep.doctor import Finding
 
 EXAMPLES = """
   bake doctor

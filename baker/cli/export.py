@@ -8,7 +8,7 @@ from pathlib import Path
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_json
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import size
 
 EXAMPLES = """

@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import plural, size
 
 EXAMPLES = """
@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.template.units import parse_duration, parse_size
+    from baker.core.units import parse_duration, parse_size
 
     try:
         budget = parse_size(args.keep_size) if args.keep_size and args.keep_size != "0" else 0 if args.keep_size else None

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.host import now
+from baker.core.host_facts import now
 from baker.render.text import ago, clean, duration, when
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from dataclasses import asdict
 from baker.catalog.records import ImageRecord, Revocation
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import UsageError
-from baker.host import now
+from baker.core.errors import UsageError
+from baker.core.host_facts import now
 from baker.render.text import ago, size
 
 EXAMPLES = """

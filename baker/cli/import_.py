@@ -17,7 +17,7 @@ from baker.cli.options import add_json
 from baker.render.text import clean, plural
 
 if TYPE_CHECKING:
-    from baker.archive.read import Imported
+    from baker.publish.archive.read import Imported
 
 EXAMPLES = """
   bake import web-1.4.0.bake

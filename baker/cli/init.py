@@ -8,7 +8,7 @@ from pathlib import Path
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import HostError, UsageError
+from baker.core.errors import HostError, UsageError
 
 EXAMPLES = """
   bake init web                a web server in the directory web

@@ -7,10 +7,10 @@ import argparse
 import os
 from pathlib import Path
 
-from baker.attest.keys import AWS_KMS, Keys, PublicKey
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import HostError, UsageError
+from baker.core.errors import HostError, UsageError
+from baker.trust.attest.keys import AWS_KMS, Keys, PublicKey
 
 EXAMPLES = """
   bake keys create                     the first key signs every image from then on

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from baker.cli.app import App
 from baker.cli.options import add_json, listed, positive
 from baker.cli.releasing import seconds, show_table
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import plural
 
 if TYPE_CHECKING:

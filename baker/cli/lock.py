@@ -12,10 +12,10 @@ from baker.cli.app import App
 from baker.cli.build import tell
 from baker.cli.display import display
 from baker.cli.options import add_json, add_template_options, listed, variables
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
-    from baker.requests import BuildRequest
+    from baker.plan.requests import BuildRequest
 
 EXAMPLES = """
   bake lock web.yaml
@@ -60,8 +60,8 @@ def _with_locks(directory: Path) -> list[str]:
 
 def _one(file: str, args: argparse.Namespace, app: App, told: list[dict[str, object]]) -> int:
     """One lock: what it changes is shown before it is written."""
+    from baker.lockfile.create import lock
     from baker.lockfile.write import write_lock
-    from baker.locking import lock
 
     with display(app, on_error_stream=args.json) as shown:
         baker = app.baker(shown)
@@ -82,7 +82,7 @@ def _one(file: str, args: argparse.Namespace, app: App, told: list[dict[str, obj
 
 
 def _request(file: str, args: argparse.Namespace) -> BuildRequest:
-    from baker.requests import BuildRequest
+    from baker.plan.requests import BuildRequest
 
     return BuildRequest(
         path=file,

@@ -6,11 +6,11 @@ import argparse
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from baker.catalog import evidence
+from baker.artifacts import codecs
 from baker.catalog.records import BuildRecord
 from baker.cli.app import App
 from baker.cli.options import add_json, positive
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 from baker.render.text import ago, clean, duration, when
 
 if TYPE_CHECKING:
@@ -93,13 +93,13 @@ def latest(args: argparse.Namespace, app: App, builds: list[BuildRecord]) -> int
 def print_blob(app: App, baker: Baker, digest: str, *, raw: bool = False) -> None:
     """A text blob line by line; what would move a terminal's cursor is taken out unless it goes to a file."""
     with baker.store.open(digest) as blob:
-        for line in evidence.read_lines(blob):
+        for line in codecs.read_lines(blob):
             app.out.stream.write((line if raw else clean(line)) + "\n")
 
 
 def _text(baker: Baker, digest: str) -> str:
     with baker.store.open(digest) as blob:
-        return evidence.read_text(blob)
+        return codecs.read_text(blob)
 
 
 def _took(build: BuildRecord) -> str:

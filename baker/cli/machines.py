@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import positive
-from baker.errors import UsageError
-from baker.model import Forward
+from baker.core.errors import UsageError
+from baker.core.model import Forward
 
 if TYPE_CHECKING:
-    from baker.throwaway import Running
+    from baker.sessions.ephemeral import Running
 
 
 def add_machine_options(parser: argparse.ArgumentParser) -> None:
@@ -44,8 +44,8 @@ def shape(args: argparse.Namespace) -> dict[str, Any]:
     """The fields of Shape that the command line sets."""
     wanted: dict[str, Any] = {"cpus": args.cpus, "accelerator": args.accelerator}
     if args.memory:
+        from baker.core.units import parse_size
         from baker.template.model import enough_memory
-        from baker.template.units import parse_size
 
         try:
             wanted["memory"] = enough_memory(parse_size(args.memory))

@@ -81,9 +81,9 @@ def main(argv: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     flags, verb, rest = split(arguments)
     if "--version" in flags:
-        from baker import __version__
+        from baker.core.version import VERSION
 
-        return _say(f"bake {__version__}")
+        return _say(f"bake {VERSION}")
     if verb == "help":
         verb, rest = (rest[0], ["--help"]) if rest else ("", [])
         flags = flags if verb else ["--help"]

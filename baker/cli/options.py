@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NoReturn
 
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 
 class Parser(argparse.ArgumentParser):

@@ -12,7 +12,7 @@ from baker.cli.lock import short
 from baker.cli.options import add_json
 
 if TYPE_CHECKING:
-    from baker.outdated import Examined, Newer
+    from baker.lockfile.outdated import Examined, Newer
 
 EXAMPLES = """
   bake outdated

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any, cast
 
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, listed, variables
+from baker.plan import step_range
 from baker.render.text import fields, plural, short, size
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
     from baker.layers.explain import Explained
-    from baker.layers.policy import Wish
-    from baker.plan import Plan
+    from baker.plan.plan import Plan
+    from baker.plan.step_range import Wish
     from baker.template.ec2 import Ec2Spec
     from baker.template.model import AnyBuilder, BuilderSpec, Template
 
@@ -49,9 +50,8 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 def wish(template: Template, args: argparse.Namespace) -> Wish:
     """What the command line says of layers."""
-    from baker.layers import policy
 
-    return policy.wish([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
+    return step_range.wish([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
 
 
 def machine_words(spec: AnyBuilder) -> str:

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_json, variables
-from baker.errors import VerifyError
+from baker.core.errors import VerifyError
 from baker.render.text import clean, duration, plural
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
-    from baker.rebuilding import Verdict
+    from baker.rebuild.rebuild import Verdict
 
 EXAMPLES = """
   bake rebuild web
@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _sign(baker: Any, verdict: Verdict, key: str) -> str:
-    from baker.attest.signing import sign_rebuild
+    from baker.trust.attest.signing import sign_rebuild
 
     return sign_rebuild(verdict, baker.shelf, key=key)
 

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from baker.cli.app import App
 from baker.cli.options import listed
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import ago, table
 
 if TYPE_CHECKING:
     from baker.aws.session import Access
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import Release
-    from baker.events import Sink
+    from baker.core.events import Sink
     from baker.release.releases import Releaser
     from baker.release.targets.base import Strategy
 
@@ -93,7 +93,7 @@ def _check(found: Strategy) -> None:
 
 def seconds(flag: str, text: str | None) -> float | None:
     """The seconds in a flag's value; None where it was not given."""
-    from baker.template.units import parse_duration
+    from baker.core.units import parse_duration
 
     if text is None:
         return None
@@ -104,7 +104,7 @@ def seconds(flag: str, text: str | None) -> float | None:
 
 
 def releaser(app: App, catalog: Catalog, sink: Sink | None = None) -> Releaser:
-    from baker.events import Null
+    from baker.core.events import Null
     from baker.release.releases import Releaser
 
     return Releaser(catalog, app.home, sink or Null())

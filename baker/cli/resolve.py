@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from baker.cli.app import App
 from baker.cli.options import add_json
 from baker.cli.releasing import seconds
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import clean, plural, when
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _undo(args: argparse.Namespace, app: App, catalog: Catalog, image: ImageRecord) -> int:
-    from baker.host import now, who
+    from baker.core.host_facts import now, who
 
     gone = catalog.revocations.undo(image.id, who=who(), at=now())
     if args.json:

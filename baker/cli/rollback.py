@@ -11,7 +11,7 @@ from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_json
 from baker.cli.releasing import access, add_access, add_strategy, releaser, show_end, strategy
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog

@@ -8,13 +8,13 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from baker import process
 from baker.cli.app import App
 from baker.cli.machines import add_machine_options, machine, urls
-from baker.errors import Interrupted
+from baker.core import process
+from baker.core.errors import Interrupted
 
 if TYPE_CHECKING:
-    from baker.throwaway import Running
+    from baker.sessions.ephemeral import Running
 
 EXAMPLES = """
   bake run web                     with port 80 on a free port of this host

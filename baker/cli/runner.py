@@ -15,9 +15,9 @@ from typing import Any, TextIO
 from baker.cli.app import App, MakeBaker, home_and_env
 from baker.cli.options import parser_for
 from baker.cli.signals import interruptible
-from baker.errors import BakeError, Interrupted, TemplateError
+from baker.core.errors import BakeError, Interrupted, TemplateError
+from baker.core.secrets import Secrets
 from baker.render.terminal import Terminal
-from baker.secrets import Secrets
 
 BROKEN_PIPE = 141  # as a program that SIGPIPE ended
 INTERNAL_ERROR = 1
@@ -120,7 +120,7 @@ def _internal_error(problem: Exception, error: Terminal, args: argparse.Namespac
 
 def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secrets:
     """Every variable value of this run: any may be secret, and a traceback may quote it."""
-    from baker.crashes import possible_secrets
+    from baker.core.crash_reports import possible_secrets
 
     values = {name: value for name, value in env.items() if name.startswith("BAKE_VAR_")}
     values |= {pair.partition("=")[0]: pair.partition("=")[2] for pair in getattr(args, "var", [])}
@@ -128,13 +128,13 @@ def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secre
 
 
 def _write_traceback(text: str, home_flag: Path | None, env: Mapping[str, str]) -> Path | None:
-    from baker import crashes
+    from baker.core import crash_reports
 
     try:
         home, _ = home_and_env(home_flag, env)
     except BakeError:
         return None
-    return crashes.keep(text, home.state)
+    return crash_reports.keep(text, home.state)
 
 
 def _never_fail_on_characters(stream: TextIO) -> None:

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 
 from baker.cli.app import App
-from baker.errors import HostError
-from baker.sbom.make import FORMATS, bill, write
+from baker.core.errors import HostError
+from baker.trust.sbom.bill import FORMATS, bill
+from baker.trust.sbom.formats import write
 
 EXAMPLES = """
   bake sbom web > web.cdx.json

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
-from baker.errors import HostError
+from baker.core.errors import HostError
 
 LEAVE = b"\x1d"  # Ctrl-], as telnet and virsh have it
 CHUNK = 65536

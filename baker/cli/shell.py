@@ -8,14 +8,14 @@ import shlex
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
-from baker import process
 from baker.cli.app import App
 from baker.cli.commit import show, wish_of
 from baker.cli.machines import add_machine_options, machine, urls
-from baker.errors import HostError, UsageError
+from baker.core import process
+from baker.core.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    from baker.committing import Taken
+    from baker.sessions.commit import Taken
 
 EXAMPLES = """
   bake shell web

@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from baker.catalog import evidence
+from baker.artifacts import codecs
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import NotFoundError
+from baker.core.errors import NotFoundError
+from baker.rebuild.levels import Level
 from baker.render.text import ago, clean, duration, fields, short, size
-from baker.reproduce.levels import Level
 
 if TYPE_CHECKING:
     from baker.api import Baker
@@ -197,7 +197,7 @@ def test_lines(app: App, build: BuildRecord) -> list[str]:
 
 def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
     with baker.store.open(_evidence(build, "packages_after", "list of packages")) as blob:
-        packages = evidence.read_packages(blob)
+        packages = codecs.read_packages(blob)
     if json:
         app.json([asdict(package) for package in packages])
         return
@@ -206,7 +206,7 @@ def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> 
 
 def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
     with baker.store.open(_evidence(build, "manifest", "list of files")) as blob:
-        entries = evidence.read_manifest(blob)
+        entries = codecs.read_manifest(blob)
         if json:
             app.json([asdict(entry) for entry in entries])
             return

@@ -9,7 +9,7 @@ from pathlib import Path
 from baker.cli.app import App
 from baker.cli.display import display
 from baker.cli.options import add_json, add_template_options, listed, variables
-from baker.errors import UsageError, VerifyError
+from baker.core.errors import UsageError, VerifyError
 from baker.render.text import clean, plural
 
 EXAMPLES = """
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.requests import BuildRequest
+    from baker.plan.requests import BuildRequest
 
     if args.json and not args.idempotent:
         raise UsageError("--json is for --idempotent: a test without it has nothing to list", hint="its exit code tells")

@@ -8,8 +8,8 @@ from typing import Any
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, variables
 from baker.cli.runner import report
-from baker.cli.verdicts import Verdicts
-from baker.errors import BakeError, TemplateError
+from baker.cli.validation_cache import Verdicts
+from baker.core.errors import BakeError, TemplateError
 
 EXAMPLES = """
   bake validate web.yaml

@@ -7,12 +7,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from baker.attest.verify import Check, verify, verify_catalog
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import UsageError, VerifyError
-from baker.host import now
+from baker.core.errors import UsageError, VerifyError
+from baker.core.host_facts import now
 from baker.render.text import clean
+from baker.trust.attest.verify import Check, verify, verify_catalog
 
 EXAMPLES = """
   bake verify web@prod
@@ -42,12 +42,12 @@ def run(args: argparse.Namespace, app: App) -> int:
     image = baker.catalog.resolve(args.image)
     policy = None
     if args.policy:
-        from baker.attest.policy import load
+        from baker.trust.attest.policy import load
 
         policy = load(args.policy, shelf)
     checks = verify(image, shelf, at=at)
     if policy is not None:
-        from baker.attest.policy import judge
+        from baker.trust.attest.policy import judge
 
         checks += judge(policy, image, shelf, at=at)
     return _tell(args, app, f"{image.name}@{image.version} ({image.id})", checks)

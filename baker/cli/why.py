@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.render.text import clean, fields
 
 if TYPE_CHECKING:

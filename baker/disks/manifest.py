@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from baker.disks.ext4 import UnsupportedFilesystem
+from baker.core.model import Disk, FileEntry
+from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.rootfs import Found, Root, open_root
-from baker.model import Disk, FileEntry
 
 
 def file_manifest(disk: Disk, *, scratch: Path | None = None, replay: bool = False) -> Iterator[FileEntry]:

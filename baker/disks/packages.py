@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from baker.core.model import Disk, Package
 from baker.disks.rootfs import Root, open_root
-from baker.model import Disk, Package
 
 DPKG_STATUS = "/var/lib/dpkg/status"
 DPKG_STATUS_D = "/var/lib/dpkg/status.d"

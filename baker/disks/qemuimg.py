@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from baker.disks.space import free, full
-from baker.errors import HostError
-from baker.model import Disk, DiskFormat
-from baker.process import CommandError, Result, need, run, spawn
+from baker.core.disk_space import free, full
+from baker.core.errors import HostError
+from baker.core.model import Disk, DiskFormat
+from baker.core.process import CommandError, Result, need, run, spawn
 
 Advance = Callable[[float], None]  # called with the part that is done, 0.0 to 1.0
 PERCENT = re.compile(rb"\(\s*([0-9.]+)/100%\)")

@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from baker.disks import qcow2, qemuimg
+from baker.core.disk_space import host_error
+from baker.core.errors import HostError
+from baker.core.model import Disk
+from baker.disks import qcow2_reader, qemuimg
 from baker.disks.qemuimg import DATA, PACKED, ZERO, Extents
-from baker.disks.space import host_error
-from baker.errors import HostError
-from baker.model import Disk
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
@@ -27,7 +27,7 @@ class RawReader:
     def __init__(self, extents: Extents, files: list[int]) -> None:
         self.extents = extents
         self._files = files
-        self._packed = {depth: qcow2.CompressedClusters(files[depth]) for depth in extents.packed_in()}
+        self._packed = {depth: qcow2_reader.CompressedClusters(files[depth]) for depth in extents.packed_in()}
         self.size = extents.starts[-1] + extents.lengths[-1] if extents.starts else 0
 
     def pread(self, offset: int, length: int) -> bytes:
@@ -80,7 +80,7 @@ def open_raw(disk: Disk, *, scratch: Path | None = None) -> Iterator[RawReader]:
     """
     with ExitStack() as stack:
         extents = qemuimg.map_extents(disk)
-        if not all(qcow2.readable(extents.parts[depth]) for depth in extents.packed_in()):
+        if not all(qcow2_reader.readable(extents.parts[depth]) for depth in extents.packed_in()):
             extents = stack.enter_context(_converted(disk, scratch or LARGE_FILES))
         files = []
         for part in extents.parts:

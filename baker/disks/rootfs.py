@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from baker.disks.ext4 import ROOT_INODE, Ext4, Inode, UnsupportedFilesystem
-from baker.disks.ext4tree import Tree
-from baker.disks.jbd2 import replayed
+from baker.core.model import Disk
+from baker.disks.ext4.journal import replayed
+from baker.disks.ext4.reader import ROOT_INODE, Ext4, Inode, UnsupportedFilesystem
+from baker.disks.ext4.tree import Tree
 from baker.disks.partitions import Partition, filesystem, partitions
 from baker.disks.raw import RawReader, open_raw
-from baker.model import Disk
 
 DEVICE = re.compile(r"/dev/(?:[svx]v?d[a-z]+|nvme\d+n\d+p|mmcblk\d+p)(\d+)")
 EXT = frozenset({"ext2", "ext3", "ext4", "auto"})

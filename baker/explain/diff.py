@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from baker.model import FileEntry, Package
-from baker.reproduce.levels import Difference, compare_trees
+from baker.artifacts.trees import Difference, compare_trees
+from baker.core.model import FileEntry, Package
 
 Read = Callable[[str], bytes | None]
 LARGEST_TEXT = 64 << 10  # bytes of a file whose lines are compared

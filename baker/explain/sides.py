@@ -7,15 +7,15 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.catalog.evidence import read_manifest, read_packages
+from baker.artifacts.codecs import read_manifest, read_packages
+from baker.artifacts.disk import stored
 from baker.catalog.records import BuildRecord, ImageRecord
+from baker.core.errors import NotFoundError
+from baker.core.model import Disk
 from baker.disks.manifest import file_manifest
 from baker.disks.packages import packages_in
 from baker.disks.rootfs import open_root
-from baker.errors import NotFoundError
 from baker.explain.diff import Tree
-from baker.media import stored
-from baker.model import Disk
 
 if TYPE_CHECKING:
     from baker.store.base import BlobStore

@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from baker.catalog.evidence import read_lines, read_packages
+from baker.artifacts.changes import Change, parse
+from baker.artifacts.codecs import read_lines, read_packages
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
-from baker.errors import NotFoundError
-from baker.explain.changes import Change, parse
-from baker.model import FileEntry, Package
+from baker.core.errors import NotFoundError
+from baker.core.model import FileEntry, Package
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
-    from baker.httpcache.record import Fetched
+    from baker.core.model import Fetched
     from baker.store.base import BlobStore
 
 NEAR = 3  # guesses
@@ -210,7 +210,7 @@ def _fetched(store: BlobStore, build: BuildRecord, package: Package) -> Fetched 
     """The file of a package among what was fetched: NAME_VERSION_ARCH.deb without the epoch, NAME-VERSION.ARCH.rpm, NAME-VERSION.apk."""
     if "fetches" not in build.evidence:
         return None
-    from baker.httpcache.record import Fetched
+    from baker.core.model import Fetched
 
     version = package.version.partition(":")[2] or package.version
     names = (f"/{package.name}_{version}_", f"/{package.name}-{version}.")

@@ -8,9 +8,9 @@ from typing import Any
 
 from baker.catalog.records import BuildRecord, StepRecord
 from baker.layers import policy
-from baker.layers.policy import Wish
 from baker.layers.store import Layer
-from baker.plan import Plan, PlannedStep
+from baker.plan.plan import Plan, PlannedStep
+from baker.plan.step_range import Wish
 
 NOT_KEPT = "not kept"
 

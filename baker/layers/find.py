@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from baker.catalog.records import BuildRecord, StepRecord
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 from baker.layers.store import Layer, LayerStore
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from baker.disks.space import host_error
-from baker.errors import BusyError
-from baker.model import Identity
-from baker.paths import ensure, sync
+from baker.core.disk_space import host_error
+from baker.core.errors import BusyError
+from baker.core.home import ensure, sync
+from baker.core.model import Identity
 
 FORMAT = 1  # of layer.json and of what lies beside it: other formats are not seen
 RECORD = "layer.json"

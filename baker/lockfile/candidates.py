@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from baker.errors import SourceError
+from baker.core.errors import SourceError
 from baker.lockfile.debversion import compare
 
 RELEASES = ("/InRelease", "/Release")

@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from baker.brought import Brought
-from baker.errors import Problem
+from baker.core.digests import canonical, digest_of, file_digest
+from baker.core.errors import Problem
+from baker.core.model import Brought, Package, SourceImage
 from baker.lockfile.galaxy import locked as locked_contents
 from baker.lockfile.galaxy import told as galaxy_told
 from baker.lockfile.model import MAKE_ONE, Lock, LockedImage
-from baker.model import Package, SourceImage
-from baker.plan import canonical, digest_files, digest_of, file_digest, recorded_shape
+from baker.plan.plan import digest_files, recorded_shape
 from baker.provision import registry
 from baker.template.epoch import lock_path
 from baker.template.model import Template

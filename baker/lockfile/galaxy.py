@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 
 from semantic_version import Version
 
-from baker.brought import Brought, of_build
+from baker.artifacts.ansible_content import of_build
 from baker.catalog.records import BuildRecord
 from baker.catalog.reference import parse_version
-from baker.errors import BakeError, NotFoundError
+from baker.core.errors import BakeError, NotFoundError
+from baker.core.model import Brought
 from baker.lockfile.candidates import Fetch
 from baker.lockfile.model import LockedContent
 from baker.provision.galaxy import COMMIT, galaxy_server, remote_commit

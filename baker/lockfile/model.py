@@ -7,10 +7,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from baker.errors import LockError, Problem
-from baker.template.document import Problems, parse, read
-from baker.template.explain import validate
-from baker.template.frozen import Frozen
+from baker.core.errors import LockError, Problem
+from baker.template.base_model import Frozen
+from baker.template.validation_errors import validate
+from baker.template.yaml_document import Problems, parse, read
 
 SCHEMA: Literal[1] = 1
 HEADER = "# Written by `bake lock`: what the image was made of. Commit it; `bake build --locked` holds builds to it.\n"

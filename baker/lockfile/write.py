@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from baker import host
-from baker.brought import of_build
-from baker.catalog.evidence import read_lines, read_packages
+from baker.artifacts.ansible_content import of_build
+from baker.artifacts.codecs import read_lines, read_packages
 from baker.catalog.records import BuildRecord
-from baker.errors import NotFoundError
+from baker.core import host_facts
+from baker.core.errors import NotFoundError
 from baker.lockfile.check import input_files, inputs_digest, package_line
 from baker.lockfile.galaxy import locked
 from baker.lockfile.model import SCHEMA, Lock, LockedDownload, LockedImage, LockedIndex, LockedRepository, LockedSource, LockedTool
@@ -42,7 +42,7 @@ class Built:
     build: BuildRecord
 
 
-def make_lock(built: Iterable[Built], store: DirectoryStore, versions: Versions = host.tool_versions) -> Lock:
+def make_lock(built: Iterable[Built], store: DirectoryStore, versions: Versions = host_facts.tool_versions) -> Lock:
     """The lock of all images of one template file. NotFoundError when a build's evidence is not in the store."""
     every = sorted(built, key=lambda each: each.template.name)
     first = every[0]
@@ -126,7 +126,7 @@ def _tools(build: BuildRecord, now: Mapping[str, str]) -> dict[str, LockedTool]:
     """The tools on record. A binary's digest is that of the one which is here now, if it still says the version of the build."""
     found = {}
     for name, version in sorted(build.tools.items()):
-        argv = host.VERSION_COMMANDS.get(name)
+        argv = host_facts.VERSION_COMMANDS.get(name)
         path = shutil.which(argv[0]) if argv and now.get(name) == version else None
         found[name] = LockedTool(version=version, sha256=_sha256(Path(path)) if path else "")
     return found

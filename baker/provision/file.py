@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, Field, model_validator
 
-from baker.errors import BuildError
+from baker.core.errors import BuildError
 from baker.provision.base import Operation, Put, PutTree, StepConfig, StepContext
 from baker.provision.fields import Account, GuestPath, Mode, Texts
 

@@ -13,10 +13,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from baker.brought import Brought
-from baker.errors import BakeError, HostError
-from baker.plan import digest_of, file_digest
-from baker.process import run
+from baker.core.digests import digest_of, file_digest
+from baker.core.errors import BakeError, HostError
+from baker.core.model import Brought
+from baker.core.process import run
 from baker.provision.tools import tool
 
 INSTALLED, MANIFEST = Path("meta/.galaxy_install_info"), "MANIFEST.json"

@@ -13,7 +13,7 @@ from typing import cast
 
 from pydantic import BaseModel
 
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.provision.base import Provisioner
 
 GROUP = "baker.provisioners"

@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import BaseModel, Field, GetJsonSchemaHandler, model_validator
 from pydantic_core import CoreSchema
 
-from baker.errors import BuildError
+from baker.core.errors import BuildError
 from baker.provision.base import Operation, Put, Run, StepConfig, StepContext
 from baker.provision.fields import Account, Env, ExitCodes, GuestPath, Paths, Texts
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from baker.errors import HostError
+from baker.core.errors import HostError
 
 
 def tool(name: str) -> str:

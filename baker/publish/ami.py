@@ -11,20 +11,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from baker.aws import ebs, importing, things
+from baker.aws import ebs, importing, resources
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
 from baker.aws.errors import UnreachableError
+from baker.aws.resources import Things, access_details
 from baker.aws.session import Access, Aws
-from baker.aws.things import Things, access_details
 from baker.aws.upload import Base, Request, Uploaded, Uploader
+from baker.aws.upload_checkpoint import Journal
 from baker.catalog.records import ImageRecord, Publication
-from baker.errors import BakeError, BuildError, BusyError
-from baker.host import now
-from baker.locks import try_exclusive
-from baker.model import Ami
+from baker.core.errors import BakeError, BuildError, BusyError
+from baker.core.host_facts import now
+from baker.core.locks import try_exclusive
+from baker.core.model import Ami
 from baker.publish.amiplan import Plan, make_plan
 from baker.publish.base import Order, Published
-from baker.publish.journal import Journal
 
 MakeCheck = Callable[[Aws, Order], BootCheck]
 Connect = Callable[[Access], Aws]
@@ -60,7 +60,7 @@ class AmiTarget:
             return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:
-        return things.reclaim(kind, details)
+        return resources.reclaim(kind, details)
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ class _Publishing:
         """Put an AMI of this image on record that is there but on no record. It is not taken away when it does not boot."""
         ami = importing.wait_available(self.aws, region, ami.id)
         self._verify(ami, held)
-        things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
+        resources.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
         publication = self._publication(ami, run=held.run, verified=self.order.wishes.verify)
         self.order.publications.add(publication)
         return Published(publication)
@@ -237,7 +237,7 @@ class _Publishing:
     def _copied(self, source: Publication, region: str, image: str, held: Things, *, adopted: bool) -> Published:
         started = self.order.clock.now()
         ami = importing.wait_available(self.aws, region, image)
-        things.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
+        resources.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
         copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
         publication = self._publication(ami, run=held.run, **copied)
         if adopted:  # it stood before: not to be taken away, whatever happens
@@ -249,7 +249,7 @@ class _Publishing:
     # --- the record ------------------------------------------------------------------------------------------------------
 
     def _tags(self, run: str) -> dict[str, str]:
-        return {**self.plan.tags, things.BUILD_TAG: run}
+        return {**self.plan.tags, resources.BUILD_TAG: run}
 
     def _publication(self, ami: Ami, **details: object) -> Publication:
         region = ami.region
@@ -283,7 +283,7 @@ class _Publishing:
             details = {"region": publication.region, "build": held.run, "id": publication.reference}
             try:
                 if not self._is_on_record(publication):  # it is when a signal came just behind the commit
-                    things.reclaim("ami:image", details, self.aws)
+                    resources.reclaim("ami:image", details, self.aws)
             except BakeError as problem:
                 error.add_note(f"{publication.reference} in {publication.region} could not be taken away: {problem}")
             raise

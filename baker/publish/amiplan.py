@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from baker.aws.importing import ARCHITECTURES, check_name
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.publish.base import Order
 
 BOOT_MODES = {"bios": "legacy-bios", "uefi": "uefi"}  # by the firmware that an image was verified with

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Protocol
 
 from baker.catalog.records import ImageRecord, Publication
-from baker.clock import Clock
-from baker.events import Reporter
-from baker.ledger import Ledger
-from baker.model import Disk
+from baker.core.clock import Clock
+from baker.core.events import Reporter
+from baker.core.ledger import Ledger
+from baker.core.model import Disk
 
 
 class Publications(Protocol):

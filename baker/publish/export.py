@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import cast
 
 from baker.catalog.records import ImageRecord
+from baker.core.disk_space import host_error
+from baker.core.errors import BusyError, HostError, NotFoundError, UsageError
+from baker.core.events import Reporter
+from baker.core.home import sync
+from baker.core.model import Disk, DiskFormat
 from baker.disks import qemuimg
 from baker.disks.rootfs import open_root
-from baker.disks.space import host_error
-from baker.errors import BusyError, HostError, NotFoundError, UsageError
-from baker.events import Reporter
-from baker.model import Disk, DiskFormat
-from baker.paths import sync
 from baker.publish.tree import write_tar
 from baker.store.base import BlobStore
 

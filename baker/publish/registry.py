@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib.metadata import EntryPoint, entry_points
 from typing import cast
 
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.publish.base import PublishTarget
 
 GROUP = "baker.publish_targets"

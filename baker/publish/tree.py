@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from baker.disks.ext4 import Inode
+from baker.disks.ext4.reader import Inode
 from baker.disks.rootfs import Found, Root
 
 BLOCK = tarfile.BLOCKSIZE

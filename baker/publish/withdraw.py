@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
-from baker import host
-from baker.builders.base import Builder, Publisher
-from baker.builders.spec import spec_of
+from baker.core import host_facts
+from baker.machines.base import Builder, Publisher
+from baker.machines.spec import spec_of
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -42,4 +42,4 @@ def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[AnyBuilder, s
         return
     for publication in catalog.publications(image.id):
         builder.remove(publication)
-        catalog.published.remove(publication, at=host.now())
+        catalog.published.remove(publication, at=host_facts.now())

@@ -5,8 +5,8 @@ from __future__ import annotations
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Channel, ImageRecord
 from baker.catalog.reference import is_channel
-from baker.errors import UsageError
-from baker.host import now, who
+from baker.core.errors import UsageError
+from baker.core.host_facts import now, who
 
 
 def assign(catalog: Catalog, name: str, channel: str, image: ImageRecord, *, why: str = "", force: bool = False) -> Channel:

@@ -11,9 +11,9 @@ from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord, Publication, Release
-from baker.clock import Clock
-from baker.errors import BakeError
-from baker.release.uses import Region, snapshots_of
+from baker.core.clock import Clock
+from baker.core.errors import BakeError
+from baker.release.in_use import Region, snapshots_of
 
 Action = Literal["keep", "candidate", "deprecate", "disable", "deregister", "forget"]
 DAY = 86400.0

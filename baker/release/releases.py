@@ -18,12 +18,12 @@ from baker.aws.session import Access
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord, Publication, Release, Status
 from baker.catalog.releases import still_running
-from baker.clock import Clock
-from baker.errors import BakeError, BusyError, HostError, Interrupted, NotFoundError, UsageError
-from baker.events import Null, Reporter, Sink
-from baker.host import who
-from baker.locks import try_exclusive
-from baker.paths import Home
+from baker.core.clock import Clock
+from baker.core.errors import BakeError, BusyError, HostError, Interrupted, NotFoundError, UsageError
+from baker.core.events import Null, Reporter, Sink
+from baker.core.home import Home
+from baker.core.host_facts import who
+from baker.core.locks import try_exclusive
 from baker.release.revocations import current
 from baker.release.targets import registry
 from baker.release.targets.base import Delivery, Factory, Journal, ReleaseError, ReleaseTarget, Strategy

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Channel, ImageRecord, Release, Revocation
-from baker.host import now, who
+from baker.core.host_facts import now, who
 from baker.release.channels import former
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from baker import events
-from baker.events import Event
+from baker.core import events
+from baker.core.events import Event
 from baker.render.text import clean, duration, plural, short, size
 
 

@@ -6,7 +6,7 @@ import json
 import threading
 from typing import TextIO
 
-from baker.events import Event
+from baker.core.events import Event
 
 
 class JsonLines:

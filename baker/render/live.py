@@ -12,8 +12,8 @@ from rich.console import Console, Group
 from rich.live import Live as RichLive
 from rich.text import Text
 
-from baker import events
-from baker.events import Event
+from baker.core import events
+from baker.core.events import Event
 from baker.render.plain import amount
 from baker.render.state import Builds, BuildState, Transfer
 from baker.render.summary import summary

@@ -9,8 +9,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from baker import events
-from baker.events import Event
+from baker.core import events
+from baker.core.events import Event
 from baker.render.describe import describe
 from baker.render.text import clean
 

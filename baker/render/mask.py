@@ -7,9 +7,9 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from baker.events import Event, Message, Output, Progress, Sink
-from baker.secretlines import SecretLines
-from baker.secrets import Secrets
+from baker.core.events import Event, Message, Output, Progress, Sink
+from baker.core.secret_lines import SecretLines
+from baker.core.secrets import Secrets
 
 
 class Masked:

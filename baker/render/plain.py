@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from baker import events
-from baker.events import Event
+from baker.core import events
+from baker.core.events import Event
 from baker.render.describe import describe
 from baker.render.state import Builds, BuildState
 from baker.render.summary import summary

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from baker import events
-from baker.events import Event
+from baker.core import events
+from baker.core.events import Event
 from baker.render.text import clean
 
 TAIL_LINES = 20  # of output that a failed build's end shows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from baker import events
+from baker.core import events
 from baker.render.state import BuildState
 from baker.render.terminal import Terminal
 from baker.render.text import clean, cut, duration, fields, plural, size

@@ -9,9 +9,9 @@ from typing import Any
 
 from baker.aws import images
 from baker.aws.errors import AwsError, translated
-from baker.builders.ec2.builder import Ec2Builder, available
-from baker.errors import BuildError, SourceError
-from baker.model import Ami, SourceImage
+from baker.core.errors import BuildError, SourceError
+from baker.core.model import Ami, SourceImage
+from baker.machines.ec2.builder import Ec2Builder, available
 from baker.sources.base import Context
 from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from baker.events import Null, Reporter
-from baker.ledger import BuildLedger
-from baker.model import SourceImage
-from baker.paths import Home
+from baker.core.events import Null, Reporter
+from baker.core.home import Home
+from baker.core.ledger import BuildLedger
+from baker.core.model import SourceImage
 from baker.store.base import BlobStore
 
 if TYPE_CHECKING:
-    from baker.builders.base import Builder
     from baker.catalog.catalog import Catalog
+    from baker.machines.base import Builder
 
 
 @dataclass(frozen=True)

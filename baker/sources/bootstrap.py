@@ -15,13 +15,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from baker.errors import SourceError
-from baker.ledger import BuildLedger
-from baker.model import Package
-from baker.process import CommandError, need, run
+from baker.core.errors import SourceError
+from baker.core.ledger import BuildLedger
+from baker.core.model import Package
+from baker.core.process import CommandError, need, run
+from baker.core.user_namespace import check_host, in_private_mounts, is_root, remove_tree
 from baker.sources import machine_files
 from baker.sources.layout import Names
-from baker.sources.userns import check_host, in_private_mounts, is_root, remove_tree
 
 SHARED_TEMPORARY = Path("/var/tmp")  # on disk, and every user's subordinate ids may pass through it
 HOST_SETTINGS = "etc/apt/apt.conf.d/00bake-host"

@@ -19,16 +19,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from baker.errors import SourceError
-from baker.locks import exclusive
-from baker.model import Disk, Package, SourceImage
-from baker.paths import ensure
-from baker.process import CommandError
-from baker.reproduce.relay import relay
-from baker.sources import keep, layout, machine_files
+from baker.core.errors import SourceError
+from baker.core.home import ensure
+from baker.core.locks import exclusive
+from baker.core.model import Disk, Package, SourceImage
+from baker.core.process import CommandError
+from baker.disks.normalize import relay
+from baker.sources import import_disk, layout, machine_files
 from baker.sources.base import Context
 from baker.sources.bootstrap import Request, bootstrap
-from baker.sources.index import Index
+from baker.sources.cache_index import Index
 from baker.template.model import DebootstrapSource
 
 KEY_FORMAT = 1
@@ -41,7 +41,7 @@ class Debootstrap:
         """The disk that was bootstrapped from the same inputs before."""
         key = inputs_key(spec, context.base_dir)
         entry = _index(context).read(key)
-        disk = keep.disk_of(entry, context.store)
+        disk = import_disk.disk_of(entry, context.store)
         return _source(spec, key, entry, disk) if entry and disk else None
 
     def fetch(self, spec: DebootstrapSource, context: Context) -> SourceImage:
@@ -79,10 +79,10 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
     context.report.info("keeping the disk")
     # laid out by us once more: mke2fs's own layout depends on its version, and on the order in which a directory was read
     settled = relay(Disk(raw, "raw", made.size), None, work / "settled.qcow2", epoch=epoch, scratch=work)
-    entry = keep.take(settled.disk, context, work) | _facts(spec, packages, epoch)
+    entry = import_disk.take(settled.disk, context, work) | _facts(spec, packages, epoch)
     shutil.rmtree(work)
     _index(context).write(key, entry)
-    disk = keep.disk_of(entry, context.store)
+    disk = import_disk.disk_of(entry, context.store)
     assert disk is not None
     return _source(spec, key, entry, disk)
 

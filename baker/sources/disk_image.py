@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
 
+from baker.core.disk_space import host_error
+from baker.core.errors import SourceError
+from baker.core.model import Disk, DiskFormat
+from baker.core.process import run
 from baker.disks import qemuimg
-from baker.disks.space import host_error
-from baker.errors import SourceError
-from baker.model import Disk, DiskFormat
-from baker.process import run
-from baker.sources import keep, unpack
+from baker.sources import import_disk, unpack
 from baker.sources.base import Context
 
 FORMATS: tuple[str, ...] = get_args(DiskFormat)
@@ -28,7 +28,7 @@ def verify(path: Path, checksum: str, what: str) -> None:
     """SourceError, naming both digests, unless the file at `path` has `checksum` ("sha256:..." or "sha512:...")."""
     wanted = checksum.lower()
     algorithm = wanted.partition(":")[0]
-    found = keep.file_digest(path, algorithm)
+    found = import_disk.file_digest(path, algorithm)
     if found != wanted:
         raise SourceError(
             f"{what} is not what the template says\n    wanted {wanted}\n    found  {found}",
@@ -45,7 +45,7 @@ def take(path: Path, declared: str | None, context: Context, scratch: Path) -> d
         unpack.unpack(path, plain, kind, lambda done: context.report.progress(f"unpacking {path.name}", done, 0))
     try:
         disk = inspect(plain, declared, name=path.name)
-        return {**keep.take(disk, context, scratch), "format": disk.format, "compression": kind or ""}
+        return {**import_disk.take(disk, context, scratch), "format": disk.format, "compression": kind or ""}
     finally:
         if kind:
             plain.unlink(missing_ok=True)

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.disks.space import host_error
-from baker.errors import SourceError
+from baker.core.disk_space import host_error
+from baker.core.errors import SourceError
+from baker.core.http_env import proxy_for
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -152,14 +153,6 @@ def _pool(url: str) -> PoolManager:
     )
     proxy = proxy_for(found.scheme or "http", found.host or "")
     return ProxyManager(proxy, timeout=timeout, retries=retries) if proxy else PoolManager(timeout=timeout, retries=retries)
-
-
-def proxy_for(scheme: str, host: str) -> str | None:
-    """The URL of the proxy that this host's environment (`http_proxy`, `https_proxy`, `no_proxy`) names for `host`, if any."""
-    proxy = urllib.request.getproxies().get(scheme)
-    if not proxy or urllib.request.proxy_bypass(host):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _range(value: str) -> tuple[int | None, int]:

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from baker.disks.space import host_error
-from baker.errors import SourceError
-from baker.model import Disk, SourceImage
-from baker.paths import ensure
-from baker.sources import disk_image, keep
+from baker.core.disk_space import host_error
+from baker.core.errors import SourceError
+from baker.core.home import ensure
+from baker.core.model import Disk, SourceImage
+from baker.sources import disk_image, import_disk
 from baker.sources.base import Context
-from baker.sources.index import Index
+from baker.sources.cache_index import Index
 from baker.template.model import FileSource
 
 
@@ -32,7 +32,7 @@ class File:
             entry = _index(context).read(_key(path, path.stat()))
         except OSError:
             return None
-        disk = keep.disk_of(entry, context.store)
+        disk = import_disk.disk_of(entry, context.store)
         if entry is None or disk is None or not disk_image.known(entry, spec.format):
             return None
         algorithm, _, wanted = (spec.checksum or "").lower().partition(":")
@@ -57,7 +57,7 @@ class File:
         if _key(path, _stat(path)) != _key(path, before):
             raise SourceError(f"{path} was changed while it was read", hint="is a machine running on it? stop that first")
         _index(context).write(_key(path, before), entry)
-        disk = keep.disk_of(entry, context.store)
+        disk = import_disk.disk_of(entry, context.store)
         assert disk is not None
         return _source(path, entry, disk)
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from baker.builders.base import Publisher
 from baker.catalog.records import ImageRecord
-from baker.errors import NotFoundError, SourceError
-from baker.media import media_of
-from baker.model import Disk, Media, SourceImage
+from baker.core.errors import NotFoundError, SourceError
+from baker.core.model import Disk, Media, SourceImage
+from baker.machines.base import Publisher
+from baker.machines.media import media_of
 from baker.sources.base import Context
 from baker.template.model import ImageSource
 

@@ -21,9 +21,9 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from baker.errors import HostError
-from baker.process import need, run
-from baker.sources.userns import in_namespace
+from baker.core.errors import HostError
+from baker.core.process import need, run
+from baker.core.user_namespace import in_namespace
 
 VERSION = 2  # part of every bootstrap's key: raise it when a disk made by this module would differ
 SECTOR = 512

@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, cast
 
-from baker.disks.space import host_error
-from baker.errors import HostError, SourceError
-from baker.process import need, spawn
+from baker.core.disk_space import host_error
+from baker.core.errors import HostError, SourceError
+from baker.core.process import need, spawn
 
 CHUNK = 1 << 20
 MAGIC = {b"\xfd7zXZ\0": "xz", b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}

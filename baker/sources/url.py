@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from baker.errors import SourceError
-from baker.locks import exclusive
-from baker.model import Disk, SourceImage
-from baker.paths import ensure
-from baker.sources import disk_image, keep
+from baker.core.errors import SourceError
+from baker.core.home import ensure
+from baker.core.locks import exclusive
+from baker.core.model import Disk, SourceImage
+from baker.sources import disk_image, import_disk
 from baker.sources.base import Context
+from baker.sources.cache_index import Index
 from baker.sources.download import Download, without_login
-from baker.sources.index import Index
 from baker.template.model import UrlSource
 
 PROGRESS_SECONDS = 0.2
@@ -35,7 +35,7 @@ class Url:
     def peek(self, spec: UrlSource, context: Context) -> SourceImage | None:
         """The image with this checksum, from whichever URL it came."""
         entry = _index(context).read(_key(spec))
-        disk = keep.disk_of(entry, context.store)
+        disk = import_disk.disk_of(entry, context.store)
         return _source(spec, entry, disk) if entry and disk and disk_image.known(entry, spec.format) else None
 
     def fetch(self, spec: UrlSource, context: Context) -> SourceImage:
@@ -62,7 +62,7 @@ class Url:
         shutil.rmtree(work)
         _index(context).write(key, entry)
         download.forget()
-        disk = keep.disk_of(entry, context.store)
+        disk = import_disk.disk_of(entry, context.store)
         assert disk is not None
         return _source(spec, entry, disk)
 

@@ -21,11 +21,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from baker.core.disk_space import host_error
+from baker.core.errors import NotFoundError, UsageError
+from baker.core.home import ensure, sync
+from baker.core.model import Disk
 from baker.disks import qemuimg
-from baker.disks.space import host_error
-from baker.errors import NotFoundError, UsageError
-from baker.model import Disk
-from baker.paths import ensure, sync
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 READ_ONLY = 0o444

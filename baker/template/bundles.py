@@ -13,9 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from baker.template.document import Document, Item, Place, Problems, parse, quote, read, suggest
+from baker.template.dependencies import Observed
 from baker.template.git import project_root
-from baker.template.observed import Observed
+from baker.template.yaml_document import Document, Item, Place, Problems, parse, quote, read, suggest
 
 DIRECTORY, MANIFEST, GROUP = "provisioners", "provisioner.yaml", "baker.bundles"
 

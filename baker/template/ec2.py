@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from baker.template.frozen import Frozen, Words
-from baker.template.units import Duration, Size
+from baker.core.units import Duration, Size
+from baker.template.base_model import Frozen, Words
 
 GIB = 1 << 30
 REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]+$"

@@ -62,8 +62,8 @@ def _locked(template: Path) -> int | None:
 
 def _commit(template: Path) -> int | None:
     """When the file was last committed, by the committer's clock; None outside a repository and for a file that git does not know."""
-    from baker.errors import BakeError
-    from baker.process import run
+    from baker.core.errors import BakeError
+    from baker.core.process import run
     from baker.template.git import project_root
 
     if project_root(template.parent) is None:

@@ -48,8 +48,8 @@ class GitFacts:
     def _status(self) -> _Status:
         if self.directory is None or project_root(self.directory) is None:
             return _Status(error="this is not inside a git repository")
-        from baker.errors import BakeError
-        from baker.process import run
+        from baker.core.errors import BakeError
+        from baker.core.process import run
 
         argv: list[str | Path] = ["git", "--no-optional-locks", "-C", self.directory, "status", "--porcelain=v2", "--branch"]
         try:

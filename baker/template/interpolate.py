@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from baker.template.document import Item, Place, Problems, quote, suggest, wrap
+from baker.template.yaml_document import Item, Place, Problems, quote, suggest, wrap
 
 OPEN, CLOSE = "${{", "}}"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")

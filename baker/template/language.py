@@ -7,8 +7,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
+from baker.core.units import Duration
+from baker.template.base_model import Frozen, Words
 from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
-from baker.template.frozen import Frozen, Words
 from baker.template.model import (
     AnySource,
     Builder,
@@ -23,7 +24,6 @@ from baker.template.model import (
     UrlSource,
     VerifySpec,
 )
-from baker.template.units import Duration
 
 NAME = r"^[a-z0-9]([a-z0-9._-]{0,126}[a-z0-9])?$"
 BUNDLE_NAME = r"^[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?$"

@@ -9,21 +9,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from baker.errors import TemplateError, UsageError
-from baker.secrets import SEALED, Secrets
+from baker.core.errors import TemplateError, UsageError
+from baker.core.secrets import SEALED, Secrets
 from baker.template import matrix
 from baker.template import variables as inputs
 from baker.template.bundles import Files
-from baker.template.document import Item, Problems, quote, suggest, wrap
+from baker.template.dependencies import Observed
 from baker.template.ec2 import Ec2Spec
 from baker.template.epoch import VARIABLE, DateEpoch
-from baker.template.explain import validate
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
 from baker.template.language import TemplateFile, VariableSpec
 from baker.template.model import AMI_SOURCES, AnyBuilder, DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
-from baker.template.observed import Observed
 from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_items
+from baker.template.validation_errors import validate
+from baker.template.yaml_document import Item, Problems, quote, suggest, wrap
 
 PUBLIC = ("name", "version", "description", "labels")  # they go into records and names as they are
 
@@ -273,7 +273,7 @@ class _Loader:
 
     def _check_names_of_others(self, model: TemplateFile, item: Item) -> None:
         """The builder must be one that there is, and a catalog image's version must be readable; whether it is there shows later."""
-        from baker.builders import registry as builders
+        from baker.machines import registry as builders
 
         kind, source = model.builder.kind, model.source.chosen
         if kind not in builders.BUILT_IN:

@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from baker.template.document import Item, Problems, quote, suggest
+from baker.template.yaml_document import Item, Problems, quote, suggest
 
 LARGEST = 64  # images of one template
 OWN_KEYS = ("exclude", "include")

@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from baker.model import Accelerator, DiskFormat, Firmware, Network
-from baker.secrets import Secrets
+from baker.core.model import Accelerator, DiskFormat, Firmware, Network
+from baker.core.secrets import Secrets
+from baker.core.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
+from baker.template.base_model import TAG, Frozen, Paths, Words, one_or_more
+from baker.template.dependencies import Observed
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
-from baker.template.frozen import TAG, Frozen, Paths, Words, one_or_more
 from baker.template.git import GitFacts
-from baker.template.observed import Observed
-from baker.template.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
 
 LEAST_MEMORY = 1 << 20
 COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format

@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from pydantic import BaseModel
 
-from baker.template.ec2 import (
+from baker.template.ec2 import (  # fmt: skip
     AmiSource,
     AssumeRole,
     DeregistrationProtection,
@@ -19,8 +19,8 @@ from baker.template.ec2 import (
     SpotSpec,
     SsmParameterSource,
     SubnetFilter,
-)  # fmt: skip
-from baker.template.language import (
+)
+from baker.template.language import (  # fmt: skip
     BundleFile,
     GroupOptions,
     IncludeFile,
@@ -31,8 +31,8 @@ from baker.template.language import (
     StepOptions,
     TemplateFile,
     VariableSpec,
-)  # fmt: skip
-from baker.template.model import (
+)
+from baker.template.model import (  # fmt: skip
     BuilderSpec,
     CacheSpec,
     CommunicatorSpec,
@@ -42,7 +42,7 @@ from baker.template.model import (
     ImageSource,
     UrlSource,
     VerifySpec,
-)  # fmt: skip
+)
 from baker.template.steps import Kinds
 
 INTRODUCTION = """\

@@ -7,19 +7,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from baker.errors import BakeError
+from baker.core.errors import BakeError
 from baker.provision.base import Provisioner
 from baker.provision.registry import BUILT_IN
+from baker.template.base_model import Frozen
 from baker.template.bundles import Files, shown_path
-from baker.template.document import Item, Problems, quote, suggest
-from baker.template.explain import at_key, validate
-from baker.template.frozen import Frozen
+from baker.template.dependencies import Observed
 from baker.template.interpolate import Scope, interpolate, named
 from baker.template.language import BundleFile, GroupOptions, IncludeFile, ParameterSpec, StepOptions
 from baker.template.matrix import selected
 from baker.template.model import Step, TestinfraVerify, Variable, VerifySpec
-from baker.template.observed import Observed
+from baker.template.validation_errors import at_key, validate
 from baker.template.variables import Given, as_json, hide_defaults, resolve_all, secret_values, values
+from baker.template.yaml_document import Item, Problems, quote, suggest
 
 OPTIONS = frozenset(field.alias or name for name, field in StepOptions.model_fields.items())
 GROUP_OPTIONS = frozenset(field.alias or name for name, field in GroupOptions.model_fields.items())

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from baker.template.bundles import Files
-from baker.template.document import Document, Item, Place, Problems, parse, quote, resolve, suggest, wrap
 from baker.template.interpolate import NoValue
 from baker.template.language import VARIABLE_NAME, VariableSpec
 from baker.template.model import Variable
+from baker.template.yaml_document import Document, Item, Place, Problems, parse, quote, resolve, suggest, wrap
 
 PREFIX = "BAKE_VAR_"
 _ARTICLES = {

@@ -89,7 +89,7 @@ class StrictSnapshot(Snapshot):  # type: ignore[misc]
 
 def _raw(snapshot: StrictSnapshot) -> Path:
     """The snapshot's qcow2 as a raw file."""
-    from baker.process import run
+    from baker.core.process import run
 
     assert snapshot.image is not None
     path, kind = snapshot.image

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.model import Disk
-from baker.paths import Home
+from baker.core.home import Home
+from baker.core.model import Disk
 from tests.ec2.seed import CLOUD_INIT, link_or_copy, seed_disk
 from tests.support.cli import PROJECT, Bake
 from tests.support.machines import bootable

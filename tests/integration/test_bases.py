@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import SourceError
+from baker.core.errors import SourceError
 from baker.sources.registry import for_spec
 from baker.template.model import DebootstrapSource
 from tests.support.qemu import Guest, booted

@@ -16,18 +16,18 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.base import Launch
-from baker.builders.holdings import Holdings
-from baker.builders.identity import make_identity
-from baker.builders.libvirt.builder import LibvirtBuilder
-from baker.communicator.ssh import connect
+from baker.core.errors import HostError
+from baker.core.events import Null, Reporter
+from baker.core.home import Home, ensure
+from baker.core.ledger import Ledger
+from baker.core.model import Disk, Shape
+from baker.core.resources import Holdings
 from baker.disks import qemuimg
 from baker.disks.rootfs import root_file
-from baker.errors import HostError
-from baker.events import Null, Reporter
-from baker.ledger import Ledger
-from baker.model import Disk, Shape
-from baker.paths import Home, ensure
+from baker.machines.base import Launch
+from baker.machines.identity import make_identity
+from baker.machines.libvirt.builder import LibvirtBuilder
+from baker.machines.ssh.client import connect
 from tests.support.libvirtd import ssh_into, system_libvirtd
 from tests.support.machines import SSH_SECONDS
 

@@ -18,15 +18,15 @@ import pytest
 
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
 from baker.aws.errors import AwsError, UnreachableError
+from baker.aws.resources import Things, reclaim
 from baker.aws.session import Aws
-from baker.aws.things import Things, reclaim
 from baker.catalog.records import ImageRecord, Publication
+from baker.core.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
+from baker.core.events import Memory, Message, Reporter, StageFinished
+from baker.core.ledger import Ledger
+from baker.core.locks import try_exclusive
+from baker.core.model import Ami, Disk
 from baker.disks import qemuimg
-from baker.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
-from baker.events import Memory, Message, Reporter, StageFinished
-from baker.ledger import Ledger
-from baker.locks import try_exclusive
-from baker.model import Ami, Disk
 from baker.publish.ami import AmiTarget
 from baker.publish.base import Baked, Order, Published, Wishes
 from tests.ec2 import Emulator
@@ -546,8 +546,8 @@ def test_an_instance_that_cannot_be_started(desk: Desk, cloud: Emulator) -> None
 
 def test_the_command_line_against_the_emulator(cloud: Emulator, tmp_path: Path) -> None:
     from baker.api import Baker
+    from baker.core.home import Home
     from baker.disks.raw import raw_digest
-    from baker.paths import Home
     from tests.support.fake_app import fill
 
     env = {"BAKE_HOME": str(tmp_path / "home")}

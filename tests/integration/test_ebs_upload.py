@@ -22,16 +22,16 @@ import pytest
 from baker.aws import ebs
 from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError
+from baker.aws.resources import Things, reclaim
 from baker.aws.session import Access, Aws
-from baker.aws.things import Things, reclaim
 from baker.aws.upload import Base, Request, Uploaded, Uploader
-from baker.clock import Clock
+from baker.aws.upload_checkpoint import Journal
+from baker.core.clock import Clock
+from baker.core.events import Memory, Progress, Reporter
+from baker.core.ledger import Ledger
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.raw import open_raw
-from baker.events import Memory, Progress, Reporter
-from baker.ledger import Ledger
-from baker.model import Disk
-from baker.publish.journal import Journal
 from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws, snapshot_bytes
 
@@ -194,14 +194,14 @@ KILLED = """
 import json, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
-from baker.clock import Clock
-from baker.aws.things import Things
+from baker.core.clock import Clock
+from baker.aws.resources import Things
 from baker.aws.upload import Request, Uploader
-from baker.events import Null, Reporter
+from baker.core.events import Null, Reporter
 from baker.aws.session import Access, Aws
-from baker.ledger import Ledger
-from baker.model import Disk
-from baker.publish.journal import Journal
+from baker.core.ledger import Ledger
+from baker.core.model import Disk
+from baker.aws.upload_checkpoint import Journal
 
 wanted = json.loads(sys.argv[1])
 

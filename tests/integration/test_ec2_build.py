@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from baker.builders.ec2.check import STANDARD
-from baker.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
-from baker.model import Wanted
+from baker.core.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
+from baker.core.model import Wanted
+from baker.machines.ec2.check import STANDARD
 from baker.publish.withdraw import withdraw
-from baker.throwaway import boot
+from baker.sessions.ephemeral import boot
 from tests.ec2 import Emulator
 from tests.support.cloud import COPIES, REGION, Yard, yard
 

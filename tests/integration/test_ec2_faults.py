@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from baker.aws.session import Access
-from baker.builders.ec2 import instances
-from baker.builders.ec2.scope import Scope
-from baker.errors import BakeError
+from baker.core.errors import BakeError
+from baker.machines.ec2 import instances
+from baker.machines.ec2.scope import Scope
 from tests.ec2 import Emulator
 from tests.support.cloud import REGION, Yard, yard
 

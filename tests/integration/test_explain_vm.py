@@ -6,11 +6,11 @@ import json
 import subprocess
 from pathlib import Path
 
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.manifest import file_manifest
 from baker.disks.partitions import filesystem, partitions
 from baker.disks.raw import open_raw
-from baker.model import Disk
 from tests.support.cli import Bake
 
 TEMPLATE = """schema: 1

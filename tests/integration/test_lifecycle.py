@@ -12,7 +12,7 @@ import pytest
 
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release
-from baker.clock import Clock
+from baker.core.clock import Clock
 from baker.release.channels import assign
 from baker.release.lifecycle import DAY, Facts, Lifecycle, Rules, Verdict, judge
 from tests.ec2 import Emulator

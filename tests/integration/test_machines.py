@@ -16,20 +16,20 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.base import Launch
-from baker.builders.holdings import Holdings
-from baker.builders.identity import make_identity
-from baker.builders.libvirt.builder import LibvirtBuilder
-from baker.builders.libvirt.machine import LibvirtMachine
-from baker.builders.libvirt.reclaim import qemu_processes
-from baker.communicator.base import Disconnected
-from baker.communicator.ssh import SshCommunicator, connect
+from baker.core.errors import BootError, BuildError, HostError
+from baker.core.events import Null, Reporter
+from baker.core.home import Home, ensure
+from baker.core.ledger import BuildLedger, Ledger
+from baker.core.model import Disk, Firmware, Forward, Identity, Shape
+from baker.core.resources import Holdings
 from baker.disks import qemuimg
-from baker.errors import BootError, BuildError, HostError
-from baker.events import Null, Reporter
-from baker.ledger import BuildLedger, Ledger
-from baker.model import Disk, Firmware, Forward, Identity, Shape
-from baker.paths import Home, ensure
+from baker.machines.base import Launch
+from baker.machines.identity import make_identity
+from baker.machines.libvirt.builder import LibvirtBuilder
+from baker.machines.libvirt.machine import LibvirtMachine
+from baker.machines.libvirt.reclaim import qemu_processes
+from baker.machines.ssh.client import SshCommunicator, connect
+from baker.machines.ssh.communicator import Disconnected
 from tests.support.machines import SSH_SECONDS
 
 pytestmark = pytest.mark.vm

@@ -14,7 +14,7 @@ from pathlib import Path
 import pydantic
 import pytest
 
-from baker.sources.userns import is_root
+from baker.core.user_namespace import is_root
 from tests.support.cli import Bake, leftovers
 from tests.support.cloudimage import USERNAME, make_cloud_image
 from tests.support.web import Site, serving

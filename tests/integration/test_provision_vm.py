@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import StepError
-from baker.events import Memory, Reporter
+from baker.build.verify import verify
+from baker.core.errors import StepError
+from baker.core.events import Memory, Reporter
 from baker.template.load import load
 from baker.template.model import TestinfraVerify
-from baker.verify import verify
 from tests.support.documents import write_examples
 from tests.support.machine import Guest, booted
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from baker.paths import Home
+from baker.core.home import Home
 from tests.support.cli import Bake, Result, leftovers
 
 ALONE = 'ip link set lo up; exec "$@"'  # in a network of its own, which has nothing but its loopback

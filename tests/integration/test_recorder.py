@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from baker.catalog.catalog import Catalog
+from baker.core.home import Home
 from baker.disks.rootfs import open_root
-from baker.httpcache.authority import NAME, Authority
-from baker.paths import Home
+from baker.proxy.certificate_authority import NAME, Authority
 from baker.store.directory import DirectoryStore
 from tests.support.cli import Bake
 from tests.support.web import Site, serving

@@ -12,9 +12,9 @@ import pytest
 from baker.aws.session import Access
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release
-from baker.errors import BakeError, BusyError, Interrupted, NotFoundError, UsageError
-from baker.events import Event, Memory, Message, Progress, Reporter
-from baker.paths import Home
+from baker.core.errors import BakeError, BusyError, Interrupted, NotFoundError, UsageError
+from baker.core.events import Event, Memory, Message, Progress, Reporter
+from baker.core.home import Home
 from baker.release.channels import assign
 from baker.release.releases import Releaser
 from baker.release.targets.asg import AutoScalingGroup

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import pytest
 
-from baker import process
-from baker.builders.identity import make_identity
-from baker.communicator.base import Disconnected, GuestTimeout
-from baker.communicator.ssh import SshCommunicator, connect
-from baker.errors import BootError, BuildError, UsageError
-from baker.events import Memory, Message, Null, Reporter
-from baker.model import Endpoint, Identity, MachineFacts
+from baker.core import process
+from baker.core.errors import BootError, BuildError, UsageError
+from baker.core.events import Memory, Message, Null, Reporter
+from baker.core.model import Endpoint, Identity, MachineFacts
+from baker.machines.identity import make_identity
+from baker.machines.ssh.client import SshCommunicator, connect
+from baker.machines.ssh.communicator import Disconnected, GuestTimeout
 from tests.support.cli import wait_until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="an sshd that lets root in must be started by root")

@@ -7,7 +7,7 @@ import lzma
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from baker.errors import SourceError
+from baker.core.errors import SourceError
 
 MIRROR = "http://mirror/dists"
 INDEX = "main/binary-amd64"

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from baker.aws.session import Access, Aws
-from baker.clock import Clock
+from baker.core.clock import Clock
 from tests.ec2 import Emulator, keys
 
 IMPATIENT = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.02)))  # real time, short pauses

@@ -119,7 +119,7 @@ class PeakWatch:
 
 def leftovers(home: Path) -> list[str]:
     """What a build left outside of catalog and store: processes, ledger entries, scratch directories, libvirt roots."""
-    from baker.paths import Home
+    from baker.core.home import Home
 
     places = Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})
     found = [f"ledger {path.name}" for path in places.ledger.glob("*")]

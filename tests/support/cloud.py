@@ -13,21 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from baker.aws.session import Access, Aws
-from baker.bake import Outcome, bake
-from baker.builders.ec2.builder import Ec2Builder
+from baker.build.recipe import Outcome, bake
+from baker.build.values import Options
+from baker.build.world import World
 from baker.catalog.catalog import Catalog
-from baker.clock import Clock
-from baker.errors import Interrupted
-from baker.events import Event, Memory, Message, Null, Reporter, StageFinished
-from baker.job import Options, World
-from baker.ledger import Ledger
-from baker.model import Endpoint, Identity, TestOutcome, TestReport
-from baker.paths import Home
+from baker.core.clock import Clock
+from baker.core.errors import Interrupted
+from baker.core.events import Event, Memory, Message, Null, Reporter, StageFinished
+from baker.core.home import Home
+from baker.core.ledger import Ledger
+from baker.core.model import Endpoint, Identity, TestOutcome, TestReport
+from baker.machines.ec2.builder import Ec2Builder
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
-from baker.sweep import Swept, sweep
 from baker.template.load import load
 from baker.template.model import AnyBuilder, Template
+from baker.upkeep.sweep import Swept, sweep
 from tests.ec2 import Emulator, keys
 from tests.support.fakes import FakeClock, FakeCommunicator
 
@@ -71,7 +72,7 @@ class Signalled(Memory):
 
 @dataclass
 class Guests:
-    """Implements baker.job.Connect: guests that do as they are told. `error` is what connecting raises."""
+    """Implements baker.build.job.Connect: guests that do as they are told. `error` is what connecting raises."""
 
     fail: str = ""  # a part of a script that fails
     seen: list[Endpoint] = field(default_factory=list)

@@ -12,11 +12,11 @@ import tarfile
 import time
 from pathlib import Path
 
+from baker.core.model import Disk
+from baker.core.process import need, run
+from baker.core.user_namespace import in_private_mounts, is_root
 from baker.disks import qemuimg
-from baker.model import Disk
-from baker.process import need, run
-from baker.sources import bootstrap, keep, layout, machine_files
-from baker.sources.userns import in_private_mounts, is_root
+from baker.sources import bootstrap, import_disk, layout, machine_files
 
 USERNAME = "debian"  # cloud-init's default user on Debian
 PACKAGES = (
@@ -57,7 +57,7 @@ def make_cloud_image(destination: Path, scratch: Path, suite: str = "trixie") ->
     qemuimg.convert(Disk(raw, "raw", made.size), destination, "qcow2", compress=True, options={"compression_type": "zstd"})
     for path in (tar, raw, files, settings):
         path.unlink()
-    return keep.file_digest(destination)
+    return import_disk.file_digest(destination)
 
 
 def _write_files(destination: Path, names: layout.Names) -> None:

@@ -9,20 +9,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from baker import events
 from baker.api import Baker
-from baker.catalog import evidence
+from baker.artifacts import codecs
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.cli.main import VERBS, split
 from baker.cli.runner import execute
-from baker.doctor import Finding
-from baker.model import Forward, TestOutcome
-from baker.paths import Home
+from baker.core import events
+from baker.core.home import Home
+from baker.core.model import Forward, TestOutcome
+from baker.plan.requests import BuildRequest, BuildResult
 from baker.publish.base import Published, Wishes
-from baker.rebuilding import Verdict
-from baker.requests import BuildRequest, BuildResult
-from baker.sweep import Swept
-from baker.throwaway import Running
+from baker.rebuild.rebuild import Verdict
+from baker.sessions.ephemeral import Running
+from baker.upkeep.doctor import Finding
+from baker.upkeep.sweep import Swept
 
 
 class Screen(io.StringIO):
@@ -219,8 +219,8 @@ def a_build(image: ImageRecord, **changes: Any) -> BuildRecord:
 def fill(baker: Baker, *images: ImageRecord, change: Callable[[BuildRecord], BuildRecord] = lambda build: build) -> None:
     """Register images with their builds; each build has a log and a console log in the store."""
     for image in images:
-        log = baker.store.add_bytes(evidence.pack_text(f"log of {image.name}\n  | \x1b[31mred\x1b[0m\n"))
-        console = baker.store.add_bytes(evidence.pack_text(f"console of {image.name}\n"))
+        log = baker.store.add_bytes(codecs.pack_text(f"log of {image.name}\n  | \x1b[31mred\x1b[0m\n"))
+        console = baker.store.add_bytes(codecs.pack_text(f"console of {image.name}\n"))
         baker.catalog.register(change(a_build(image, evidence={"log": log, "build_console": console})), image)
 
 

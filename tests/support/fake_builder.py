@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baker.builders.base import Launch
-from baker.communicator.base import CommandResult
+from baker.core.errors import HostError, LayerError
+from baker.core.events import Reporter
+from baker.core.model import Disk, Endpoint, Identity, MachineFacts, Reached
 from baker.disks import qemuimg
-from baker.errors import HostError, LayerError
-from baker.events import Reporter
-from baker.model import Disk, Endpoint, Identity, MachineFacts, Reached
+from baker.machines.base import Launch
+from baker.machines.ssh.communicator import CommandResult
 from tests.support.fakes import Call, FakeClock, FakeCommunicator, ended
 
 FACTS = MachineFacts("a fake", "none", "there is nothing to run", "q35", "fake:///")
@@ -22,7 +22,7 @@ FACTS = MachineFacts("a fake", "none", "there is nothing to run", "q35", "fake:/
 
 @dataclass
 class FakeMachine:
-    """Implements baker.builders.base.Machine. `done` is what its guest remembers."""
+    """Implements baker.machines.base.Machine. `done` is what its guest remembers."""
 
     name: str
     disk: Disk
@@ -152,7 +152,7 @@ class FakeBuilder:
 
 @dataclass
 class FakeGuests:
-    """Implements baker.job.Connect: a step's script is remembered by its machine; `takes` and `fails` say how it goes."""
+    """Implements baker.build.job.Connect: a step's script is remembered by its machine; `takes` and `fails` say how it goes."""
 
     clock: FakeClock
     takes: dict[str, float] = field(default_factory=dict)  # a part of a script -> seconds

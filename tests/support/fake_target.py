@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from baker.aws.session import Access
-from baker.clock import Clock
-from baker.errors import BuildError
+from baker.core.clock import Clock
+from baker.core.errors import BuildError
 from baker.release.targets.base import Delivery, Journal, ReleaseError
 
 

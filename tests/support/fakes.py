@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from baker.communicator.base import CommandResult, OnOutput
+from baker.machines.ssh.communicator import CommandResult, OnOutput
 
 
 @dataclass

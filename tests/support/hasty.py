@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 
-from baker.clock import Clock
+from baker.core.clock import Clock
 
 
 @dataclass

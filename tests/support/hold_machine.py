@@ -5,14 +5,14 @@ import signal
 import sys
 from pathlib import Path
 
-from baker.builders.base import Launch
-from baker.builders.identity import make_identity
-from baker.builders.libvirt.builder import LibvirtBuilder
+from baker.core.events import Null, Reporter
+from baker.core.home import Home, ensure
+from baker.core.ledger import Ledger
+from baker.core.model import Shape
 from baker.disks import qemuimg
-from baker.events import Null, Reporter
-from baker.ledger import Ledger
-from baker.model import Shape
-from baker.paths import Home, ensure
+from baker.machines.base import Launch
+from baker.machines.identity import make_identity
+from baker.machines.libvirt.builder import LibvirtBuilder
 
 base, build, disk, ending, uri = sys.argv[1:]
 home = Home.from_environment({"BAKE_HOME": base, "HOME": base})

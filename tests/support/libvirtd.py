@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from baker import process
-from baker.builders.identity import make_identity
+from baker.core import process
+from baker.machines.identity import make_identity
 
 # /dev has no kvm: where it is there and the QEMU user may not open it, libvirt asks QEMU for its capabilities again and again.
 START = r"""

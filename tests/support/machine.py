@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from baker.api import Baker
-from baker.communicator.base import Communicator
-from baker.events import Memory, Output, Reporter
-from baker.paths import Home
+from baker.build.execute import StepResult, execute
+from baker.core.events import Memory, Output, Reporter
+from baker.core.home import Home
+from baker.machines.ssh.communicator import Communicator
 from baker.provision import registry
-from baker.provision.execute import StepResult, execute
+from baker.sessions.ephemeral import Running
 from baker.template.model import Step
-from baker.throwaway import Running
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from baker.core.home import Home
+from baker.core.model import Disk
 from baker.disks import qemuimg
-from baker.model import Disk
-from baker.paths import Home
 
 SSH_SECONDS = 600  # a deadline, not a measure: emulated machines share the host with whatever else runs
 

@@ -9,12 +9,12 @@ import subprocess
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from baker.attest.signing import attest
-from baker.catalog import evidence
+from baker.artifacts import codecs
+from baker.artifacts.disk import stored
 from baker.catalog.records import ImageRecord
+from baker.core.model import Disk
 from baker.disks.raw import raw_digest
-from baker.media import stored
-from baker.model import Disk
+from baker.trust.attest.signing import attest
 from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
 
 
@@ -32,8 +32,8 @@ def register(baker: FakeBaker, image: ImageRecord, chain: tuple[str, ...], **cha
     image = replace(image, digest=raw_digest(stored(image, baker.store)))
     lines = [json.dumps({"method": "GET", "url": "http://deb/nginx.deb", "status": 200, "digest": "sha256:" + "9" * 64})]
     kept = {
-        "log": baker.store.add_bytes(evidence.pack_text(f"log of {image.name}")),
-        "fetches": baker.store.add_bytes(evidence.pack_lines(lines)),
+        "log": baker.store.add_bytes(codecs.pack_text(f"log of {image.name}")),
+        "fetches": baker.store.add_bytes(codecs.pack_lines(lines)),
     }
     build = a_build(image, evidence=kept, inputs={"files/a": "1" * 64}, **changes)
     text = hashlib.sha256(build.template_text.encode()).hexdigest()

@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from baker.errors import NotFoundError
-from baker.events import Memory, Reporter
-from baker.ledger import Ledger
-from baker.paths import Home, ensure
+from baker.core.errors import NotFoundError
+from baker.core.events import Memory, Reporter
+from baker.core.home import Home, ensure
+from baker.core.ledger import Ledger
 from baker.sources.base import Context
 from baker.store.directory import DirectoryStore
 

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from baker.bake import Outcome, bake
+from baker.build.recipe import Outcome, bake
+from baker.build.values import Options
+from baker.build.world import World
 from baker.catalog.catalog import Catalog
-from baker.clock import Clock
+from baker.core.clock import Clock
+from baker.core.events import Memory, Message, StepFinished, StepStarted
+from baker.core.home import Home
+from baker.core.ledger import Ledger
 from baker.disks import qemuimg
-from baker.events import Memory, Message, StepFinished, StepStarted
-from baker.job import Options, World
 from baker.layers.store import LayerStore
-from baker.ledger import Ledger
-from baker.paths import Home
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load

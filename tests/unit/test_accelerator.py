@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.libvirt.accelerator import Verdict, decide, host_kernel, run_probe
-from baker.errors import HostError
+from baker.core.errors import HostError
+from baker.machines.libvirt.accelerator import Verdict, decide, host_kernel, run_probe
 
 
 class Probe:

@@ -16,13 +16,13 @@ from pathlib import Path
 import pytest
 
 from baker.api import Baker
-from baker.attest.signing import attest
-from baker.attest.verify import verify
 from baker.catalog.records import ImageRecord, Rebuild, Revocation
+from baker.core.errors import HostError, NotFoundError, UsageError
+from baker.core.home import Home
 from baker.disks import qemuimg
 from baker.disks.raw import raw_digest
-from baker.errors import HostError, NotFoundError, UsageError
-from baker.paths import Home
+from baker.trust.attest.signing import attest
+from baker.trust.attest.verify import verify
 from tests.unit.test_catalog import a_build, an_image
 
 AT = "2026-11-22T20:45:51Z"
@@ -240,8 +240,8 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from baker.api import Baker
-from baker.events import Progress
-from baker.paths import Home
+from baker.core.events import Progress
+from baker.core.home import Home
 class Killer:
     def emit(self, event):
         if isinstance(event, Progress) == (sys.argv[3] == "reading"):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.attest import dsse, provenance
-from baker.attest.keys import Keys, keyid_of, load_public
-from baker.attest.signing import sign_rebuild
 from baker.catalog.records import Attestation, ImageRecord, Revocation
-from baker.errors import HostError, NotFoundError, UsageError
+from baker.core.errors import HostError, NotFoundError, UsageError
+from baker.trust.attest import dsse, provenance
+from baker.trust.attest.keys import Keys, keyid_of, load_public
+from baker.trust.attest.signing import sign_rebuild
 from tests.support.fake_app import Cli, an_image
 from tests.support.plugins import on_path
 from tests.support.shop import Shop, open_shop, qcow2, register

@@ -15,18 +15,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from baker.attest.signing import attest
-from baker.audit.checks import Check, Subject
-from baker.audit.html import page
-from baker.audit.story import Story
-from baker.catalog import evidence
+from baker.artifacts import changes, codecs
+from baker.artifacts.changes import Change
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import BuildRecord, ImageRecord, Publication, Rebuild, Release, Revocation
+from baker.core.model import Disk, FileEntry
 from baker.disks import qemuimg
 from baker.disks.raw import raw_digest
-from baker.explain import changes
-from baker.explain.changes import Change
-from baker.model import Disk, FileEntry
+from baker.trust.attest.signing import attest
+from baker.trust.audit.checks import Check, Subject
+from baker.trust.audit.html import page
+from baker.trust.audit.story import Story
 from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
 
 BODY = b"<html>a package</html>"
@@ -69,7 +68,7 @@ def fetched(digest: str) -> bytes:
         {"method": "GET", "url": "http://deb.example/secret", "status": 200, "headers": [], "digest": "", "size": 3, "at": 2.0,
          "why": "it was asked for with credentials"},
     ]  # fmt: skip
-    return evidence.pack_lines(json.dumps(line) for line in lines)
+    return codecs.pack_lines(json.dumps(line) for line in lines)
 
 
 @pytest.fixture(scope="session")
@@ -79,7 +78,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with Cli(directory / "home").baker as baker:
         store, catalog = baker.store, baker.catalog
         base = an_image("debian-13", "13.1.0", 1, labels={})
-        log = {"log": store.add_bytes(evidence.pack_text("log of the base\n"))}
+        log = {"log": store.add_bytes(codecs.pack_text("log of the base\n"))}
         base = registered(baker, base, a_disk(directory / "base.qcow2", fill=1), lambda image: proper(a_build(image, evidence=log)))
         web = an_image("web", "1.4.0", 2, parent=base.id, description=EVIL)
 
@@ -93,7 +92,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 Change(f"/srv/{EVIL}", "added", 2, None, entry(f"/srv/{EVIL}")),
             ]
             found = {
-                "log": store.add_bytes(evidence.pack_text("log\n")),
+                "log": store.add_bytes(codecs.pack_text("log\n")),
                 "changes": store.add_bytes(changes.pack(touched)),
                 "fetches": store.add_bytes(fetched(body)),
                 f"body:{body.removeprefix('sha256:')}": body,

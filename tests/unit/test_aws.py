@@ -11,10 +11,10 @@ import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, NoRegionError, ParamValidationError
 
 from baker.aws.errors import AwsError, translated
-from baker.aws.poll import wait
 from baker.aws.retry import Retry, passes
-from baker.clock import Clock
-from baker.errors import BakeError, HostError
+from baker.aws.waiter import wait
+from baker.core.clock import Clock
+from baker.core.errors import BakeError, HostError
 from tests.support.fakes import FakeClock
 
 

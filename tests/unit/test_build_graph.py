@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from baker.api import Baker
-from baker.errors import NotFoundError, TemplateError, UsageError
-from baker.events import BuildStarted, Memory, TemplateRejected, from_json
-from baker.paths import Home
-from baker.requests import BuildRequest
+from baker.core.errors import NotFoundError, TemplateError, UsageError
+from baker.core.events import BuildStarted, Memory, TemplateRejected, from_json
+from baker.core.home import Home
+from baker.plan.requests import BuildRequest
 from tests.support.fake_app import an_image, fill
 
 NO_DISK = "file: {path: disk.raw, checksum: 'sha256:" + 64 * "0" + "'}"

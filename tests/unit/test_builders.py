@@ -12,16 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders import registry
-from baker.builders.holdings import Holdings
-from baker.builders.identity import make_identity, user_data, write_credentials, write_seed
-from baker.builders.libvirt.connection import is_embedded, is_session
-from baker.builders.libvirt.firmware import copy_variables, find
-from baker.builders.libvirt.reclaim import end_qemu, qemu_processes
-from baker.errors import HostError, UsageError
-from baker.ledger import BuildLedger, Ledger
-from baker.model import Identity
-from baker.paths import Home
+from baker.core.errors import HostError, UsageError
+from baker.core.home import Home
+from baker.core.ledger import BuildLedger, Ledger
+from baker.core.model import Identity
+from baker.core.resources import Holdings
+from baker.machines import registry
+from baker.machines.identity import make_identity, user_data, write_credentials, write_seed
+from baker.machines.libvirt.connection import is_embedded, is_session
+from baker.machines.libvirt.firmware import copy_variables, find
+from baker.machines.libvirt.reclaim import end_qemu, qemu_processes
 
 # --- identity ---------------------------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ def test_the_registry_names_what_there_is(tmp_path: Path) -> None:
 
 
 def test_the_registry_loads_no_libvirt_by_itself() -> None:
-    code = "import sys, baker.builders.registry, baker.communicator.ssh; sys.exit('libvirt' in sys.modules)"
+    code = "import sys, baker.machines.registry, baker.machines.ssh.client; sys.exit('libvirt' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

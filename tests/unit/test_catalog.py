@@ -13,15 +13,16 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
+from baker.artifacts.codecs import pack_json, pack_lines, pack_manifest, pack_packages, read_json, read_lines, read_manifest, read_packages
 from baker.catalog import database, tables
 from baker.catalog.catalog import Catalog
-from baker.catalog.evidence import pack_json, pack_lines, pack_manifest, pack_packages, read_json, read_lines, read_manifest, read_packages
-from baker.catalog.orphans import IN_USE, collect_orphans
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.catalog.reference import matches
-from baker.errors import BakeError, BusyError, HostError, NotFoundError, UsageError
-from baker.model import FileEntry, Package, TestOutcome
+from baker.core.errors import BakeError, BusyError, HostError, NotFoundError, UsageError
+from baker.core.model import FileEntry, Package, TestOutcome
+from baker.core.workspace import IN_USE
 from baker.store.directory import DirectoryStore
+from baker.upkeep.orphans import collect_orphans
 
 
 def digest(number: int | str) -> str:
@@ -425,6 +426,6 @@ def test_orphans_go_and_the_rest_stays(catalog: Catalog, tmp_path: Path) -> None
 
 
 def test_builds_hold_the_lock_that_collecting_asks_for() -> None:
-    from baker.job import STORE_LOCK
+    from baker.core.workspace import STORE_LOCK
 
     assert f"{STORE_LOCK}.lock" == IN_USE

@@ -11,7 +11,7 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release, Revocation
 from baker.catalog.reference import is_channel
 from baker.catalog.revocations import RevokedError
-from baker.errors import BusyError, NotFoundError, UsageError
+from baker.core.errors import BusyError, NotFoundError, UsageError
 from tests.support.fake_app import a_build, an_image
 
 T1, T2, T3 = "2026-11-22T10:00:00Z", "2026-11-23T10:00:00Z", "2126-11-24T10:00:00Z"

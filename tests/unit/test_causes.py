@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from baker.model import FileEntry
-from baker.reproduce import causes
-from baker.reproduce.levels import Level, compare_trees, level_of
+from baker.artifacts.trees import compare_trees
+from baker.core.model import FileEntry
+from baker.rebuild import causes
+from baker.rebuild.levels import Level, level_of
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n"
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from baker.catalog import evidence
+from baker.artifacts import codecs
 from baker.catalog.catalog import Catalog
 from baker.cli import completion
 from baker.cli.main import VERBS, help_text, main
-from baker.doctor import Finding
-from baker.errors import BuildError, Interrupted
-from baker.events import BuildFinished, BuildStarted
-from baker.model import Forward
-from baker.sweep import Swept
+from baker.core.errors import BuildError, Interrupted
+from baker.core.events import BuildFinished, BuildStarted
+from baker.core.model import Forward
+from baker.upkeep.doctor import Finding
+from baker.upkeep.sweep import Swept
 from tests.support.fake_app import Cli, FakeMachine, Screen, a_build, a_result, an_image, fill
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -177,7 +177,7 @@ def test_an_interrupt_has_its_own_exit_code(cli: Cli, number: int, code: int) ->
 WAITS = """
 import os, signal, sys, time
 from baker.cli.signals import interruptible
-from baker.errors import Interrupted
+from baker.core.errors import Interrupted
 try:
     with interruptible(lambda text: print("said:", text, flush=True)):
         try:
@@ -503,7 +503,7 @@ def test_logs_of_a_build_and_of_an_image(shop: Cli) -> None:
 
 def test_logs_of_a_build_that_failed(shop: Cli) -> None:
     baker = shop.baker
-    digest = baker.store.add_bytes(evidence.pack_text("E: no such package\n"))
+    digest = baker.store.add_bytes(codecs.pack_text("E: no such package\n"))
     record = a_build(an_image("new", number=7), status="failed", error="step packages failed\nmore", evidence={"log": digest})
     baker.catalog.register(record, None)
     assert shop("logs", "new").out == "E: no such package\n"

@@ -9,9 +9,9 @@ import pytest
 
 from baker.api import Baker
 from baker.catalog.records import StepRecord
+from baker.core.home import Home
 from baker.layers.store import LayerRecord, LayerStore
-from baker.paths import Home
-from baker.sweep import Swept
+from baker.upkeep.sweep import Swept
 from tests.support.fake_app import Cli, a_build, an_image, fill
 
 KEYS = ("1" * 64, "2" * 64)

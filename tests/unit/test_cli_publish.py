@@ -11,9 +11,9 @@ import pytest
 
 from baker.api import Baker
 from baker.catalog.records import Publication
-from baker.errors import NotFoundError, UsageError, VerifyError
-from baker.events import Progress, StageFinished, StageStarted
-from baker.paths import Home
+from baker.core.errors import NotFoundError, UsageError, VerifyError
+from baker.core.events import Progress, StageFinished, StageStarted
+from baker.core.home import Home
 from baker.publish import registry
 from baker.publish.base import Published, Wishes
 from tests.support.fake_app import Cli, a_build, an_image, fill

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.rebuilding import Verdict
-from baker.reproduce import causes
-from baker.reproduce.levels import Difference, Level
+from baker.artifacts.trees import Difference
+from baker.rebuild import causes
+from baker.rebuild.levels import Level
+from baker.rebuild.rebuild import Verdict
 from tests.support.fake_app import Cli, an_image, fill
 
 BASE, WEB = an_image("debian-13", "13.1.0", 1), an_image("web", "1.4.0", 2, parent="a00000000001")

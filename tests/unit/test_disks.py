@@ -15,15 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from baker.core.errors import HostError
+from baker.core.model import Disk, Package
 from baker.disks import qemuimg
-from baker.disks.ext4 import UnsupportedFilesystem
+from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.manifest import file_manifest
 from baker.disks.packages import installed_packages, package_list
 from baker.disks.partitions import filesystem, partitions
 from baker.disks.raw import open_raw, raw_digest
 from baker.disks.rootfs import find_kernel, open_root, root_file
-from baker.errors import HostError
-from baker.model import Disk, Package
 
 MIB = 1 << 20
 

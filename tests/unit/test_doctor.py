@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from baker.catalog.catalog import Catalog
-from baker.doctor import TOOLS, Finding, Host, findings
-from baker.ledger import Ledger
-from baker.paths import Home, ensure
-from baker.process import Result
+from baker.core.home import Home, ensure
+from baker.core.ledger import Ledger
+from baker.core.process import Result
+from baker.upkeep.doctor import TOOLS, Finding, Host, findings
 
 
 @pytest.fixture

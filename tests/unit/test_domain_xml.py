@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.libvirt.domain import QEMU_NAMESPACE, DomainSpec, Places, domain_xml, moved
-from baker.model import Gate, Shape
+from baker.core.model import Gate, Shape
+from baker.machines.libvirt.domain import QEMU_NAMESPACE, DomainSpec, Places, domain_xml, moved
 
 SPEC = DomainSpec("bake-1-build", "0b0e6a3a-0000-4000-8000-000000000001", Shape(cpus=3, memory=1 << 30), "tcg", Path("/s/disk.qcow2"))
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from baker.aws import ebs
-from baker.aws.pace import LONGEST_GAP, Pace
+from baker.aws.rate_limit import LONGEST_GAP, Pace
+from baker.aws.upload_checkpoint import RECORD, Journal, State
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.blocks import candidates, differences
 from baker.disks.raw import open_raw
-from baker.model import Disk
-from baker.publish.journal import RECORD, Journal, State
 from tests.support.fakes import FakeClock
 
 MIB = 1 << 20

@@ -6,7 +6,7 @@ import ipaddress
 import struct
 from pathlib import Path
 
-from baker.builders.libvirt.egress import TCP, UDP, reached
+from baker.machines.libvirt.egress import TCP, UDP, reached
 
 GUEST, NAMES, FAR, RECORDER = "10.0.2.15", "10.0.2.3", "192.0.2.7", ("10.0.2.2", 3128)
 

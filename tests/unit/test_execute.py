@@ -7,15 +7,15 @@ from typing import Any
 import pytest
 from pydantic import Field
 
-from baker.clock import Clock
-from baker.communicator.base import Disconnected, GuestTimeout
-from baker.errors import StepError
-from baker.events import Memory, Message, Output, Reporter
+from baker.build.execute import StepResult, execute
+from baker.core.clock import Clock
+from baker.core.errors import StepError
+from baker.core.events import Memory, Message, Output, Reporter
+from baker.core.secrets import Secrets
+from baker.machines.ssh.communicator import Disconnected, GuestTimeout
 from baker.provision import registry
 from baker.provision.base import OnHost, Operation, StepConfig
-from baker.provision.execute import StepResult, execute
 from baker.render.mask import Masked
-from baker.secrets import Secrets
 from baker.template.model import Step
 from tests.support.fakes import FakeClock, FakeCommunicator, ended
 from tests.support.plugins import on_path

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from baker.core.model import FileEntry, Package
 from baker.explain.diff import Tree, compare, to_json
-from baker.model import FileEntry, Package
 
 FILE, LINK = 0o100644, 0o120777
 TEXTS = {

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from baker.catalog.records import ImageRecord
+from baker.core.errors import BusyError, HostError, UsageError
+from baker.core.events import Memory, Null, Progress, Reporter
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.raw import raw_digest
-from baker.errors import BusyError, HostError, UsageError
-from baker.events import Memory, Null, Progress, Reporter
-from baker.model import Disk
 from baker.publish.export import COMPRESSED, export
 from baker.store.directory import DirectoryStore
 from baker.template.model import COMPRESSIONS

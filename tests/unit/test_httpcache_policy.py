@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from baker.httpcache import policy
-from baker.httpcache.policy import Response
+from baker.proxy import policy
+from baker.proxy.policy import Response
 
 NOW = 1_700_000_000.0
 DATE = "Tue, 14 Nov 2023 22:13:20 GMT"  # NOW

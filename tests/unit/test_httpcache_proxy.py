@@ -21,12 +21,12 @@ from pathlib import Path
 
 import pytest
 
-from baker import process
-from baker.errors import HostError
-from baker.events import Memory, Message, Reporter
-from baker.httpcache.proxy import Proxy, Statistics, http_cache
-from baker.httpcache.store import Store
-from baker.sweep import end_processes, processes_of
+from baker.core import process
+from baker.core.errors import HostError
+from baker.core.events import Memory, Message, Reporter
+from baker.proxy.proxy import Proxy, Statistics, http_cache
+from baker.proxy.store import Store
+from baker.upkeep.sweep import end_processes, processes_of
 from tests.support.web import Site, serving
 
 LOOPBACK = ["127.0.0.1"]
@@ -543,7 +543,7 @@ def child_of(pid: int, directory: Path) -> int:
     for path in Path("/proc").glob("[0-9]*"):
         try:
             line = (path / "cmdline").read_bytes().split(b"\0")
-            if b"baker.httpcache.server" in line and str(directory).encode() in line and f"PPid:\t{pid}\n" in (path / "status").read_text():
+            if b"baker.proxy.server" in line and str(directory).encode() in line and f"PPid:\t{pid}\n" in (path / "status").read_text():
                 return int(path.name)
         except OSError:
             continue
@@ -629,8 +629,8 @@ def test_a_proxy_that_is_killed_in_the_middle_leaves_a_whole_cache(tmp_path: Pat
 PARENT = """
 import sys, time
 from pathlib import Path
-from baker.events import Null, Reporter
-from baker.httpcache.proxy import http_cache
+from baker.core.events import Null, Reporter
+from baker.proxy.proxy import http_cache
 with http_cache(Path(sys.argv[1]), report=Reporter(Null())) as proxy:
     print(proxy.port, flush=True)
     time.sleep(60)
@@ -679,7 +679,7 @@ def test_a_build_that_ends_during_a_download_does_not_wait_for_it(tmp_path: Path
 
 
 def test_what_is_told_on_stdout_is_one_line_each(tmp_path: Path) -> None:
-    argv = [sys.executable, "-m", "baker.httpcache.server", str(tmp_path)]
+    argv = [sys.executable, "-m", "baker.proxy.server", str(tmp_path)]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).resolve().parents[2]) as child:
         assert child.stdin and child.stdout
         assert list(json.loads(child.stdout.readline())) == ["port", "ca"]

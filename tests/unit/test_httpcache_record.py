@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.events import Memory, Message, Reporter
-from baker.httpcache.authority import Authority
-from baker.httpcache.proxy import Proxy, http_cache
-from baker.httpcache.record import Fetched, Recording, give_up, incomplete, join, read
+from baker.core.events import Memory, Message, Reporter
+from baker.core.model import Fetched
+from baker.proxy.certificate_authority import Authority
+from baker.proxy.proxy import Proxy, http_cache
+from baker.proxy.recording import Recording, give_up, incomplete, join, read
 from tests.support.web import Site, serving
 
 PATIENCE = 20.0

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import HostError
-from baker.httpcache.store import Entry, Store
+from baker.core.errors import HostError
+from baker.proxy.store import Entry, Store
 
 URL = "http://deb.example/x?token=abc"
 
@@ -204,7 +204,7 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_entry_alone(tmp_path:
 WRITER = """
 import sys
 from pathlib import Path
-from baker.httpcache.store import Store
+from baker.proxy.store import Store
 with Store(Path(sys.argv[1])).incoming() as incoming:
     incoming.write(b"half of it")
     print("ready", flush=True)

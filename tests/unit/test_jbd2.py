@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.disks.ext4 import UnsupportedFilesystem
-from baker.disks.jbd2 import replayed
+from baker.core.model import Disk
+from baker.disks.ext4.journal import replayed
+from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.raw import open_raw
 from baker.disks.rootfs import open_root
-from baker.model import Disk
 
 MAGIC = b"\xc0\x3b\x39\x98"  # a block that begins so is written otherwise ("escaped")
 KINDS = [

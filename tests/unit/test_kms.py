@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.attest.dsse import parse, pre_authentication
-from baker.attest.keys import Keys
 from baker.aws.kms import KmsSigner
-from baker.errors import UsageError
+from baker.core.errors import UsageError
+from baker.trust.attest.dsse import parse, pre_authentication
+from baker.trust.attest.keys import Keys
 from tests.ec2 import Emulator
 from tests.support.keyed import KeyedAws
 from tests.support.shop import Shop, open_shop

@@ -10,19 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from baker.attest.keys import Keys
-from baker.attest.signing import Shelf
-from baker.attest.verify import verify
 from baker.catalog.catalog import Catalog
+from baker.core.errors import BuildError, HostError, StepError, UsageError
+from baker.core.events import BuildFinished
+from baker.core.host_facts import now
 from baker.disks import qemuimg
-from baker.errors import BuildError, HostError, StepError, UsageError
-from baker.events import BuildFinished
-from baker.host import now
 from baker.layers.explain import explain
-from baker.layers.policy import Wish
-from baker.plan import make_plan
+from baker.plan.plan import make_plan
+from baker.plan.step_range import Wish
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
+from baker.trust.attest.keys import Keys
+from baker.trust.attest.signing import Shelf
+from baker.trust.attest.verify import verify
 from tests.support.fake_builder import FakeBuilder
 from tests.support.workshop import STEPS, Workshop, open_workshop
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import BusyError
-from baker.layers.collect import Collected, collect, drop_based_on
+from baker.core.errors import BusyError
 from baker.layers.store import LayerRecord, LayerStore
+from baker.upkeep.cache_budget import Collected, collect, drop_based_on
 
 NOW = 1_700_000_000.0
 DAY = 86400.0

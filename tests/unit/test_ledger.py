@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import BusyError
-from baker.ledger import Ledger
+from baker.core.errors import BusyError
+from baker.core.ledger import Ledger
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from baker.ledger import Ledger
+from baker.core.ledger import Ledger
 with Ledger(Path(sys.argv[1])).open("abc") as ledger:
     ledger.enter("directory", path="/nowhere/one")
     ledger.enter("domain", name="two")

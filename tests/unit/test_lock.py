@@ -11,21 +11,21 @@ from pathlib import Path
 
 import pytest
 
-from baker import host
-from baker.bake import Outcome
-from baker.catalog.evidence import pack_lines, pack_packages
+from baker.artifacts.codecs import pack_lines, pack_packages
+from baker.build.recipe import Outcome
 from baker.catalog.records import BuildRecord
+from baker.core import host_facts
+from baker.core.errors import LockError
+from baker.core.events import Memory, Message, StepStarted
+from baker.core.model import Package
+from baker.core.process import run
 from baker.disks import qemuimg
-from baker.errors import LockError
-from baker.events import Memory, Message, StepStarted
 from baker.lockfile.changes import changes
 from baker.lockfile.check import package_problems
 from baker.lockfile.model import Lock, load_lock
 from baker.lockfile.write import Built, make_lock, write_lock
-from baker.model import Package
-from baker.process import run
+from baker.plan.requests import BuildResult
 from baker.provision.galaxy import installed
-from baker.requests import BuildResult
 from baker.template.epoch import lock_path
 from baker.template.load import load
 from baker.template.model import Template
@@ -171,7 +171,7 @@ def test_a_tool_has_the_digest_of_its_binary_only_while_that_is_the_one_of_the_b
     build(workshop)
     record = workshop.catalog.build_of(workshop.catalog.images("web")[0])
     template, store = workshop.template(*STEPS), workshop.world(Memory()).store
-    now = make_lock([Built(template, record)], store, host.tool_versions).tools
+    now = make_lock([Built(template, record)], store, host_facts.tool_versions).tools
     later = make_lock([Built(template, record)], store, lambda: {"qemu-img": "another"}).tools
     assert len(now["qemu-img"].sha256) == 64 and later["qemu-img"].sha256 == ""
 
@@ -264,7 +264,8 @@ def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_c
 
 def registered(cli: Cli, path: Path, package: str, source: Mapping[str, object] | None = None) -> BuildResult:
     """Every image of a template, built with this package; the result is that of the last."""
-    from baker.brought import Brought, pack
+    from baker.artifacts.ansible_content import pack
+    from baker.core.model import Brought
 
     with cli.baker as baker:
         baker.home.data.mkdir(parents=True, exist_ok=True)

@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from baker.api import Baker
-from baker.brought import Brought, pack
-from baker.catalog.evidence import pack_lines, pack_packages
-from baker.errors import NotFoundError
+from baker.artifacts.ansible_content import pack
+from baker.artifacts.codecs import pack_lines, pack_packages
+from baker.core.errors import NotFoundError
+from baker.core.model import Brought, Package
+from baker.core.process import run
 from baker.lockfile.aptsources import lines, stanzas
 from baker.lockfile.candidates import Listing
-from baker.model import Package
-from baker.outdated import Examined
-from baker.process import run
+from baker.lockfile.outdated import Examined
 from baker.provision.galaxy import galaxy_server
 from tests.support.archive import MIRROR, Archive
 from tests.support.fake_app import Cli, a_build, an_image, fill
@@ -98,7 +98,8 @@ def test_a_newer_base(tmp_path: Path, reference: str, newest: str, after: str, n
 
 
 def test_files_that_have_changed_are_named(tmp_path: Path) -> None:
-    from baker.plan import digest_files, file_digest
+    from baker.core.digests import file_digest
+    from baker.plan.plan import digest_files
 
     template, files = tmp_path / "web.yaml", tmp_path / "files"
     files.mkdir()

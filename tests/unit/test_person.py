@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from baker.cli.app import App
-from baker.cli.person import Person
+from baker.cli.prompt import Person
 from baker.cli.serial import pump
-from baker.errors import StepError
-from baker.events import Memory
-from baker.paths import Home
-from baker.process import interactive
+from baker.core.errors import StepError
+from baker.core.events import Memory
+from baker.core.home import Home
+from baker.core.process import interactive
 from baker.render.live import Live
 from baker.render.terminal import Terminal
 from tests.support.fake_app import Screen

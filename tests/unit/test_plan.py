@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.model import Disk, SourceImage
-from baker.plan import Plan, make_plan
+from baker.core.model import Disk, SourceImage
+from baker.core.secrets import Secrets
+from baker.plan.plan import Plan, make_plan
 from baker.provision import registry
-from baker.secrets import Secrets
 from baker.template.model import BuilderSpec, CacheSpec, CommunicatorSpec, ImageSource, Step, Template
 
 SOURCE = SourceImage("image", "base@1.0.0", "sha256:" + "a" * 64, Disk(Path("/x.qcow2"), "qcow2", 1 << 30))

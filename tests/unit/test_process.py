@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from baker import process
-from baker.errors import HostError
-from baker.sweep import end_processes, processes_of
+from baker.core import process
+from baker.core.errors import HostError
+from baker.upkeep.sweep import end_processes, processes_of
 
 
 def test_output_and_exit_code_come_back() -> None:
@@ -59,7 +59,7 @@ def test_a_large_input_and_output_do_not_block_each_other() -> None:
 
 def test_children_get_a_clean_environment() -> None:
     env = {**os.environ, "SOME_TOKEN": "t0ps3cret"}
-    code = "from baker import process; print(process.run(['env']).stdout)"
+    code = "from baker.core import process; print(process.run(['env']).stdout)"
     out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=True).stdout
     assert "t0ps3cret" not in out
     assert "LC_ALL=C.UTF-8" in out

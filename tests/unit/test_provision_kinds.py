@@ -10,7 +10,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from baker.errors import BakeError
+from baker.core.errors import BakeError
 from baker.provision import registry
 from baker.provision.base import StepContext
 

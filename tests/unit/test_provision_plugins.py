@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import UsageError
-from baker.events import Memory, Reporter
+from baker.build.execute import execute
+from baker.core.errors import UsageError
+from baker.core.events import Memory, Reporter
 from baker.provision import registry
-from baker.provision.execute import execute
 from baker.template.load import load
 from tests.support.documents import write_examples
 from tests.support.fakes import FakeCommunicator, ended

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from baker.archiving import Archives
-from baker.attest.keys import Keys
 from baker.catalog.catalog import Catalog
-from baker.errors import HostError, NotFoundError, StepError, UsageError
-from baker.events import BuildFinished, Memory, Null, Reporter
-from baker.paths import Home
-from baker.rebuilding import Request, Verdict, check_store, rebuild_and_record
-from baker.reproduce.levels import Level
+from baker.core.errors import HostError, NotFoundError, StepError, UsageError
+from baker.core.events import BuildFinished, Memory, Null, Reporter
+from baker.core.home import Home
+from baker.publish.archive.service import Archives
+from baker.rebuild.levels import Level
+from baker.rebuild.rebuild import Request, Verdict, check_store, rebuild_and_record
 from baker.store.directory import DirectoryStore
-from baker.sweep import sweep
+from baker.trust.attest.keys import Keys
+from baker.upkeep.sweep import sweep
 from tests.support.workshop import Workshop, open_workshop
 from tests.unit.test_catalog import a_build, an_image
 
@@ -53,9 +53,9 @@ def test_a_missing_blob_is_named(tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from baker.ledger import Ledger
-from baker.paths import Home
-from baker.job import workplace
+from baker.core.ledger import Ledger
+from baker.core.home import Home
+from baker.core.workspace import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
 with workplace(home, Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()

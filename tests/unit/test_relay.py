@@ -14,15 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from baker.disks import qemuimg
-from baker.disks.ext4 import UnsupportedFilesystem
-from baker.disks.ext4lay import Node
+from baker.core.model import Disk, FileEntry
+from baker.disks import normalize_rules, qemuimg
+from baker.disks.ext4.layout import Node
+from baker.disks.ext4.reader import UnsupportedFilesystem
+from baker.disks.extents import Free, clipped, first_of, gaps, merged, untouched, without
 from baker.disks.manifest import file_manifest
+from baker.disks.normalize import relay
 from baker.disks.raw import raw_digest
-from baker.disks.runs import Free, clipped, first_of, gaps, merged, untouched, without
-from baker.model import Disk, FileEntry
-from baker.reproduce import rules
-from baker.reproduce.relay import relay
 
 EPOCH = 1_700_000_000
 UUID = "5b1a9b0e-1f0e-4f8e-9d0a-0123456789ab"
@@ -248,7 +247,7 @@ def node(path: str, content: bytes = b"", mtime: int = EPOCH, mode: int = 0o1006
 
 
 def applied(*nodes: Node, known: dict[str, int] | None = None) -> dict[str, Node]:
-    return dict(rules.apply({each.path: each for each in nodes}, lambda each: each.content or b"", EPOCH, known).nodes)
+    return dict(normalize_rules.apply({each.path: each for each in nodes}, lambda each: each.content or b"", EPOCH, known).nodes)
 
 
 def test_times_are_clamped_but_for_files_of_before() -> None:
@@ -288,7 +287,9 @@ def test_whether_a_time_server_answered_cannot_be_seen() -> None:
 
 def test_the_documentation_has_the_rules() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs/reproducibility.md").read_text()
-    assert rules.rules_table() in text, "write what baker.reproduce.rules.rules_table() returns into docs/reproducibility.md"
+    assert normalize_rules.rules_table() in text, (
+        "write what baker.disks.normalize_rules.rules_table() returns into docs/reproducibility.md"
+    )
 
 
 def test_a_git_index_forgets_the_machine(tmp_path: Path) -> None:
@@ -309,7 +310,7 @@ def test_a_git_index_forgets_the_machine(tmp_path: Path) -> None:
 
 
 def test_rules_say_what_they_did() -> None:
-    done = rules.apply(
+    done = normalize_rules.apply(
         {"/etc/.updated": node("/etc/.updated", b"# x\nTIMESTAMP_NSEC=17000000001234\n")}, lambda each: each.content or b"", EPOCH
     )
     assert done.changes["stamps/1"] == ("/etc/.updated",)

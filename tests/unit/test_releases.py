@@ -12,10 +12,10 @@ from baker.aws.session import Access
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release, Revocation
 from baker.catalog.revocations import RevokedError
-from baker.errors import BuildError, BusyError, HostError, Interrupted, NotFoundError, UsageError
-from baker.events import Memory, Progress
-from baker.locks import try_exclusive
-from baker.paths import Home
+from baker.core.errors import BuildError, BusyError, HostError, Interrupted, NotFoundError, UsageError
+from baker.core.events import Memory, Progress
+from baker.core.home import Home
+from baker.core.locks import try_exclusive
 from baker.release.channels import assign
 from baker.release.releases import LOCKS, Releaser, _key
 from baker.release.revocations import revoke

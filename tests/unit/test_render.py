@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from baker import events
 from baker.cli.display import display
-from baker.events import Event, Memory, Sink, from_json
+from baker.core import events
+from baker.core.events import Event, Memory, Sink, from_json
+from baker.core.secrets import Secrets
 from baker.render.jsonlines import JsonLines
 from baker.render.live import Live
 from baker.render.logfile import LogFile
@@ -20,7 +21,6 @@ from baker.render.plain import Plain
 from baker.render.quiet import Quiet
 from baker.render.terminal import Terminal
 from baker.render.text import ago, cells, clean, cut, duration, size, table, when
-from baker.secrets import Secrets
 from tests.support.fake_app import Screen
 
 TTY = {"TERM": "xterm-256color", "COLUMNS": "80"}
@@ -469,7 +469,7 @@ def test_an_event_without_a_secret_stays_itself() -> None:
 
 def test_nothing_but_a_terminal_gets_the_live_display(tmp_path: Path) -> None:
     from baker.cli.app import App
-    from baker.paths import Home
+    from baker.core.home import Home
 
     home = Home.from_environment({"BAKE_HOME": str(tmp_path)})
     for tty, env, kind in ((True, TTY, Live), (True, {"TERM": "dumb"}, Plain), (False, TTY, Plain)):

@@ -17,11 +17,11 @@ from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
 from baker.catalog.records import ImageRecord
+from baker.core.model import Disk
+from baker.disks import rpmdb
 from baker.disks.rootfs import open_root
-from baker.model import Disk
-from baker.sbom import rpmdb
-from baker.sbom.components import Component, components
-from baker.sbom.make import attribute
+from baker.trust.sbom.bill import attribute
+from baker.trust.sbom.components import Component, components
 from tests.support.fake_app import Cli, a_build, an_image
 
 # the header of a package as rpm 4.18 itself wrote it into rpmdb.sqlite: demo-tool 2:1.4-3.fc41, MIT AND BSD-3-Clause

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import UsageError
-from baker.schedule import Ended, Node, find_template, order, run
+from baker.core.errors import UsageError
+from baker.plan.graph import Ended, Node, find_template, order
+from baker.scheduler.run import run
 from baker.template.model import BuilderSpec, CommunicatorSpec, FileSource, ImageSource, Template
 
 

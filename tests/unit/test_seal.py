@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import BuildError
-from baker.events import Memory, Message, Reporter
-from baker.model import Identity
-from baker.seal import SEAL_RULES, rules_table, seal, seal_script
+from baker.build.seal import SEAL_RULES, rules_table, seal, seal_script
+from baker.core.errors import BuildError
+from baker.core.events import Memory, Message, Reporter
+from baker.core.model import Identity
 from tests.support.fakes import FakeCommunicator, ended
 
 DOCS = Path(__file__).parents[2] / "docs/seal.md"
@@ -21,7 +21,7 @@ def identity(tmp_path: Path) -> Identity:
 
 
 def test_the_documentation_lists_the_rules_as_they_are() -> None:
-    assert rules_table() in DOCS.read_text(), "write what baker.seal.rules_table() returns into docs/seal.md"
+    assert rules_table() in DOCS.read_text(), "write what baker.build.seal.rules_table() returns into docs/seal.md"
 
 
 def test_every_rule_says_what_and_why() -> None:
@@ -68,7 +68,7 @@ def test_a_rule_that_fails_fails_the_build(identity: Identity) -> None:
 
 
 def test_the_failing_rule_is_named_by_the_script_itself() -> None:
-    from baker.seal import Rule
+    from baker.build.seal import Rule
 
     script = seal_script([Rule("first", "x", "x", "true"), Rule("second", "x", "x", "false"), Rule("third", "x", "x", "echo never")])
     done = subprocess.run(["sh", "-e"], input=script, text=True, capture_output=True, check=False)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import HostError
-from baker.events import Memory, Message, Output, StepFinished
+from baker.core.errors import HostError
+from baker.core.events import Memory, Message, Output, StepFinished
+from baker.core.secrets import Secrets, catalog_key
 from baker.render.mask import Masked
-from baker.secrets import Secrets, catalog_key
 
 VALUE = "p4ss \"word'$x/=ü"
 SECRETS = Secrets({"token": VALUE}, b"k" * 32)
@@ -109,7 +109,9 @@ def test_the_catalogs_key_is_made_once_and_private(tmp_path: Path) -> None:
 
 
 def test_processes_that_want_the_catalogs_key_at_once_get_the_same_whole_one(tmp_path: Path) -> None:
-    program = f"from pathlib import Path; from baker.secrets import catalog_key; print(catalog_key(Path({str(tmp_path / 'data')!r})).hex())"
+    program = (
+        f"from pathlib import Path; from baker.core.secrets import catalog_key; print(catalog_key(Path({str(tmp_path / 'data')!r})).hex())"
+    )
     running = [subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) for _ in range(4)]
     keys = {process.communicate()[0].strip() for process in running}
     assert keys == {catalog_key(tmp_path / "data").hex()}

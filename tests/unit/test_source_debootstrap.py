@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import HostError, SourceError
+from baker.core.errors import HostError, SourceError
 from baker.sources import layout, machine_files
 from baker.sources.base import Context
 from baker.sources.bootstrap import installed
+from baker.sources.cache_index import Index, kept_blobs
 from baker.sources.debootstrap import Debootstrap, inputs_key
-from baker.sources.index import Index, kept_blobs
 from baker.sources.layout import MIB, SECTOR, Layout, Names
 from baker.template.model import DebootstrapSource
 from tests.support.sources import context_in

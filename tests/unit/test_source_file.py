@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from baker.errors import SourceError
-from baker.model import DiskFormat
+from baker.core.errors import SourceError
+from baker.core.model import DiskFormat
 from baker.sources.base import Context
 from baker.sources.file import File
 from baker.template.model import FileSource

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from baker.catalog.records import ImageRecord
-from baker.errors import NotFoundError, SourceError
+from baker.core.errors import NotFoundError, SourceError
 from baker.sources.base import Context
 from baker.sources.registry import for_spec
 from baker.template.model import ImageSource

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from baker.errors import SourceError
-from baker.events import Memory, Message, Progress
-from baker.model import SourceImage
+from baker.core.errors import SourceError
+from baker.core.events import Memory, Message, Progress
+from baker.core.model import SourceImage
 from baker.sources.base import Context
 from baker.sources.url import Url
 from baker.template.model import UrlSource

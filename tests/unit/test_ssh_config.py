@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from baker.builders.identity import make_identity
-from baker.communicator import remote
-from baker.communicator.config import known_hosts, ssh_config
-from baker.errors import HostError, UsageError
-from baker.model import Endpoint, Identity
+from baker.core.errors import HostError, UsageError
+from baker.core.model import Endpoint, Identity
+from baker.machines.identity import make_identity
+from baker.machines.ssh import remote
+from baker.machines.ssh.config import known_hosts, ssh_config
 
 
 @pytest.fixture(scope="module")

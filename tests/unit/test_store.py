@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from baker.core.errors import HostError, NotFoundError, UsageError
 from baker.disks import qemuimg
-from baker.errors import HostError, NotFoundError, UsageError
 from baker.store.directory import DirectoryStore
 
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from baker.attest import dsse
-from baker.attest.keys import Keys
 from baker.catalog.records import Revocation
-from baker.events import Memory
+from baker.core.events import Memory
 from baker.lockfile.model import load_lock
 from baker.lockfile.write import Built, make_lock, write_lock
+from baker.trust.attest import dsse
+from baker.trust.attest.keys import Keys
 from tests.support.cli import Bake
 from tests.support.fake_app import Cli
 from tests.support.shop import Shop, open_shop, qcow2

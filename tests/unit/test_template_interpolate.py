@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from baker.template.document import Document, Problems, parse
 from baker.template.interpolate import Scope, interpolate, named
+from baker.template.yaml_document import Document, Problems, parse
 
 VALUES = {"text": "Hello", "number": 3, "ratio": 1.5, "yes": True, "list": ["a", 1], "map": {"k": {"deep": "d"}}, "nothing": None}
 SCOPE = Scope({"var": named(VALUES, "variable")}, sensitive=frozenset({"var.text"}))

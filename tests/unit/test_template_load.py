@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from template_cases import CASES, load_case
 
-from baker.errors import TemplateError, UsageError
+from baker.core.errors import TemplateError, UsageError
 from baker.template.load import load
 from baker.template.model import DebootstrapSource, FileSource, ImageSource, Template, UrlSource
 

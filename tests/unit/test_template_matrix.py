@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from baker.template.document import Document, Problems, parse
 from baker.template.matrix import combinations, names, selected
+from baker.template.yaml_document import Document, Problems, parse
 
 
 def rows(yaml: str) -> list[dict[str, object]]:

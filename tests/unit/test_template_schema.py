@@ -12,9 +12,9 @@ import jsonschema
 import pytest
 from template_cases import CASES
 
-from baker.template.document import Problems, parse, read
 from baker.template.reference import markdown
 from baker.template.schema import json_schema
+from baker.template.yaml_document import Problems, parse, read
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = sorted((ROOT / "templates").glob("*.yaml"))

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from baker.template.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
+from baker.core.units import DURATION_PATTERN, SIZE_PATTERN, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -67,5 +67,5 @@ def test_no_durations(text: object) -> None:
 
 
 def test_units_cost_no_pydantic() -> None:
-    code = "import sys, baker.template.units; sys.exit('pydantic' in sys.modules)"
+    code = "import sys, baker.core.units; sys.exit('pydantic' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from baker.errors import TemplateError
+from baker.core.errors import TemplateError
 from baker.template.load import load
 from baker.template.variables import convert
 

@@ -12,23 +12,24 @@ from typing import Any
 
 import pytest
 
-from baker import trial
-from baker.builders.identity import make_identity
+from baker.artifacts import changes
+from baker.artifacts.changes import Change
+from baker.build import test_run
+from baker.build.values import Options
 from baker.catalog.records import ImageRecord
-from baker.committing import Wish, commit, take
-from baker.communicator.base import CommandResult
+from baker.core.errors import NotFoundError, UsageError
+from baker.core.home import ensure
+from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.rootfs import open_root
-from baker.errors import NotFoundError, UsageError
-from baker.explain import changes
-from baker.explain.changes import Change
 from baker.explain.diff import compare
 from baker.explain.why import why
-from baker.job import Options
-from baker.model import Disk
-from baker.paths import ensure
-from baker.rebuilding import Request, rebuild
-from baker.shells import Shell, side
+from baker.machines.identity import make_identity
+from baker.machines.ssh.communicator import CommandResult
+from baker.rebuild.rebuild import Request, rebuild
+from baker.sessions.commit import Wish, commit, take
+from baker.sessions.diff_sides import side
+from baker.sessions.running import Shell
 from baker.store.directory import DirectoryStore
 from tests.support.cli import wait_until
 from tests.support.fakes import Call
@@ -181,7 +182,7 @@ def test_why_names_the_step(work: Workshop) -> None:
 
 
 def tried(work: Workshop, *steps: str) -> list[tuple[str, int]]:
-    found = trial.test(work.template(*steps), Options(force=True), work.world(work.heard), idempotent=True)
+    found = test_run.test(work.template(*steps), Options(force=True), work.world(work.heard), idempotent=True)
     return [(each.path, each.step) for each in found]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from baker.sources.userns import in_private_mounts, mounts_below, remove_tree
+from baker.core.user_namespace import in_private_mounts, mounts_below, remove_tree
 
 TABLE = """\
 22 1 0:21 / /proc rw - proc proc rw

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from baker.aws.session import Access, Aws
-from baker.release.uses import Region
+from baker.release.in_use import Region
 
 ARN = "arn:aws:ssm:eu-west-1:123456789012:parameter/web"
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from baker.cli.verdicts import MOST, Verdicts
-from baker.paths import Home
+from baker.cli.validation_cache import MOST, Verdicts
+from baker.core.home import Home
 from baker.provision import registry
-from baker.template.observed import Observed
+from baker.template.dependencies import Observed
 from tests.support.documents import write_examples
 from tests.support.fake_app import Cli, FakeBaker, Result
 from tests.support.plugins import on_path

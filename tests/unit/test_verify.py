@@ -14,10 +14,10 @@ from xml.etree import ElementTree
 
 import pytest
 
-from baker.events import Memory, Reporter, TestFinished
-from baker.model import TestReport
+from baker.build.verify import verify
+from baker.core.events import Memory, Reporter, TestFinished
+from baker.core.model import TestReport
 from baker.template.model import TestinfraVerify
-from baker.verify import verify
 
 SSH = """#!/bin/sh
 # Runs the command here: the last argument, after options and the host's name.

@@ -9,14 +9,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from baker.paths import Home
+from baker.core.home import Home
 
 
 def work(home: Path, **request: Any) -> tuple[int, list[dict[str, Any]]]:
     """The exit code and the events of a worker that is told to build `web`."""
     places = {name: str(path) for name, path in asdict(Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})).items()}
     told = json.dumps({"select": "web", "home": places, **request})
-    result = subprocess.run([sys.executable, "-m", "baker.worker"], input=told, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run([sys.executable, "-m", "baker.cli.worker"], input=told, capture_output=True, text=True, check=False, timeout=60)
     return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
 
 

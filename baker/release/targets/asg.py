@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 from baker.release.targets import templates
 from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, Journal, ReleaseError, Strategy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from baker.aws.session import Access, Aws
-from baker.clock import Clock
+from baker.core.clock import Clock
 
 
 class AwsTarget:

@@ -12,9 +12,9 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 from baker.aws.session import Access
-from baker.clock import Clock
-from baker.errors import BuildError
-from baker.events import Reporter
+from baker.core.clock import Clock
+from baker.core.errors import BuildError
+from baker.core.events import Reporter
 
 
 @dataclass(frozen=True)

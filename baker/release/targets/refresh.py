@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from baker.aws import poll
+from baker.aws import waiter
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
-from baker.clock import Clock
-from baker.errors import BusyError
-from baker.events import Reporter
+from baker.core.clock import Clock
+from baker.core.errors import BusyError
+from baker.core.events import Reporter
 from baker.release.targets.base import ReleaseError, Strategy
 
 RUNNING = ("Pending", "InProgress", "Baking", "Cancelling", "RollbackInProgress")
@@ -107,7 +107,7 @@ class Refreshes:
             report.progress(LABEL, max(total - left, 0) if left is not None and total else 0, total, "items")
             return None if found["Status"] in RUNNING else found
 
-        return poll.wait(look, f"instance refresh {identifier} of {self.group}", timeout=timeout, clock=self.clock, first=2.0)
+        return waiter.wait(look, f"instance refresh {identifier} of {self.group}", timeout=timeout, clock=self.clock, first=2.0)
 
     def stop(self, identifier: str, *, roll_back: bool) -> None:
         """Have one that still runs rolled back by AWS, or just stopped. One that has ended, or is being rolled back, is left to it."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING
 
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
     from baker.release.targets.base import Factory

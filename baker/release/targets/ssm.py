@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from baker.aws import poll
+from baker.aws import waiter
 from baker.aws.errors import AwsError, translated
-from baker.errors import UsageError
+from baker.core.errors import UsageError
 from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, Journal, ReleaseError
 
@@ -63,7 +63,7 @@ class Parameter(AwsTarget):
 
         timeout = TIMEOUT if delivery.strategy.timeout is None else delivery.strategy.timeout
         try:
-            poll.wait(look, f"SSM parameter {self.name}", timeout=timeout, clock=self.clock)
+            waiter.wait(look, f"SSM parameter {self.name}", timeout=timeout, clock=self.clock)
         except AwsError as error:
             if error.code != "Timeout":
                 raise

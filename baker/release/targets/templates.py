@@ -8,7 +8,7 @@ from typing import Any
 
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
-from baker.errors import NotFoundError, UsageError
+from baker.core.errors import NotFoundError, UsageError
 from baker.release.targets.base import Delivery, Journal, ReleaseError
 
 SSM = "resolve:ssm:"

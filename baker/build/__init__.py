@@ -1,0 +1,1 @@
+"""One build: the recipe, its stages, and the values that they hand on."""

@@ -1,0 +1,88 @@
+"""A build and the lock file beside its template: `--locked` holds it to that, without it a difference is only told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from baker.artifacts.ansible_content import of_build
+from baker.artifacts.codecs import read_packages
+from baker.build.job import Job
+from baker.catalog.records import ImageRecord
+from baker.core.errors import LockError, NotFoundError, Problem
+from baker.core.model import Brought, Package, SourceImage
+from baker.lockfile import check
+from baker.lockfile.model import Lock, load_lock
+from baker.sources.base import Context
+from baker.template.epoch import lock_path
+
+
+def check_inputs(job: Job) -> None:
+    """Before anything is made: LockError with all that is not as in the lock, of the source what this host can tell."""
+    if not job.options.locked:
+        return
+    world, template = job.world, job.template
+    lock = load_lock(lock_path(template.path))
+    builder = job.builder if template.builder.kind == "ec2" else None
+    context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
+    source: SourceImage | None = None
+    problems: list[Problem] = []
+    try:
+        source = None if job.options.pull else world.source(template.source).peek(template.source, context)
+    except NotFoundError as error:
+        problems.append(Problem(str(lock_path(template.path)), 0, 0, f"its source cannot be had: {error.message}", error.hint))
+    problems += check.before_build(template, lock, source)
+    if problems:
+        raise LockError(problems)
+
+
+def check_source(job: Job, source: SourceImage) -> None:
+    """Once the source is here. LockError when it is not the pinned one."""
+    lock = _lock(job) if job.options.locked else None
+    if lock and (problems := check.source_problems(job.template, lock.images[job.template.name], source)):
+        raise LockError(problems)
+
+
+def check_made(job: Job, packages: Iterable[Package], contents: Sequence[Brought]) -> None:
+    """What was installed, and the roles and collections of its steps. When that is not what the lock has: LockError with `--locked`, a
+    warning without it."""
+    lock = _lock(job)
+    image = lock.images.get(job.template.name) if lock else None
+    if image is None:
+        return
+    path = lock_path(job.template.path)
+    problems = check.content_problems(path, image, contents) + check.package_problems(path, image, packages)
+    if problems and job.options.locked:
+        raise LockError(problems)
+    if problems:
+        shown = "".join(f"\n  {problem.message}" for problem in problems)
+        job.report.warn(
+            f"the image is not made of what is in {path.name}:{shown}", hint=f"bake lock {job.template.path.name} takes them in"
+        )
+
+
+def check_known(job: Job, image: ImageRecord) -> None:
+    """An image of before, in the place of a new one. LockError when its packages are not those of the lock, or nobody knows them."""
+    if not job.options.locked:
+        return
+    build = job.world.catalog.build_of(image)
+    digest = build.evidence.get("packages_after", "")
+    if not digest or not job.world.store.has(digest):
+        raise LockError(
+            [Problem(str(lock_path(job.template.path)), 0, 0, f"the packages of image {image.id} are not on record", "use --force")]
+        )
+    with job.world.store.open(digest) as blob:
+        check_made(job, read_packages(blob), of_build(build, job.world.store))
+
+
+def _lock(job: Job) -> Lock | None:
+    """The lock; without `--locked` None where there is none, and a warning about one that cannot be read."""
+    path = lock_path(job.template.path)
+    if not job.options.locked and not path.exists():
+        return None
+    try:
+        return load_lock(path)
+    except LockError as error:
+        if job.options.locked:
+            raise
+        job.report.warn(f"the lock is not used: {error}")
+        return None

@@ -1,0 +1,66 @@
+"""The recipe: from a template to a recorded image, in one straight line.
+
+Every stage takes frozen values and returns frozen values; what exists outside of this process meanwhile is in the ledger.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from baker.artifacts import ansible_content
+from baker.build import lock_check, record, stages
+from baker.build.job import Job, open_job
+from baker.build.provision import provision_and_capture, provision_until
+from baker.build.values import Options
+from baker.build.world import World
+from baker.catalog.records import ImageRecord
+from baker.core.locks import exclusive
+from baker.core.workspace import new_id
+from baker.plan.plan import Plan
+from baker.template.model import Template
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build came to: a new image, the one that the catalog had already, or none where it was to stop after a step."""
+
+    build_id: str
+    image: ImageRecord | None
+    unchanged: bool
+    seconds: float
+
+
+def bake(template: Template, options: Options, world: World) -> Outcome:
+    """Bake one image. Raises BakeError when there is none; nothing half-made is left and the failed build is on record."""
+    with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+        stages.announce(job)
+        lock_check.check_inputs(job)
+        source = stages.resolve(job)
+        lock_check.check_source(job, source)
+        plan = stages.plan(job, source)
+        if options.last:
+            provision_until(job, plan)
+            record.record_stopped(job)
+            stages.announce_stop(job)
+            return Outcome(job.id, None, False, job.seconds)
+        with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
+            known = stages.reuse(job, plan)
+            if known:
+                lock_check.check_known(job, known)
+                stages.verify_anew(job, plan, known)
+            image = known or make(job, plan)
+        stages.post_process(job, image)
+        stages.announce_end(job, image, unchanged=known is not None)
+        return Outcome(job.id, image, known is not None, job.seconds)
+
+
+def make(job: Job, plan: Plan) -> ImageRecord:
+    """Launch, provision, seal, capture, verify, publish; the record is the commit point: before it there is no image."""
+    stages.check(job, plan)
+    with stages.products(job) as products:
+        captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
+        with stages.inspecting(job, plan, captured) as inspection:
+            verdict = stages.verify(job, plan, captured)
+        lock_check.check_made(job, inspection.result().packages_after, ansible_content.read(job.scratch))
+        published = stages.publish(job, captured, products)
+        return record.record(job, plan, published, inspection.result(), verdict)

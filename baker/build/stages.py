@@ -1,0 +1,316 @@
+"""The stages of the recipe in bake.py, each a function from frozen values to frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Literal
+
+from baker.build import record
+from baker.build.boot import running
+from baker.build.inspect import inspect, write_changes
+from baker.build.job import Job
+from baker.build.values import Captured, Inspection, Verdict
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.core.disk_space import FULL, host_error
+from baker.core.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
+from baker.core.events import BuildFinished, BuildStarted, Planned
+from baker.core.model import Disk, SourceImage
+from baker.core.resources import Holdings
+from baker.disks.ext4.reader import UnsupportedFilesystem
+from baker.layers.policy import must_run
+from baker.machines.base import Publisher
+from baker.machines.media import media_of
+from baker.plan.plan import Plan, make_plan, verify_key
+from baker.sources.base import Context
+
+
+def announce(job: Job) -> None:
+    template = job.template
+    steps = tuple(step.name for step in template.provisioners)
+    job.report.sink.emit(BuildStarted(build=job.id, template=str(template.path), name=template.name, version=template.version, steps=steps))
+
+
+def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=image.name,
+            status="unchanged" if unchanged else "built",
+            seconds=job.seconds,
+            image=image.id,
+            version=image.version,
+            digest=image.digest,
+            fingerprint=image.fingerprint,
+            size=image.size,
+            verified=image.verified,
+            timings=dict(job.story.timings),
+        )
+    )
+
+
+def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> None:
+    """The end of a build that was to stop after a step, or that was only a trial."""
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=job.template.name,
+            version=job.template.version,
+            status=status,
+            seconds=job.seconds,
+            timings=dict(job.story.timings),
+        )
+    )
+
+
+def announce_failure(job: Job, error: BaseException, status: Literal["interrupted", "failed"], *, logged: bool = True) -> None:
+    job.report.sink.emit(
+        BuildFinished(
+            build=job.id,
+            name=job.template.name,
+            version=job.template.version,
+            status=status,
+            seconds=job.seconds,
+            error="\n".join([str(error), *getattr(error, "__notes__", ())]),
+            timings=dict(job.story.timings),
+            logged=logged,
+        )
+    )
+
+
+def say_waiting(job: Job) -> None:
+    job.report.info("another build is making this very image: waiting for it")
+
+
+@contextmanager
+def failures_on_record(job: Job) -> Iterator[None]:
+    """A build that fails leaves a record with its log; the error goes on."""
+    try:
+        yield
+    except (Exception, Interrupted, KeyboardInterrupt) as caught:
+        full_disk = isinstance(caught, OSError) and caught.errno in FULL
+        error = host_error(caught, job.world.home.state) if isinstance(caught, OSError) and full_disk else caught
+        interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
+        status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
+        try:
+            if not on_record(job):
+                record.record_failure(job, error, status)
+        except (BakeError, OSError) as second:
+            error.add_note(f"the failed build could not be recorded: {second}")
+        announce_failure(job, error, status)
+        if error is caught:
+            raise
+        raise error from caught
+
+
+def resolve(job: Job) -> SourceImage:
+    """The one exact source image, made or downloaded now if this host does not have it."""
+    world, template = job.world, job.template
+    source = world.source(template.source)
+    context = Context(
+        home=world.home,
+        store=world.store,
+        catalog=world.catalog,
+        base_dir=template.path.parent,
+        scratch=job.scratch,
+        ledger=job.ledger,
+        report=job.report,
+        builder=job.builder,
+    )
+    with job.report.stage("resolve"):
+        found = None if job.options.pull else source.peek(template.source, context)
+        found = found or source.fetch(template.source, context)
+        job.report.info(f"source: {found.title} {found.digest}")
+    return found
+
+
+def plan(job: Job, source: SourceImage) -> Plan:
+    """What is going to be done, with its keys."""
+    made = make_plan(job.template, source)
+    facts = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": source.parent, "pins": dict(source.pins)}
+    steps = tuple({"index": planned.index, "key": planned.key, "inputs": planned.inputs} for planned in made.steps)
+    job.report.sink.emit(Planned(build=job.id, fingerprint=made.fingerprint, source=facts, steps=steps))
+    return made
+
+
+def reuse(job: Job, plan: Plan) -> ImageRecord | None:
+    """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now, or a step
+    is to be carried out again."""
+    if job.options.force or job.options.no_cache or job.options.first:
+        return None
+    template = job.template
+    image = job.world.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
+    if image and not image.verified and template.verify and not job.options.skip_verify:
+        job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
+        return None
+    if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
+        job.report.info(f"image {image.id} has this fingerprint, but {reason}")
+        return None
+    if image and (reason := _gone(job, image)):
+        job.report.info(f"image {image.id} has this fingerprint, but {reason}: building it again")
+        return None
+    if image:
+        job.world.catalog.check_usable(image, "again for this template (--force builds a new one)")
+    return image
+
+
+def _gone(job: Job, image: ImageRecord) -> str:
+    """Why an image on record is not where its builder had it; "" when it is."""
+    if isinstance(job.builder, Publisher):
+        try:
+            media_of(image, job.builder, job.world.catalog, job.world.store)
+        except NotFoundError as error:
+            return error.message
+    return ""
+
+
+def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
+    """Test an image of before with the template's tests, if it never passed these: they are no part of the fingerprint. VerifyError
+    when one fails; the image stays as it is."""
+    template = job.template
+    if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
+        return
+    job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
+    verdict = verify(
+        job,
+        plan,
+        Captured(media_of(image, job.builder, job.world.catalog, job.world.store)),
+        f"image {image.id}, which passed others before, is not what the template says now",
+    )
+    if verdict.report:
+        record.record_verified(job, verdict.report, verdict.facts)
+
+
+def ran(build: BuildRecord) -> dict[str, float]:
+    """When each step of a build was carried out, by its key."""
+    return {step.key: step.ran for step in build.steps}
+
+
+def check(job: Job, plan: Plan) -> None:
+    """What can be known to go wrong where the machines run, before anything is made there."""
+    if isinstance(job.builder, Publisher):
+        with job.report.stage("check"):
+            job.builder.check(plan.source, job.image, job.id, job.report)
+
+
+@contextmanager
+def products(job: Job) -> Iterator[Holdings]:
+    """What the image consists of outside of this host: given back when the build fails, left to the image when that is on record."""
+    holdings = Holdings(job.ledger)
+    try:
+        yield holdings
+    except BaseException as error:
+        try:
+            if on_record(job):  # a signal came just behind the commit
+                holdings.keep()
+        except BakeError as second:  # nobody can say: `bake sweep` will
+            error.add_note(f"clean-up: {second}")
+            raise error from None
+        for failure in holdings.release():
+            error.add_note(f"clean-up: {failure}")
+        raise
+    holdings.keep()
+
+
+def on_record(job: Job) -> bool:
+    """Whether the build's image is in the catalog."""
+    try:
+        return job.world.catalog.build(job.id).status == "built"
+    except NotFoundError:
+        return False
+
+
+def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
+    """Bring a verified image to where it is to be used, for builders that have their images there."""
+    if not isinstance(job.builder, Publisher):
+        return captured
+    with job.report.stage("publish"):
+        publications = job.builder.publish(captured.media, job.image, job.id, products, job.report)
+    return replace(captured, publications=publications)
+
+
+def settle(job: Job, plan: Plan, captured: Captured) -> Captured:
+    """The captured disk as the one that its content stands for, where the template wants that. Where bake cannot do it, the disk as it
+    is, and the reason on record."""
+    if not job.template.reproducible or not isinstance(captured.media, Disk):
+        return captured
+    from baker.disks.normalize import relay
+
+    with job.report.stage("settle"):
+        try:
+            relaid = relay(
+                captured.media, plan.source.disk, job.scratch / "settled.qcow2", epoch=job.template.epoch.seconds, scratch=job.scratch
+            )  # fmt: skip
+        except UnsupportedFilesystem as error:
+            job.report.warn(f"the image is not reproducible bit by bit: {error.message}")
+            return replace(captured, not_relaid=error.message)
+    return replace(captured, media=relaid.disk, relaid=relaid, left=captured.media)
+
+
+@contextmanager
+def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Inspection]]:
+    """Digest, manifest and package list of the captured disk, taken on the host while verification boots the image."""
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
+        yield pool.submit(_inspect, job, plan, captured)
+
+
+def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
+    found = inspect(captured, plan.source, job.scratch)
+    changes = job.scratch / "changes.jsonl.gz"
+    if captured.touched is not None and found.manifest and isinstance(captured.media, Disk):
+        try:
+            write_changes(captured, captured.media, plan.source.disk, found.manifest, changes)
+        except (BakeError, OSError) as error:
+            job.report.info(f"what the build changed is not on record: {error}")
+    if captured.left:
+        captured.left.path.unlink()
+    return replace(found, changes=changes if changes.exists() else None)
+
+
+def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> Verdict:
+    """Boot the captured image as a stranger would (new identity, new keys) and run its tests. VerifyError when one fails."""
+    template = job.template
+    if job.options.skip_verify:
+        return Verdict("skipped")
+    if not template.verify:
+        return Verdict("none")
+    with job.report.stage("verify"):
+        with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
+            report = job.world.test(
+                template.verify,
+                communicator.ssh_config,
+                communicator.host,
+                scratch=job.scratch / "tests",
+                report=job.report,
+                mask=template.secrets.mask,
+            )
+            if not report.passed and job.options.keep_failed:
+                machine.keep()
+                job.ledger.keep("failed verification")
+                job.report.warn(f"the failed machine is left running: ssh -F {communicator.ssh_config} {communicator.host}")
+            facts = machine.facts
+    verdict = Verdict("passed", report, facts)
+    record.note_tests(job, report)
+    if not report.passed:
+        failed = [outcome for outcome in report.outcomes if outcome.outcome in ("failed", "error")]
+        names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)
+        raise VerifyError(
+            f"{len(failed)} of {len(report.outcomes)} tests failed, so {consequence}{names}",
+            hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine to look at",
+        )
+    return verdict
+
+
+def post_process(job: Job, image: ImageRecord) -> None:
+    """Run the template's post-processors on the registered image. When one fails the image stays."""
+    for spec in job.template.post_processors:
+        from baker.publish.export import export
+
+        destination = job.template.path.parent / (spec.path or f"{image.name}-{image.version}.{spec.format}")
+        with job.report.stage("export", str(destination)):
+            try:
+                export(job.world.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
+            except BakeError as error:
+                raise BuildError(f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint) from error

@@ -1,0 +1,76 @@
+"""Values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from baker.catalog.records import Publication
+from baker.core.model import Disk, MachineFacts, Media, Package, TestReport
+from baker.template.model import OnError
+
+if TYPE_CHECKING:
+    from baker.build.change_tracking import Touched
+    from baker.disks.normalize import Relaid
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to build, as opposed to what."""
+
+    on_error: OnError | None = None  # over the template's and the step's
+    skip_verify: bool = False
+    force: bool = False  # build although the catalog has this fingerprint
+    keep_failed: bool = False  # leave the machine of a failed verification
+    pull: bool = False  # ask the source again instead of using what this host has
+    uri: str | None = None
+    no_cache: bool = False  # start from the source, not from a layer
+    first: str | None = None  # this step (name or number) and those after it are carried out, layer or not
+    clock: str | None = None  # what the build machine takes for the time when it starts, ISO 8601 UTC; None: the real time
+    replay: Path | None = None  # a record of what was fetched: everything is fetched from it, nothing over the network
+    locked: bool = False  # fail unless everything is as in the lock file beside the template
+    last: str | None = None  # stop after this step: there is a layer then, and no image
+
+
+@dataclass(frozen=True)
+class Captured:
+    """What is left of the build machine after its shutdown, its disk or an AMI, and what is known of the machine."""
+
+    media: Media
+    facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
+    guest_listing: GuestListing | None = None  # where the host cannot read the file system
+    relaid: Relaid | None = None  # how its disk was laid out again, for a template that is to be reproducible
+    not_relaid: str = ""  # why it was not
+    left: Disk | None = None  # the disk as the machine left it, where `media` was laid out anew of it
+    touched: Touched | None = None  # which step changed what on that disk; None: that is not known
+    publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verification says. `report` is None unless tests ran."""
+
+    status: Literal["passed", "skipped", "none"]
+    report: TestReport | None = None
+    facts: MachineFacts | None = None
+
+
+@dataclass(frozen=True)
+class GuestListing:
+    """A manifest and a package list that were made inside the guest. `manifest` is a file of gzipped JSON lines."""
+
+    manifest: Path
+    packages: tuple[Package, ...]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What a captured disk holds. `manifest` is a file of gzipped JSON lines, one FileEntry each, or None where nobody could read it."""
+
+    digest: str
+    manifest: Path | None
+    files: int
+    packages_before: tuple[Package, ...]
+    packages_after: tuple[Package, ...]
+    changes: Path | None = None  # the evidence `changes`; None where that cannot be told

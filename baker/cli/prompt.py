@@ -1,0 +1,70 @@
+"""The person at the terminal, asked when a step fails and `--on-error` says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+from baker.build.world import Decision
+from baker.cli.app import App
+from baker.cli.display import Display
+from baker.core import process
+from baker.core.errors import BakeError, StepError
+from baker.render.text import clean
+
+ANSWERS: dict[str, Decision | Literal["shell"]] = {"c": "cleanup", "a": "abort", "r": "retry", "s": "shell"}
+QUESTION = "[c]lean up, [a]bort and leave the machine, [r]etry the step, [s]hell in the machine? "
+SHOWN_LINES = 10
+
+
+class Person:
+    """Answers for `on_error: ask` and `on_error: shell`; where nobody can be asked the build is cleaned up."""
+
+    def __init__(self, app: App, shown: Display) -> None:
+        self.app = app
+        self.shown = shown
+
+    def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
+        """Ask what to do with the machine of a failed step, after a shell in it if that is the policy."""
+        if not self.app.interactive:
+            self.app.say(f"on-error is {policy}, but there is no terminal to ask at: cleaning up")
+            return "cleanup"
+        with self._terminal():
+            self._tell(error)
+            if policy == "shell":
+                self._shell(ssh)
+            return self._ask(ssh)
+
+    def _ask(self, ssh: Sequence[str]) -> Decision:
+        while True:
+            self.app.err.stream.write(QUESTION)
+            self.app.err.stream.flush()
+            line = self.app.stdin.readline()
+            answer = ANSWERS.get(line.strip().lower()[:1]) if line else "cleanup"
+            if answer == "shell":
+                self._shell(ssh)
+            elif answer is not None:
+                return answer
+
+    def _tell(self, error: BakeError) -> None:
+        paint = self.app.err.paint
+        self.app.err.line()
+        for line in error.message.splitlines():
+            self.app.err.line(f"{paint(self.app.err.glyphs.bad, 'red')} {clean(line)}")
+        if isinstance(error, StepError):
+            for line in error.output[-SHOWN_LINES:]:
+                self.app.err.line(f"    {paint(self.app.err.glyphs.bar, 'dim')} {clean(line)}")
+
+    def _shell(self, ssh: Sequence[str]) -> None:
+        self.app.err.line(f"you are in the failed machine ({' '.join(ssh)}); leave with `exit`")
+        process.interactive(ssh)
+
+    @contextmanager
+    def _terminal(self) -> Iterator[None]:
+        suspended = getattr(self.shown, "suspended", None)
+        if suspended is None:
+            yield
+            return
+        with suspended():
+            yield

@@ -1,0 +1,1 @@
+"""What everything stands on: errors, events, values, processes, the ledger, locks, secrets, and where files lie."""

@@ -1,0 +1,219 @@
+"""The one place that runs commands on the host: argv lists, a clean environment, children always reaped.
+
+Every child carries the build's id in `BAKE_BUILD_ID` (from the environment of this process), so that `bake sweep` can end
+what a killed build left running, and nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from baker.core.errors import BakeError, HostError
+
+BUILD_ID_VARIABLE = "BAKE_BUILD_ID"
+KEPT_VARIABLES = (
+    "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME",
+    "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", BUILD_ID_VARIABLE,
+)  # fmt: skip
+TAIL_LINES = 40
+GRACE_SECONDS = 5.0
+
+
+class CommandError(BakeError):
+    """A command on the host ended with a failure; `result` has what it printed."""
+
+    exit_code = 6
+
+    def __init__(self, message: str, result: Result, *, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.result = result
+
+
+class CommandTimeout(CommandError):
+    """A command on the host did not end in time and was ended."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished command left. `stdout` is whole unless lines were streamed; `stderr` is its last lines."""
+
+    argv: tuple[str, ...]
+    returncode: int
+    stdout: str
+    stderr: str
+    seconds: float
+
+    @property
+    def tail(self) -> str:
+        return (self.stderr or self.stdout).strip()
+
+
+def need(tool: str, *, package: str = "") -> str:
+    """The path of `tool`; HostError naming the Debian package when it is not installed."""
+    path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin:/usr/local/sbin")
+    if path is None:
+        raise HostError(f"{tool} is not installed", hint=f"apt-get install {package or tool}")
+    return path
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment that children get: a few named variables of ours, a fixed locale, and `extra`."""
+    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+
+
+def run(
+    argv: Sequence[str | Path],
+    *,
+    check: bool = True,
+    input: bytes | str | None = None,  # noqa: A002 - subprocess's own word
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    timeout: float | None = None,
+    on_line: Callable[[str], None] | None = None,
+    what: str = "",
+) -> Result:
+    """Run `argv` to its end.
+
+    With `on_line`, every line of stdout and stderr goes there as it comes and only the last ones are kept. `what` is the
+    human name of the work for the error ("lay out the file system"). Raises CommandError on a non-zero end when `check`,
+    CommandTimeout when `timeout` seconds pass, HostError when the program does not exist.
+    """
+    started = time.monotonic()
+    data = input.encode() if isinstance(input, str) else input
+    with spawn(argv, env=env, cwd=cwd, stdin=subprocess.PIPE if data is not None else subprocess.DEVNULL) as child:
+        out: deque[str] = deque(maxlen=TAIL_LINES if on_line else None)
+        err: deque[str] = deque(maxlen=TAIL_LINES)
+        threads = [
+            threading.Thread(target=_pump, args=(child.stdout, out, on_line), daemon=True),
+            threading.Thread(target=_pump, args=(child.stderr, err, on_line), daemon=True),
+        ]
+        if data is not None:
+            threads.append(threading.Thread(target=_feed, args=(child.stdin, data), daemon=True))
+        for thread in threads:
+            thread.start()
+        timed_out = False
+        try:
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            timed_out = True
+            end(child)
+        for thread in threads:
+            thread.join(GRACE_SECONDS)
+    result = Result(tuple(map(str, argv)), child.returncode, "".join(out), "".join(err), time.monotonic() - started)
+    name = what or Path(str(argv[0])).name
+    if timed_out:
+        raise CommandTimeout(f"{name} did not end within {timeout:g} s\n{result.tail}".rstrip(), result)
+    if check and result.returncode != 0:
+        raise CommandError(f"{name} failed with exit code {result.returncode}\n{shlex.join(result.argv)}\n{result.tail}".rstrip(), result)
+    return result
+
+
+@contextmanager
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[bytes] = subprocess.DEVNULL,
+    stdout: int | IO[bytes] = subprocess.PIPE,
+    stderr: int | IO[bytes] = subprocess.PIPE,
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start `argv` in a session of its own (a Ctrl-C at the terminal does not reach it) and end it at the latest on leaving."""
+    try:
+        child = subprocess.Popen(
+            [str(arg) for arg in argv], env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
+        )
+    except FileNotFoundError as error:
+        raise HostError(f"{argv[0]} is not installed") from error
+    except OSError as error:
+        raise HostError(f"cannot start {argv[0]}: {error.strerror}") from error
+    try:
+        yield child
+    finally:
+        end(child)
+        for stream in (child.stdin, child.stdout, child.stderr):
+            if stream is not None:
+                try:
+                    stream.close()
+                except OSError:
+                    pass
+
+
+def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> int:
+    """Run `argv` on this process's own terminal and return its exit code (128 + the signal's number when one ended it).
+
+    The child stays in the terminal's foreground, so that it gets the keys itself; this process leaves a Ctrl-C to it meanwhile.
+    """
+    child = None
+    before = signal.getsignal(signal.SIGINT)
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    if on_main_thread:
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # not SIG_IGN: the child would inherit that
+    try:
+        child = subprocess.Popen([str(arg) for arg in argv], env=environment({"TERM": os.environ.get("TERM", "dumb"), **(env or {})}))
+        code = child.wait()
+        return code if code >= 0 else 128 - code
+    except FileNotFoundError as error:
+        raise HostError(f"{argv[0]} is not installed") from error
+    finally:
+        if child is not None and child.poll() is None:
+            child.terminate()
+            try:
+                child.wait(GRACE_SECONDS)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+        if on_main_thread:
+            signal.signal(signal.SIGINT, before)
+
+
+def end(child: subprocess.Popen[bytes]) -> None:
+    """End a child started by `spawn` and its whole session: asked first, forced after a few seconds."""
+    if child.poll() is not None:
+        return
+    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+        try:
+            os.killpg(child.pid, number)
+        except ProcessLookupError:
+            pass
+        try:
+            child.wait(patience)
+            return
+        except subprocess.TimeoutExpired:
+            continue
+
+
+def _pump(stream: IO[bytes] | None, kept: deque[str], on_line: Callable[[str], None] | None) -> None:
+    if stream is None:
+        return
+    try:
+        for raw in stream:
+            line = raw.decode("utf-8", "replace")
+            kept.append(line)
+            if on_line:
+                on_line(line.rstrip("\r\n"))
+    except ValueError:
+        return  # closed by spawn while a grandchild still held the other end
+
+
+def _feed(stream: IO[bytes] | None, data: bytes) -> None:
+    if stream is None:
+        return
+    try:
+        stream.write(data)
+        stream.close()
+    except (BrokenPipeError, ValueError):
+        pass  # the child ended without reading: its exit code tells the story

@@ -1,0 +1,62 @@
+"""Workspace."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from baker.core import process
+from baker.core.home import Home, ensure
+from baker.core.ledger import BuildLedger, Ledger
+from baker.core.locks import shared
+from baker.core.user_namespace import remove_tree
+
+IN_USE = "in-use.lock"  # in the state directory: shared by every build from before its first blob until its record is written
+
+
+STORE_LOCK = "in-use"  # shared by everybody who adds blobs; held alone by who collects them
+
+
+def new_id() -> str:
+    """12 hex digits."""
+    return secrets.token_hex(6)
+
+
+@contextmanager
+def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterator[Path]:
+    """The build's private directory, entered in the ledger; gone at the end unless the build's machine is kept."""
+    path = home.work(build_id)
+    entry = ledger.enter("directory", path=str(path))
+    ensure(path)
+    try:
+        yield path
+    finally:
+        if not ledger.kept:
+            remove_tree(path)
+            ledger.strike(entry)
+
+
+@contextmanager
+def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
+    """A directory for work beside builds, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
+    own_id = new_id()
+    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
+        with scratch_directory(home, own_id, ledger) as work:
+            yield work
+
+
+@contextmanager
+def process_mark(build_id: str) -> Iterator[None]:
+    """Mark every child of this process as the build's, so that `bake sweep` knows what a killed build left running."""
+    before = os.environ.get(process.BUILD_ID_VARIABLE)
+    os.environ[process.BUILD_ID_VARIABLE] = build_id
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[process.BUILD_ID_VARIABLE]
+        else:
+            os.environ[process.BUILD_ID_VARIABLE] = before

@@ -1,0 +1,1 @@
+"""Reads and lays out ext4 file systems."""

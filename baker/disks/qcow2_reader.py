@@ -1,0 +1,103 @@
+"""Compressed clusters of a qcow2 file, which `qemu-img map` names but does not locate.
+
+Format: QEMU's docs/interop/qcow2.txt - the header, the two-level cluster table, and the "Compressed Clusters Descriptor".
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections import OrderedDict
+from pathlib import Path
+
+from baker.core.errors import HostError
+from baker.disks.qemuimg import DiskInfo
+
+COMPRESSED = 1 << 62
+OFFSET_MASK = 0x00FF_FFFF_FFFF_FE00
+SECTOR = 512
+KEPT_CLUSTERS = 32
+MAGIC, EXTERNAL_DATA, LONGEST_NAME = b"QFI\xfb", 1 << 2, 1023
+
+
+def readable(part: DiskInfo) -> bool:
+    """Whether this module can read the compressed clusters of a file: deflate only, plain table entries."""
+    return part.plain and part.format == "qcow2" and part.compression in (None, "zlib") and not part.extended_l2
+
+
+def backing_of(path: Path) -> str:
+    """What a qcow2 file says that it is backed by, "" for nothing. HostError for what keeps its data in another file, is encrypted or is no
+    qcow2. Read from the header alone: qemu-img opens what a file names, and somebody else may have written this one."""
+    with path.open("rb") as file:
+        header = file.read(104).ljust(104, b"\0")
+        magic, version, place, length = struct.unpack_from(">4sIQI", header)
+        (encryption,) = struct.unpack_from(">I", header, 32)
+        (features,) = struct.unpack_from(">Q", header, 72)
+        if magic != MAGIC or version not in (2, 3):
+            raise HostError(f"{path.name} is no qcow2 disk")
+        if encryption or (version == 3 and features & EXTERNAL_DATA):
+            raise HostError(f"the disk {path.name} is encrypted or keeps its data in another file")
+        if not place:
+            return ""
+        file.seek(place)
+        return file.read(min(length, LONGEST_NAME)).decode("utf-8", "surrogateescape")
+
+
+class CompressedClusters:
+    """Reads compressed clusters of one open qcow2 file."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._file = descriptor
+        header = os.pread(descriptor, 48, 0)
+        self._bits, _, _, size, self._l1 = struct.unpack_from(">IQIIQ", header, 20)
+        self._l1_size = size
+        self.cluster = 1 << self._bits
+        self._l2_entries = self.cluster // 8
+        self._tables: OrderedDict[int, bytes] = OrderedDict()
+        self._clusters: OrderedDict[int, bytes] = OrderedDict()
+
+    def pread(self, length: int, offset: int) -> bytes:
+        """`length` bytes of the disk at `offset`, all of them in compressed clusters."""
+        found = []
+        while length > 0:
+            index, inside = divmod(offset, self.cluster)
+            piece = self._unpacked(index)[inside : inside + length]
+            found.append(piece)
+            offset += len(piece)
+            length -= len(piece)
+        return b"".join(found)
+
+    def _unpacked(self, index: int) -> bytes:
+        data = self._clusters.get(index)
+        if data is None:
+            data = self._clusters[index] = self._unpack(index)
+            if len(self._clusters) > KEPT_CLUSTERS:
+                self._clusters.popitem(last=False)
+        return data
+
+    def _unpack(self, index: int) -> bytes:
+        high, low = divmod(index, self._l2_entries)
+        (entry,) = struct.unpack_from(">Q", self._table(high), low * 8)
+        if not entry & COMPRESSED:
+            raise HostError(f"cluster {index} of the disk is not compressed, though its map says so")
+        split = 62 - (self._bits - 8)
+        place = entry & ((1 << split) - 1)
+        sectors = ((entry & (COMPRESSED - 1)) >> split) + 1
+        packed = os.pread(self._file, sectors * SECTOR - place % SECTOR, place)
+        try:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, self.cluster)
+        except zlib.error as error:
+            raise HostError(f"cluster {index} of the disk is damaged: {error}") from error
+        if len(data) != self.cluster:
+            raise HostError(f"cluster {index} of the disk is damaged: it ends early")
+        return data
+
+    def _table(self, index: int) -> bytes:
+        table = self._tables.get(index)
+        if table is None:
+            (entry,) = struct.unpack(">Q", os.pread(self._file, 8, self._l1 + index * 8))
+            table = self._tables[index] = os.pread(self._file, self.cluster, entry & OFFSET_MASK)
+            if len(self._tables) > KEPT_CLUSTERS:
+                self._tables.popitem(last=False)
+        return table

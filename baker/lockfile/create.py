@@ -1,0 +1,80 @@
+"""`bake lock`: the builds whose images a lock is made of, and what the lock would change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baker.core.errors import LockError, NotFoundError
+from baker.lockfile.changes import Change, changes
+from baker.lockfile.model import Lock, load_lock
+from baker.lockfile.write import Built, make_lock
+from baker.plan.requests import BuildRequest
+from baker.template.epoch import lock_path
+
+if TYPE_CHECKING:
+    from baker.api import Baker
+    from baker.plan.requests import BuildResult
+    from baker.template.model import Template
+
+
+@dataclass(frozen=True)
+class Locked:
+    """The lock of one template file as it would be, and what it changes; `failed`: builds that made no image, so there is no lock."""
+
+    path: Path
+    lock: Lock | None
+    changes: tuple[Change, ...] = ()
+    failed: tuple[BuildResult, ...] = ()
+
+
+def lock(baker: Baker, request: BuildRequest, *, update: bool, build: bool, say: Callable[[str], None]) -> Locked:
+    """The lock of a template. Without `update` of images that the catalog has; what is missing is built, or without `build` a
+    NotFoundError. Writes nothing."""
+    templates = baker.load(
+        request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_
+    )
+    path = lock_path(templates[0].path)
+    results: Sequence[BuildResult] = ()
+    missing = templates if update else [each for each in templates if _image_build(baker, each) is None]
+    if missing and not build:
+        names = ", ".join(f"{each.name} {each.version}" for each in missing)
+        raise NotFoundError(
+            f"the catalog has no image of {path.name.replace('.lock', '')} as it is now: {names}", hint="leave out --no-build"
+        )
+    if missing:
+        say(f"{'building anew' if update else 'building first'}: {', '.join(each.name for each in missing)}")
+        results = baker.build([request])
+        failed = tuple(each for each in results if each.exit_code)
+        if failed:
+            return Locked(path, None, failed=failed)
+    made = {result.name: baker.catalog.build_of(result.image) for result in results if result.image}
+    built = []
+    for template in templates:
+        found = Built(template, made[template.name]) if template.name in made else _image_build(baker, template)
+        if found is None:
+            raise NotFoundError(f"the build of {template.name} left no image", hint="a template that changes meanwhile cannot be locked")
+        built.append(found)
+    new, old = make_lock(built, baker.store), _old(path, say)
+    if old is not None and (request.only or request.except_):  # of a matrix, the images that were not asked for stay as they are
+        new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
+    return Locked(path, new, tuple(changes(old, new)))
+
+
+def _old(path: Path, say: Callable[[str], None]) -> Lock | None:
+    if not path.exists():
+        return None
+    try:
+        return load_lock(path)
+    except LockError as error:
+        say(f"the lock that is there cannot be read, and is made anew: {error}")
+        return None
+
+
+def _image_build(baker: Baker, template: Template) -> Built | None:
+    """The newest image of this template as it is now."""
+    plan = baker.plan(template)
+    image = baker.planned_image(plan) if plan else None
+    return Built(template, baker.catalog.build_of(image)) if image else None

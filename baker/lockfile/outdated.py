@@ -1,0 +1,221 @@
+"""`bake outdated`: what images on record are made of, beside what there is of it now. Reads, and changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baker.artifacts.codecs import read_packages
+from baker.artifacts.disk import stored
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.catalog.reference import by_version
+from baker.core.errors import BakeError, NotFoundError
+from baker.disks.rootfs import open_root
+from baker.lockfile.aptsources import of_root
+from baker.lockfile.candidates import RELEASES, Candidates, Fetch, Listing, listings
+from baker.lockfile.debversion import compare
+from baker.lockfile.galaxy import newer as newer_galaxy
+from baker.lockfile.write import INDEXES, fetched
+from baker.machines.spec import spec_of
+from baker.plan.plan import as_recorded
+from baker.sources import small
+from baker.sources.base import Context
+from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
+from baker.template.model import FileSource
+
+if TYPE_CHECKING:
+    from baker.build.world import World
+
+__all__ = ["Examined", "Newer", "outdated"]
+
+
+@dataclass(frozen=True)
+class Newer:
+    """One thing that an image is made of and that is another one now. `after` "": it is gone."""
+
+    what: str  # "base", "source", "template", "file", "package", "index", "role", "collection"
+    name: str
+    before: str
+    after: str
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """One image. `unknown`: what could not be looked at, and why."""
+
+    image: ImageRecord
+    newer: tuple[Newer, ...]
+    unknown: tuple[str, ...]
+
+
+def outdated(world: World, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
+    """Look at the images named, or at the newest of each name. `fetch` None: over the network. NotFoundError where a name means none."""
+    catalog = world.catalog
+    wanted = references or sorted({image.name for image in catalog.images()})
+    images = list({image.id: image for image in map(catalog.resolve, wanted)}.values())
+    candidates = Candidates(fetch or small.fetch, lambda digest: _kept(world, digest))
+    return [_Look(world, image, catalog.build_of(image), candidates).examined() for image in images]
+
+
+@dataclass
+class _Look:
+    world: World
+    image: ImageRecord
+    build: BuildRecord
+    candidates: Candidates
+
+    def examined(self) -> Examined:
+        self._unknown: list[str] = []
+        found = [*self._base(), *self._source(), *self._files(), *self._packages(), *self._indexes(), *self._galaxy()]
+        return Examined(self.image, tuple(found), tuple(self._unknown))
+
+    @property
+    def _spec(self) -> Mapping[str, Any]:
+        spec: Mapping[str, Any] = self.build.source.get("spec", {})
+        return spec
+
+    def _base(self) -> Iterator[Newer]:
+        """The image that it was made on: what its reference means now, and whether there is a newer one that it does not mean."""
+        if self.build.source.get("kind") != "image":
+            return
+        catalog, pins = self.world.catalog, self.build.source["pins"]
+        reference = self._spec.get("image") or self._spec.get("name") or pins["image"]
+        named = [image for image in catalog.images(pins["image"]) if image.id not in catalog.revocations.all()]
+        newest = by_version(named)[0] if named else None
+        try:
+            now = catalog.resolve(reference)
+        except NotFoundError as error:
+            yield Newer("base", pins["image"], pins["version"], "", error.message)
+            return
+        if now.id != pins["id"]:
+            yield Newer("base", pins["image"], pins["version"], _told(now, pins["version"]), reference)
+        elif newest and newest.version != now.version:
+            yield Newer("base", pins["image"], pins["version"], newest.version, f"{reference} does not mean it")
+
+    def _source(self) -> Iterator[Newer]:
+        """A disk image file, or an AMI. What has a checksum in the template is the same for ever; Debian's is in its packages."""
+        kind, before = self.build.source.get("kind"), str(self.build.source.get("digest", ""))
+        if kind == "file":
+            context = Context.for_peek(self.world.home, self.world.store, self.world.catalog, Path(self.build.template_path).parent)
+            spec = FileSource.model_validate(dict(self._spec))
+            path = context.base_dir / spec.path.expanduser()
+            now = self.world.source(spec).peek(spec, context)
+            if not path.exists():
+                yield Newer("source", str(path), before, "")
+            elif now is None or now.digest != before:
+                yield Newer("source", str(path), before, now.digest if now else "changed")
+        if kind == "ami":
+            yield from self._ami()
+
+    def _ami(self) -> Iterator[Newer]:
+        pins = self.build.source["pins"]
+        try:
+            spec = _ami_spec(self._spec)
+            if spec is None:
+                return
+            builder = self.world.builder(spec_of("ec2", self.build.shape), None)
+            context = Context.for_peek(self.world.home, self.world.store, self.world.catalog, Path(), builder)
+            now = self.world.source(spec).fetch(spec, context)
+        except (BakeError, ValueError) as error:
+            self._unknown.append(f"its AMI: {error.message if isinstance(error, BakeError) else error}")
+            return
+        if now.pins["ami"] != pins["ami"]:
+            yield Newer("source", pins.get("name") or pins["region"], pins["ami"], now.pins["ami"], now.pins.get("name", ""))
+
+    def _files(self) -> Iterator[Newer]:
+        """What was read on the host that built it: the template, and every file of its steps."""
+        template = Path(self.build.template_path)
+        if not template.exists():
+            self._unknown.append(f"its files: {template} is not here")
+            return
+        for name, before in sorted(self.build.inputs.items()):
+            path, what = Path(name), "template" if Path(name) == template else "file"
+            shown = path.name if what == "template" else name
+            after = as_recorded(path, before)
+            if after != before:
+                yield Newer(what, shown, before, after)
+            for new in sorted(path.iterdir()) if path.is_dir() and not path.is_symlink() else ():
+                if str(new) not in self.build.inputs:
+                    yield Newer("file", str(new), "", as_recorded(new, ""))
+
+    def _packages(self) -> Iterator[Newer]:
+        digest = self.build.evidence.get("packages_after", "")
+        if not digest or not self.world.store.has(digest):
+            self._unknown.append("its packages: their list is not on this host")
+            return
+        with self.world.store.open(digest) as blob:
+            installed = [each for each in read_packages(blob) if each.kind == "deb"]
+        found = self._listings() if installed else ()
+        if installed and not found:
+            self._unknown.append("its packages: there is no record of the indexes that they came from")
+        newest = self.candidates.newest(found)
+        for package in installed:
+            key = (package.name.partition(":")[0], package.architecture)
+            now = newest.get(key, newest.get((key[0], "all"), ""))
+            if now and compare(package.version, now) < 0:
+                yield Newer("package", package.name, package.version, now)
+        bases = {each.base for each in found}
+        self._unknown += [f"{url}: {why}" for url, why in self.candidates.unread.items() if url.startswith(tuple(bases))]
+
+    def _listings(self) -> tuple[Listing, ...]:
+        """The package indexes of the build and of those of its ancestors; of a bootstrapped system those of its own apt."""
+        found: list[Listing] = []
+        for build in self._ancestors():
+            found += listings(fetched(build, self.world.store), lambda digest: _kept(self.world, digest))
+            found += self._of_disk(build) if build.source.get("kind") == "debootstrap" and not found else ()
+        return tuple(dict.fromkeys(found))
+
+    def _of_disk(self, build: BuildRecord) -> tuple[Listing, ...]:
+        """Those that the image of a build names for its own apt; none where its disk is not on this host, or cannot be read."""
+        image = next(each for each in self.world.catalog.history(self.image) if each.build == build.id)
+        try:
+            with open_root(stored(image, self.world.store)) as root:
+                return of_root(root, "amd64")
+        except BakeError:
+            return ()
+
+    def _ancestors(self) -> Iterator[BuildRecord]:
+        build: BuildRecord | None = self.build
+        while build is not None:
+            yield build
+            parent = build.source.get("parent")
+            build = self.world.catalog.build_of(self.world.catalog.image(parent)) if parent else None
+
+    def _indexes(self) -> Iterator[Newer]:
+        """Indexes of rpm and apk: whether they are other ones; what is newer in them their own tools know."""
+        import hashlib
+
+        for url, before in sorted(fetched(self.build, self.world.store).items()):
+            if url.endswith(INDEXES) and not url.endswith(RELEASES):
+                try:
+                    after = "sha256:" + hashlib.sha256(self.candidates.fetch(url)).hexdigest()
+                except BakeError as error:
+                    self._unknown.append(f"{url}: {error.message}")
+                    continue
+                if before != after:
+                    yield Newer("index", url, before, after)
+
+    def _galaxy(self) -> Iterator[Newer]:
+        for what, name, before, after, note in newer_galaxy(self.build, self.world.store, self.candidates.fetch, self._unknown):
+            yield Newer(what, name, before, after, note)
+
+
+def _told(image: ImageRecord, before: str) -> str:
+    return image.version if image.version != before else f"{image.version} ({image.id})"
+
+
+def _ami_spec(spec: Mapping[str, Any]) -> SourceAmiFilter | SsmParameterSource | None:
+    """The question that an AMI was the answer to; None for one that was named by its id."""
+    if "filters" in spec:
+        return SourceAmiFilter.model_validate(dict(spec))
+    return None if set(spec) <= set(AmiSource.model_fields) and "id" in spec else SsmParameterSource.model_validate(dict(spec))
+
+
+def _kept(world: World, digest: str) -> bytes | None:
+    if not world.store.has(digest):
+        return None
+    with world.store.open(digest) as blob:
+        return blob.read()

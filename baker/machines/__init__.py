@@ -1,0 +1,1 @@
+"""Machines of all builders, and the SSH connection to them."""

@@ -1,0 +1,225 @@
+"""The EC2 builder: machines are instances, images are AMIs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from baker.aws import images as amis
+from baker.aws.errors import AwsError
+from baker.aws.session import Access, Aws
+from baker.catalog.records import Publication
+from baker.core.clock import Clock
+from baker.core.errors import BuildError, NotFoundError, UsageError
+from baker.core.events import Reporter
+from baker.core.home import Home, ensure
+from baker.core.model import Ami, Media, SourceImage
+from baker.core.resources import Holdings, held
+from baker.machines.base import NAMELESS, ImageName, Launch, Machine
+from baker.machines.ec2 import images, instances, network, userdata
+from baker.machines.ec2.check import check
+from baker.machines.ec2.machine import Ec2Machine
+from baker.machines.ec2.scope import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, Scope, access_of
+from baker.template.ec2 import Ec2Spec
+
+
+class Ec2Builder:
+    """Implements baker.machines.base.Builder and Publisher. Without `spec` it can only give back."""
+
+    kind = "ec2"
+
+    def __init__(
+        self,
+        home: Home,
+        uri: str | None = None,
+        *,
+        spec: Ec2Spec | None = None,
+        clock: Clock | None = None,
+        own_address: Callable[[Any], str] = network.own_address,
+        aws: Callable[[Access, Clock], Aws] = Aws,
+    ) -> None:
+        del uri  # libvirt's
+        self._home, self._given, self._clock = home, spec, clock or Clock()
+        self._own_address = own_address
+        self._make_aws, self._sessions = aws, dict[Access, Aws]()
+
+    @cached_property
+    def aws(self) -> Aws:
+        """The session that the template asks for."""
+        return self._aws(access_in(self._given) if self._given else Access())
+
+    def _aws(self, access: Access) -> Aws:
+        if access not in self._sessions:
+            self._sessions[access] = self._make_aws(access, self._clock)
+        return self._sessions[access]
+
+    @property
+    def region(self) -> str:
+        return self.aws.region
+
+    @property
+    def _spec(self) -> Ec2Spec:
+        if self._given is None:
+            raise UsageError("no template says where on EC2", hint="builder: {kind: ec2, region: ..., instance_type: ...}")
+        return self._given
+
+    # -- machines -------------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def launch(self, request: Launch) -> Iterator[Ec2Machine]:
+        with held(request.ledger, lambda holdings: self._start(request, holdings)) as machine:
+            try:
+                yield machine
+            except Exception as error:
+                machine.explain(error)
+                raise
+
+    def _start(self, request: Launch, holdings: Holdings) -> Ec2Machine:
+        ami, spec = ami_of(request.media), self._spec
+        scope = self._scope(request.ledger.build_id, request.image, request.name, spec.run_tags)
+        runtime = self._home.runtime / f"{scope.build[:12]}-{request.name}"
+        holdings.enter("directory", lambda: shutil.rmtree(runtime, ignore_errors=True), path=str(runtime))
+        ensure(runtime)
+        key = network.make_key_pair(scope, request.identity.client_public, holdings)
+        wanted = instances.Wanted(ami, key, self._groups(scope, holdings), userdata.make(request.identity, self._extra_user_data))
+        found, attempt = instances.run(scope, spec, self._placement, wanted, holdings=holdings, warn=request.report.warn)
+        request.report.info(f"{found['InstanceId']}: {attempt.title}, {scope.region}")
+        return Ec2Machine(request, scope, spec, found, attempt=attempt, runtime=runtime)
+
+    def _groups(self, scope: Scope, holdings: Holdings) -> tuple[str, ...]:
+        if self._spec.security_group_ids:
+            return self._spec.security_group_ids
+        cidrs = network.allowed_cidrs(scope, self._spec, self._placement, self._own_address)
+        return (network.make_group(scope, self._placement.vpc, cidrs, holdings),)
+
+    @cached_property
+    def _placement(self) -> network.Placement:
+        return network.find_placement(self._scope("", NAMELESS), self._spec)
+
+    @property
+    def _extra_user_data(self) -> str | None:
+        path = self._spec.user_data_file
+        return path.read_text() if path else self._spec.user_data
+
+    def _scope(self, build: str, image: ImageName, machine: str = "", extra: Mapping[str, str] | None = None) -> Scope:
+        return Scope(self.aws, self.region, build, image, machine, dict(extra or {}))
+
+    # -- images ---------------------------------------------------------------------------------------------------------------
+
+    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Ami:
+        if not isinstance(machine, Ec2Machine):
+            raise TypeError("this machine is another builder's")
+        scope = self._scope(machine.scope.build, machine.request.image, extra=self._spec.tags)
+        return images.create(scope, self._spec, machine.id, products)
+
+    def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
+        report.debug(f"AWS account {self.aws.account}, {self.aws.arn}")
+        check(self._scope(build, image), self._spec, ami_of(source.media), self._placement, report.warn)
+
+    def publish(self, media: Media, image: ImageName, build: str, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+        ami, spec = ami_of(media), self._spec
+        scope = self._scope(build, image, extra=spec.tags)
+        regions = [region for region in spec.ami_regions if region != ami.region]
+        tell = partial(report.progress, "regions", unit="items")
+        made = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, holdings=products, tell=tell)}
+        for step in (images.finish, images.protect):
+            calls = [partial(_in_region, step, images.scope_in(scope, region), spec, each) for region, each in made.items()]
+            images.in_parallel(calls)
+        return tuple(self._publication(each) for each in made.values())
+
+    def _publication(self, ami: Ami) -> Publication:
+        told: dict[str, Any] = {
+            "name": ami.name,
+            "architecture": ami.architecture,
+            "creation_date": ami.creation_date,
+            "boot_mode": ami.boot_mode,
+        }
+        told |= {"encrypted": ami.encrypted, "size": ami.virtual_size, "root_device": ami.root_device}
+        return Publication(
+            image="",
+            kind="ami",
+            reference=ami.id,
+            region=ami.region,
+            account=self.aws.account,
+            snapshots=ami.snapshots,
+            details=told | {"access": asdict(self.aws.access)},
+        )
+
+    def media(self, publications: Sequence[Publication]) -> Ami:
+        here = [each for each in publications if each.kind == "ami" and each.region == self.region]
+        if not here:
+            regions = ", ".join(sorted({each.region for each in publications if each.kind == "ami"}))
+            raise NotFoundError(
+                f"the image has no AMI in {self.region}",
+                hint=f"it has one in {regions}" if regions else "bake publish IMAGE --to ami makes one",
+            )
+        try:
+            found = amis.describe(self.aws, self.region, here[-1].reference)
+        except AwsError as error:
+            if not error.missing:
+                raise
+            raise NotFoundError(f"the image's AMI {here[-1].reference} is not in {self.region} any more") from error
+        if found.get("State") == "disabled":
+            raise NotFoundError(f"the image's AMI {here[-1].reference} in {self.region} is disabled")
+        return available(found, self.region)
+
+    def remove(self, publication: Publication) -> None:
+        aws = self._aws(access_of(dict(publication.details)))
+        amis.remove(aws, publication.region, publication.reference)
+        amis.delete_snapshots(aws, publication.region, publication.snapshots)  # also those of an AMI that somebody else deregistered
+
+    # -- giving back ----------------------------------------------------------------------------------------------------------
+
+    def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
+        if kind not in (KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE):
+            return False
+        scope = Scope(self._aws(access_of(dict(details))), details["region"], details["build"], machine=details.get("machine", ""))
+        match kind:
+            case "ec2:key-pair":
+                network.delete_key_pair(scope, details["name"])
+            case "ec2:security-group":
+                network.delete_group(scope, details["name"])
+            case "ec2:instance":
+                instances.terminate(scope, spot=bool(details.get("spot")))
+            case _:
+                images.remove_by_name(scope, details["name"])
+        return True
+
+
+def access_in(spec: Ec2Spec) -> Access:
+    """The way into AWS that a template names."""
+    role = spec.assume_role
+    return Access(
+        region=spec.region,
+        profile=spec.profile,
+        endpoint_url=spec.endpoint_url,
+        role_arn=role.role_arn if role else None,
+        external_id=role.external_id if role else None,
+        session_name=role.session_name if role else "bake",
+    )
+
+
+def ami_of(media: Media) -> Ami:
+    """`media` where only an AMI will do."""
+    if isinstance(media, Ami):
+        return media
+    raise BuildError(f"{media.path} is a disk of this host, and EC2 starts from AMIs", hint="bake publish IMAGE --to ami makes one of it")
+
+
+def available(found: Mapping[str, Any], region: str) -> Ami:
+    """A description as a value, where a machine can boot from it. BuildError when none can."""
+    if found.get("State") != "available":
+        raise BuildError(f"the AMI {found['ImageId']} in {region} is {found.get('State')}, not available")
+    if found.get("RootDeviceType", "ebs") != "ebs":
+        raise BuildError(f"the AMI {found['ImageId']} has an instance store as its root: only EBS volumes can be captured")
+    return amis.ami(found, region)
+
+
+def _in_region(step: Callable[[Scope, Ec2Spec, Ami], None], scope: Scope, spec: Ec2Spec, ami: Ami, stopped: Callable[[], bool]) -> None:
+    if not stopped():
+        step(scope, spec, ami)

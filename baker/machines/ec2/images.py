@@ -1,0 +1,202 @@
+"""AMIs of a build: made of a stopped instance, copied to regions, shared, protected; and taken away when the build fails."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar
+
+from baker.aws import images
+from baker.aws.errors import AwsError, translated
+from baker.core.model import Ami
+from baker.core.resources import Holdings
+from baker.machines.ec2.network import code_of
+from baker.machines.ec2.scope import IMAGE, Scope, filters
+from baker.template.ec2 import Ec2Spec, ami_name
+
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # at what was made without an answer: it may become visible late
+MOST_AT_ONCE = 16
+T = TypeVar("T")
+
+
+def name_of(scope: Scope, spec: Ec2Spec) -> str:
+    """The AMI's name, in all regions."""
+    return ami_name(spec.ami_name, name=scope.image.name, version=scope.image.version, build=scope.build)
+
+
+def description_of(scope: Scope, spec: Ec2Spec) -> str:
+    """What stands in the AMI's description: at most 255 characters of printable ASCII."""
+    text = spec.ami_description or scope.image.description or f"{scope.image.name} {scope.image.version}, baked by bake"
+    return text.encode("ascii", "replace").decode()[:255]
+
+
+def hold(scope: Scope, name: str, holdings: Holdings) -> None:
+    """Answer for the AMI `name` before it is made. It outlives the build once that is on record."""
+    holdings.enter(IMAGE, lambda: remove_by_name(scope, name), **scope.details, name=name, lasting=True)
+
+
+def create(scope: Scope, spec: Ec2Spec, instance: str, holdings: Holdings) -> Ami:
+    """An AMI of a stopped instance, available, with tags on it and on its snapshots."""
+    name = name_of(scope, spec)
+    hold(scope, name, holdings)
+    with translated(f"make the image {name}"):
+        try:
+            made = scope.client.create_image(
+                InstanceId=instance,
+                Name=name,
+                Description=description_of(scope, spec),
+                NoReboot=True,
+                TagSpecifications=scope.tag_specifications("image", "snapshot", name=name),
+            )["ImageId"]
+        except Exception as error:
+            made = _already_made(scope, name, error)
+    return images.ami(images.wait_available(scope.aws, scope.region, made, timeout=spec.ami_timeout), scope.region)
+
+
+def _already_made(scope: Scope, name: str, error: Exception) -> str:
+    """The image behind a name that is taken, when it is this build's: the answer to the first request was lost."""
+    if code_of(error) == "InvalidAMIName.Duplicate":
+        for found in scope.client.describe_images(Owners=["self"], Filters=filters(name=name, build=scope.build))["Images"]:
+            return str(found["ImageId"])
+    raise error
+
+
+def copy(
+    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], holdings: Holdings, tell: Callable[[int, int], None]
+) -> dict[str, Ami]:
+    """Copies of `ami` in `regions`, all available. They are made at the same time."""
+    scopes = [scope_in(scope, region) for region in regions]
+    for each in scopes:
+        hold(each, ami.name, holdings)
+    done = [0]
+
+    def one(each: Scope, stopped: Callable[[], bool]) -> Ami:
+        made = _copy(each, spec, ami)
+        found = images.wait_available(each.aws, each.region, made, timeout=spec.copy_timeout, stopped=stopped)
+        done[0] += 1
+        tell(done[0], len(scopes))
+        return images.ami(found, each.region)
+
+    return dict(zip(regions, in_parallel([partial(one, each) for each in scopes]), strict=True))
+
+
+def _copy(scope: Scope, spec: Ec2Spec, ami: Ami) -> str:
+    extra: dict[str, Any] = {}
+    if spec.encrypted or ami.encrypted:
+        key = spec.region_kms_key_ids.get(scope.region)
+        extra = {"Encrypted": True} | ({"KmsKeyId": key} if key else {})
+    with translated(f"copy the image {ami.id} to {scope.region}"):
+        answer = scope.client.copy_image(
+            ClientToken=f"bake-{scope.build}-{scope.region}",
+            SourceImageId=ami.id,
+            SourceRegion=ami.region,
+            Name=ami.name,
+            Description=description_of(scope, spec),
+            TagSpecifications=scope.tag_specifications("image", "snapshot", name=ami.name),
+            **extra,
+        )
+    return str(answer["ImageId"])
+
+
+def scope_in(scope: Scope, region: str) -> Scope:
+    return Scope(scope.aws, region, scope.build, scope.image, scope.machine, scope.extra_tags)
+
+
+# -- who may use them, and for how long ---------------------------------------------------------------------------------------
+
+
+def finish(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
+    """Everything about an available AMI that is not its content, but for its protection."""
+    _share(scope, spec, ami)
+    client = scope.client
+    if spec.imds_support:
+        with translated(f"the IMDS support of {ami.id}"):
+            client.modify_image_attribute(ImageId=ami.id, Attribute="imdsSupport", ImdsSupport={"Value": spec.imds_support})
+    if moment := deprecation(spec, scope.aws.clock.date()):
+        with translated(f"the deprecation date of {ami.id}"):
+            client.enable_image_deprecation(ImageId=ami.id, DeprecateAt=moment)
+
+
+def protect(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
+    """Last of all: what is protected cannot be taken away when something else fails."""
+    if spec.deregistration_protection.enabled:
+        with translated(f"the protection of {ami.id}"):
+            scope.client.enable_image_deregistration_protection(ImageId=ami.id, WithCooldown=spec.deregistration_protection.with_cooldown)
+
+
+def deprecation(spec: Ec2Spec, now: float) -> datetime | None:
+    """When the image is not to be used any more; AWS counts whole minutes."""
+    if spec.deprecate_at:
+        return datetime.fromisoformat(spec.deprecate_at)
+    if spec.deprecate_after:
+        return datetime.fromtimestamp(now + spec.deprecate_after, UTC).replace(second=0, microsecond=0)
+    return None
+
+
+def _share(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
+    granted = [{"UserId": each} for each in spec.ami_users]
+    granted += [{"OrganizationArn": each} for each in spec.ami_org_arns]
+    granted += [{"OrganizationalUnitArn": each} for each in spec.ami_ou_arns]
+    if granted:
+        with translated(f"share {ami.id}"):
+            scope.client.modify_image_attribute(ImageId=ami.id, LaunchPermission={"Add": granted})
+    accounts = [{"UserId": each} for each in dict.fromkeys([*spec.ami_users, *spec.snapshot_users])]
+    for snapshot in ami.snapshots if accounts else ():
+        with translated(f"share {snapshot}"):
+            scope.client.modify_snapshot_attribute(
+                SnapshotId=snapshot, Attribute="createVolumePermission", CreateVolumePermission={"Add": accounts}
+            )
+
+
+# -- taking away --------------------------------------------------------------------------------------------------------------
+
+
+def remove_by_name(scope: Scope, name: str) -> None:
+    """Deregister this build's AMI of that name and delete its snapshots, also those of an AMI that never came to be."""
+    for number in range(LOOKS):
+        if number:
+            scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
+        with translated(f"images in {scope.region}"):
+            mine = filters(name=name, build=scope.build)
+            found = scope.client.describe_images(Owners=["self"], Filters=mine, IncludeDisabled=True)["Images"]
+        if found:
+            break
+    for image in found:
+        images.take_away(scope.aws, scope.region, image)
+    with translated(f"snapshots in {scope.region}"):
+        pages = scope.client.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters(build=scope.build))
+        left = [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"] if _named(snapshot, name)]
+    images.delete_snapshots(scope.aws, scope.region, left)
+
+
+def _named(snapshot: Mapping[str, Any], name: str) -> bool:
+    return any(tag["Key"] == "Name" and tag["Value"] == name for tag in snapshot.get("Tags", ()))
+
+
+def in_parallel(calls: Sequence[Callable[[Callable[[], bool]], T]]) -> list[T]:
+    """The results of all `calls`, made at the same time. Each is handed a function that says whether to give up: one has failed, or the
+    build is interrupted. The first error is raised when all have ended."""
+    if not calls:
+        return []
+    stopped = threading.Event()
+
+    def one(call: Callable[[Callable[[], bool]], T]) -> T:
+        try:
+            return call(stopped.is_set)
+        except BaseException:
+            stopped.set()
+            raise
+
+    with ThreadPoolExecutor(min(len(calls), MOST_AT_ONCE), thread_name_prefix="region") as pool:
+        futures = [pool.submit(one, call) for call in calls]
+        try:
+            errors = [error for future in futures if (error := future.exception())]
+        except BaseException:
+            stopped.set()
+            raise
+    for error in sorted(errors, key=lambda error: isinstance(error, AwsError) and error.code == "Stopped"):
+        raise error
+    return [future.result() for future in futures]

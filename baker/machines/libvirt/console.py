@@ -1,0 +1,33 @@
+"""The serial console of a machine whose host's files are out of reach: read over the connection into a local log."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+import libvirt
+
+from baker.machines.libvirt.connection import Connection, host_error
+
+
+def follow_console(connection: Connection, domain: libvirt.virDomain, log: Path) -> None:
+    """Write to `log` what the guest says, until the machine stops."""
+    stream = connection.handle.newStream()
+    try:
+        domain.openConsole(None, stream, 0)
+    except libvirt.libvirtError as error:
+        raise host_error(error, "cannot read the machine's console") from error
+    threading.Thread(target=_copy, args=(stream, log), daemon=True, name="console").start()
+
+
+def _copy(stream: libvirt.virStream, log: Path) -> None:
+    with log.open("wb", buffering=0) as file:
+        try:
+            stream.recvAll(_write, file)
+        except (libvirt.libvirtError, OSError):
+            return  # the machine stopped
+
+
+def _write(_stream: libvirt.virStream, data: bytes, file: BinaryIO) -> int:
+    return file.write(data)

@@ -1,0 +1,32 @@
+"""UEFI firmware (OVMF) of the host: the code, and a copy of the variables for each machine."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from baker.core.errors import HostError
+
+# (code, variables) where distributions put the build without Secure Boot: Debian and Ubuntu, Fedora, Arch, openSUSE
+PLACES = (
+    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
+    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    ("/usr/share/edk2/ovmf/OVMF_CODE.fd", "/usr/share/edk2/ovmf/OVMF_VARS.fd"),
+    ("/usr/share/edk2/x64/OVMF_CODE.4m.fd", "/usr/share/edk2/x64/OVMF_VARS.4m.fd"),
+    ("/usr/share/qemu/ovmf-x86_64-code.bin", "/usr/share/qemu/ovmf-x86_64-vars.bin"),
+)
+
+
+def find(places: tuple[tuple[str, str], ...] = PLACES) -> tuple[Path, Path]:
+    """The paths of OVMF's code and of the template of its variables. HostError when it is not installed."""
+    for code, variables in places:
+        if Path(code).is_file() and Path(variables).is_file():
+            return Path(code), Path(variables)
+    raise HostError("firmware: uefi needs OVMF, which is not installed", hint="apt-get install ovmf")
+
+
+def copy_variables(template: Path, destination: Path) -> Path:
+    """This machine's own variables."""
+    shutil.copyfile(template, destination)
+    destination.chmod(0o600)
+    return destination

@@ -1,0 +1,169 @@
+"""Everything that a build read on this host, as one blob: with it the template can be loaded again anywhere, to the same plan.
+
+A gzipped tar without the accidents of its making (sorted, no times, no owners):
+
+    context.json                what a person, the environment and git added; nothing in it is secret
+    files/<absolute path>       every file, directory and link, with its mode
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import stat
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from baker.core.errors import HostError
+from baker.core.home import ensure
+from baker.plan.plan import Plan
+from baker.template.git import GitFacts
+from baker.template.model import Template
+
+CONTEXT, FILES = "context.json", "files"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a template was loaded with besides its files. `secrets`: the names of variables whose values are not here."""
+
+    template: str  # absolute path
+    name: str  # of the image: which one of a matrix
+    variables: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Sequence[str] = ()
+    environment: Mapping[str, str] = field(default_factory=dict)  # what ${{ env.X }} used
+    git: Mapping[str, Any] = field(default_factory=dict)
+    search: Sequence[str] = ()  # directories of bundles
+    epoch: int = 0
+    version: int = VERSION
+
+
+def pack(plan: Plan, destination: Path, *, search: Iterable[Path] = ()) -> Path:
+    """Write what `plan` was made of. OSError when a file has gone meanwhile or the disk is full."""
+    template = plan.template
+    with destination.open("wb") as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
+        with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
+            context = json.dumps(_context(template, search).__dict__, sort_keys=True, default=str).encode()
+            tar.addfile(_info(CONTEXT, len(context)), io.BytesIO(context))
+            for path in sorted({Path(os.path.normpath(path)) for path in _files(plan)}):
+                _add(tar, path)
+    return destination
+
+
+def unpack(packed: IO[bytes], directory: Path) -> Context:
+    """Lay the files out below `directory`. HostError for what is no such archive."""
+    ensure(directory)
+    try:
+        with gzip.GzipFile(fileobj=packed) as file, tarfile.open(fileobj=file, mode="r|") as tar:
+            tar.extractall(directory, filter=_inside)  # noqa: S202 - every member is checked by the filter
+        found = json.loads((directory / CONTEXT).read_text())
+        if found.get("version") != VERSION:
+            raise HostError(f"the inputs on record have version {found.get('version')}; this bake knows {VERSION}")
+        return Context(**found)
+    except (OSError, tarfile.TarError, ValueError, TypeError, EOFError) as error:
+        raise HostError(f"the inputs on record cannot be read: {error}") from error
+
+
+def laid_out(directory: Path, path: str | Path) -> Path:
+    """Where a file of the recording host is below `directory`."""
+    return directory / FILES / Path(path).relative_to("/")
+
+
+def _context(template: Template, search: Iterable[Path]) -> Context:
+    secrets = template.secrets
+    variables = {each.name: each.value for each in template.variables.values() if not each.sensitive and each.origin != "default"}
+    environment = {name: value for name, value in template.environment.items() if secrets.mask(value) == value}
+    return Context(
+        template=str(template.path),
+        name=template.name,
+        variables=variables,
+        secrets=sorted(each.name for each in template.variables.values() if each.sensitive),
+        environment=environment,
+        git={"commit": template.git_commit, "dirty": template.git_dirty, "branch": template.git.branch},
+        search=[str(path) for path in search],
+        epoch=template.epoch.seconds,
+    )
+
+
+def _files(plan: Plan) -> Iterator[Path]:
+    """Absolute paths: what loading read, what the steps read, what the tests are."""
+    template = plan.template
+    yield from (Path(name).absolute() for name in template.observed.contents)
+    yield template.path
+    yield from template.files
+    for planned in plan.steps:
+        yield from _below(planned.step.base_dir, planned.files)
+    for spec in template.verify:
+        for path in spec.testinfra:
+            whole = path if path.is_absolute() else spec.base_dir / path
+            yield from [whole, *whole.rglob("*")] if whole.is_dir() else [whole]
+            yield from whole.parent.glob("conftest.py")
+
+
+def _below(base: Path, names: Iterable[str]) -> Iterator[Path]:
+    for name in names:
+        yield base / name  # an absolute name stays as it is
+
+
+def _add(tar: tarfile.TarFile, path: Path) -> None:
+    status = path.lstat()
+    info = _info(f"{FILES}{path}", 0, stat.S_IMODE(status.st_mode))
+    if stat.S_ISLNK(status.st_mode):
+        info.type, info.linkname = tarfile.SYMTYPE, str(path.readlink())
+        tar.addfile(info)
+    elif stat.S_ISDIR(status.st_mode):
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    elif stat.S_ISREG(status.st_mode):
+        with path.open("rb") as file:
+            info.size = status.st_size
+            tar.addfile(info, file)
+
+
+def _info(name: str, size: int, mode: int = 0o644) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, mode
+    return info
+
+
+def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+    """Modes as they were (they are in the steps' keys), and nothing that leads outside. Links may: they are only read."""
+    name = Path(member.name)
+    if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir() or member.issym()):
+        raise tarfile.FilterError(f"{member.name} does not belong there")
+    if member.isdir():
+        member.mode |= 0o700
+    return member
+
+
+@dataclass(frozen=True)
+class RecordedGit(GitFacts):
+    """What git knew when a build was recorded."""
+
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def commit(self) -> str:
+        return str(self.facts.get("commit", ""))
+
+    @property
+    def short(self) -> str:
+        return self.commit[:8]
+
+    @property
+    def branch(self) -> str:
+        return str(self.facts.get("branch", ""))
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self.facts.get("dirty", False))
+
+    @property
+    def error(self) -> str:
+        return "" if self.commit else "the build on record was not in a git repository"

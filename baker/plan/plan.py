@@ -1,0 +1,194 @@
+"""Template -> Plan: ordered steps, each with a content key that covers everything that can change its outcome.
+
+A key is the SHA-256 of a canonical JSON document (RFC 8785's rules as far as they matter here: sorted names, no white space, UTF-8)
+that holds the parent's key, the resolved step and the bytes and modes of every file it reads. Secret values stand in it as
+keyed hashes. What cannot change the outcome is left out: names of templates and steps, descriptions, time limits,
+comments, the steps after it.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from baker.core.digests import canonical, digest_of, file_digest
+from baker.core.model import Shape, SourceImage
+from baker.provision import registry
+from baker.template.ec2 import Ec2Spec
+from baker.template.model import AnyBuilder, BuilderSpec, Step, Template
+
+KEY_FORMAT = 2  # part of every key: raise it when the meaning of a key changes
+SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """A step with its content key (64 hex digits) and the digests of the files it reads (path relative to its base -> sha256)."""
+
+    index: int  # from 1
+    step: Step
+    key: str
+    files: Mapping[str, str]
+    config: Mapping[str, Any]  # as it stands in the key: secrets as keyed hashes
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What the key was made of besides the step before."""
+        return {"kind": self.kind, "config": dict(self.config), "files": dict(self.files)}
+
+    @property
+    def name(self) -> str:
+        return self.step.name
+
+    @property
+    def kind(self) -> str:
+        return self.step.kind
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do. `fingerprint` (64 hex digits) names the image that comes out: same fingerprint, same image."""
+
+    template: Template
+    source: SourceImage
+    shape: Shape
+    root_key: str
+    steps: tuple[PlannedStep, ...]
+    fingerprint: str
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Every file that the build reads, with its digest, for the record."""
+        found = {str(path): file_digest(path) for path in (self.template.path, *self.template.files)}
+        for planned in self.steps:
+            found.update({str(planned.step.base_dir / name): digest for name, digest in planned.files.items()})
+        return found
+
+
+def make_plan(template: Template, source: SourceImage) -> Plan:
+    """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
+    shape = machine_shape(template.builder)
+    if isinstance(template.builder, BuilderSpec) and template.builder.clock == "epoch":
+        shape = replace(shape, clock=template.epoch.seconds)
+    machine = _ec2_key(template.builder) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
+    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": machine})
+    steps = tuple(_planned(template, root_key))
+    last = steps[-1].key if steps else root_key
+    ends = {"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible}
+    if isinstance(template.builder, Ec2Spec):
+        ends["image"] = _ami_key(template.builder)
+    fingerprint = digest_of(ends)
+    return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
+
+
+def verify_key(template: Template) -> str:
+    """A digest of what the image is tested with: the test files and their values. "" where nothing is tested."""
+    if not template.verify:
+        return ""
+    suites = []
+    for spec in template.verify:
+        paths = [path if path.is_absolute() else spec.base_dir / path for path in spec.testinfra]
+        values = json.loads(template.secrets.seal(canonical(spec.vars)))
+        suites.append({"files": dict(digest_files(paths, spec.base_dir)), "vars": values, "bundle": spec.bundle})
+    return digest_of(suites)
+
+
+def machine_shape(spec: AnyBuilder) -> Shape:
+    """The machine that a template asks for, of a hypervisor on this host. Of EC2 the builder itself knows."""
+    if isinstance(spec, Ec2Spec):
+        return Shape(disk_size=spec.volume_size)
+    return Shape(
+        cpus=spec.cpus,
+        memory=spec.memory,
+        disk_size=spec.disk_size,
+        firmware=spec.firmware,
+        accelerator=spec.accelerator,
+        machine_type=spec.machine_type,
+        network=spec.network,
+    )
+
+
+def recorded_shape(template: Template) -> dict[str, Any]:
+    """What the record says of the machine: the fields of Shape; of an EC2 builder what the template says, so that a machine of its
+    image can be started again."""
+    if isinstance(template.builder, Ec2Spec):
+        told: dict[str, Any] = json.loads(template.secrets.seal(canonical(template.builder.model_dump(mode="json", exclude={"user_data"}))))
+        return told
+    return asdict(machine_shape(template.builder))
+
+
+def _shape_key(shape: Shape) -> dict[str, Any]:
+    """What a step can see of the machine. The accelerator is left out: it changes how fast, not what."""
+    return {
+        "cpus": shape.cpus,
+        "memory": shape.memory,
+        "disk_size": shape.disk_size,
+        "firmware": shape.firmware,
+        "machine_type": shape.machine_type,
+    } | {name: value for name, value in (("network", shape.network), ("clock", shape.clock)) if value not in ("open", None)}
+
+
+EC2_MACHINE = ("instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data")  # what a step can see of it
+EC2_IMAGE = (
+    "ami_name", "ami_description", "ami_regions", "region_kms_key_ids", "ami_users", "ami_org_arns", "ami_ou_arns", "snapshot_users",
+    "imds_support", "deprecate_at", "deprecate_after", "deregistration_protection", "tags", "volume_type", "iops", "throughput",
+    "encrypted", "kms_key_id",
+)  # fmt: skip
+
+
+def _ec2_key(spec: Ec2Spec) -> dict[str, Any]:
+    key: dict[str, Any] = spec.model_dump(mode="json", include=set(EC2_MACHINE))
+    if spec.user_data_file:
+        key["user_data_file"] = file_digest(spec.user_data_file)
+    return key
+
+
+def _ami_key(spec: Ec2Spec) -> dict[str, Any]:
+    """What the AMIs are to be, besides their content: a template that says other things makes other ones. Where they are built is one
+    of them; who builds them, and how it gets there, is not."""
+    key: dict[str, Any] = spec.model_dump(mode="json", include={*EC2_IMAGE, "region"})
+    return key
+
+
+def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
+    # not in the root key: the machine that is booted from the source does not know it
+    parent = digest_of({"parent": root_key, "epoch": template.epoch.seconds})
+    for index, step in enumerate(template.provisioners, start=1):
+        kind = registry.get(step.kind)
+        files = dict(digest_files(kind.inputs(step.config, step.base_dir), step.base_dir))
+        config = json.loads(template.secrets.seal(canonical(step.config.model_dump(mode="json"))))
+        parent = digest_of({"parent": parent, "kind": step.kind, "config": config, "files": files})
+        yield PlannedStep(index=index, step=step, key=parent, files=files, config=config)
+
+
+def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, str]]:
+    """(name, digest) of each file below `paths`, sorted; a name is relative to `base_dir` where the file lies below it.
+
+    The digest covers type, permission bits, and content or link target; a directory counts by its name and mode.
+    """
+    for path in sorted(set(paths)):
+        for found in [path, *sorted(path.rglob("*"))] if path.is_dir() and not path.is_symlink() else [path]:
+            name = found.relative_to(base_dir) if found.is_relative_to(base_dir) else found
+            yield str(name), _entry_digest(found)
+
+
+def as_recorded(path: Path, digest: str) -> str:
+    """The digest of what is at `path` now, as the one that a record has of it was made: of its bytes, or as a step's input. "" when it is
+    gone."""
+    if not path.exists() and not path.is_symlink():
+        return ""
+    plain = file_digest(path) if path.is_file() else ""
+    return plain if plain == digest else _entry_digest(path)
+
+
+def _entry_digest(path: Path) -> str:
+    mode = path.lstat().st_mode
+    if stat.S_ISLNK(mode):
+        return digest_of({"link": str(path.readlink())})
+    if stat.S_ISDIR(mode):
+        return digest_of({"directory": stat.S_IMODE(mode)})
+    return digest_of({"file": file_digest(path), "mode": stat.S_IMODE(mode)})

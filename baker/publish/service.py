@@ -1,0 +1,58 @@
+"""Publishing a baked image: what it is, what it may share with images that are published already, and the target that does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from baker.build.world import World
+from baker.catalog.catalog import Catalog
+from baker.catalog.records import ImageRecord
+from baker.core.errors import NotFoundError
+from baker.core.events import Reporter
+from baker.core.locks import shared
+from baker.core.model import Disk
+from baker.core.workspace import STORE_LOCK, new_id
+from baker.publish.base import Baked, Order, Published, PublishTarget, Wishes
+from baker.publish.registry import get
+from baker.store.directory import DirectoryStore
+
+MOST_EARLIER = 4
+
+
+def publish(world: World, image: ImageRecord, to: str, wishes: Wishes, target: PublishTarget | None = None) -> tuple[Published, ...]:
+    """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
+    target = target or get(to)
+    with shared(world.home.state, STORE_LOCK):
+        order = Order(
+            baked=baked(world.catalog, world.store, image),
+            wishes=wishes,
+            earlier=tuple(_earlier(world.catalog, world.store, image, target.kind)),
+            publications=world.catalog.published,
+            ledger=world.ledger,
+            state=world.home.state / "publications",
+            report=Reporter(world.sink, new_id()),
+            clock=world.clock,
+        )
+        return target.publish(order)
+
+
+def baked(catalog: Catalog, store: DirectoryStore, image: ImageRecord) -> Baked:
+    """An image with its disk. NotFoundError when that is not on this host."""
+    if not image.chain:
+        raise NotFoundError(f"{image.name}@{image.version} was made by the {image.builder} builder: there is no disk of it on this host")
+    disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
+    return Baked(image, disk, str(catalog.build_of(image).host.get("machine") or "x86_64"))
+
+
+def _earlier(catalog: Catalog, store: DirectoryStore, image: ImageRecord, kind: str) -> Iterator[Baked]:
+    """Published images whose disks are here: those that it was made on, then those of its name, last made first."""
+    found = 0
+    seen = {image.id}
+    for other in (*catalog.history(image)[1:], *catalog.images(image.name)):
+        if other.id in seen or found >= MOST_EARLIER:
+            continue
+        seen.add(other.id)
+        whole = bool(other.chain) and all(store.has(blob) for blob in other.chain)
+        if whole and catalog.publications(other.id, kind=kind):
+            found += 1
+            yield baked(catalog, store, other)

@@ -1,0 +1,1 @@
+"""Makes an image again from its record, and compares the two."""

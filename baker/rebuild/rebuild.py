@@ -1,0 +1,340 @@
+"""Making an image again from its record alone, and telling how far the result is the same.
+
+Nothing is fetched over the network and nothing is read from the template's place: inputs, source disk and everything that guests
+fetched come out of the store. The machine's clock stands where it stood. What comes out is compared and thrown away.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from baker.artifacts.codecs import read_lines, read_manifest, read_packages
+from baker.artifacts.trees import compare_trees
+from baker.build import stages
+from baker.build.inspect import inspect
+from baker.build.job import Job, open_job
+from baker.build.provision import provision_and_capture
+from baker.build.values import Inspection, Options
+from baker.build.world import World
+from baker.catalog.journal import IMPORTED, subject_of
+from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
+from baker.core import host_facts
+from baker.core.errors import HostError, Interrupted, NotFoundError, UsageError
+from baker.core.locks import shared
+from baker.core.model import Disk, Fetched, FileEntry, Package, SourceImage
+from baker.core.resources import Holdings
+from baker.core.secrets import SEALED
+from baker.core.workspace import STORE_LOCK, new_id, workplace
+from baker.disks.ext4.reader import UnsupportedFilesystem
+from baker.disks.rootfs import open_root
+from baker.plan import inputs
+from baker.plan.plan import Plan, make_plan, recorded_shape
+from baker.proxy.recording import Recording
+from baker.rebuild import causes
+from baker.rebuild.levels import Level, level_of
+from baker.template.load import load
+from baker.template.model import Template
+
+if TYPE_CHECKING:
+    from baker.store.base import BlobStore
+
+
+SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}}}")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came out. `packages`: (name, on record, rebuilt) of each that differs; `reasons`: why not more was reached, in words."""
+
+    image: ImageRecord
+    level: Level
+    disk: str  # digest
+    reasons: tuple[str, ...] = ()
+    packages: tuple[tuple[str, str, str], ...] = ()
+    groups: tuple[causes.Group, ...] = ()
+    rules: tuple[str, ...] = ()  # named rules that changed files of this image, such as "times/1"
+    seconds: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "image": self.image.id,
+            "name": self.image.name,
+            "version": self.image.version,
+            "digest": self.image.digest,
+            "rebuilt": self.disk,
+            "level": int(self.level),
+            "words": self.level.words,
+            "reasons": list(self.reasons),
+            "packages": [{"package": name, "before": before, "after": after} for name, before, after in self.packages],
+            "causes": causes.to_json(self.groups),
+            "rules": list(self.rules),
+            "seconds": round(self.seconds, 1),
+        }
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to rebuild, and what the record cannot hold: the values of secret variables."""
+
+    image: ImageRecord
+    build: BuildRecord
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    secret_key: bytes = b""
+    uri: str | None = None
+
+
+def rebuild(request: Request, world: World) -> Verdict:
+    """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
+    if request.image.origin == "committed":
+        raise UsageError(
+            f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
+            hint="bake diff with its parent says what was changed by hand: put that into a template",
+        )
+    with workplace(world.home, world.ledger) as work:
+        check_store(request.image, request.build, world.store)
+        template, problems = _template(request, world, work / "inputs")
+        source = _source(request, world)
+        replay = _replay(request.build, world, work / "fetched")
+        options = Options(
+            skip_verify=True, force=True, no_cache=True, replay=replay, uri=request.uri, clock=request.build.started
+        )  # fmt: skip
+        with open_job(template, options, world, new_id()) as job, _told(job):
+            stages.announce(job)
+            plan = make_plan(template, source)
+            reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, world))]
+            captured = stages.settle(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
+            with job.report.stage("compare"):
+                inspection = inspect(captured, source, job.scratch)
+                assert isinstance(captured.media, Disk)
+                rules = tuple(captured.relaid.rules) if captured.relaid else ()
+                found = _compare(request, job, captured.media, inspection, reasons)
+                verdict = replace(found, rules=rules, seconds=job.seconds)
+            stages.announce_stop(job, "tried")
+            return verdict
+
+
+def rebuild_and_record(request: Request, world: World) -> Verdict:
+    """The same, with what came out on record."""
+    verdict = rebuild(request, world)
+    put_on_record(verdict, world)
+    return verdict
+
+
+def put_on_record(verdict: Verdict, world: World) -> Rebuild:
+    """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
+    report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
+    with shared(world.home.state, STORE_LOCK):
+        digest = world.store.add_bytes(report)
+        made = Rebuild(
+            verdict.image.id, int(verdict.level), verdict.disk, digest, host_facts.host_facts(), host_facts.who(), host_facts.now()
+        )
+        world.catalog.rebuilds.add(made)
+    return made
+
+
+@contextmanager
+def _told(job: Job) -> Iterator[None]:
+    """Whoever watches is told of a failure. Nothing is put on record: a rebuild is no build of the template."""
+    try:
+        yield
+    except (Interrupted, KeyboardInterrupt) as error:
+        stages.announce_failure(job, error, "interrupted", logged=False)
+        raise
+    except Exception as error:
+        stages.announce_failure(job, error, "failed", logged=False)
+        raise
+
+
+def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:
+    """HostError that names every blob of the image and its build whose bytes are not those on record; NotFoundError without one."""
+    blobs = {digest: f"disk {position} of image {image.id}" for position, digest in enumerate(image.chain)}
+    for name, digest in build.evidence.items():
+        blobs.setdefault(digest, f"evidence {name!r} of build {build.id}")
+    changed = [f"\n  {what}: {digest}" for digest, what in blobs.items() if not store.verify(digest)]
+    if changed:
+        raise HostError(
+            f"the store does not hold what is on record for image {image.id}; these blobs were changed:{''.join(changed)}",
+            hint="restore them from a copy of the store: from changed bytes nothing is rebuilt",
+        )
+
+
+# --- from the record ---------------------------------------------------------------------------------------------------
+
+
+def _template(request: Request, world: World, directory: Path) -> tuple[Template, list[str]]:
+    """The template as it was, from the bytes on record, and why it may not be the same."""
+    with _evidence(request.build, "inputs", world.store, "it was made before inputs were kept") as file:
+        context = inputs.unpack(file, directory)
+    missing = sorted(set(context.secrets) - request.secrets.keys())
+    if missing:
+        raise UsageError(
+            f"the record holds no secret values, and the build needs {', '.join(missing)}",
+            hint=" ".join(f"--var {name}=..." for name in missing),
+        )
+    values = {name: _text(value) for name, value in context.variables.items()} | dict(request.secrets)
+    templates = load(
+        inputs.laid_out(directory, context.template),
+        variables=values,
+        env={**context.environment, "SOURCE_DATE_EPOCH": str(context.epoch)},
+        secret_key=request.secret_key,
+        search=[inputs.laid_out(directory, path) for path in context.search],
+        git=inputs.RecordedGit(facts=context.git),
+        overrides=_without_source_file(request.build, directory),
+    )
+    problems = [f"not all inputs are on record: {why}"] if (why := request.build.reproduction.get("unrecorded")) else []
+    template = next((each for each in templates if each.name == context.name), None)
+    if template is None:
+        raise NotFoundError(f"the template on record does not make an image {context.name!r}")
+    return replace(template, post_processors=()), problems
+
+
+def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
+    """A disk image that a template names by its path is in the store, not among the inputs: something must stand in its place."""
+    if build.source.get("kind") != "file":
+        return {}
+    stand_in = directory / "source-disk"
+    stand_in.touch()
+    return {"source.file": str(stand_in)}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _source(request: Request, world: World) -> SourceImage:
+    """The disk that the build started from: its parent's, or the source's own in the image's chain."""
+    record, image = request.build.source, request.image
+    chain = image.chain[1:]
+    if not chain:
+        raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
+    size = world.store.disk(chain[0]).virtual_size
+    return SourceImage(
+        kind=str(record.get("kind", "")),
+        title=str(record.get("title", "")),
+        digest=str(record["digest"]),
+        media=Disk(world.store.path(chain[0]), "qcow2", size),
+        pins=dict(record.get("pins", {})),
+        parent=image.parent,
+        ssh_username=image.ssh_username,
+        chain=chain,
+    )
+
+
+def _replay(build: BuildRecord, world: World, directory: Path) -> Path:
+    """Everything that the build's machines fetched, laid out for the proxy."""
+    recording = Recording(directory)
+    if "fetches" in build.evidence:
+        with world.store.open(build.evidence["fetches"]) as file:
+            for line in read_lines(file):
+                value = json.loads(line)
+                fetched = Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
+                recording.copy(fetched, world.store.path(fetched.digest) if fetched.digest else None)
+    recording.close()
+    return directory
+
+
+def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
+    """Why the plan of the rebuild is not the one on record. `elsewhere`: another home made that."""
+    if plan.fingerprint == request.image.fingerprint:
+        return
+    recorded = {step.index: step.key for step in request.build.steps}
+    if elsewhere and plan.template.secrets.values and _same_but_for_keys(plan, request.build):
+        return
+    first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
+    where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
+    yield f"the inputs on record do not give the plan on record: {where} has another key"
+
+
+def _is_imported(build: BuildRecord, world: World) -> bool:
+    return any(entry.kind == IMPORTED for entry in world.catalog.journal.entries(subject_of("build", build.id)))
+
+
+def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
+    """Whether all that a plan is made of is as on record, but for the hashes of secret values: those are keyed, and each home has its own
+    key. Nobody can tell then whether the values are the same; the disk that comes out does."""
+    mine = [_plain(step.inputs) for step in plan.steps]
+    shape = recorded_shape(plan.template)
+    return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
+
+
+def _plain(value: Any) -> str:
+    """JSON without the hashes of secret values."""
+    return SEALED_VALUE.sub(r"\1}}", json.dumps(value, sort_keys=True, default=dict))
+
+
+@contextmanager
+def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iterator[Any]:
+    if name not in build.evidence:
+        raise NotFoundError(f"build {build.id} has no {name} on record", hint=why)
+    with store.open(build.evidence[name]) as file:
+        yield file
+
+
+# --- the comparison ----------------------------------------------------------------------------------------------------
+
+
+def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> Verdict:
+    world = job.world
+    before = _manifest(request.build, world)
+    after = _read_manifest(inspection.manifest)
+    packages = _packages(request.build, world), inspection.packages_after
+    differences = compare_trees(before, after) if before is not None and after is not None else []
+    words = list(reasons)
+    if before is None or after is None:
+        words.append("the file system cannot be read from outside, so files were not compared")
+    level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
+    if before is None or after is None:
+        level = min(level, Level.PACKAGES) if request.image.digest != inspection.digest else level
+    if level == Level.TREE and differences:
+        words.append("only times of files differ")
+    elif level == Level.TREE:
+        refused = request.build.reproduction.get("refused", "")
+        wanted = job.template.reproducible
+        words.append(
+            f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
+        )
+    groups = _explained(differences, world.store.disk(request.image.chain[0]), disk) if differences else []
+    return Verdict(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
+
+
+def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[causes.Group]:
+    try:
+        with open_root(before) as old, open_root(after) as new:
+            return causes.explain(differences, old.read, new.read)
+    except UnsupportedFilesystem:
+        return [causes.Group(causes.OTHER, tuple(differences))]
+
+
+def _manifest(build: BuildRecord, world: World) -> list[FileEntry] | None:
+    if "manifest" not in build.evidence:
+        return None
+    with world.store.open(build.evidence["manifest"]) as file:
+        return list(read_manifest(file))
+
+
+def _read_manifest(path: Path | None) -> list[FileEntry] | None:
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        return list(read_manifest(file))
+
+
+def _packages(build: BuildRecord, world: World) -> tuple[Package, ...]:
+    if "packages_after" not in build.evidence:
+        return ()
+    with world.store.open(build.evidence["packages_after"]) as file:
+        return read_packages(file)
+
+
+def _package_changes(before: Sequence[Package], after: Sequence[Package]) -> Iterator[tuple[str, str, str]]:
+    old = {(each.name, each.architecture): each.version for each in before}
+    new = {(each.name, each.architecture): each.version for each in after}
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            yield key[0], old.get(key, ""), new.get(key, "")

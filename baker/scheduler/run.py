@@ -1,0 +1,152 @@
+"""Several builds at once: what depends on what, and processes that run side by side.
+
+A build is a process (libvirt's in-process driver has one root per process), so builds run in worker processes that are told
+what to do on stdin and report events as JSON lines on stdout. The last one left runs in this process, where a person can
+be asked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from graphlib import TopologicalSorter
+from typing import Protocol
+
+from baker.core import process
+from baker.core.events import BuildFinished, Sink, from_json
+from baker.plan.graph import Ended, Node, order
+
+CLEANUP_SECONDS = 180.0
+
+
+class Pool(Protocol):
+    """Begins builds in other processes."""
+
+    def start(self, node: Node) -> Future[Ended]: ...
+
+
+def run(nodes: Sequence[Node], here: Callable[[Node], Ended], pool: Pool, *, parallel: int, fail_fast: bool) -> list[Ended]:
+    """Build all nodes, `parallel` at most at a time; what needs a failed one is skipped, and with `fail_fast` so is all the rest.
+
+    `here` builds one node in this process: the last one left.
+    """
+    sorter = TopologicalSorter({node.key: node.needs for node in order(nodes)})
+    sorter.prepare()
+    by_key = {node.key: node for node in nodes}
+    ended: dict[str, Ended] = {}
+    waiting: list[Node] = []
+    running: dict[Future[Ended], Node] = {}
+
+    def end(node: Node, how: Ended) -> None:
+        ended[node.key] = how
+        sorter.done(node.key)
+
+    while sorter.is_active():
+        waiting += [by_key[key] for key in sorter.get_ready()]
+        for node in [node for node in waiting if node.ended]:
+            waiting.remove(node)
+            end(node, node.ended or Ended(node.key, 1))
+            waiting += [by_key[key] for key in sorter.get_ready()]
+        failed = {key for key, how in ended.items() if how.exit_code}
+        for node in [node for node in waiting if node.needs & failed or (failed and fail_fast)]:
+            waiting.remove(node)
+            end(node, Ended(node.key, 1, error="not begun: " + _why(node, failed, by_key), skipped=True))
+        if len(waiting) == 1 and not running and len(ended) == len(nodes) - 1:
+            node = waiting.pop()
+            end(node, here(node))
+        while waiting and len(running) < parallel:
+            node = waiting.pop(0)
+            running[pool.start(node)] = node
+        for future in _first(running):
+            end(running.pop(future), future.result())
+    return [ended[node.key] for node in nodes]
+
+
+def _first(running: Mapping[Future[Ended], Node]) -> set[Future[Ended]]:
+    """The builds that have ended by now: waits for one, a little at a time so that a signal is seen."""
+    while running:
+        done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+        if done:
+            return done
+    return set()
+
+
+def _why(node: Node, failed: set[str], by_key: Mapping[str, Node]) -> str:
+    needed = sorted(by_key[key].template.name for key in node.needs & failed)
+    return f"it needs {', '.join(needed)}, which failed" if needed else "another build failed"
+
+
+class Workers:
+    """The worker processes of one run. On an interrupt they are asked to stop and given `patience` seconds to clean up."""
+
+    def __init__(self, sink: Sink, patience: float = CLEANUP_SECONDS) -> None:
+        self._sink = sink
+        self._patience = patience
+        self._pool = ThreadPoolExecutor(max_workers=64, thread_name_prefix="worker")
+        self._children: set[subprocess.Popen[bytes]] = set()
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            children = list(self._children)
+        for child in children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)  # the worker alone: it ends its own children
+        deadline = time.monotonic() + self._patience
+        for child in children:
+            try:
+                child.wait(max(0.1, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.end(child)
+        self._pool.shutdown()
+
+    def start(self, node: Node) -> Future[Ended]:
+        return self._pool.submit(self._work, node)
+
+    def _work(self, node: Node) -> Ended:
+        argv = [sys.executable, "-m", "baker.cli.worker"]
+        finished: BuildFinished | None = None
+        with self._child(argv) as child:
+            assert child.stdin and child.stdout
+            try:
+                child.stdin.write(json.dumps(node.request).encode())
+                child.stdin.close()
+            except BrokenPipeError:
+                pass  # it died at once: its exit code tells
+            for line in child.stdout:
+                try:
+                    event = from_json(json.loads(line))
+                except ValueError:
+                    continue  # some library's own words
+                finished = event if isinstance(event, BuildFinished) else finished
+                self._sink.emit(event)
+            code = child.wait()
+        error = finished.error if finished else "the worker ended without a word; see bake logs"
+        return Ended(node.key, code, finished, "" if code == 0 else error)
+
+    @contextmanager
+    def _child(self, argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+        env = {name: value for name, value in os.environ.items() if name != process.BUILD_ID_VARIABLE}
+        with process.spawn(argv, env=env, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+            with self._lock:
+                self._children.add(child)
+            try:
+                yield child
+            finally:
+                try:
+                    child.wait(self._patience)
+                except subprocess.TimeoutExpired:
+                    process.end(child)
+                with self._lock:
+                    self._children.discard(child)

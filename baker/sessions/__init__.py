@@ -1,0 +1,1 @@
+"""Machines for people: ephemeral ones, shells, and images committed from them."""

@@ -1,0 +1,162 @@
+"""An image made of a machine that somebody changed by hand. It is marked everywhere as what nobody can make again.
+
+The machine that somebody is in goes on: a copy of its disk is started, sealed as every image is, shut down and put on record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from baker.artifacts.codecs import pack_packages
+from baker.artifacts.disk import stored
+from baker.build.change_tracking import Touched
+from baker.build.inspect import inspect, write_changes
+from baker.build.seal import seal
+from baker.build.values import Captured
+from baker.build.world import World
+from baker.catalog.records import BuildRecord, ImageRecord
+from baker.core import host_facts
+from baker.core.errors import UsageError
+from baker.core.events import Reporter
+from baker.core.home import ensure
+from baker.core.ledger import BuildLedger
+from baker.core.locks import shared
+from baker.core.model import Disk, Identity, Shape, SourceImage
+from baker.core.resources import Holdings
+from baker.core.workspace import STORE_LOCK, new_id
+from baker.disks import qemuimg
+from baker.machines.base import ImageName, Launch
+from baker.machines.identity import copy_identity
+from baker.machines.spec import spec_of
+from baker.machines.ssh.communicator import Disconnected, GuestTimeout
+from baker.sessions.ephemeral import known, session
+from baker.sessions.running import copy_disk, shell_of
+
+BOOT_SECONDS = 600.0
+DOWN_SECONDS = 120.0
+POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the image is to be called, and why it was made."""
+
+    name: str
+    version: str
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """A copy of a machine's disk, to be made an image."""
+
+    world: World
+    shell: str
+    parent: ImageRecord
+    disk: Disk
+    identity: Identity  # the shell's: what is on the disk has seen its first boot, and lets nobody else in
+    ledger: BuildLedger
+    scratch: Path
+    report: Reporter
+    started: str
+
+
+@contextmanager
+def take(world: World, text: str) -> Iterator[Taken]:
+    """Copy the disk of a running shell, which goes on. NotFoundError when there is none."""
+    shell = shell_of(world.home, text)
+    parent = world.catalog.image(shell.image)
+    world.catalog.check_usable(parent, "to be made another image of")
+    with session(world) as (ledger, scratch, report):
+        with report.stage("copy", shell.id):
+            disk = copy_disk(world, shell, parent, scratch / "copy.qcow2")
+            identity = copy_identity(world.home.work(shell.id), scratch, parent.name, parent.ssh_username)
+        yield Taken(world, shell.id, parent, disk, identity, ledger, scratch, report, host_facts.now())
+
+
+def commit(taken: Taken, wish: Wish) -> ImageRecord:
+    """Seal, capture and register what was taken. BakeError when that fails: there is no image then."""
+    world, parent = taken.world, taken.parent
+    if any(image.version == wish.version for image in world.catalog.images(wish.name)):
+        raise UsageError(f"there is a {wish.name}@{wish.version} already", hint="--version names another one")
+    before = world.catalog.build_of(parent)
+    source = _source(world, parent)
+    with shared(world.home.state, STORE_LOCK):
+        captured = _capture(taken, before, source.disk)
+        with taken.report.stage("inspect"):
+            found = inspect(captured, source, taken.scratch)
+            evidence = {
+                "packages_before": world.store.add_bytes(pack_packages(found.packages_before)),
+                "packages_after": world.store.add_bytes(pack_packages(found.packages_after)),
+            }
+            if found.manifest:
+                changes = taken.scratch / "changes.jsonl.gz"
+                write_changes(captured, captured.media, source.disk, found.manifest, changes)  # type: ignore[arg-type]
+                evidence |= {"changes": world.store.add_file(changes), "manifest": world.store.add_file(found.manifest)}
+        with taken.report.stage("record"):
+            delta = world.store.add_disk(captured.media, parent.chain[0])  # type: ignore[arg-type]
+            build = _build(taken, wish, before, evidence)
+            image = ImageRecord(
+                id=new_id(), name=wish.name, version=wish.version, digest=found.digest, fingerprint=build.fingerprint, parent=parent.id,
+                created=host_facts.now(), size=world.store.size(delta), virtual_size=captured.media.virtual_size,
+                chain=(delta, *parent.chain),
+                verified=False, build=build.id, builder=parent.builder, firmware=parent.firmware, ssh_username=parent.ssh_username,
+                description=wish.message, labels=dict(parent.labels), origin="committed",
+            )  # fmt: skip
+            world.catalog.register(build, image)
+    return image
+
+
+def _source(world: World, parent: ImageRecord) -> SourceImage:
+    disk = stored(parent, world.store)
+    title = f"{parent.name}@{parent.version}"
+    return SourceImage("image", title, parent.digest, disk, {"id": parent.id}, parent.id, parent.ssh_username, parent.chain)
+
+
+def _capture(taken: Taken, before: BuildRecord, below: Disk) -> Captured:
+    """Start the copy, seal it, shut it down; its disk as a delta on its parent's."""
+    world, report, parent = taken.world, taken.report, taken.parent
+    builder = world.builder(spec_of(parent.builder, before.shape), None)
+    directory = ensure(taken.scratch / "commit")
+    identity = taken.identity
+    shape = replace(Shape(**known(before.shape)), disk_size=None, accelerator="auto")
+    request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
+    with builder.launch(request) as machine, ExitStack() as connected:
+        with report.stage("boot"):
+            communicator = connected.enter_context(
+                world.connect(machine.endpoint, identity, machine, directory, report=report, timeout=BOOT_SECONDS)
+            )
+        with report.stage("seal"):
+            seal(communicator, identity, report)
+            try:
+                communicator.run(POWER_OFF, timeout=DOWN_SECONDS)
+            except (Disconnected, GuestTimeout):
+                pass
+        connected.close()
+        with report.stage("capture"):
+            machine.shutdown(DOWN_SECONDS)
+            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Holdings(taken.ledger))
+            assert isinstance(media, Disk)
+            qemuimg.join(media.path, below)  # it is a delta on the copy
+            captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)
+    return Captured(captured, machine.facts, touched=Touched())
+
+
+def _build(taken: Taken, wish: Wish, before: BuildRecord, evidence: dict[str, str]) -> BuildRecord:
+    """The record says who and why; there is no template, and there are no steps."""
+    parent = taken.parent
+    made = {"kind": "shell", "session": taken.shell, "parent": parent.id, "message": wish.message}
+    return BuildRecord(
+        id=new_id(), status="built", started=taken.started, finished=host_facts.now(), template_name=wish.name,
+        template_version=wish.version,
+        template_path="", template_text="", template_digest="", git_commit="", git_dirty=False, variables={},
+        source={"kind": "image", "title": f"{parent.name}@{parent.version}", "digest": parent.digest, "parent": parent.id, "pins": {}},
+        steps=(), shape=before.shape, machine={}, host=host_facts.host_facts(), tools=host_facts.tool_versions(), who=host_facts.who(),
+        ci=host_facts.ci_run(taken.world.env), timings={}, verify="none",
+        fingerprint=hashlib.sha256(f"committed {taken.shell} {wish.name}@{wish.version} {host_facts.now()}".encode()).hexdigest(),
+        evidence=evidence, reproduction={"wanted": False, "committed": made},
+    )  # fmt: skip

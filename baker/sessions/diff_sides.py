@@ -1,0 +1,62 @@
+"""What `bake diff` compares: an image, a layer, or the disk of a machine that somebody is in now."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from baker.build.world import World
+from baker.core.errors import NotFoundError
+from baker.core.model import Disk
+from baker.disks import qemuimg
+from baker.explain import sides
+from baker.explain.diff import Tree
+from baker.layers.find import find
+from baker.layers.store import LayerStore
+from baker.sessions.running import PREFIX, copy_disk, shell_of
+
+LAYER = "layer:"
+
+
+@contextmanager
+def side(world: World, text: str) -> Iterator[Tree]:
+    """What `bake diff` compares: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP where no image is called so."""
+    from baker.sessions.ephemeral import session
+
+    if text.startswith(PREFIX):
+        shell = shell_of(world.home, text)
+        image = world.catalog.image(shell.image)
+        with session(world) as (_, scratch, _):
+            disk = copy_disk(world, shell, image, scratch / "copy.qcow2")
+            with sides.of_disk(f"{PREFIX}{shell.id} ({image.name}@{image.version})", disk, scratch) as tree:
+                yield tree
+        return
+    if not text.startswith(LAYER):
+        try:
+            image = world.catalog.resolve(text)
+        except NotFoundError as error:
+            if "@" not in text:
+                raise
+            try:
+                find(world.catalog, LayerStore(world.home.layers), text)
+            except NotFoundError:
+                raise error from None
+        else:
+            with sides.of_image(world.store, image, world.catalog.build_of(image)) as tree:
+                yield tree
+            return
+    with _layer(world, text.removeprefix(LAYER)) as tree:
+        yield tree
+
+
+@contextmanager
+def _layer(world: World, reference: str) -> Iterator[Tree]:
+    store = LayerStore(world.home.layers)
+    layer, _ = find(world.catalog, store, reference)
+    with store.using(layer) as there:
+        if not there:
+            raise NotFoundError(f"the layer {layer.id} has just been removed")
+        disk = layer.directory / "disk.qcow2"
+        title = f"{layer.record.template} after step {layer.record.step} ({layer.record.name})"
+        with sides.of_disk(title, Disk(disk, "qcow2", qemuimg.info(disk, "qcow2").virtual_size)) as tree:
+            yield tree

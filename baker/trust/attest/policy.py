@@ -1,0 +1,171 @@
+"""What an image must be for somebody's purpose: a short YAML file, read as strictly as a template.
+
+signed_by: [ci, 3f2a9c...]   the provenance is signed by one of these keys (names or ids)
+level: 3                     a signed rebuild has reached this level at least (0 to 3, or L0 to L3); the newest one counts
+no_revoked_ancestor: true    neither it nor anything it is made on is revoked
+tests_passed: true           it passed tests before it was registered
+base_not_older_than: 30d     the root of what it is made on
+reproducible: true           its template asked for it and its disk was laid out so
+no_committed: true           neither it nor anything it is made on was changed by hand
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from baker.catalog.records import ImageRecord
+from baker.core.errors import NotFoundError, TemplateError
+from baker.core.units import parse_duration
+from baker.template.yaml_document import Item, Problems, parse, quote, read, suggest
+from baker.trust.attest import provenance
+from baker.trust.attest.signing import Shelf
+from baker.trust.attest.verify import Check, signed, title
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What is asked; None and False: nothing."""
+
+    signed_by: tuple[str, ...] = ()  # key ids
+    level: int | None = None
+    no_revoked_ancestor: bool = False
+    tests_passed: bool = False
+    base_not_older_than: float | None = None  # seconds
+    reproducible: bool = False
+    no_committed: bool = False
+
+
+def load(path: Path, shelf: Shelf) -> Policy:
+    """TemplateError with everything that is wrong, each at its place."""
+    problems = Problems()
+    document = read(path, path.name, problems)
+    item = parse(document, problems) if document else None
+    values: dict[str, Any] = {}
+    if item is not None and not isinstance(item.value, dict):
+        problems.add(item.place, "a policy is a mapping", "for example tests_passed: true")
+    elif item is not None:
+        known = [each.name for each in fields(Policy)]
+        for name, value in item.value.items():
+            if name not in known:
+                problems.add(item.keys[name], f"unknown key {quote(name)}", suggest(name, known))
+                continue
+            try:
+                values[name] = _value(name, value, shelf, problems)
+            except ValueError as error:
+                problems.add(value.place, f"{name}: {error}")
+        if not item.value:
+            problems.add(item.place, "the policy asks for nothing", f"known: {', '.join(known)}")
+    if problems:
+        raise TemplateError(problems.list())
+    return Policy(**values)
+
+
+def _value(name: str, item: Item, shelf: Shelf, problems: Problems) -> Any:
+    value = item.data()
+    if name == "signed_by":
+        listed = item.value if isinstance(item.value, list) else [item]
+        if not listed:
+            raise ValueError("name one key at least")
+        return tuple(_keyid(each, shelf, problems) for each in listed)
+    if name == "level":
+        match = re.fullmatch(r"L?([0-3])", str(value))
+        if not match or isinstance(value, bool):
+            raise ValueError(f"{quote(value)} is no level: want 0, 1, 2 or 3")
+        return int(match[1])
+    if name == "base_not_older_than":
+        return parse_duration(value)
+    if not isinstance(value, bool):
+        raise ValueError(f"{quote(value)} is not true or false")
+    return value
+
+
+def _keyid(item: Item, shelf: Shelf, problems: Problems) -> str:
+    name = str(item.data())
+    try:
+        return shelf.keys.public(name).keyid
+    except NotFoundError:
+        if not re.fullmatch(r"[0-9a-f]{64}", name):
+            problems.add(item.place, f"no key {quote(name)} is trusted here", "bake keys list shows them; bake keys trust PUBFILE")
+        return name
+
+
+def judge(policy: Policy, image: ImageRecord, shelf: Shelf, *, at: str) -> list[Check]:
+    """A check for each thing that the policy asks for. `at`: now."""
+    line = shelf.catalog.history(image)
+    rules: Mapping[str, Callable[[], tuple[bool, str]]] = {
+        "signed_by": lambda: _signed_by(policy, image, shelf),
+        "level": lambda: _level(policy, image, shelf),
+        "no_revoked_ancestor": lambda: _none_of(_revoked(line, shelf, at), "nothing that it is made on is revoked"),
+        "tests_passed": lambda: _tests(image, shelf),
+        "base_not_older_than": lambda: _base_age(policy, line[-1], at),
+        "reproducible": lambda: _reproducible(image, shelf),
+        "no_committed": lambda: _none_of(
+            (f"{title(each)} was changed by hand" for each in line if each.origin == "committed"), "nothing was changed by hand"
+        ),
+    }
+    found = []
+    for name, rule in rules.items():
+        if getattr(policy, name) not in ((), None, False):
+            ok, detail = rule()
+            found.append(Check("policy", title(image), ok, f"{name}: {detail}"))
+    return found
+
+
+def _signed_by(policy: Policy, image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
+    keys = {keyid for each in signed(image, shelf, provenance.PROVENANCE) for keyid in each.keyids}
+    names = {key.keyid: key.name for key in shelf.keys.list()}
+    held = [names.get(keyid, keyid[:16]) for keyid in policy.signed_by if keyid in keys]
+    wanted = ", ".join(names.get(keyid, keyid[:16]) for keyid in policy.signed_by)
+    return bool(held), f"signed by {', '.join(held)}" if held else f"no signature of {wanted} holds"
+
+
+def _level(policy: Policy, image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
+    newest = list(signed(image, shelf, provenance.REBUILD))[-1:]
+    if not newest:
+        return False, f"no signed rebuild, so not L{policy.level} (bake rebuild --attest)"
+    level = newest[0].statement.get("predicate", {}).get("level", -1)
+    assert policy.level is not None
+    return level >= policy.level, f"the rebuild of {newest[0].attestation.at} reached L{level}, asked for is L{policy.level}"
+
+
+def _none_of(faults: Iterator[str], otherwise: str) -> tuple[bool, str]:
+    found = list(faults)
+    return not found, "; ".join(found) or otherwise
+
+
+def _revoked(line: tuple[ImageRecord, ...], shelf: Shelf, at: str) -> Iterator[str]:
+    for image in line:
+        revocation = shelf.catalog.revocations.of(image.id)
+        if revocation and revocation.effective <= at:
+            yield f"{title(image)} is revoked: {revocation.reason}"
+
+
+def _tests(image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
+    build = shelf.catalog.build_of(image)
+    passed = sum(test.outcome == "passed" for test in build.tests)
+    if build.verify != "passed":
+        return False, f"its tests: {build.verify}"
+    return image.verified, f"{passed} passed" if image.verified else "the tests of its build passed, but it is not on record as verified"
+
+
+def _base_age(policy: Policy, root: ImageRecord, at: str) -> tuple[bool, str]:
+    assert policy.base_not_older_than is not None
+    seconds = (_time(at) - _time(root.created)).total_seconds()
+    days = policy.base_not_older_than / 86400
+    return seconds <= policy.base_not_older_than, f"{title(root)} is {seconds / 86400:.1f} days old, asked for are {days:g} at most"
+
+
+def _time(text: str) -> datetime:
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+
+
+def _reproducible(image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
+    reproduction = shelf.catalog.build_of(image).reproduction
+    if reproduction.get("refused"):
+        return False, f"its disk was not laid out anew: {reproduction['refused']}"
+    return bool(reproduction.get("layout")), "laid out by bake" if reproduction.get("layout") else "its template does not ask for it"

@@ -1,0 +1,249 @@
+"""Whether an image is what its record says, and its record what was registered and signed: every check, for it and all it is made on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from baker.artifacts.disk import stored
+from baker.catalog.journal import IMPORTED, subject_of
+from baker.catalog.records import Attestation, BuildRecord, ImageRecord, JournalEntry
+from baker.core.errors import BakeError, NotFoundError
+from baker.disks.raw import raw_digest
+from baker.trust.attest import provenance
+from baker.trust.attest.dsse import PAYLOAD_TYPE, Envelope, signed_by
+from baker.trust.attest.signing import Shelf, anchor_of, envelope_of, provenance_of
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check. `ok` None: there was nothing to check, and `detail` says why."""
+
+    name: str  # journal, record, evidence, disk, parents, signature, provenance, revocation, policy
+    subject: str  # "web@1.4.0 (1f2e3d4c5b6a)", or "catalog"
+    ok: bool | None
+    detail: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Signed:
+    """A statement whose signature holds, of a key that is trusted here."""
+
+    attestation: Attestation
+    keyids: tuple[str, ...]
+    statement: dict[str, Any]
+
+
+def verify(image: ImageRecord, shelf: Shelf, *, at: str) -> list[Check]:
+    """All checks, the catalog's first, then those of the image, its parent, and so on up to the root. `at`: now, for revocations."""
+    try:
+        line = shelf.catalog.history(image)
+    except BakeError as error:
+        return [Check("parents", title(image), False, str(error))]
+    found = list(_records(line, shelf))
+    blobs: dict[str, str] = {}
+    for number, each in enumerate(line):
+        parent = line[number + 1] if number + 1 < len(line) else None
+        found += [*_evidence(each, shelf, blobs), _disk(each, shelf, blobs), _parents(each, parent)]
+        found += _signatures(each, shelf)
+        found.append(_revocation(each, shelf, at))
+    return found
+
+
+def verify_words(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
+    """What is said of an image, without reading its disk: journal, records, signatures, and that these say what the records say."""
+    line = shelf.catalog.history(image)
+    yield from _records(line, shelf)
+    for each in line:
+        yield from _signatures(each, shelf)
+
+
+def verify_catalog(shelf: Shelf) -> list[Check]:
+    """The chain of records, with the content of every record."""
+    faults = [Check("record" if f.subject != "journal" else "journal", "catalog", False, f.message) for f in shelf.catalog.check_chain()]
+    return faults or [Check("journal", "catalog", True, _length(shelf))]
+
+
+def title(image: ImageRecord) -> str:
+    return f"{image.name}@{image.version} ({image.id})"
+
+
+def signed(image: ImageRecord, shelf: Shelf, predicate: str | None = None) -> Iterator[Signed]:
+    """The statements about an image that hold, first made first."""
+    for attestation in shelf.catalog.attestations.of(image.id, predicate):
+        try:
+            envelope = envelope_of(attestation, shelf.store)
+            if shelf.store.verify(attestation.digest) and not list(_envelope_faults(image, attestation, envelope, shelf)):
+                yield Signed(attestation, signed_by(envelope, shelf.keys.check), envelope.statement)
+        except BakeError:
+            continue
+
+
+# --- the records -------------------------------------------------------------------------------------------------------
+
+
+def _records(line: Sequence[ImageRecord], shelf: Shelf) -> Iterator[Check]:
+    catalog = shelf.catalog
+    subjects = {subject_of("image", image.id): image for image in line} | {subject_of("build", image.build): image for image in line}
+    faults = list(catalog.check_chain([image.id for image in line]))
+    chain = [fault for fault in faults if fault.subject == "journal"]
+    yield from (Check("journal", "catalog", False, fault.message) for fault in chain)
+    if not chain:
+        yield Check("journal", "catalog", True, _length(shelf))
+    yield from (Check("record", "catalog", False, f.message) for f in faults if f.subject != "journal" and f.subject not in subjects)
+    for image in line:
+        mine = [fault.message for fault in faults if subjects.get(fault.subject) == image]
+        yield Check("record", title(image), not mine, "; ".join(mine) or f"image and build {image.build} are as they were registered")
+
+
+def _length(shelf: Shelf) -> str:
+    head = shelf.catalog.journal.head()
+    return f"the chain of {head.serial} entries holds" if head else "no entries"
+
+
+# --- the bytes ---------------------------------------------------------------------------------------------------------
+
+
+def _evidence(image: ImageRecord, shelf: Shelf, blobs: dict[str, str]) -> Iterator[Check]:
+    build = _build(image, shelf)
+    if build is None:
+        yield Check("evidence", title(image), False, f"there is no record of build {image.build}")
+        return
+    wrong = [f"{name}: {fault}" for name, digest in build.evidence.items() if (fault := _blob_fault(digest, shelf, blobs))]
+    yield Check("evidence", title(image), not wrong, "; ".join(wrong) or f"{len(build.evidence)} blobs have the bytes on record")
+
+
+def _disk(image: ImageRecord, shelf: Shelf, blobs: dict[str, str]) -> Check:
+    if not image.chain:
+        return Check("disk", title(image), None, f"it was baked by {image.builder}: there is no disk of it on this host")
+    if image.removed and not shelf.store.has(image.chain[0]):
+        return Check("disk", title(image), None, f"it was removed at {image.removed}")
+    wrong = [fault for digest in image.chain if (fault := _blob_fault(digest, shelf, blobs))]
+    if wrong:
+        return Check("disk", title(image), False, "; ".join(wrong))
+    try:
+        found = raw_digest(stored(image, shelf.store))
+    except BakeError as error:
+        return Check("disk", title(image), False, str(error))
+    same = found == image.digest
+    return Check("disk", title(image), same, found if same else f"the disk is {found}; on record is {image.digest}")
+
+
+def _blob_fault(digest: str, shelf: Shelf, blobs: dict[str, str]) -> str:
+    """What is wrong with a blob, "" for nothing. Each is read once."""
+    if digest not in blobs:
+        try:
+            blobs[digest] = "" if shelf.store.verify(digest) else f"the blob {digest} has other bytes than its name says: it was changed"
+        except (BakeError, OSError):
+            blobs[digest] = f"the blob {digest} is not in the store"
+    return blobs[digest]
+
+
+def _parents(image: ImageRecord, parent: ImageRecord | None) -> Check:
+    if parent is None:
+        return Check("parents", title(image), True, "it is a root: made on no other image")
+    fits = image.chain[1:] == parent.chain
+    words = f"made on {title(parent)}"
+    return Check("parents", title(image), fits, words if fits else f"{words}, but its disk stands on other blobs than that one's")
+
+
+def _build(image: ImageRecord, shelf: Shelf) -> BuildRecord | None:
+    try:
+        return shelf.catalog.build_of(image)
+    except BakeError:
+        return None
+
+
+# --- the statements ----------------------------------------------------------------------------------------------------
+
+
+def _signatures(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
+    attestations = shelf.catalog.attestations.of(image.id)
+    if not attestations:
+        yield Check("signature", title(image), None, "nobody has signed anything about it")
+    for attestation in attestations:
+        short = f"{attestation.predicate} by key {attestation.keyid[:16]}"
+        try:
+            if not shelf.store.verify(attestation.digest):
+                yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} was changed")
+                continue
+            envelope = envelope_of(attestation, shelf.store)
+            wrong = list(_envelope_faults(image, attestation, envelope, shelf))
+        except NotFoundError:
+            yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} is not in the store")
+            continue
+        except BakeError as error:
+            yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest}: {error.message}")
+            continue
+        yield Check("signature", title(image), not wrong, f"{short}: {'; '.join(wrong) or 'holds'}")
+        yield from _provenance(image, attestation, envelope, shelf)
+
+
+def _envelope_faults(image: ImageRecord, attestation: Attestation, envelope: Envelope, shelf: Shelf) -> Iterator[str]:
+    trusted = {key.keyid for key in shelf.keys.list()}
+    if envelope.payload_type != PAYLOAD_TYPE:
+        yield f"the payload's type is {envelope.payload_type}"
+    if attestation.keyid not in trusted:
+        yield "nobody here trusts this key (bake keys trust PUBFILE)"
+    elif attestation.keyid not in signed_by(envelope, shelf.keys.check):
+        yield "the signature does not fit the payload and the key"
+    statement = envelope.statement
+    subjects = statement.get("subject") or [{}]
+    digest = subjects[0].get("digest", {}) if isinstance(subjects[0], dict) else {}
+    if digest != {"sha256": image.digest.removeprefix("sha256:")}:
+        yield "it is about another disk"
+    if statement.get("predicateType") != attestation.predicate:
+        yield f"it is a {statement.get('predicateType')}"
+
+
+def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope, shelf: Shelf) -> Iterator[Check]:
+    """The signed statement against the record as it is now, and the journal against the entry that was signed with it."""
+    statement = envelope.statement
+    anchor = anchor_of(statement)
+    if anchor and shelf.catalog.journal.hash_at(anchor[0]) != anchor[1]:
+        imported = any(entry.kind == IMPORTED for entry in shelf.catalog.journal.entries(subject_of("image", image.id)))
+        elsewhere = f"it was signed with entry {anchor[0]} of another catalog's journal"
+        anew = f"entry {anchor[0]} is not the one that was signed: the journal was made anew"
+        yield Check("journal", title(image), None if imported else False, elsewhere if imported else anew)
+    if attestation.predicate != provenance.PROVENANCE:
+        return
+    head = JournalEntry(anchor[0], "", "", "", "", anchor[1], "") if anchor else None
+    try:
+        same = provenance_of(image, shelf, head) == envelope.payload
+        detail = "the signed statement says what the record says" if same else "; ".join(_differences(image, shelf, head, statement))
+        yield Check("provenance", title(image), same, detail)
+    except (BakeError, OSError, ValueError, EOFError) as error:
+        yield Check("provenance", title(image), False, f"the record cannot be compared with what was signed: {error}")
+
+
+def _differences(image: ImageRecord, shelf: Shelf, head: JournalEntry | None, statement: dict[str, Any]) -> Iterable[str]:
+    import json
+
+    found = list(differing(json.loads(provenance_of(image, shelf, head)), statement))
+    return [f"the record is not what was signed: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}"]
+
+
+def differing(now: Any, then: Any, path: str = "") -> Iterator[str]:
+    """The paths at which two JSON values differ: "predicate.runDetails.metadata.startedOn"."""
+    if isinstance(now, dict) and isinstance(then, dict):
+        for name in sorted(now.keys() | then.keys()):
+            yield from differing(now.get(name), then.get(name), f"{path}.{name}" if path else name)
+    elif isinstance(now, list) and isinstance(then, list) and len(now) == len(then):
+        for number, (one, other) in enumerate(zip(now, then, strict=True)):
+            yield from differing(one, other, f"{path}[{number}]")
+    elif now != then:
+        yield path
+
+
+def _revocation(image: ImageRecord, shelf: Shelf, at: str) -> Check:
+    revocation = shelf.catalog.revocations.of(image.id)
+    if revocation is None or revocation.effective > at:
+        return Check("revocation", title(image), True, f"not before {revocation.effective}" if revocation else "not revoked")
+    through = f", through image {revocation.inherited_from}" if revocation.inherited_from else ""
+    return Check(
+        "revocation", title(image), False, f"revoked from {revocation.effective} on by {revocation.who}{through}: {revocation.reason}"
+    )

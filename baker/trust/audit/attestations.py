@@ -1,0 +1,32 @@
+"""Signatures and the chain of records as checks of `bake audit`: those of `bake verify`, with those of one kind in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from baker.trust.attest.signing import Shelf
+from baker.trust.attest.verify import verify_words
+from baker.trust.audit.checks import Check, Checker, Subject
+
+TITLES = {"journal": "chain of records", "record": "records", "signature": "signatures", "provenance": "provenance"}
+
+
+def checker(shelf: Shelf) -> Checker:
+    """The check of what is on `shelf`."""
+
+    def check(subject: Subject) -> Iterator[Check]:
+        found = list(verify_words(subject.image, shelf))
+        for name, title in TITLES.items():
+            of_kind = [each for each in found if each.name == name]
+            failed = [f"{each.subject}: {each.detail}" for each in of_kind if each.ok is False]
+            good = [each for each in of_kind if each.ok]
+            unknown = [f"{each.subject}: {each.detail}" for each in of_kind if each.ok is None]
+            if failed:
+                yield Check(title, "failed", "; ".join(failed))
+            elif good:
+                told = good[0].detail if len(good) == 1 else f"all {len(good)} hold"
+                yield Check(title, "ok", "; ".join([told, *unknown]))
+            elif unknown:
+                yield Check(title, "unknown", "; ".join(unknown))
+
+    return check

@@ -1,0 +1,16 @@
+"""Formats."""
+
+from __future__ import annotations
+
+from baker.trust.sbom.bill import Bill
+
+
+def write(found: Bill, format: str) -> str:  # noqa: A002 - as in bake export
+    """The bill as a JSON document: the same text for the same image."""
+    if format == "spdx":
+        from baker.trust.sbom import spdx
+
+        return spdx.write(found)
+    from baker.trust.sbom import cyclone
+
+    return cyclone.write(found)

@@ -1,0 +1,1 @@
+"""Keeps a home in order: sweep, garbage collection, disk usage, doctor."""

@@ -1,0 +1,43 @@
+"""Removing blobs that nothing refers to, never from under a build."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from baker.core.locks import try_exclusive
+from baker.core.workspace import IN_USE
+from baker.store.directory import DirectoryStore
+
+if TYPE_CHECKING:
+    from baker.catalog.catalog import Catalog
+
+
+@dataclass(frozen=True)
+class Orphan:
+    """A blob, or a dead writer's temporary file (`digest` is then ""), that was removed. `size` in bytes."""
+
+    digest: str
+    size: int
+
+
+def collect_orphans(
+    catalog: Catalog, store: DirectoryStore, state: Path, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
+) -> list[Orphan] | None:
+    """Remove the blobs that neither an image, nor a build's evidence, nor what `keep` returns needs; what was removed, or would be.
+
+    A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
+    refers to, and `keep`, are asked under the lock: a build that ended just before is in them.
+    """
+    with try_exclusive(state, IN_USE.removesuffix(".lock")) as alone:
+        if not alone:
+            return None
+        wanted = catalog.referenced_digests() | set(keep())
+        orphans = [Orphan(digest, store.size(digest)) for digest in store.digests() if digest not in wanted]
+        if not dry_run:
+            for orphan in orphans:
+                store.delete(orphan.digest)
+            orphans += [Orphan("", 0) for _ in store.clean()]
+        return orphans

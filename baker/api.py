@@ -20,12 +20,12 @@ from baker.core.errors import BakeError, TemplateError, UsageError
 from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.core.home import Home
 from baker.core.ledger import Ledger
-from baker.core.model import Disk, Forward, Wanted
+from baker.core.model import BootOptions, Disk, Forward
 from baker.plan.requests import BuildRequest, BuildResult, options
 
 if TYPE_CHECKING:
-    from baker.build.test_run import Again
-    from baker.build.world import Interaction, World
+    from baker.build.services import Interaction, Services
+    from baker.build.test_run import TestedRun
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.explain.diff import Comparison
@@ -33,24 +33,23 @@ if TYPE_CHECKING:
     from baker.layers.explain import Explained
     from baker.layers.store import Layer, LayerStore
     from baker.lockfile.outdated import Examined
-    from baker.plan.graph import Ended, Node
+    from baker.plan.graph import BuildNode, Ended
     from baker.plan.plan import Plan
-    from baker.plan.step_range import Wish
+    from baker.plan.step_range import LayerOptions
     from baker.publish.archive.service import Archives
-    from baker.publish.base import Published, Wishes
-    from baker.rebuild.rebuild import Verdict
-    from baker.sessions.commit import Taken
-    from baker.sessions.commit import Wish as CommitWish
+    from baker.publish.base import Published, PublishOptions
+    from baker.rebuild.rebuild import RebuildOutcome
+    from baker.sessions.commit import CommitOptions, CommitSource
     from baker.sessions.ephemeral import Running
     from baker.store.directory import DirectoryStore
     from baker.template.model import Template
-    from baker.trust.attest.signing import Shelf
+    from baker.trust.attest.signing import TrustContext
     from baker.trust.audit.checks import Checker
     from baker.trust.audit.story import Story
     from baker.upkeep.cache_budget import Collected
     from baker.upkeep.disk_usage import Used
     from baker.upkeep.doctor import Finding
-    from baker.upkeep.garbage import Stock
+    from baker.upkeep.garbage import GarbageCollector
     from baker.upkeep.sweep import Swept
 
 __all__ = ["Baker", "BuildRequest", "BuildResult"]
@@ -102,10 +101,10 @@ class Baker:
         return LayerStore(self.home.layers)
 
     @property
-    def _stock(self) -> Stock:
-        from baker.upkeep.garbage import Stock
+    def _stock(self) -> GarbageCollector:
+        from baker.upkeep.garbage import GarbageCollector
 
-        return Stock(self.home, self.catalog, self.store, self.layers)
+        return GarbageCollector(self.home, self.catalog, self.store, self.layers)
 
     # -- templates ------------------------------------------------------------------------------------------------------------
 
@@ -143,10 +142,10 @@ class Baker:
         from baker.plan.plan import make_plan
         from baker.sources.base import Context
 
-        world = self._world()
-        source = world.source(template.source)
-        builder = world.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
-        context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
+        services = self._services()
+        source = services.source(template.source)
+        builder = services.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
+        context = Context.for_peek(services.home, services.store, services.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
 
@@ -154,12 +153,12 @@ class Baker:
         """The catalog's image that building `plan` would answer with."""
         return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
 
-    def explain(self, plan: Plan, wish: Wish | None = None) -> list[Explained]:
+    def explain(self, plan: Plan, wish: LayerOptions | None = None) -> list[Explained]:
         """What a build would do about each step, and why; compared with the last build of this template's name."""
         from baker.layers.explain import explain
-        from baker.plan.step_range import Wish
+        from baker.plan.step_range import LayerOptions
 
-        return explain(plan, wish or Wish(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
+        return explain(plan, wish or LayerOptions(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
 
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
@@ -191,11 +190,11 @@ class Baker:
 
         for template in self.load_request(request):
             if template.name == name:
-                bake(with_accelerator(template, request.accelerator), options(request), self._world())
+                bake(with_accelerator(template, request.accelerator), options(request), self._services())
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
-    def _build_node(self, node: Node) -> Ended:
+    def _build_node(self, node: BuildNode) -> Ended:
         from baker.core.events import Memory, Tee
         from baker.plan.graph import Ended
 
@@ -215,7 +214,7 @@ class Baker:
         """The templates that a request is about."""
         return self.load(request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_)
 
-    def _result(self, node: Node, end: Ended) -> BuildResult:
+    def _result(self, node: BuildNode, end: Ended) -> BuildResult:
         finished = end.finished
         image = self.catalog.image(finished.image) if finished and finished.image else None
         status = "skipped" if end.skipped else finished.status if finished else "failed"
@@ -230,13 +229,13 @@ class Baker:
             exit_code=end.exit_code,
         )
 
-    def _world(self) -> World:
-        from baker.build.world import Nobody, World
+    def _services(self) -> Services:
+        from baker.build.services import Nobody, Services
         from baker.machines import registry as builders
         from baker.machines.ssh.client import connect
         from baker.sources import registry as sources
 
-        return World(
+        return Services(
             home=self.home,
             store=self.store,
             catalog=self.catalog,
@@ -273,8 +272,8 @@ class Baker:
         from baker.sessions.ephemeral import boot
 
         image = self.catalog.resolve(reference)
-        wanted = Wanted(tuple(forwards), dict(shape or {}), uri, username, timeout)
-        with boot(self._world(), image, self.catalog.build(image.build).shape, wanted) as running:
+        wanted = BootOptions(tuple(forwards), dict(shape or {}), uri, username, timeout)
+        with boot(self._services(), image, self.catalog.build(image.build).shape, wanted) as running:
             yield running
 
     @contextmanager
@@ -283,7 +282,7 @@ class Baker:
         from baker.sessions.ephemeral import restore
 
         layer, build = self.layer(reference)
-        with restore(self._world(), layer, build, Wanted(tuple(forwards), timeout=timeout)) as running:
+        with restore(self._services(), layer, build, BootOptions(tuple(forwards), timeout=timeout)) as running:
             yield running
 
     def layer(self, reference: str) -> tuple[Layer, BuildRecord]:
@@ -303,10 +302,10 @@ class Baker:
         from baker.sessions.diff_sides import side
 
         with ExitStack() as stack:
-            trees = [stack.enter_context(side(self._world(), each)) for each in (before, after)]
+            trees = [stack.enter_context(side(self._services(), each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
 
-    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[Again]:
+    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[TestedRun]:
         """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
         from baker.build.test_run import test
         from baker.machines.spec import with_accelerator
@@ -315,15 +314,15 @@ class Baker:
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
             raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
-        return test(with_accelerator(templates[0], request.accelerator), options(request), self._world(), idempotent=idempotent)
+        return test(with_accelerator(templates[0], request.accelerator), options(request), self._services(), idempotent=idempotent)
 
-    def take(self, shell: str) -> AbstractContextManager[Taken]:
+    def take(self, shell: str) -> AbstractContextManager[CommitSource]:
         """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
         from baker.sessions.commit import take
 
-        return take(self._world(), shell)
+        return take(self._services(), shell)
 
-    def commit(self, taken: Taken, wish: CommitWish) -> ImageRecord:
+    def commit(self, taken: CommitSource, wish: CommitOptions) -> ImageRecord:
         """Make an image of a machine that was changed by hand."""
         from baker.sessions.commit import commit
 
@@ -345,14 +344,14 @@ class Baker:
         """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
         from baker.lockfile.outdated import outdated
 
-        return outdated(self._world(), references, fetch)
+        return outdated(self._services(), references, fetch)
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
         from baker.trust.audit.attestations import checker
         from baker.trust.audit.story import gather
 
-        return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.shelf), *checkers))
+        return gather(self.catalog, self.store, self.catalog.resolve(reference), (checker(self.trust), *checkers))
 
     def export(
         self,
@@ -369,43 +368,43 @@ class Baker:
         image = self.catalog.resolve(reference)
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
-    def publish(self, reference: str, to: str, wishes: Wishes) -> tuple[Published, ...]:
+    def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
         """Publish an image: `to` is a kind of target, such as "ami". What is published there already stays as it is, unless forced."""
         from baker.publish.service import publish
 
-        return publish(self._world(), self.catalog.resolve(reference), to, wishes)
+        return publish(self._services(), self.catalog.resolve(reference), to, wishes)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
         from baker.publish.withdraw import remove
 
-        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._world().builder, force=force)
+        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._services().builder, force=force)
         self._stock.drop_layers()
         self._stock.collect_orphans()
         return removed
 
-    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
+    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> RebuildOutcome:
         """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
         from baker.rebuild.rebuild import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
-        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._world())
+        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._services())
 
     @property
     def archives(self) -> Archives:
         """Images with everything that is on record of them, out to files and in from them."""
         from baker.publish.archive.service import Archives
 
-        return Archives(self._world(), self.shelf.keys)
+        return Archives(self._services(), self.trust.keys)
 
     # -- evidence -------------------------------------------------------------------------------------------------------------
 
     @property
-    def shelf(self) -> Shelf:
+    def trust(self) -> TrustContext:
         """Records, bytes and keys, for baker.attest."""
-        from baker.trust.attest.signing import Shelf
+        from baker.trust.attest.signing import TrustContext
 
-        return Shelf.of(self.home, self.catalog, self.store, self.env)
+        return TrustContext.of(self.home, self.catalog, self.store, self.env)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from baker.core.model import Disk
 from baker.disks.manifest import file_manifest
-from baker.disks.normalize import relay
+from baker.disks.normalize import normalize
 from baker.disks.raw import raw_digest
 
 LISTING = 1.5  # times sha256sum
@@ -100,7 +100,7 @@ def laying(work: Path, captured: Disk, base: Disk, size: int, runs: int) -> bool
     """Whether laying out and digest are fast enough."""
 
     def again(backing: Disk | None) -> None:
-        done = relay(captured, backing, work / "laid.qcow2", epoch=EPOCH, scratch=work)
+        done = normalize(captured, backing, work / "laid.qcow2", epoch=EPOCH, scratch=work)
         raw_digest(done.disk, scratch=work)
         done.disk.path.unlink()
 

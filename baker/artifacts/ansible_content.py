@@ -13,20 +13,20 @@ from pathlib import Path
 from baker.artifacts.codecs import pack_lines, read_lines
 from baker.catalog.records import BuildRecord
 from baker.core.errors import NotFoundError
-from baker.core.model import Brought
+from baker.core.model import AnsibleContent
 from baker.store.directory import DirectoryStore
 
 NAME = "brought.jsonl"  # in a layer's directory, and in a build's scratch directory
 EVIDENCE = "brought"
 
 
-def note(scratch: Path, found: Iterable[Brought]) -> None:
+def note(scratch: Path, found: Iterable[AnsibleContent]) -> None:
     """Add to what the build's steps, and those of the layer that it goes on from, brought so far."""
     with (scratch / NAME).open("a") as file:
         file.writelines(json.dumps(asdict(each), sort_keys=True) + "\n" for each in found)
 
 
-def read(scratch: Path) -> tuple[Brought, ...]:
+def read(scratch: Path) -> tuple[AnsibleContent, ...]:
     """What `note` wrote, each once, sorted; nothing where there is no such file."""
     try:
         return _parse((scratch / NAME).read_text().splitlines())
@@ -34,12 +34,12 @@ def read(scratch: Path) -> tuple[Brought, ...]:
         return ()
 
 
-def pack(found: Sequence[Brought]) -> bytes:
+def pack(found: Sequence[AnsibleContent]) -> bytes:
     """As evidence."""
     return pack_lines(json.dumps(asdict(each), sort_keys=True) for each in found)
 
 
-def of_build(build: BuildRecord, store: DirectoryStore) -> tuple[Brought, ...]:
+def of_build(build: BuildRecord, store: DirectoryStore) -> tuple[AnsibleContent, ...]:
     """What a build's record has. NotFoundError when its evidence is not on this host."""
     digest = build.evidence.get(EVIDENCE, "")
     if not digest:
@@ -50,6 +50,6 @@ def of_build(build: BuildRecord, store: DirectoryStore) -> tuple[Brought, ...]:
         return _parse(read_lines(blob))
 
 
-def _parse(lines: Iterable[str]) -> tuple[Brought, ...]:
-    found = {Brought(**json.loads(line)) for line in lines}
+def _parse(lines: Iterable[str]) -> tuple[AnsibleContent, ...]:
+    found = {AnsibleContent(**json.loads(line)) for line in lines}
     return tuple(sorted(found, key=lambda each: (each.kind, each.name, each.version, each.digest)))

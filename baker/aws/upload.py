@@ -10,7 +10,7 @@ from baker.aws import ebs
 from baker.aws.errors import AwsError
 from baker.aws.resources import BUILD_TAG, Things
 from baker.aws.session import Aws
-from baker.aws.upload_checkpoint import Journal, State
+from baker.aws.upload_checkpoint import State, UploadCheckpoint
 from baker.core.clock import Clock
 from baker.core.events import Reporter
 from baker.core.model import Disk
@@ -58,7 +58,7 @@ class Uploader:
     """One upload with what it needs."""
 
     aws: Aws
-    journal: Journal
+    journal: UploadCheckpoint
     things: Things
     report: Reporter
     clock: Clock

@@ -34,7 +34,7 @@ class State:
     more: dict[str, str] = field(default_factory=dict)
 
 
-class Journal:
+class UploadCheckpoint:
     """One upload's records. Used by one process at a time; `acknowledge` by its many threads."""
 
     def __init__(self, directory: Path) -> None:

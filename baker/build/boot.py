@@ -9,7 +9,7 @@ from pathlib import Path
 from baker.build.job import Job
 from baker.core.errors import BootError
 from baker.core.home import ensure
-from baker.core.model import OPEN, Gate, Identity, Media, Shape
+from baker.core.model import OPEN, Identity, MachineSpec, Media, NetworkPolicy
 from baker.machines.base import Launch, Machine
 from baker.machines.identity import make_identity
 from baker.machines.ssh.communicator import Communicator
@@ -22,13 +22,13 @@ def launched(
     job: Job,
     name: str,
     media: Media,
-    shape: Shape,
+    shape: MachineSpec,
     source_username: str | None,
     *,
     hostname: str = "",
     overlay: Path | None = None,
     clock: int | None = None,
-    gate: Gate = OPEN,
+    gate: NetworkPolicy = OPEN,
 ) -> Iterator[tuple[Machine, Identity]]:
     """A machine that boots from `media`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
     name if left out. `clock`: what it takes for the time, seconds since 1970. `gate`: what it may reach."""
@@ -52,7 +52,7 @@ def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Commun
     directory = job.scratch / machine.name
     with ExitStack() as stack:
         with job.report.stage("boot", machine.name):
-            connection = job.world.connect(machine.endpoint, identity, machine, directory, report=job.report, timeout=timeout)
+            connection = job.services.connect(machine.endpoint, identity, machine, directory, report=job.report, timeout=timeout)
             try:
                 communicator = stack.enter_context(connection)
             except BootError as error:
@@ -63,7 +63,7 @@ def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Commun
 
 
 @contextmanager
-def running(job: Job, name: str, media: Media, shape: Shape, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
+def running(job: Job, name: str, media: Media, shape: MachineSpec, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
     """A machine that is up and answers."""
     with launched(job, name, media, shape, source_username) as (machine, identity):
         with connected(job, machine, identity) as communicator:

@@ -15,7 +15,7 @@ from baker.core.model import Disk, FileEntry
 from baker.disks.inode_stamps import Key, Stamps, differing, find, generation, read_stamps
 from baker.disks.manifest import entry_of
 from baker.disks.rootfs import Found, Root, open_root
-from baker.machines.base import Builder, Machine, Still
+from baker.machines.base import Builder, Machine, SupportsPause
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 FORMAT = 1  # of the file in a layer
@@ -24,7 +24,7 @@ SYNC_SECONDS = 120.0
 
 
 @dataclass
-class Touched:
+class ChangedPaths:
     """What is known of inodes by the steps that changed them. None as a step: it was none of the steps."""
 
     last: dict[Key, int | None] = field(default_factory=dict)
@@ -45,14 +45,14 @@ class Touched:
         path.write_text(json.dumps({"format": FORMAT, "last": last, "gone": gone}))
 
 
-def read(path: Path) -> Touched | None:
+def read(path: Path) -> ChangedPaths | None:
     """What `write` wrote; None where there is nothing that this version knows."""
     try:
         value = json.loads(path.read_text())
         if value["format"] != FORMAT:
             return None
         gone = {((start, number), mark): step for start, number, mark, step in value["gone"]}
-        return Touched({(start, number): step for start, number, step in value["last"]}, gone)
+        return ChangedPaths({(start, number): step for start, number, step in value["last"]}, gone)
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -62,9 +62,9 @@ class Tracker:
 
     def __init__(self, builder: Builder, report: Reporter, view: Callable[[Disk], Disk]) -> None:
         """`view` gives the place at which a disk of the machine can be read with all that it is backed by."""
-        self._still: Still | None = builder if isinstance(builder, Still) and builder.stills() else None
+        self._still: SupportsPause | None = builder if isinstance(builder, SupportsPause) and builder.can_pause() else None
         self._report, self._view = report, view
-        self.touched: Touched | None = Touched() if self._still else None
+        self.touched: ChangedPaths | None = ChangedPaths() if self._still else None
 
     def begin(self, machine: Machine, communicator: Communicator, layer: Path | None) -> None:
         """Before the first step. `layer`: the directory of the layer that the machine goes on from."""
@@ -81,7 +81,7 @@ class Tracker:
         began = time.monotonic()
         try:
             communicator.run("sync", timeout=SYNC_SECONDS)
-            with self._still.still(machine) as disk:
+            with self._still.paused_disk(machine) as disk:
                 stamps = read_stamps(self._view(disk))
             self.touched.add(stamps, step)
             self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
@@ -102,7 +102,7 @@ def find_changes(
     source: Disk,
     left: Disk,
     manifest: Iterable[FileEntry],
-    touched: Touched,
+    touched: ChangedPaths,
     *,
     ruled: frozenset[str] = frozenset(),
     scratch: Path | None = None,
@@ -128,7 +128,7 @@ def find_changes(
     return [Change(each.path, each.change, _step(each, now, was, touched), each.before, each.after) for each in found]
 
 
-def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], touched: Touched) -> int | None:
+def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], touched: ChangedPaths) -> int | None:
     """Who touched a path last. What came or went with the renaming of a directory was not touched itself: the directory was."""
     path = change.path
     while True:

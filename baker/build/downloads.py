@@ -12,7 +12,7 @@ from pathlib import Path
 
 from baker.build.job import Job
 from baker.core.errors import BuildError, HostError
-from baker.core.model import Gate, Network
+from baker.core.model import Network, NetworkPolicy
 from baker.machines.base import Machine
 from baker.machines.ssh.communicator import Communicator
 from baker.proxy import recording
@@ -46,11 +46,11 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
     """What a build's steps are told. What that names runs until the end. Without it, when it cannot start or the machine does not reach
     this host, steps fetch by themselves; with a closed network they do not fetch."""
     replay, network = job.options.replay, network_of(job)
-    if replay is None and (job.world.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
+    if replay is None and (job.services.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
         yield Downloads(job, None, network=network)
         return
     kept = None if replay else job.scratch / RECORD
-    cache = job.world.home.cache / DIRECTORY
+    cache = job.services.home.cache / DIRECTORY
     intercept = job.template.reproducible or network == "closed"
     with http_cache(cache, report=job.report, record=kept, replay=replay, intercept=intercept) as proxy:
         yield Downloads(job, proxy, network=network, intercept=intercept)
@@ -70,10 +70,10 @@ class Downloads:
         self._broken = proxy is None
 
     @property
-    def gate(self) -> Gate:
+    def gate(self) -> NetworkPolicy:
         """What the build machine may reach. HostError when that is the proxy alone, and it does not start."""
         port = self._proxy.port if self._proxy is not None and self._network != "open" else 0
-        return Gate(self._network, port, self._job.scratch / PACKETS if self._network == "report" else None)
+        return NetworkPolicy(self._network, port, self._job.scratch / PACKETS if self._network == "report" else None)
 
     def environment(self, machine: Machine, communicator: Communicator, booted: bool) -> Mapping[str, str]:
         """The environment variables for a step. `booted`: whether the machine may have booted since the last one."""

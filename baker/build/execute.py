@@ -19,7 +19,7 @@ from baker.core import process
 from baker.core.clock import Clock
 from baker.core.errors import BakeError, HostError, StepError
 from baker.core.events import Reporter
-from baker.core.model import Brought
+from baker.core.model import AnsibleContent
 from baker.machines.ssh.communicator import CommandResult, Communicator, Disconnected, GuestTimeout
 from baker.machines.ssh.config import login_user
 from baker.provision import galaxy, registry, tar
@@ -44,7 +44,7 @@ class StepResult:
     attempts: int
     seconds: float
     tail: tuple[str, ...] = ()
-    brought: tuple[Brought, ...] = ()  # roles and collections
+    brought: tuple[AnsibleContent, ...] = ()  # roles and collections
 
 
 def execute(
@@ -90,7 +90,7 @@ class _Execution:
     exit_code: int | None = None
     started: float = 0.0
     connected: bool = True
-    brought: list[Brought] = field(default_factory=list)
+    brought: list[AnsibleContent] = field(default_factory=list)
 
     def run(self) -> StepResult:
         self.started = self.clock.now()

@@ -63,7 +63,7 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
 def write_changes(captured: Captured, media: Disk, source: Disk, manifest: Path, destination: Path) -> None:
     """Write the evidence `changes` (baker.artifacts.changes) of a captured disk. UnsupportedFilesystem when that cannot be told."""
     assert captured.touched is not None
-    ruled = frozenset(path for paths in captured.relaid.rules.values() for path in paths) if captured.relaid else frozenset()
+    ruled = frozenset(path for paths in captured.normalized.rules.values() for path in paths) if captured.normalized else frozenset()
     with manifest.open("rb") as file:
         found = find_changes(source, captured.left or media, read_manifest(file), captured.touched, ruled=ruled, scratch=destination.parent)
     destination.write_bytes(pack(found))

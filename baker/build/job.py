@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.build.values import Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions
 from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinished, StepStarted, Tee, TestFinished
 from baker.core.home import check_writable
 from baker.core.host_facts import now
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     pass
 
 
-class Story:
+class BuildEvents:
     """A sink that remembers what the record of the build is made of."""
 
     def __init__(self) -> None:
@@ -57,13 +57,13 @@ class Job:
 
     id: str
     template: Template
-    options: Options
-    world: World
+    options: BuildOptions
+    services: Services
     builder: Builder
     ledger: BuildLedger
     scratch: Path
     report: Reporter
-    story: Story
+    story: BuildEvents
     log: LogFile
     started: float = field(default_factory=time.monotonic)
     started_at: str = field(default_factory=now)
@@ -80,23 +80,23 @@ class Job:
 
 
 @contextmanager
-def open_job(template: Template, options: Options, world: World, build_id: str) -> Iterator[Job]:
+def open_job(template: Template, options: BuildOptions, services: Services, build_id: str) -> Iterator[Job]:
     """Everything that one build needs, given back at its end in reverse order."""
-    check_writable(world.home.data)
-    story = Story()
+    check_writable(services.home.data)
+    story = BuildEvents()
     with ExitStack() as stack:
         stack.enter_context(process_mark(build_id))
-        stack.enter_context(shared(world.home.state, STORE_LOCK))
-        ledger = stack.enter_context(world.ledger.open(build_id))
-        scratch = stack.enter_context(scratch_directory(world.home, build_id, ledger))
+        stack.enter_context(shared(services.home.state, STORE_LOCK))
+        ledger = stack.enter_context(services.ledger.open(build_id))
+        scratch = stack.enter_context(scratch_directory(services.home, build_id, ledger))
         log = stack.enter_context(LogFile(scratch / "build.log"))
-        sink = Masked(Tee(world.sink, story, log), template.secrets)
+        sink = Masked(Tee(services.sink, story, log), template.secrets)
         yield Job(
             id=build_id,
             template=template,
             options=options,
-            world=world,
-            builder=world.builder(template.builder, options.uri),
+            services=services,
+            builder=services.builder(template.builder, options.uri),
             ledger=ledger,
             scratch=scratch,
             report=Reporter(sink, build_id),

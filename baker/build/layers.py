@@ -28,16 +28,16 @@ from baker.core.events import StepFinished
 from baker.core.home import ensure
 from baker.core.ledger import Entry
 from baker.core.locks import exclusive, try_exclusive
-from baker.core.model import OPEN, Disk, Gate, Identity
+from baker.core.model import OPEN, Disk, Identity, NetworkPolicy
 from baker.core.user_namespace import remove_tree
 from baker.layers import policy
 from baker.layers.policy import Candidate
 from baker.layers.resume import wake
 from baker.layers.store import LayerRecord, LayerStore, with_key_files
-from baker.machines.base import Keeper, Launch, Machine
+from baker.machines.base import Launch, Machine, SupportsSnapshot
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 from baker.plan.plan import Plan
-from baker.plan.step_range import Wish
+from baker.plan.step_range import LayerOptions
 from baker.proxy.recording import join
 
 RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
@@ -63,13 +63,13 @@ class Started:
 class Layering:
     """What is going on with one build's layers. It is over, and nothing is left but finished layers, when its context ends."""
 
-    def __init__(self, job: Job, plan: Plan, wish: Wish) -> None:
+    def __init__(self, job: Job, plan: Plan, wish: LayerOptions) -> None:
         self._job, self._plan, self._wish = job, plan, wish
-        self._clock = job.world.clock
-        self.store = LayerStore(job.world.home.layers)
+        self._clock = job.services.clock
+        self.store = LayerStore(job.services.home.layers)
         builder = job.builder
-        keeps = isinstance(builder, Keeper) and builder.keeps() and job.options.replay is None  # of a rebuild nothing is left
-        self._keeper: Keeper | None = builder if isinstance(builder, Keeper) and keeps else None
+        keeps = isinstance(builder, SupportsSnapshot) and builder.keeps() and job.options.replay is None  # of a rebuild nothing is left
+        self._keeper: SupportsSnapshot | None = builder if isinstance(builder, SupportsSnapshot) and keeps else None
         self._rooms = _Rooms(job, self.store)
         self.tracker = Tracker(builder, job.report, self._rooms.view)
         self._claims: dict[str, ExitStack] = {}
@@ -96,7 +96,7 @@ class Layering:
     # -- starting -----------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def started(self, gate: Gate) -> Iterator[Started]:
+    def started(self, gate: NetworkPolicy) -> Iterator[Started]:
         """The machine, from the deepest layer that can be restored, else booted from the source. `gate`: what it may reach."""
         self._gate = gate
         self._claim()
@@ -170,7 +170,7 @@ class Layering:
         machine = stack.enter_context(self._keeper.restore(request, layer.directory))
         stack.callback(lambda: keep_console(job, NAME, machine.console_log))
         connection = stack.enter_context(ExitStack())
-        connect = job.world.connect(machine.endpoint, identity, machine, scratch, report=job.report, timeout=RESTORE_SECONDS)
+        connect = job.services.connect(machine.endpoint, identity, machine, scratch, report=job.report, timeout=RESTORE_SECONDS)
         communicator = connection.enter_context(connect)
         wake(communicator, None if self._plan.shape.clock is not None else time.time())
         join([layer.directory / RECORD], job.scratch / EARLIER)
@@ -269,7 +269,7 @@ class Layering:
 
     def _failed_last_time(self, number: int) -> bool:
         """Whether the next step is the one at which this template's last build failed: somebody is at work on it."""
-        before = self._job.world.catalog.last_planned(self._job.template.name)
+        before = self._job.services.catalog.last_planned(self._job.template.name)
         return before is not None and any(
             step.status == "failed" and step.index == number and step.name == planned.name
             for step in before.steps
@@ -325,7 +325,7 @@ class Layering:
         self._pending.append(self._pool.submit(self._commit, self._keeper, place, record, tuple(self._claims)))
         self._parent, self._since = final, self._clock.now()
 
-    def _commit(self, keeper: Keeper, place: Path, record: LayerRecord, claims: tuple[str, ...]) -> None:
+    def _commit(self, keeper: SupportsSnapshot, place: Path, record: LayerRecord, claims: tuple[str, ...]) -> None:
         """In the background: make a layer of what was kept, and let go of whoever waits for it."""
         began = time.monotonic()  # what this thread needs, while the build's own clock goes on with its steps
         try:

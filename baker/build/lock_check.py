@@ -9,7 +9,7 @@ from baker.artifacts.codecs import read_packages
 from baker.build.job import Job
 from baker.catalog.records import ImageRecord
 from baker.core.errors import LockError, NotFoundError, Problem
-from baker.core.model import Brought, Package, SourceImage
+from baker.core.model import AnsibleContent, Package, SourceImage
 from baker.lockfile import check
 from baker.lockfile.model import Lock, load_lock
 from baker.sources.base import Context
@@ -20,14 +20,14 @@ def check_inputs(job: Job) -> None:
     """Before anything is made: LockError with all that is not as in the lock, of the source what this host can tell."""
     if not job.options.locked:
         return
-    world, template = job.world, job.template
+    services, template = job.services, job.template
     lock = load_lock(lock_path(template.path))
     builder = job.builder if template.builder.kind == "ec2" else None
-    context = Context.for_peek(world.home, world.store, world.catalog, template.path.parent, builder)
+    context = Context.for_peek(services.home, services.store, services.catalog, template.path.parent, builder)
     source: SourceImage | None = None
     problems: list[Problem] = []
     try:
-        source = None if job.options.pull else world.source(template.source).peek(template.source, context)
+        source = None if job.options.pull else services.source(template.source).peek(template.source, context)
     except NotFoundError as error:
         problems.append(Problem(str(lock_path(template.path)), 0, 0, f"its source cannot be had: {error.message}", error.hint))
     problems += check.before_build(template, lock, source)
@@ -42,7 +42,7 @@ def check_source(job: Job, source: SourceImage) -> None:
         raise LockError(problems)
 
 
-def check_made(job: Job, packages: Iterable[Package], contents: Sequence[Brought]) -> None:
+def check_made(job: Job, packages: Iterable[Package], contents: Sequence[AnsibleContent]) -> None:
     """What was installed, and the roles and collections of its steps. When that is not what the lock has: LockError with `--locked`, a
     warning without it."""
     lock = _lock(job)
@@ -64,14 +64,14 @@ def check_known(job: Job, image: ImageRecord) -> None:
     """An image of before, in the place of a new one. LockError when its packages are not those of the lock, or nobody knows them."""
     if not job.options.locked:
         return
-    build = job.world.catalog.build_of(image)
+    build = job.services.catalog.build_of(image)
     digest = build.evidence.get("packages_after", "")
-    if not digest or not job.world.store.has(digest):
+    if not digest or not job.services.store.has(digest):
         raise LockError(
             [Problem(str(lock_path(job.template.path)), 0, 0, f"the packages of image {image.id} are not on record", "use --force")]
         )
-    with job.world.store.open(digest) as blob:
-        check_made(job, read_packages(blob), of_build(build, job.world.store))
+    with job.services.store.open(digest) as blob:
+        check_made(job, read_packages(blob), of_build(build, job.services.store))
 
 
 def _lock(job: Job) -> Lock | None:

@@ -6,16 +6,16 @@ from collections.abc import Mapping, Sequence
 
 from baker.artifacts import ansible_content, egress
 from baker.build import network_report
-from baker.build.change_tracking import Touched
+from baker.build.change_tracking import ChangedPaths
 from baker.build.downloads import Downloads, network_of, shared_downloads
 from baker.build.execute import execute
 from baker.build.inspect import list_in_guest, readable_offline
 from baker.build.job import Job
 from baker.build.layers import Layering, Started
 from baker.build.seal import seal
+from baker.build.services import Nobody
 from baker.build.step_environment import repeatable
 from baker.build.values import Captured, GuestListing
-from baker.build.world import Nobody
 from baker.core.errors import BuildError, StepError
 from baker.core.events import StepFinished, StepStarted
 from baker.core.model import Disk
@@ -45,7 +45,7 @@ def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
     if not plan.steps and isinstance(plan.source.media, Disk):
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
-            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=Touched())
+            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=ChangedPaths())
     with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started(downloads.gate) as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
@@ -76,10 +76,10 @@ def provision_until(job: Job, plan: Plan) -> None:
         raise BuildError(f"the machine after step {last} could not be kept")
 
 
-def wish(job: Job) -> step_range.Wish:
+def wish(job: Job) -> step_range.LayerOptions:
     """What the command line says of layers."""
     names = [step.name for step in job.template.provisioners]
-    return step_range.wish(names, no_cache=job.options.no_cache, first=job.options.first, last=job.options.last)
+    return step_range.layer_options(names, no_cache=job.options.no_cache, first=job.options.first, last=job.options.last)
 
 
 def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Downloads) -> GuestListing | None:
@@ -118,9 +118,9 @@ def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
             decision = "abort" if policy == "abort" else "cleanup"
             if policy in ("ask", "shell"):
-                if isinstance(job.world.interaction, Nobody):
+                if isinstance(job.services.interaction, Nobody):
                     job.report.warn(f"on-error is {policy}, but this build has nobody to ask: cleaning up", hint=NOBODY)
-                decision = job.world.interaction.on_failure(policy, error, ssh)
+                decision = job.services.interaction.on_failure(policy, error, ssh)
             if decision == "retry":
                 continue
             if decision == "abort":
@@ -132,7 +132,7 @@ def _step_or_policy(job: Job, planned: PlannedStep, start: Started, env: Mapping
 
 def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mapping[str, str]) -> None:
     """Carry out one step and report its start and end."""
-    sink, clock, total = job.report.sink, job.world.clock, len(job.template.provisioners)
+    sink, clock, total = job.report.sink, job.services.clock, len(job.template.provisioners)
     started, ran = clock.now(), clock.date()
     sink.emit(StepStarted(build=job.id, index=planned.index, total=total, step=planned.name, kind=planned.kind))
 

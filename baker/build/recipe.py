@@ -11,8 +11,8 @@ from baker.artifacts import ansible_content
 from baker.build import lock_check, record, stages
 from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture, provision_until
-from baker.build.values import Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions
 from baker.catalog.records import ImageRecord
 from baker.core.locks import exclusive
 from baker.core.workspace import new_id
@@ -30,9 +30,9 @@ class Outcome:
     seconds: float
 
 
-def bake(template: Template, options: Options, world: World) -> Outcome:
+def bake(template: Template, options: BuildOptions, services: Services) -> Outcome:
     """Bake one image. Raises BakeError when there is none; nothing half-made is left and the failed build is on record."""
-    with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+    with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
         lock_check.check_inputs(job)
         source = stages.resolve(job)
@@ -43,7 +43,7 @@ def bake(template: Template, options: Options, world: World) -> Outcome:
             record.record_stopped(job)
             stages.announce_stop(job)
             return Outcome(job.id, None, False, job.seconds)
-        with exclusive(world.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
+        with exclusive(services.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
             known = stages.reuse(job, plan)
             if known:
                 lock_check.check_known(job, known)
@@ -58,7 +58,7 @@ def make(job: Job, plan: Plan) -> ImageRecord:
     """Launch, provision, seal, capture, verify, publish; the record is the commit point: before it there is no image."""
     stages.check(job, plan)
     with stages.products(job) as products:
-        captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
+        captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))
         with stages.inspecting(job, plan, captured) as inspection:
             verdict = stages.verify(job, plan, captured)
         lock_check.check_made(job, inspection.result().packages_after, ansible_content.read(job.scratch))

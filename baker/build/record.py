@@ -13,21 +13,21 @@ from baker.artifacts import ansible_content, egress
 from baker.artifacts.codecs import pack_lines, pack_packages, pack_text
 from baker.build.downloads import recorded
 from baker.build.job import Job
-from baker.build.values import Captured, Inspection, Verdict
+from baker.build.values import Captured, Inspection, VerifyOutcome
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.core import host_facts
 from baker.core.errors import BakeError
 from baker.core.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.core.workspace import new_id
 from baker.plan.inputs import pack
-from baker.plan.plan import Plan, machine_shape, recorded_shape, verify_key
+from baker.plan.plan import Plan, machine_spec, recorded_machine_spec, verify_key
 from baker.proxy.recording import incomplete, read
 from baker.proxy.store import Store
 
 JUNIT = "junit.xml"
 
 
-def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, verdict: Verdict) -> ImageRecord:
+def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, verdict: VerifyOutcome) -> ImageRecord:
     """Register the image with the whole record of its build: before this there is no image, after it there is one."""
     with job.report.stage("record"):
         source = plan.source
@@ -47,14 +47,14 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             verified=verdict.status == "passed",
             build=job.id,
             builder=template.builder.kind,
-            firmware=machine_shape(template.builder).firmware,
+            firmware=machine_spec(template.builder).firmware,
             ssh_username=template.communicator.ssh_username or source.ssh_username or "root",
             description=template.description,
             labels=dict(template.labels),
             matrix=dict(template.matrix),
         )
         evidence = _evidence(job) | _inspection_evidence(job, inspection)
-        evidence["inputs"] = job.world.store.add_file(pack(plan, job.scratch / "inputs.tar.gz", search=job.world.search))
+        evidence["inputs"] = job.services.store.add_file(pack(plan, job.scratch / "inputs.tar.gz", search=job.services.search))
         build = replace(
             _record(job, "built", captured.facts or verdict.facts),
             inputs=plan.inputs,
@@ -63,20 +63,22 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             evidence=evidence,
             reproduction=_reproduction(job, captured),
         )
-        job.world.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications])
+        job.services.catalog.register(
+            build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications]
+        )
         _attest(job, image)
     return image
 
 
 def _attest(job: Job, image: ImageRecord) -> None:
     """Sign where the image comes from, when there is a key for that. The image is there by now: what fails is told, not fatal."""
-    if not (job.world.home.data / "keys" / "default").exists():
+    if not (job.services.home.data / "keys" / "default").exists():
         return
-    from baker.trust.attest.signing import Shelf, attest
+    from baker.trust.attest.signing import TrustContext, attest
 
-    world = job.world
+    services = job.services
     try:
-        attest(image, Shelf.of(world.home, world.catalog, world.store, world.env, locked=True))
+        attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env, locked=True))
     except BakeError as error:
         job.report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
 
@@ -85,8 +87,8 @@ def _stored(job: Job, source: SourceImage, media: Media) -> tuple[tuple[str, ...
     """The blobs that hold the image, and how many bytes of them are new; none of an image that is elsewhere."""
     if not isinstance(media, Disk):
         return (), 0
-    store = job.world.store
-    parent = job.world.catalog.image(source.parent) if source.parent else None
+    store = job.services.store
+    parent = job.services.catalog.image(source.parent) if source.parent else None
     below = parent.chain if parent else source.chain
     delta = store.add_disk(media, below[0] if below else None)
     return (delta, *below), store.size(delta) + (0 if parent else sum(map(store.size, below)))
@@ -103,18 +105,18 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
         tests=tests,
         evidence=_evidence(job),
     )
-    job.world.catalog.register(build, None)
+    job.services.catalog.register(build, None)
 
 
 def record_verified(job: Job, report: TestReport, facts: MachineFacts | None) -> None:
     """Keep the record of a build that had nothing to make, but an image of before to test with other tests."""
     build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_evidence(job))
-    job.world.catalog.register(build, None)
+    job.services.catalog.register(build, None)
 
 
 def record_stopped(job: Job) -> None:
     """Keep the record of a build that was to stop after a step."""
-    job.world.catalog.register(replace(_record(job, "stopped", None), evidence=_evidence(job)), None)
+    job.services.catalog.register(replace(_record(job, "stopped", None), evidence=_evidence(job)), None)
 
 
 def note_tests(job: Job, report: TestReport) -> None:
@@ -142,12 +144,12 @@ def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", 
         variables=_variables(job),
         source=source,
         steps=tuple(_steps(job)),
-        shape=recorded_shape(template),
+        shape=recorded_machine_spec(template),
         machine=machine,
         host=host_facts.host_facts(),
         tools=host_facts.tool_versions() | machine.get("tools", {}),
         who=host_facts.who(),
-        ci=host_facts.ci_run(job.world.env),
+        ci=host_facts.ci_run(job.services.env),
         timings=dict(job.story.timings),
         fingerprint=planned.fingerprint if planned else "",
         verify_key=verify_key(template),
@@ -158,12 +160,12 @@ def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
     """What made the build repeatable: the time that it said it is, and how the disk was laid out."""
     template = job.template
     found: dict[str, Any] = {"epoch": template.epoch.seconds, "epoch_from": template.epoch.origin, "wanted": template.reproducible}
-    if captured.relaid:
-        relaid = captured.relaid
-        rules = {rule: len(paths) for rule, paths in relaid.rules.items()}
-        found["layout"] = {"version": relaid.version, "rules": rules, "files": relaid.files, "kept": relaid.kept}
-    if captured.not_relaid:
-        found["refused"] = captured.not_relaid
+    if captured.normalized:
+        normalized = captured.normalized
+        rules = {rule: len(paths) for rule, paths in normalized.rules.items()}
+        found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.kept}
+    if captured.not_normalized:
+        found["refused"] = captured.not_normalized
     if any(map(incomplete, recorded(job))):
         found["unrecorded"] = "what the build fetched could not all be written down"
     return found
@@ -202,7 +204,7 @@ def _evidence(job: Job) -> dict[str, str]:
 
 def _fetched(job: Job) -> dict[str, str]:
     """What the build's machines fetched: the list, and every body. What has a secret in its address stays out, and is listed so."""
-    store, lines, bodies = job.world.store, [], {}
+    store, lines, bodies = job.services.store, [], {}
     for directory in recorded(job):
         place = Store(directory)
         for fetched in read(directory):
@@ -220,11 +222,11 @@ def _fetched(job: Job) -> dict[str, str]:
 
 def _keep_text(job: Job, path: Path) -> str:
     text = job.template.secrets.mask(path.read_text(errors="replace"))
-    return job.world.store.add_bytes(pack_text(text))
+    return job.services.store.add_bytes(pack_text(text))
 
 
 def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
-    store = job.world.store
+    store = job.services.store
     found = _fetched(job) | {
         "packages_before": store.add_bytes(pack_packages(inspection.packages_before)),
         "packages_after": store.add_bytes(pack_packages(inspection.packages_after)),

@@ -12,7 +12,7 @@ from baker.build import record
 from baker.build.boot import running
 from baker.build.inspect import inspect, write_changes
 from baker.build.job import Job
-from baker.build.values import Captured, Inspection, Verdict
+from baker.build.values import Captured, Inspection, VerifyOutcome
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.core.disk_space import FULL, host_error
 from baker.core.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
@@ -91,7 +91,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
         yield
     except (Exception, Interrupted, KeyboardInterrupt) as caught:
         full_disk = isinstance(caught, OSError) and caught.errno in FULL
-        error = host_error(caught, job.world.home.state) if isinstance(caught, OSError) and full_disk else caught
+        error = host_error(caught, job.services.home.state) if isinstance(caught, OSError) and full_disk else caught
         interrupted = isinstance(error, (Interrupted, KeyboardInterrupt))
         status: Literal["interrupted", "failed"] = "interrupted" if interrupted else "failed"
         try:
@@ -107,12 +107,12 @@ def failures_on_record(job: Job) -> Iterator[None]:
 
 def resolve(job: Job) -> SourceImage:
     """The one exact source image, made or downloaded now if this host does not have it."""
-    world, template = job.world, job.template
-    source = world.source(template.source)
+    services, template = job.services, job.template
+    source = services.source(template.source)
     context = Context(
-        home=world.home,
-        store=world.store,
-        catalog=world.catalog,
+        home=services.home,
+        store=services.store,
+        catalog=services.catalog,
         base_dir=template.path.parent,
         scratch=job.scratch,
         ledger=job.ledger,
@@ -141,18 +141,18 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if job.options.force or job.options.no_cache or job.options.first:
         return None
     template = job.template
-    image = job.world.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
+    image = job.services.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
     if image and not image.verified and template.verify and not job.options.skip_verify:
         job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
         return None
-    if image and (reason := must_run(plan, ran(job.world.catalog.build_of(image)), job.world.clock.date())):
+    if image and (reason := must_run(plan, ran(job.services.catalog.build_of(image)), job.services.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
     if image and (reason := _gone(job, image)):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}: building it again")
         return None
     if image:
-        job.world.catalog.check_usable(image, "again for this template (--force builds a new one)")
+        job.services.catalog.check_usable(image, "again for this template (--force builds a new one)")
     return image
 
 
@@ -160,7 +160,7 @@ def _gone(job: Job, image: ImageRecord) -> str:
     """Why an image on record is not where its builder had it; "" when it is."""
     if isinstance(job.builder, Publisher):
         try:
-            media_of(image, job.builder, job.world.catalog, job.world.store)
+            media_of(image, job.builder, job.services.catalog, job.services.store)
         except NotFoundError as error:
             return error.message
     return ""
@@ -170,13 +170,13 @@ def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
     """Test an image of before with the template's tests, if it never passed these: they are no part of the fingerprint. VerifyError
     when one fails; the image stays as it is."""
     template = job.template
-    if job.options.skip_verify or not template.verify or job.world.catalog.was_verified(plan.fingerprint, verify_key(template)):
+    if job.options.skip_verify or not template.verify or job.services.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
     job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
     verdict = verify(
         job,
         plan,
-        Captured(media_of(image, job.builder, job.world.catalog, job.world.store)),
+        Captured(media_of(image, job.builder, job.services.catalog, job.services.store)),
         f"image {image.id}, which passed others before, is not what the template says now",
     )
     if verdict.report:
@@ -217,7 +217,7 @@ def products(job: Job) -> Iterator[Holdings]:
 def on_record(job: Job) -> bool:
     """Whether the build's image is in the catalog."""
     try:
-        return job.world.catalog.build(job.id).status == "built"
+        return job.services.catalog.build(job.id).status == "built"
     except NotFoundError:
         return False
 
@@ -231,22 +231,22 @@ def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
     return replace(captured, publications=publications)
 
 
-def settle(job: Job, plan: Plan, captured: Captured) -> Captured:
+def normalize(job: Job, plan: Plan, captured: Captured) -> Captured:
     """The captured disk as the one that its content stands for, where the template wants that. Where bake cannot do it, the disk as it
     is, and the reason on record."""
     if not job.template.reproducible or not isinstance(captured.media, Disk):
         return captured
-    from baker.disks.normalize import relay
+    from baker.disks.normalize import normalize
 
-    with job.report.stage("settle"):
+    with job.report.stage("normalize"):
         try:
-            relaid = relay(
-                captured.media, plan.source.disk, job.scratch / "settled.qcow2", epoch=job.template.epoch.seconds, scratch=job.scratch
+            normalized = normalize(
+                captured.media, plan.source.disk, job.scratch / "normalized.qcow2", epoch=job.template.epoch.seconds, scratch=job.scratch
             )  # fmt: skip
         except UnsupportedFilesystem as error:
             job.report.warn(f"the image is not reproducible bit by bit: {error.message}")
-            return replace(captured, not_relaid=error.message)
-    return replace(captured, media=relaid.disk, relaid=relaid, left=captured.media)
+            return replace(captured, not_normalized=error.message)
+    return replace(captured, media=normalized.disk, normalized=normalized, left=captured.media)
 
 
 @contextmanager
@@ -269,16 +269,16 @@ def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
     return replace(found, changes=changes if changes.exists() else None)
 
 
-def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> Verdict:
+def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> VerifyOutcome:
     """Boot the captured image as a stranger would (new identity, new keys) and run its tests. VerifyError when one fails."""
     template = job.template
     if job.options.skip_verify:
-        return Verdict("skipped")
+        return VerifyOutcome("skipped")
     if not template.verify:
-        return Verdict("none")
+        return VerifyOutcome("none")
     with job.report.stage("verify"):
         with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
-            report = job.world.test(
+            report = job.services.test(
                 template.verify,
                 communicator.ssh_config,
                 communicator.host,
@@ -291,7 +291,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
                 job.ledger.keep("failed verification")
                 job.report.warn(f"the failed machine is left running: ssh -F {communicator.ssh_config} {communicator.host}")
             facts = machine.facts
-    verdict = Verdict("passed", report, facts)
+    verdict = VerifyOutcome("passed", report, facts)
     record.note_tests(job, report)
     if not report.passed:
         failed = [outcome for outcome in report.outcomes if outcome.outcome in ("failed", "error")]
@@ -311,6 +311,6 @@ def post_process(job: Job, image: ImageRecord) -> None:
         destination = job.template.path.parent / (spec.path or f"{image.name}-{image.version}.{spec.format}")
         with job.report.stage("export", str(destination)):
             try:
-                export(job.world.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
+                export(job.services.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
             except BakeError as error:
                 raise BuildError(f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint) from error

@@ -12,13 +12,13 @@ from baker.build.downloads import shared_downloads
 from baker.build.job import Job, open_job
 from baker.build.layers import Layering, Started
 from baker.build.provision import carry_out, provision_and_capture, wish
-from baker.build.values import Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions
 from baker.core.errors import BuildError, HostError
 from baker.core.model import FileEntry
 from baker.core.workspace import new_id
 from baker.disks.manifest import file_manifest
-from baker.machines.base import Publisher, Still
+from baker.machines.base import Publisher, SupportsPause
 from baker.plan.plan import Plan
 from baker.template.model import Template
 
@@ -28,7 +28,7 @@ SYNC_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class Again:
+class TestedRun:
     """A path that the second run of a step changed. `what`: as in a comparison of trees."""
 
     path: str
@@ -37,9 +37,9 @@ class Again:
     what: tuple[str, ...]
 
 
-def test(template: Template, options: Options, world: World, *, idempotent: bool) -> list[Again]:
+def test(template: Template, options: BuildOptions, services: Services, *, idempotent: bool) -> list[TestedRun]:
     """Try a template. What the second run of its steps changed, if that was asked for. A failed trial leaves a record with its log."""
-    with open_job(template, options, world, new_id()) as job, stages.failures_on_record(job):
+    with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
         found = again(job) if idempotent else []
         if not idempotent:
@@ -54,15 +54,15 @@ def build(job: Job) -> None:
         raise BuildError("bake test makes no image, and EC2 cannot test a machine without one", hint="bake build --skip-verify builds it")
     plan = stages.plan(job, stages.resolve(job))
     with stages.products(job) as products:
-        captured = stages.settle(job, plan, provision_and_capture(job, plan, products))
+        captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))
         stages.verify(job, plan, captured, "it would not be registered")
 
 
-def again(job: Job) -> list[Again]:
+def again(job: Job) -> list[TestedRun]:
     """Carry out all steps, then all of them once more on the same machine; what the second run changed. BuildError when a step fails,
     HostError where the machine's disk cannot be read from this host."""
     builder = job.builder
-    if not isinstance(builder, Still) or not builder.stills():
+    if not isinstance(builder, SupportsPause) or not builder.can_pause():
         raise HostError("only machines of this host's own libvirt show their disks: this template's does not", hint="leave out --connect")
     plan = stages.plan(job, stages.resolve(job))
     with (
@@ -85,12 +85,12 @@ def again(job: Job) -> list[Again]:
         return _changed(plan, before, after, keys, tracker)
 
 
-def _tree(builder: Still, start: Started, layers: Layering) -> tuple[list[FileEntry], dict[str, tuple[int, int]]]:
+def _tree(builder: SupportsPause, start: Started, layers: Layering) -> tuple[list[FileEntry], dict[str, tuple[int, int]]]:
     """All files of the machine as it is now, and their inodes."""
     from baker.disks.rootfs import open_root
 
     start.communicator.run("sync", timeout=SYNC_SECONDS)
-    with builder.still(start.machine) as disk:
+    with builder.paused_disk(start.machine) as disk:
         seen = layers.view(disk)
         with open_root(seen, replay=True) as root:
             return list(file_manifest(seen, replay=True)), {found.path: key_of(found) for found in root.walk()}
@@ -98,7 +98,7 @@ def _tree(builder: Still, start: Started, layers: Layering) -> tuple[list[FileEn
 
 def _changed(
     plan: Plan, before: list[FileEntry], after: list[FileEntry], keys: dict[str, tuple[int, int]], tracker: Tracker
-) -> list[Again]:
+) -> list[TestedRun]:
     assert tracker.touched is not None
     names = {planned.index: planned.name for planned in plan.steps}
     last = tracker.touched.last
@@ -111,5 +111,5 @@ def _changed(
             place = place.rpartition("/")[0] or "/"
         step = last.get(keys[place]) if place in keys else None
         if step is not None:
-            found.append(Again(each.path, step, names[step], each.what))
+            found.append(TestedRun(each.path, step, names[step], each.what))
     return sorted(found, key=lambda one: (one.step, one.path))

@@ -11,12 +11,12 @@ from baker.core.model import Disk, MachineFacts, Media, Package, TestReport
 from baker.template.model import OnError
 
 if TYPE_CHECKING:
-    from baker.build.change_tracking import Touched
-    from baker.disks.normalize import Relaid
+    from baker.build.change_tracking import ChangedPaths
+    from baker.disks.normalize import Normalized
 
 
 @dataclass(frozen=True)
-class Options:
+class BuildOptions:
     """How to build, as opposed to what."""
 
     on_error: OnError | None = None  # over the template's and the step's
@@ -40,15 +40,15 @@ class Captured:
     media: Media
     facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
-    relaid: Relaid | None = None  # how its disk was laid out again, for a template that is to be reproducible
-    not_relaid: str = ""  # why it was not
+    normalized: Normalized | None = None  # how its disk was laid out again, for a template that is to be reproducible
+    not_normalized: str = ""  # why it was not
     left: Disk | None = None  # the disk as the machine left it, where `media` was laid out anew of it
-    touched: Touched | None = None  # which step changed what on that disk; None: that is not known
+    touched: ChangedPaths | None = None  # which step changed what on that disk; None: that is not known
     publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 
 @dataclass(frozen=True)
-class Verdict:
+class VerifyOutcome:
     """What verification says. `report` is None unless tests ran."""
 
     status: Literal["passed", "skipped", "none"]

@@ -7,12 +7,12 @@ from sqlalchemy import select
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Attestation
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 
 COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
 
 
-class Attestations(Part):
+class Attestations(Repository):
     """The attestations of one catalog. None is ever changed or taken away."""
 
     def add(self, attestation: Attestation) -> None:

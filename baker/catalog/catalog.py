@@ -18,7 +18,7 @@ from baker.catalog.attestations import Attestations
 from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.imports import Imports
-from baker.catalog.journal import Journal, append, subject_of
+from baker.catalog.journal import CatalogJournal, append, subject_of
 from baker.catalog.mapping import build_record, build_row, image_record, image_row
 from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
@@ -31,11 +31,11 @@ from baker.core.host_facts import now
 
 
 @dataclass(frozen=True)
-class Node:
+class LineageNode:
     """An image and those made on it, newest first."""
 
     image: ImageRecord
-    children: tuple[Node, ...]
+    children: tuple[LineageNode, ...]
 
 
 class Catalog:
@@ -52,7 +52,7 @@ class Catalog:
         self.revocations = Revocations(self._reading, self._writing)
         self.releases = Releases(self._reading, self._writing)
         self.attestations = Attestations(self._reading, self._writing)
-        self.journal = Journal(self._reading, self._writing)
+        self.journal = CatalogJournal(self._reading, self._writing)
         self.proofs = Proofs(self._reading, self._writing)
         self.rebuilds = Rebuilds(self._reading, self._writing)
         self.imports = Imports(self._reading, self._writing)
@@ -216,14 +216,14 @@ class Catalog:
         with self._reading() as session:
             return self._children(session, image_id)
 
-    def tree(self) -> tuple[Node, ...]:
+    def tree(self) -> tuple[LineageNode, ...]:
         """All images below those they were made on. A removed one is there only while something is made on it."""
         below: dict[str | None, list[ImageRecord]] = {}
         for image in self.images(all=True):
             below.setdefault(image.parent, []).append(image)
 
-        def nodes(parent: str | None) -> tuple[Node, ...]:
-            found = (Node(image, nodes(image.id)) for image in below.get(parent, ()))
+        def nodes(parent: str | None) -> tuple[LineageNode, ...]:
+            found = (LineageNode(image, nodes(image.id)) for image in below.get(parent, ()))
             return tuple(node for node in found if node.children or not node.image.removed)
 
         return nodes(None)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.attestations import attestation_record
 from baker.catalog.channels import channel_record, event_record
-from baker.catalog.journal import ADOPTED, FIRST, Journal, append, digest_of, entry_faults, subject_of
+from baker.catalog.journal import ADOPTED, FIRST, CatalogJournal, append, digest_of, entry_faults, subject_of
 from baker.catalog.mapping import build_record, image_record
 from baker.catalog.publications import publication_record
 from baker.catalog.records import Rebuild
@@ -82,7 +82,7 @@ def adopt(connection: Connection) -> None:
 class Chain:
     """The checks of one catalog."""
 
-    def __init__(self, reading: Transaction, journal: Journal) -> None:
+    def __init__(self, reading: Transaction, journal: CatalogJournal) -> None:
         self._reading, self._journal = reading, journal
 
     def check(self, images: Collection[str] | None = None) -> Iterator[Fault]:

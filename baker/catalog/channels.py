@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Channel, ChannelEvent
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.core.errors import BusyError, NotFoundError
 
 COLUMNS = ("name", "channel", "image", "protected", "protected_by", "who", "changed")
@@ -18,7 +18,7 @@ EVENT_COLUMNS = ("name", "channel", "action", "before", "after", "who", "at", "w
 Action = Literal["set", "unset", "protect", "unprotect"]
 
 
-class Channels(Part):
+class Channels(Repository):
     """The channels of one catalog. `who` is user@host, `at` an ISO 8601 time."""
 
     def get(self, name: str, channel: str) -> Channel | None:

@@ -15,14 +15,14 @@ from baker.catalog.chain import REBUILD_COLUMNS
 from baker.catalog.journal import IMPORTED, append, digest_of, subject_of
 from baker.catalog.mapping import build_record, build_row, image_record, image_row
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, Rebuild, Revocation
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 from baker.catalog.revocations import whole_revocation
 from baker.core.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Taken:
+class ImportCounts:
     """What was new: `images` as they are on record now; how many of the others."""
 
     images: tuple[ImageRecord, ...] = ()
@@ -33,10 +33,10 @@ class Taken:
 
     @property
     def nothing(self) -> bool:
-        return self == Taken()
+        return self == ImportCounts()
 
 
-class Imports(Part):
+class Imports(Repository):
     """The way in for records of other catalogs."""
 
     def check(self, bundle: Bundle, *, beside: bool = False) -> None:
@@ -46,14 +46,14 @@ class Imports(Part):
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
 
-    def take(self, bundle: Bundle, *, beside: bool = False) -> Taken:
+    def take(self, bundle: Bundle, *, beside: bool = False) -> ImportCounts:
         """Register what is not here yet, in one transaction; an image that was removed here is there again. UsageError as `check`."""
         with self.writing() as session:
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
             builds = sum(_take_build(session, build) for build in reversed(bundle.builds))
             images = tuple(image for each in reversed(bundle.images) for image in _take_image(session, each))
-            return Taken(
+            return ImportCounts(
                 images,
                 builds,
                 sum(_take_attestation(session, each) for each in bundle.attestations),

@@ -20,7 +20,7 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import tables
 from baker.catalog.records import JournalEntry
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.core.host_facts import now
 
 FIRST = "0" * 64
@@ -61,7 +61,7 @@ def append(session: Session, kind: str, subject: str, record: object) -> None:
     session.flush()
 
 
-class Journal(Part):
+class CatalogJournal(Repository):
     """The chain of one catalog."""
 
     def entries(self, subject: str | None = None) -> Iterator[JournalEntry]:

@@ -10,7 +10,7 @@ from sqlalchemy import or_, select
 from baker.catalog import tables
 from baker.catalog.channels import EVENT_COLUMNS
 from baker.catalog.records import Attestation, ChannelEvent, Rebuild, Revocation
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 
 ATTESTATION_COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
@@ -26,7 +26,7 @@ class PastRevocation:
     undone_by: str = ""
 
 
-class Proofs(Part):
+class Proofs(Repository):
     """The proofs of one catalog."""
 
     def attestations(self, image_id: str) -> list[Attestation]:

@@ -10,13 +10,13 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Publication
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.core.errors import NotFoundError, UsageError
 
 COLUMNS = ("image", "kind", "reference", "region", "account", "details", "created", "removed")
 
 
-class Publications(Part):
+class Publications(Repository):
     """The publications of one catalog."""
 
     def add(self, publication: Publication) -> None:

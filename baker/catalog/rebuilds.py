@@ -6,10 +6,10 @@ from baker.catalog import tables
 from baker.catalog.chain import REBUILD_COLUMNS
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Rebuild
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 
 
-class Rebuilds(Part):
+class Rebuilds(Repository):
     """The rebuilds of one catalog; `Proofs.rebuilds` lists them."""
 
     def add(self, rebuild: Rebuild) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Release, Status
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.core.errors import BusyError, NotFoundError
 
 COLUMNS = (
@@ -20,7 +20,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-class Releases(Part):
+class Releases(Repository):
     """The releases of one catalog."""
 
     def begin(self, release: Release) -> Release:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 Transaction = Callable[[], AbstractContextManager[Session]]
 
 
-class Part:
+class Repository:
     """`reading` and `writing` open one transaction each; errors of the database come out as bake's."""
 
     def __init__(self, reading: Transaction, writing: Transaction) -> None:

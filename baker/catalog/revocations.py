@@ -16,7 +16,7 @@ from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.lookup import below
 from baker.catalog.records import ImageRecord, Revocation
-from baker.catalog.repository import Part
+from baker.catalog.repository import Repository
 from baker.core.errors import NotFoundError, UsageError
 
 
@@ -27,7 +27,7 @@ class RevokedError(UsageError):
 COLUMNS = ("image", "reason", "who", "at", "effective", "descendants")
 
 
-class Revocations(Part):
+class Revocations(Repository):
     """The revocations of one catalog, those that are still to come too. Those that were undone are history."""
 
     def add(self, revocation: Revocation) -> Revocation:

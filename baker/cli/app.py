@@ -18,7 +18,7 @@ from baker.render.text import table
 
 if TYPE_CHECKING:
     from baker.api import Baker
-    from baker.build.world import Interaction
+    from baker.build.services import Interaction
 
 MakeBaker = Callable[..., "Baker"]  # like baker.api.Baker: (home, *, sink, interaction, env)
 

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, app: App) -> int:
     baker = app.baker()
-    shelf, image = baker.shelf, baker.catalog.resolve(args.image)
+    trust, image = baker.trust, baker.catalog.resolve(args.image)
     if args.statement:
-        app.line(provenance_of(image, shelf, baker.catalog.journal.head()).decode())
+        app.line(provenance_of(image, trust, baker.catalog.journal.head()).decode())
         return 0
     if args.envelope:
         for each in baker.catalog.attestations.of(image.id):
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, app: App) -> int:
             rows = [(each.predicate, each.keyid[:16], each.who, each.at, short(each.digest)) for each in found]
             app.lines(app.table(("predicate", "key", "who", "when", "envelope"), rows))
         return 0
-    made = attest(image, shelf, key=args.key)
+    made = attest(image, trust, key=args.key)
     if args.json:
         app.json({**vars(made), "statement": json.loads(envelope_of(made, baker.store).payload)})
     else:

@@ -14,7 +14,7 @@ from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
-    from baker.sessions.commit import Wish
+    from baker.sessions.commit import CommitOptions
 
 EXAMPLES = """
   bake commit 5f1c22aa90b7 --name web --version 1.0.1 -m "a hotfix, until the template has it"
@@ -41,11 +41,11 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def wish_of(text: str, message: str) -> Wish:
+def wish_of(text: str, message: str) -> CommitOptions:
     """What NAME@VERSION asks for. UsageError for anything else."""
     from semantic_version import Version
 
-    from baker.sessions.commit import Wish
+    from baker.sessions.commit import CommitOptions
 
     name, _, version = text.partition("@")
     try:
@@ -54,7 +54,7 @@ def wish_of(text: str, message: str) -> Wish:
         raise UsageError(f"{text!r} has no version", hint="NAME@VERSION with three numbers: web@1.0.1") from error
     if not NAME.fullmatch(name):
         raise UsageError(f"{name!r} is no name of an image", hint="small letters, digits, dots and dashes: web@1.0.1")
-    return Wish(name, version, message)
+    return CommitOptions(name, version, message)
 
 
 def show(app: App, image: ImageRecord, *, json: bool) -> None:

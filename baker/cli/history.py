@@ -15,7 +15,7 @@ from baker.render.text import ago, clean, duration, when
 
 if TYPE_CHECKING:
     from baker.api import Baker
-    from baker.catalog.catalog import Node
+    from baker.catalog.catalog import LineageNode
 
 EXAMPLES = """
   bake history web
@@ -89,7 +89,7 @@ def _all(args: argparse.Namespace, app: App, baker: Baker) -> int:
     return 0
 
 
-def _tree(app: App, node: Node, first: str, rest: str, revoked: Collection[str]) -> Iterator[str]:
+def _tree(app: App, node: LineageNode, first: str, rest: str, revoked: Collection[str]) -> Iterator[str]:
     glyphs = app.out.glyphs
     yield first + title(app, node.image, None, revoked)
     for number, child in enumerate(node.children, start=1):
@@ -97,5 +97,5 @@ def _tree(app: App, node: Node, first: str, rest: str, revoked: Collection[str])
         yield from _tree(app, child, rest + (glyphs.corner if last else glyphs.fork), rest + ("    " if last else glyphs.pipe), revoked)
 
 
-def _node(node: Node) -> dict[str, object]:
+def _node(node: LineageNode) -> dict[str, object]:
     return {"image": asdict(node.image), "children": [_node(child) for child in node.children]}

@@ -14,7 +14,7 @@ from baker.core.errors import UsageError
 from baker.render.text import plural
 
 if TYPE_CHECKING:
-    from baker.release.lifecycle import Rules, Verdict
+    from baker.release.lifecycle import RetentionDecision, Rules
 
 EXAMPLES = """
   bake lifecycle web
@@ -94,7 +94,7 @@ def _rules(args: argparse.Namespace) -> Rules:
     )
 
 
-def _show(args: argparse.Namespace, app: App, verdicts: list[Verdict]) -> None:
+def _show(args: argparse.Namespace, app: App, verdicts: list[RetentionDecision]) -> None:
     if args.json:
         app.json([{**asdict(one), "image": one.image.id, "version": one.image.version} for one in verdicts])
         return
@@ -116,5 +116,5 @@ def _show(args: argparse.Namespace, app: App, verdicts: list[Verdict]) -> None:
         app.note("nothing was changed: --deprecate-after TIME, --disable or --deregister says what is to be done with the candidates")
 
 
-def _why(one: Verdict) -> str:
+def _why(one: RetentionDecision) -> str:
     return one.why + (f"; {plural(len(one.snapshots), 'snapshot')} too" if one.snapshots else "")

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
     from baker.layers.explain import Explained
     from baker.plan.plan import Plan
-    from baker.plan.step_range import Wish
+    from baker.plan.step_range import LayerOptions
     from baker.template.ec2 import Ec2Spec
     from baker.template.model import AnyBuilder, BuilderSpec, Template
 
@@ -48,10 +48,10 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def wish(template: Template, args: argparse.Namespace) -> Wish:
+def wish(template: Template, args: argparse.Namespace) -> LayerOptions:
     """What the command line says of layers."""
 
-    return step_range.wish([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
+    return step_range.layer_options([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
 
 
 def machine_words(spec: AnyBuilder) -> str:

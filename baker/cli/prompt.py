@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Literal
 
-from baker.build.world import Decision
+from baker.build.services import Decision
 from baker.cli.app import App
 from baker.cli.display import Display
 from baker.core import process

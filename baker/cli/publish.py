@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.publish.base import Wishes
+    from baker.publish.base import PublishOptions
 
-    wishes = Wishes(
+    wishes = PublishOptions(
         regions=listed(args.region),
         name=args.name,
         tags=pairs(args.tag, "--tag", "KEY=VALUE", "team=shop"),

@@ -16,7 +16,7 @@ from baker.render.text import clean, duration, plural
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
-    from baker.rebuild.rebuild import Verdict
+    from baker.rebuild.rebuild import RebuildOutcome
 
 EXAMPLES = """
   bake rebuild web
@@ -64,17 +64,17 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def _sign(baker: Any, verdict: Verdict, key: str) -> str:
+def _sign(baker: Any, verdict: RebuildOutcome, key: str) -> str:
     from baker.trust.attest.signing import sign_rebuild
 
-    return sign_rebuild(verdict, baker.shelf, key=key)
+    return sign_rebuild(verdict, baker.trust, key=key)
 
 
 def _title(image: ImageRecord) -> str:
     return f"{image.name}@{image.version} ({image.id})"
 
 
-def _lines(app: App, verdict: Verdict) -> Iterator[str]:
+def _lines(app: App, verdict: RebuildOutcome) -> Iterator[str]:
     style = "green" if verdict.level == 3 else "yellow" if verdict.level >= 0 else "red"
     level = app.out.paint(f"{verdict.level.title}: {verdict.level.words}", style)
     yield f"{_title(verdict.image)} was made again in {duration(verdict.seconds)}: {level}"

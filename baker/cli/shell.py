@@ -15,7 +15,7 @@ from baker.core import process
 from baker.core.errors import HostError, UsageError
 
 if TYPE_CHECKING:
-    from baker.sessions.commit import Taken
+    from baker.sessions.commit import CommitSource
 
 EXAMPLES = """
   bake shell web
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def _inside(args: argparse.Namespace, app: App, after: ExitStack | None) -> Taken | None:
+def _inside(args: argparse.Namespace, app: App, after: ExitStack | None) -> CommitSource | None:
     """Be in the machine. With `after`: what it has on its disk then, there until that ends."""
     with machine(args, app) as running:
         for url in urls(running):

@@ -34,22 +34,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, app: App) -> int:
     baker = app.baker()
-    shelf, at = baker.shelf, now()
+    trust, at = baker.trust, now()
     if args.image is None:
         if args.policy:
             raise UsageError("a policy is about one image", hint="bake verify IMAGE --policy FILE")
-        return _tell(args, app, "the catalog", verify_catalog(shelf))
+        return _tell(args, app, "the catalog", verify_catalog(trust))
     image = baker.catalog.resolve(args.image)
     policy = None
     if args.policy:
         from baker.trust.attest.policy import load
 
-        policy = load(args.policy, shelf)
-    checks = verify(image, shelf, at=at)
+        policy = load(args.policy, trust)
+    checks = verify(image, trust, at=at)
     if policy is not None:
         from baker.trust.attest.policy import judge
 
-        checks += judge(policy, image, shelf, at=at)
+        checks += judge(policy, image, trust, at=at)
     return _tell(args, app, f"{image.name}@{image.version} ({image.id})", checks)
 
 

@@ -16,7 +16,7 @@ DiskFormat = Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc"]
 
 
 @dataclass(frozen=True)
-class Shape:
+class MachineSpec:
     """The machine that a build runs on. Sizes in bytes."""
 
     cpus: int = 2
@@ -30,7 +30,7 @@ class Shape:
 
 
 @dataclass(frozen=True)
-class Gate:
+class NetworkPolicy:
     """What a machine may reach. `port`: of the build's proxy on this host's loopback, 0 for none; `dump`: where its packets are noted."""
 
     network: Network = "open"
@@ -38,11 +38,11 @@ class Gate:
     dump: Path | None = None
 
 
-OPEN = Gate()
+OPEN = NetworkPolicy()
 
 
 @dataclass(frozen=True)
-class Reached:
+class EgressEndpoint:
     """A place that the guest spoke to. `name`: what it asked for by name, "" for an address that it had from elsewhere."""
 
     protocol: str  # "tcp", "udp"
@@ -158,8 +158,8 @@ class Forward:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a person wants of a throw-away machine. `shape` overrides fields of Shape; `timeout` in seconds until it answers."""
+class BootOptions:
+    """What a person wants of a throw-away machine. `shape` overrides fields of MachineSpec; `timeout` in seconds until it answers."""
 
     forwards: tuple[Forward, ...] = ()
     shape: Mapping[str, Any] = field(default_factory=dict)
@@ -235,7 +235,7 @@ class TestReport:
 
 
 @dataclass(frozen=True)
-class Brought:
+class AnsibleContent:
     """`digest`: of all its files. `ref`: the branch, tag or commit that was asked for in git, `commit` what that was."""
 
     kind: str  # "role" or "collection"

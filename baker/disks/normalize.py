@@ -18,7 +18,7 @@ from baker.core.model import Disk
 from baker.disks import normalize_rules
 from baker.disks.ext4.encode import kept_flags
 from baker.disks.ext4.geometry import Geometry
-from baker.disks.ext4.layout import Before, Copy, Layout, Node, lay_out, walk
+from baker.disks.ext4.layout import Before, Copy, FileNode, Layout, lay_out, walk
 from baker.disks.ext4.reader import Ext4, Inode, UnsupportedFilesystem
 from baker.disks.ext4.tree import Tree
 from baker.disks.qcow2_writer import CLUSTER, write_overlay
@@ -30,7 +30,7 @@ VERSION = 1  # of the layout: part of every reproducible image's record; raised 
 
 
 @dataclass(frozen=True)
-class Relaid:
+class Normalized:
     """A disk that depends on its content only, and how it came to be."""
 
     disk: Disk
@@ -47,7 +47,7 @@ class _Part:
 
     mount: str
     tree: Tree
-    nodes: tuple[Node, ...]
+    nodes: tuple[FileNode, ...]
     layout: Layout
     geometry: Geometry
 
@@ -65,9 +65,9 @@ class _Piece:
     fetch: Callable[[int, int], bytes] | None
 
 
-def relay(
+def normalize(
     captured: Disk, backing: Disk | None, destination: Path, *, epoch: int, scratch: Path | None = None, fresh: bool = False
-) -> Relaid:
+) -> Normalized:
     """Write the disk that `captured`, a delta on `backing`, stands for to `destination`, a qcow2 delta on `backing`.
 
     `epoch`: seconds since 1970; no file is newer. `fresh`: nothing stays where `backing` has it, so that the layout depends on the files
@@ -89,7 +89,7 @@ def relay(
         pieces = sorted(_pieces(parts, reader, below), key=lambda piece: piece.start)
         disk = write_overlay(_clusters(pieces, below, reader.size), destination, size=reader.size, backing=backing)
         check(disk, parts, scratch)
-        return Relaid(
+        return Normalized(
             disk, epoch, rules={title: paths for title, paths in changes.items() if paths},
             files=sum(len(part.nodes) for part in parts), kept=sum(part.layout.kept for part in parts),
         )  # fmt: skip
@@ -110,13 +110,13 @@ def _lay_part(
 # --- the tree --------------------------------------------------------------------------------------------------------
 
 
-def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, Node]]:
+def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, FileNode]]:
     """(path in the file system, file) of everything in it; `mount` is for messages."""
     for path, number in walk(tree):
         inode = tree.fs.inode(number)
         yield (
             path,
-            Node(
+            FileNode(
                 path,
                 inode.mode,
                 inode.uid,
@@ -136,7 +136,7 @@ def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, Node]]:
 def _reading(tree: Tree) -> normalize_rules.Read:
     """How a rule gets a file's bytes."""
 
-    def read(node: Node) -> bytes:
+    def read(node: FileNode) -> bytes:
         if node.content is not None:
             return node.content
         return b"".join(tree.data(node.source)) if node.source is not None else b""
@@ -282,7 +282,7 @@ def check(disk: Disk, parts: Sequence[_Part], scratch: Path | None) -> None:
                 _check_node(part, tree, path, node, found[path])
 
 
-def _check_node(part: _Part, tree: Tree, path: str, wanted: Node, found: Node) -> None:
+def _check_node(part: _Part, tree: Tree, path: str, wanted: FileNode, found: FileNode) -> None:
     for name in ("mode", "uid", "gid", "mtime", "flags", "target", "device", "size"):
         if name == "size" and stat.S_ISDIR(wanted.mode):
             continue
@@ -296,8 +296,8 @@ def _check_node(part: _Part, tree: Tree, path: str, wanted: Node, found: Node) -
             raise _wrong(part, path, "its content differs")
 
 
-def _check_links(part: _Part, found: Mapping[str, Node], wanted: Mapping[str, Node]) -> None:
-    def groups(nodes: Mapping[str, Node]) -> set[frozenset[str]]:
+def _check_links(part: _Part, found: Mapping[str, FileNode], wanted: Mapping[str, FileNode]) -> None:
+    def groups(nodes: Mapping[str, FileNode]) -> set[frozenset[str]]:
         names: dict[int, set[str]] = {}
         for path, node in nodes.items():
             if node.linked:

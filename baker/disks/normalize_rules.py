@@ -13,9 +13,9 @@ import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
-from baker.disks.ext4.layout import Node
+from baker.disks.ext4.layout import FileNode
 
-Read = Callable[[Node], bytes]
+Read = Callable[[FileNode], bytes]
 INDEX_MAGIC = b"DIRC"
 STAMP = re.compile(rb"^(TIMESTAMP_NSEC=)\d+$", re.MULTILINE)
 BYTECODE = re.compile(r"(?P<directory>.*)/__pycache__/(?P<module>[^/]+)\.cpython-\d+(?:\.opt-\d)?\.pyc")
@@ -26,13 +26,13 @@ LARGEST = 64 << 20  # bytes of a file that a rule rewrites
 class View:
     """What a rule may look at: the whole tree by absolute path, bytes of a file, and the time that nothing is newer than."""
 
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, FileNode]
     read: Read
     epoch: int
     known: Mapping[str, int]  # when the files of the backing disk were modified
 
 
-Change = Callable[[str, Node, View], Node | None]
+Change = Callable[[str, FileNode, View], FileNode | None]
 
 
 @dataclass(frozen=True)
@@ -50,21 +50,21 @@ class Rule:
         return f"{self.name}/{self.version}"
 
 
-def _times(path: str, node: Node, view: View) -> Node:
+def _times(path: str, node: FileNode, view: View) -> FileNode:
     return node if node.mtime <= view.epoch or node.mtime == view.known.get(path) else replace(node, mtime=view.epoch)
 
 
-def _sockets(path: str, node: Node, view: View) -> Node | None:
+def _sockets(path: str, node: FileNode, view: View) -> FileNode | None:
     return None if stat.S_ISSOCK(node.mode) else node
 
 
-def _caches(path: str, node: Node, view: View) -> Node | None:
+def _caches(path: str, node: FileNode, view: View) -> FileNode | None:
     dropped = path.startswith("/var/cache/man/") and path.endswith("/index.db")
     dropped |= path.startswith(("/var/cache/fontconfig/", "/var/lib/plocate/plocate.db", "/var/lib/mlocate/mlocate.db"))
     return None if dropped and stat.S_ISREG(node.mode) else node
 
 
-def _bytecode(path: str, node: Node, view: View) -> Node:
+def _bytecode(path: str, node: FileNode, view: View) -> FileNode:
     """PEP 552: magic, flags; where these are 0, the source's mtime and size."""
     match = BYTECODE.fullmatch(path) if path.endswith(".pyc") else None
     if match is None or not stat.S_ISREG(node.mode) or node.size > LARGEST:
@@ -77,7 +77,7 @@ def _bytecode(path: str, node: Node, view: View) -> Node:
     return node if data[8:12] == wanted else replace(node, content=data[:8] + wanted + data[12:], source=None)
 
 
-def _stamps(path: str, node: Node, view: View) -> Node:
+def _stamps(path: str, node: FileNode, view: View) -> FileNode:
     if path not in ("/etc/.updated", "/var/.updated") or not stat.S_ISREG(node.mode):
         return node
     data = view.read(node)
@@ -85,7 +85,7 @@ def _stamps(path: str, node: Node, view: View) -> Node:
     return node if data == wanted else replace(node, content=wanted, source=None)
 
 
-def _clock(path: str, node: Node, view: View) -> Node:
+def _clock(path: str, node: FileNode, view: View) -> FileNode:
     """systemd-timesyncd(8), FILES: its time is the least that the clock is set to at boot. It is that of systemd's own making as long
     as no time server has answered, so it tells whether the build had a network."""
     if path != "/var/lib/systemd/timesync/clock" or not stat.S_ISREG(node.mode) or node.mtime == view.epoch:
@@ -93,7 +93,7 @@ def _clock(path: str, node: Node, view: View) -> Node:
     return replace(node, mtime=view.epoch)
 
 
-def _git_index(path: str, node: Node, view: View) -> Node:
+def _git_index(path: str, node: FileNode, view: View) -> FileNode:
     """Documentation/gitformat-index: entries with 40 bytes of stat data, of which times, device, inode and owner are the machine's."""
     if not path.endswith("/.git/index") or not stat.S_ISREG(node.mode) or node.size > LARGEST:
         return node
@@ -164,20 +164,20 @@ RULES: tuple[Rule, ...] = (
 class Applied:
     """The tree as it is to be, and what each rule had to do: paths by the rule's title."""
 
-    nodes: Mapping[str, Node]
+    nodes: Mapping[str, FileNode]
     changes: Mapping[str, tuple[str, ...]]
 
 
 def apply(
-    nodes: Mapping[str, Node], read: Read, epoch: int, known: Mapping[str, int] | None = None, rules: tuple[Rule, ...] = RULES
+    nodes: Mapping[str, FileNode], read: Read, epoch: int, known: Mapping[str, int] | None = None, rules: tuple[Rule, ...] = RULES
 ) -> Applied:
     """All rules on all files. `nodes`: by absolute path; `known`: the times in the file system that this one began as. A change of time
     alone is not told: every file of a build has one."""
     changes: dict[str, list[str]] = {rule.title: [] for rule in rules}
-    current: dict[str, Node] = dict(nodes)
+    current: dict[str, FileNode] = dict(nodes)
     for rule in rules:
         view = View(current, read, epoch, known or {})
-        following: dict[str, Node] = {}
+        following: dict[str, FileNode] = {}
         for path, node in current.items():
             changed = rule.change(path, node, view)
             if changed is not None:

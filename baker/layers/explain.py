@@ -10,7 +10,7 @@ from baker.catalog.records import BuildRecord, StepRecord
 from baker.layers import policy
 from baker.layers.store import Layer
 from baker.plan.plan import Plan, PlannedStep
-from baker.plan.step_range import Wish
+from baker.plan.step_range import LayerOptions
 
 NOT_KEPT = "not kept"
 
@@ -26,7 +26,7 @@ class Explained:
     keep: str
 
 
-def explain(plan: Plan, wish: Wish, find: Callable[[str], Layer | None], last: BuildRecord | None, now: float) -> list[Explained]:
+def explain(plan: Plan, wish: LayerOptions, find: Callable[[str], Layer | None], last: BuildRecord | None, now: float) -> list[Explained]:
     """One for each step, in order."""
     usable = list(policy.candidates(plan, wish, find, now=now, username=_username(plan)))
     depth = usable[0].depth if usable else 0
@@ -51,7 +51,7 @@ def _username(plan: Plan) -> str:
     return plan.template.communicator.ssh_username or plan.source.ssh_username or "root"
 
 
-def _told(planned: PlannedStep, wish: Wish) -> str:
+def _told(planned: PlannedStep, wish: LayerOptions) -> str:
     """A step that is carried out anew because somebody said so."""
     if not planned.step.cache.enabled:
         return "cache: false"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from baker.core.digests import canonical
 from baker.layers.store import Layer
 from baker.plan.plan import Plan, PlannedStep
-from baker.plan.step_range import Wish
+from baker.plan.step_range import LayerOptions
 
 REUSE = 0.5  # how likely it is that a kept machine is gone on from: of two edits of a template, one is above a given step
 FIRST_COST = 1.5  # seconds that keeping is taken to cost before it was measured
@@ -28,7 +28,7 @@ def keys(plan: Plan) -> tuple[str, ...]:
     return (plan.root_key, *(planned.key for planned in plan.steps))
 
 
-def deepest_usable(plan: Plan, wish: Wish) -> int:
+def deepest_usable(plan: Plan, wish: LayerOptions) -> int:
     """How many steps may come from a layer at all."""
     if not wish.use:
         return -1
@@ -38,7 +38,7 @@ def deepest_usable(plan: Plan, wish: Wish) -> int:
     return min(limits)
 
 
-def candidates(plan: Plan, wish: Wish, find: Callable[[str], Layer | None], *, now: float, username: str) -> Iterator[Candidate]:
+def candidates(plan: Plan, wish: LayerOptions, find: Callable[[str], Layer | None], *, now: float, username: str) -> Iterator[Candidate]:
     """The layers to go on from, deepest first."""
     all_keys = keys(plan)
     for depth in range(deepest_usable(plan, wish), -1, -1):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from baker.core.digests import canonical, digest_of, file_digest
 from baker.core.errors import Problem
-from baker.core.model import Brought, Package, SourceImage
+from baker.core.model import AnsibleContent, Package, SourceImage
 from baker.lockfile.galaxy import locked as locked_contents
 from baker.lockfile.galaxy import told as galaxy_told
 from baker.lockfile.model import MAKE_ONE, Lock, LockedImage
-from baker.plan.plan import digest_files, recorded_shape
+from baker.plan.plan import digest_files, recorded_machine_spec
 from baker.provision import registry
 from baker.template.epoch import lock_path
 from baker.template.model import Template
@@ -42,7 +42,7 @@ def inputs_digest(template: Template) -> str:
     told = {
         "name": template.name,
         "builder": template.builder.kind,
-        "shape": recorded_shape(template),
+        "shape": recorded_machine_spec(template),
         "reproducible": template.reproducible,
         "steps": steps,
     }
@@ -107,7 +107,7 @@ def package_problems(path: Path, image: LockedImage, packages: Iterable[Package]
     return found
 
 
-def content_problems(path: Path, image: LockedImage, found: Sequence[Brought]) -> list[Problem]:
+def content_problems(path: Path, image: LockedImage, found: Sequence[AnsibleContent]) -> list[Problem]:
     """Each role and collection that is not as in the lock."""
     problems = []
     for kind, contents in (("role", image.roles), ("collection", image.collections)):

@@ -11,7 +11,7 @@ from baker.artifacts.ansible_content import of_build
 from baker.catalog.records import BuildRecord
 from baker.catalog.reference import parse_version
 from baker.core.errors import BakeError, NotFoundError
-from baker.core.model import Brought
+from baker.core.model import AnsibleContent
 from baker.lockfile.candidates import Fetch
 from baker.lockfile.model import LockedContent
 from baker.provision.galaxy import COMMIT, galaxy_server, remote_commit
@@ -21,7 +21,7 @@ COLLECTION = "/api/v3/plugin/ansible/content/published/collections/index/{}/"
 ROLE = "/api/v1/roles/?owner__username={}&name={}"
 
 
-def locked(found: Iterable[Brought], kind: str) -> tuple[LockedContent, ...]:
+def locked(found: Iterable[AnsibleContent], kind: str) -> tuple[LockedContent, ...]:
     """Those of one kind, as they stand in a lock."""
     return tuple(
         LockedContent(name=each.name, version=each.version, digest=each.digest, source=each.source, ref=each.ref, commit=each.commit)
@@ -63,7 +63,7 @@ def newer(build: BuildRecord, store: DirectoryStore, fetch: Fetch, unknown: list
                 yield each.kind, each.name, each.version, now, ""
 
 
-def _published(each: Brought, fetch: Fetch) -> str:
+def _published(each: AnsibleContent, fetch: Fetch) -> str:
     """The newest version on the server that ansible-galaxy asks on this host."""
     server = galaxy_server()
     namespace, _, name = each.name.partition(".")

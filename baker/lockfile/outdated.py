@@ -26,7 +26,7 @@ from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.model import FileSource
 
 if TYPE_CHECKING:
-    from baker.build.world import World
+    from baker.build.services import Services
 
 __all__ = ["Examined", "Newer", "outdated"]
 
@@ -51,18 +51,18 @@ class Examined:
     unknown: tuple[str, ...]
 
 
-def outdated(world: World, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
+def outdated(services: Services, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
     """Look at the images named, or at the newest of each name. `fetch` None: over the network. NotFoundError where a name means none."""
-    catalog = world.catalog
+    catalog = services.catalog
     wanted = references or sorted({image.name for image in catalog.images()})
     images = list({image.id: image for image in map(catalog.resolve, wanted)}.values())
-    candidates = Candidates(fetch or small.fetch, lambda digest: _kept(world, digest))
-    return [_Look(world, image, catalog.build_of(image), candidates).examined() for image in images]
+    candidates = Candidates(fetch or small.fetch, lambda digest: _kept(services, digest))
+    return [_Look(services, image, catalog.build_of(image), candidates).examined() for image in images]
 
 
 @dataclass
 class _Look:
-    world: World
+    services: Services
     image: ImageRecord
     build: BuildRecord
     candidates: Candidates
@@ -81,7 +81,7 @@ class _Look:
         """The image that it was made on: what its reference means now, and whether there is a newer one that it does not mean."""
         if self.build.source.get("kind") != "image":
             return
-        catalog, pins = self.world.catalog, self.build.source["pins"]
+        catalog, pins = self.services.catalog, self.build.source["pins"]
         reference = self._spec.get("image") or self._spec.get("name") or pins["image"]
         named = [image for image in catalog.images(pins["image"]) if image.id not in catalog.revocations.all()]
         newest = by_version(named)[0] if named else None
@@ -99,10 +99,12 @@ class _Look:
         """A disk image file, or an AMI. What has a checksum in the template is the same for ever; Debian's is in its packages."""
         kind, before = self.build.source.get("kind"), str(self.build.source.get("digest", ""))
         if kind == "file":
-            context = Context.for_peek(self.world.home, self.world.store, self.world.catalog, Path(self.build.template_path).parent)
+            context = Context.for_peek(
+                self.services.home, self.services.store, self.services.catalog, Path(self.build.template_path).parent
+            )
             spec = FileSource.model_validate(dict(self._spec))
             path = context.base_dir / spec.path.expanduser()
-            now = self.world.source(spec).peek(spec, context)
+            now = self.services.source(spec).peek(spec, context)
             if not path.exists():
                 yield Newer("source", str(path), before, "")
             elif now is None or now.digest != before:
@@ -116,9 +118,9 @@ class _Look:
             spec = _ami_spec(self._spec)
             if spec is None:
                 return
-            builder = self.world.builder(spec_of("ec2", self.build.shape), None)
-            context = Context.for_peek(self.world.home, self.world.store, self.world.catalog, Path(), builder)
-            now = self.world.source(spec).fetch(spec, context)
+            builder = self.services.builder(spec_of("ec2", self.build.shape), None)
+            context = Context.for_peek(self.services.home, self.services.store, self.services.catalog, Path(), builder)
+            now = self.services.source(spec).fetch(spec, context)
         except (BakeError, ValueError) as error:
             self._unknown.append(f"its AMI: {error.message if isinstance(error, BakeError) else error}")
             return
@@ -143,10 +145,10 @@ class _Look:
 
     def _packages(self) -> Iterator[Newer]:
         digest = self.build.evidence.get("packages_after", "")
-        if not digest or not self.world.store.has(digest):
+        if not digest or not self.services.store.has(digest):
             self._unknown.append("its packages: their list is not on this host")
             return
-        with self.world.store.open(digest) as blob:
+        with self.services.store.open(digest) as blob:
             installed = [each for each in read_packages(blob) if each.kind == "deb"]
         found = self._listings() if installed else ()
         if installed and not found:
@@ -164,15 +166,15 @@ class _Look:
         """The package indexes of the build and of those of its ancestors; of a bootstrapped system those of its own apt."""
         found: list[Listing] = []
         for build in self._ancestors():
-            found += listings(fetched(build, self.world.store), lambda digest: _kept(self.world, digest))
+            found += listings(fetched(build, self.services.store), lambda digest: _kept(self.services, digest))
             found += self._of_disk(build) if build.source.get("kind") == "debootstrap" and not found else ()
         return tuple(dict.fromkeys(found))
 
     def _of_disk(self, build: BuildRecord) -> tuple[Listing, ...]:
         """Those that the image of a build names for its own apt; none where its disk is not on this host, or cannot be read."""
-        image = next(each for each in self.world.catalog.history(self.image) if each.build == build.id)
+        image = next(each for each in self.services.catalog.history(self.image) if each.build == build.id)
         try:
-            with open_root(stored(image, self.world.store)) as root:
+            with open_root(stored(image, self.services.store)) as root:
                 return of_root(root, "amd64")
         except BakeError:
             return ()
@@ -182,13 +184,13 @@ class _Look:
         while build is not None:
             yield build
             parent = build.source.get("parent")
-            build = self.world.catalog.build_of(self.world.catalog.image(parent)) if parent else None
+            build = self.services.catalog.build_of(self.services.catalog.image(parent)) if parent else None
 
     def _indexes(self) -> Iterator[Newer]:
         """Indexes of rpm and apk: whether they are other ones; what is newer in them their own tools know."""
         import hashlib
 
-        for url, before in sorted(fetched(self.build, self.world.store).items()):
+        for url, before in sorted(fetched(self.build, self.services.store).items()):
             if url.endswith(INDEXES) and not url.endswith(RELEASES):
                 try:
                     after = "sha256:" + hashlib.sha256(self.candidates.fetch(url)).hexdigest()
@@ -199,7 +201,7 @@ class _Look:
                     yield Newer("index", url, before, after)
 
     def _galaxy(self) -> Iterator[Newer]:
-        for what, name, before, after, note in newer_galaxy(self.build, self.world.store, self.candidates.fetch, self._unknown):
+        for what, name, before, after, note in newer_galaxy(self.build, self.services.store, self.candidates.fetch, self._unknown):
             yield Newer(what, name, before, after, note)
 
 
@@ -214,8 +216,8 @@ def _ami_spec(spec: Mapping[str, Any]) -> SourceAmiFilter | SsmParameterSource |
     return None if set(spec) <= set(AmiSource.model_fields) and "id" in spec else SsmParameterSource.model_validate(dict(spec))
 
 
-def _kept(world: World, digest: str) -> bytes | None:
-    if not world.store.has(digest):
+def _kept(services: Services, digest: str) -> bytes | None:
+    if not services.store.has(digest):
         return None
-    with world.store.open(digest) as blob:
+    with services.store.open(digest) as blob:
         return blob.read()

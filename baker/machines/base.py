@@ -11,7 +11,20 @@ from typing import Any, Protocol, runtime_checkable
 from baker.catalog.records import Publication
 from baker.core.events import Reporter
 from baker.core.ledger import BuildLedger
-from baker.core.model import OPEN, Disk, Endpoint, Forward, Gate, Identity, MachineFacts, Media, Reached, Shape, SourceImage, disk_of
+from baker.core.model import (
+    OPEN,
+    Disk,
+    EgressEndpoint,
+    Endpoint,
+    Forward,
+    Identity,
+    MachineFacts,
+    MachineSpec,
+    Media,
+    NetworkPolicy,
+    SourceImage,
+    disk_of,
+)
 from baker.core.resources import Holdings
 
 
@@ -34,7 +47,7 @@ class Launch:
 
     name: str  # unique among the build's machines: "build", "verify"
     media: Media
-    shape: Shape
+    shape: MachineSpec
     identity: Identity
     scratch: Path
     ledger: BuildLedger
@@ -43,7 +56,7 @@ class Launch:
     overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
     image: ImageName = NAMELESS  # what it is for
     clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the host's
-    gate: Gate = OPEN  # what it may reach
+    gate: NetworkPolicy = OPEN  # what it may reach
 
     @property
     def disk(self) -> Disk:
@@ -70,7 +83,7 @@ class Machine(Protocol):
     def host_address(self, port: int) -> str | None:
         """Where the guest reaches what listens on this host's loopback at `port`, "10.0.2.2:3128"; None where it does not."""
 
-    def reached(self) -> Sequence[Reached]:
+    def reached(self) -> Sequence[EgressEndpoint]:
         """What its guest spoke to besides the build's proxy, where the gate says that this is noted; else nothing."""
 
     @property
@@ -114,7 +127,7 @@ class Builder(Protocol):
 
 
 @runtime_checkable
-class Keeper(Protocol):
+class SupportsSnapshot(Protocol):
     """A builder whose machines can be kept as they run, disk and memory, and be restored later: what layers are made of.
 
     A kept machine is a directory with `disk.qcow2` and whatever else the builder needs. The directory may be renamed, but its disk
@@ -136,13 +149,13 @@ class Keeper(Protocol):
 
 
 @runtime_checkable
-class Still(Protocol):
+class SupportsPause(Protocol):
     """A builder whose machines' disks can be read on this host while they stand still."""
 
-    def stills(self) -> bool:
+    def can_pause(self) -> bool:
         """Whether that is so for machines of this connection."""
 
-    def still(self, machine: Machine) -> AbstractContextManager[Disk]:
+    def paused_disk(self, machine: Machine) -> AbstractContextManager[Disk]:
         """The machine's disk as it is now; the machine stands still until the end, and all that it has written is in the disk's files."""
 
     def frozen(self, disk: Path) -> AbstractContextManager[None]:

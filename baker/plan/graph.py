@@ -35,15 +35,15 @@ class Templates(Protocol):
     def load_request(self, request: BuildRequest, /) -> Sequence[Template]: ...
 
 
-def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[Node]:
+def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[BuildNode]:
     """The nodes of a run: what was asked for and the missing images below it, those first.
 
     Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
     """
     asked = [(template, request) for request in requests for template in baker.load_request(request)]
     for template, request in asked:
-        step_range.wish([step.name for step in template.provisioners], first=request.first, last=request.last)
-    nodes: dict[str, Node] = {}
+        step_range.layer_options([step.name for step in template.provisioners], first=request.first, last=request.last)
+    nodes: dict[str, BuildNode] = {}
     pending = list(asked)
     while pending:
         template, request = pending.pop(0)
@@ -63,7 +63,7 @@ def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool
             pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
         home = {f.name: str(getattr(baker.home, f.name)) for f in fields(baker.home)}
         needs = frozenset({key_of(below)} if below is not None else ())
-        nodes[key] = Node(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
+        nodes[key] = BuildNode(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
     return order(list(nodes.values()))
 
 
@@ -103,7 +103,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Node:
+class BuildNode:
     """One build of a run. `needs` are the keys of the builds whose images it starts from."""
 
     key: str
@@ -117,7 +117,7 @@ def key_of(template: Template) -> str:
     return f"{template.path}#{template.name}"
 
 
-def order(nodes: Sequence[Node]) -> list[Node]:
+def order(nodes: Sequence[BuildNode]) -> list[BuildNode]:
     """The nodes, each after what it needs. UsageError naming the circle when there is one."""
     by_key = {node.key: node for node in nodes}
     try:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from baker.core.digests import canonical, digest_of, file_digest
-from baker.core.model import Shape, SourceImage
+from baker.core.model import MachineSpec, SourceImage
 from baker.provision import registry
 from baker.template.ec2 import Ec2Spec
 from baker.template.model import AnyBuilder, BuilderSpec, Step, Template
@@ -55,7 +55,7 @@ class Plan:
 
     template: Template
     source: SourceImage
-    shape: Shape
+    shape: MachineSpec
     root_key: str
     steps: tuple[PlannedStep, ...]
     fingerprint: str
@@ -71,7 +71,7 @@ class Plan:
 
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
-    shape = machine_shape(template.builder)
+    shape = machine_spec(template.builder)
     if isinstance(template.builder, BuilderSpec) and template.builder.clock == "epoch":
         shape = replace(shape, clock=template.epoch.seconds)
     machine = _ec2_key(template.builder) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
@@ -97,11 +97,11 @@ def verify_key(template: Template) -> str:
     return digest_of(suites)
 
 
-def machine_shape(spec: AnyBuilder) -> Shape:
+def machine_spec(spec: AnyBuilder) -> MachineSpec:
     """The machine that a template asks for, of a hypervisor on this host. Of EC2 the builder itself knows."""
     if isinstance(spec, Ec2Spec):
-        return Shape(disk_size=spec.volume_size)
-    return Shape(
+        return MachineSpec(disk_size=spec.volume_size)
+    return MachineSpec(
         cpus=spec.cpus,
         memory=spec.memory,
         disk_size=spec.disk_size,
@@ -112,16 +112,16 @@ def machine_shape(spec: AnyBuilder) -> Shape:
     )
 
 
-def recorded_shape(template: Template) -> dict[str, Any]:
-    """What the record says of the machine: the fields of Shape; of an EC2 builder what the template says, so that a machine of its
+def recorded_machine_spec(template: Template) -> dict[str, Any]:
+    """What the record says of the machine: the fields of MachineSpec; of an EC2 builder what the template says, so that a machine of its
     image can be started again."""
     if isinstance(template.builder, Ec2Spec):
         told: dict[str, Any] = json.loads(template.secrets.seal(canonical(template.builder.model_dump(mode="json", exclude={"user_data"}))))
         return told
-    return asdict(machine_shape(template.builder))
+    return asdict(machine_spec(template.builder))
 
 
-def _shape_key(shape: Shape) -> dict[str, Any]:
+def _shape_key(shape: MachineSpec) -> dict[str, Any]:
     """What a step can see of the machine. The accelerator is left out: it changes how fast, not what."""
     return {
         "cpus": shape.cpus,

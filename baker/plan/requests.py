@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from baker.core.model import Accelerator
 
 if TYPE_CHECKING:
-    from baker.build.values import Options
+    from baker.build.values import BuildOptions
     from baker.catalog.records import ImageRecord
     from baker.template.model import OnError, Template
 
@@ -60,10 +60,10 @@ class BuildResult:
     exit_code: int
 
 
-def options(request: BuildRequest) -> Options:
-    from baker.build.values import Options
+def options(request: BuildRequest) -> BuildOptions:
+    from baker.build.values import BuildOptions
 
-    return Options(
+    return BuildOptions(
         on_error=request.on_error,
         skip_verify=request.skip_verify,
         force=request.force,

@@ -10,7 +10,7 @@ from baker.core.errors import UsageError
 
 
 @dataclass(frozen=True)
-class Wish:
+class LayerOptions:
     """What the person who starts a build says of layers. Numbers of steps count from 1."""
 
     use: bool = True  # False: --no-cache
@@ -18,12 +18,12 @@ class Wish:
     last: int | None = None  # --until: nothing after this step runs
 
 
-def wish(names: Sequence[str], *, no_cache: bool = False, first: str | None = None, last: str | None = None) -> Wish:
+def layer_options(names: Sequence[str], *, no_cache: bool = False, first: str | None = None, last: str | None = None) -> LayerOptions:
     """What the command line says of layers, for a template whose steps have these `names`. UsageError for a step that does not exist."""
     begin, end = (step_number(names, text) if text else None for text in (first, last))
     if begin and end and begin > end:
         raise UsageError(f"step {begin}, to begin with, comes after step {end}, to stop after")
-    return Wish(use=not no_cache, first=begin, last=end)
+    return LayerOptions(use=not no_cache, first=begin, last=end)
 
 
 def step_number(names: Sequence[str], text: str) -> int:

@@ -15,7 +15,7 @@ from typing import Any
 
 from baker.core.digests import digest_of, file_digest
 from baker.core.errors import BakeError, HostError
-from baker.core.model import Brought
+from baker.core.model import AnsibleContent
 from baker.core.process import run
 from baker.provision.tools import tool
 
@@ -25,7 +25,7 @@ COMMIT = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 GIT_SECONDS = 60.0
 
 
-def installed(files: Path, requirements: Path) -> tuple[Brought, ...]:
+def installed(files: Path, requirements: Path) -> tuple[AnsibleContent, ...]:
     """The roles and collections below `files`, of which `requirements` says where they are from."""
     wanted = [*_wanted(requirements)]
     return (*_roles(files / "roles", wanted), *_collections(files / "collections" / "ansible_collections", wanted))
@@ -55,7 +55,7 @@ def remote_commit(source: str, ref: str) -> str:
     return next((found[name] for name in names if name in found), "")
 
 
-def _roles(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[Brought]:
+def _roles(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[AnsibleContent]:
     import yaml
 
     for path in sorted(directory.glob("*/")):
@@ -65,7 +65,7 @@ def _roles(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[Bro
         yield _brought("role", path.name, str((told or {}).get("version") or ""), _digest(path), asked)
 
 
-def _collections(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[Brought]:
+def _collections(directory: Path, wanted: Sequence[Mapping[str, str]]) -> Iterator[AnsibleContent]:
     for manifest in sorted(directory.glob(f"*/*/{MANIFEST}")):
         told = json.loads(manifest.read_text())["collection_info"]
         name = f"{told['namespace']}.{told['name']}"
@@ -80,10 +80,10 @@ def _digest(directory: Path) -> str:
     return digest_of([[str(path.relative_to(directory)), file_digest(path), bool(path.stat().st_mode & 0o100)] for path in files])
 
 
-def _brought(kind: str, name: str, version: str, digest: str, asked: Mapping[str, str]) -> Brought:
+def _brought(kind: str, name: str, version: str, digest: str, asked: Mapping[str, str]) -> AnsibleContent:
     source, ref = asked.get("source", ""), asked.get("ref", "")
     commit = remote_commit(source, ref) if ref else ""
-    return Brought(kind, name, version, f"sha256:{digest}", re.sub(r"//[^/@]*@", "//", source), ref, commit)
+    return AnsibleContent(kind, name, version, f"sha256:{digest}", re.sub(r"//[^/@]*@", "//", source), ref, commit)
 
 
 def _wanted(requirements: Path) -> Iterator[dict[str, str]]:

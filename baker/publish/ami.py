@@ -17,26 +17,26 @@ from baker.aws.errors import UnreachableError
 from baker.aws.resources import Things, access_details
 from baker.aws.session import Access, Aws
 from baker.aws.upload import Base, Request, Uploaded, Uploader
-from baker.aws.upload_checkpoint import Journal
+from baker.aws.upload_checkpoint import UploadCheckpoint
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError
 from baker.core.host_facts import now
 from baker.core.locks import try_exclusive
 from baker.core.model import Ami
-from baker.publish.amiplan import Plan, make_plan
-from baker.publish.base import Order, Published
+from baker.publish.amiplan import AmiPlan, make_plan
+from baker.publish.base import Published, PublishRequest
 
-MakeCheck = Callable[[Aws, Order], BootCheck]
+MakeCheck = Callable[[Aws, PublishRequest], BootCheck]
 Connect = Callable[[Access], Aws]
 GOES_ON = "what was sent stays for now: the same command goes on from there, `bake sweep` gives it back"
 
 
-def status_checks(aws: Aws, order: Order) -> BootCheck:
+def status_checks(aws: Aws, order: PublishRequest) -> BootCheck:
     """The boot check where nothing else is wanted: AWS's own status checks."""
     return StatusChecks(aws, order.clock, Instances(aws, order.wishes.instance_type, order.wishes.subnet))
 
 
-def access(order: Order) -> Access:
+def access(order: PublishRequest) -> Access:
     """The credentials and the region that a person means."""
     return Access(region=(*order.wishes.regions, None)[0], profile=order.wishes.profile)
 
@@ -50,7 +50,7 @@ class AmiTarget:
         self._boot_check = boot_check
         self._connect = connect
 
-    def publish(self, order: Order) -> tuple[Published, ...]:
+    def publish(self, order: PublishRequest) -> tuple[Published, ...]:
         aws = self._connect(access(order))
         plan = make_plan(order, account=aws.account, region=aws.region)
         image = order.baked.image
@@ -68,8 +68,8 @@ class _Publishing:
     """One image on its way to the regions of one account."""
 
     aws: Aws
-    order: Order
-    plan: Plan
+    order: PublishRequest
+    plan: AmiPlan
     check: BootCheck
 
     @property
@@ -111,7 +111,7 @@ class _Publishing:
     # --- the first region ------------------------------------------------------------------------------------------------
 
     def _first(self, region: str, taken: Ami | None) -> Published:
-        journal = Journal(self.order.state / f"{self.image.id}-{self.plan.account}-{region}")
+        journal = UploadCheckpoint(self.order.state / f"{self.image.id}-{self.plan.account}-{region}")
         before = journal.load()
         ours = before is not None and before.ticket == self.plan.ticket(region)
         run = before.run if before is not None and ours else new_run()
@@ -129,7 +129,7 @@ class _Publishing:
                 journal.forget()
                 raise
 
-    def _imported(self, region: str, journal: Journal, held: Things) -> Published:
+    def _imported(self, region: str, journal: UploadCheckpoint, held: Things) -> Published:
         started = self.order.clock.now()
         report = self.order.report
         with report.stage("upload", region):

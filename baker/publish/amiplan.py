@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from baker.aws.importing import ARCHITECTURES, check_name
 from baker.core.errors import UsageError
-from baker.publish.base import Order
+from baker.publish.base import PublishRequest
 
 BOOT_MODES = {"bios": "legacy-bios", "uefi": "uefi"}  # by the firmware that an image was verified with
 KNOWN_BOOT_MODES = ("legacy-bios", "uefi", "uefi-preferred")
@@ -19,7 +19,7 @@ MOST_TAGS = 40  # AWS has room for 50
 
 
 @dataclass(frozen=True)
-class Plan:
+class AmiPlan:
     """What is going to be published as what."""
 
     account: str
@@ -44,7 +44,7 @@ class Plan:
         }
 
 
-def make_plan(order: Order, *, account: str, region: str) -> Plan:
+def make_plan(order: PublishRequest, *, account: str, region: str) -> AmiPlan:
     """The plan for an order; `region` where it names none. UsageError for what cannot be."""
     image, wishes = order.baked.image, order.wishes
     if not image.chain:
@@ -55,7 +55,7 @@ def make_plan(order: Order, *, account: str, region: str) -> Plan:
     if architecture is None:
         raise UsageError(f"EC2 has no instances for {order.baked.machine}", hint=f"it has them for {', '.join(sorted(ARCHITECTURES))}")
     name = check_name(wishes.name or f"{image.name}-{image.version}-{image.id[:8]}")
-    return Plan(
+    return AmiPlan(
         account=account,
         regions=regions,
         name=name,
@@ -89,7 +89,7 @@ def _description(text: str) -> str:
     return text.encode("ascii", "replace").decode()[:255]
 
 
-def _tags(order: Order, name: str) -> dict[str, str]:
+def _tags(order: PublishRequest, name: str) -> dict[str, str]:
     image = order.baked.image
     for key in order.wishes.tags:
         if key.startswith(("aws:", "bake:")) or not 0 < len(key) <= 128:

@@ -38,7 +38,7 @@ class Baked:
 
 
 @dataclass(frozen=True)
-class Wishes:
+class PublishOptions:
     """What a person wants of a publication. A target refuses what it cannot do (UsageError)."""
 
     regions: tuple[str, ...] = ()  # where; the first is the one that is published to first; none: the configured one
@@ -54,11 +54,11 @@ class Wishes:
 
 
 @dataclass(frozen=True)
-class Order:
+class PublishRequest:
     """One image to publish, and what a target needs for it."""
 
     baked: Baked
-    wishes: Wishes
+    wishes: PublishOptions
     earlier: tuple[Baked, ...]  # images that may be published already and share much with this one, likeliest first
     publications: Publications
     ledger: Ledger
@@ -84,7 +84,7 @@ class PublishTarget(Protocol):
     def kind(self) -> str:
         """What `--to` calls it."""
 
-    def publish(self, order: Order) -> tuple[Published, ...]:
+    def publish(self, order: PublishRequest) -> tuple[Published, ...]:
         """Publish an image and put it on record, one publication per place. BakeError when that fails: what was made and is on no record
         is gone then, or in the ledger."""
 

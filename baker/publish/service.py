@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baker.build.world import World
+from baker.build.services import Services
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError
@@ -12,26 +12,28 @@ from baker.core.events import Reporter
 from baker.core.locks import shared
 from baker.core.model import Disk
 from baker.core.workspace import STORE_LOCK, new_id
-from baker.publish.base import Baked, Order, Published, PublishTarget, Wishes
+from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishTarget
 from baker.publish.registry import get
 from baker.store.directory import DirectoryStore
 
 MOST_EARLIER = 4
 
 
-def publish(world: World, image: ImageRecord, to: str, wishes: Wishes, target: PublishTarget | None = None) -> tuple[Published, ...]:
+def publish(
+    services: Services, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
+) -> tuple[Published, ...]:
     """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
     target = target or get(to)
-    with shared(world.home.state, STORE_LOCK):
-        order = Order(
-            baked=baked(world.catalog, world.store, image),
+    with shared(services.home.state, STORE_LOCK):
+        order = PublishRequest(
+            baked=baked(services.catalog, services.store, image),
             wishes=wishes,
-            earlier=tuple(_earlier(world.catalog, world.store, image, target.kind)),
-            publications=world.catalog.published,
-            ledger=world.ledger,
-            state=world.home.state / "publications",
-            report=Reporter(world.sink, new_id()),
-            clock=world.clock,
+            earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
+            publications=services.catalog.published,
+            ledger=services.ledger,
+            state=services.home.state / "publications",
+            report=Reporter(services.sink, new_id()),
+            clock=services.clock,
         )
         return target.publish(order)
 

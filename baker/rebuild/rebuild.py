@@ -20,8 +20,8 @@ from baker.build import stages
 from baker.build.inspect import inspect
 from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture
-from baker.build.values import Inspection, Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions, Inspection
 from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
@@ -34,7 +34,7 @@ from baker.core.workspace import STORE_LOCK, new_id, workplace
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
 from baker.plan import inputs
-from baker.plan.plan import Plan, make_plan, recorded_shape
+from baker.plan.plan import Plan, make_plan, recorded_machine_spec
 from baker.proxy.recording import Recording
 from baker.rebuild import causes
 from baker.rebuild.levels import Level, level_of
@@ -49,7 +49,7 @@ SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RebuildOutcome:
     """What came out. `packages`: (name, on record, rebuilt) of each that differs; `reasons`: why not more was reached, in words."""
 
     image: ImageRecord
@@ -89,52 +89,52 @@ class Request:
     uri: str | None = None
 
 
-def rebuild(request: Request, world: World) -> Verdict:
+def rebuild(request: Request, services: Services) -> RebuildOutcome:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
     if request.image.origin == "committed":
         raise UsageError(
             f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
             hint="bake diff with its parent says what was changed by hand: put that into a template",
         )
-    with workplace(world.home, world.ledger) as work:
-        check_store(request.image, request.build, world.store)
-        template, problems = _template(request, world, work / "inputs")
-        source = _source(request, world)
-        replay = _replay(request.build, world, work / "fetched")
-        options = Options(
+    with workplace(services.home, services.ledger) as work:
+        check_store(request.image, request.build, services.store)
+        template, problems = _template(request, services, work / "inputs")
+        source = _source(request, services)
+        replay = _replay(request.build, services, work / "fetched")
+        options = BuildOptions(
             skip_verify=True, force=True, no_cache=True, replay=replay, uri=request.uri, clock=request.build.started
         )  # fmt: skip
-        with open_job(template, options, world, new_id()) as job, _told(job):
+        with open_job(template, options, services, new_id()) as job, _told(job):
             stages.announce(job)
             plan = make_plan(template, source)
-            reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, world))]
-            captured = stages.settle(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
+            reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, services))]
+            captured = stages.normalize(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
                 assert isinstance(captured.media, Disk)
-                rules = tuple(captured.relaid.rules) if captured.relaid else ()
+                rules = tuple(captured.normalized.rules) if captured.normalized else ()
                 found = _compare(request, job, captured.media, inspection, reasons)
                 verdict = replace(found, rules=rules, seconds=job.seconds)
             stages.announce_stop(job, "tried")
             return verdict
 
 
-def rebuild_and_record(request: Request, world: World) -> Verdict:
+def rebuild_and_record(request: Request, services: Services) -> RebuildOutcome:
     """The same, with what came out on record."""
-    verdict = rebuild(request, world)
-    put_on_record(verdict, world)
+    verdict = rebuild(request, services)
+    put_on_record(verdict, services)
     return verdict
 
 
-def put_on_record(verdict: Verdict, world: World) -> Rebuild:
+def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
     """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
     report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
-    with shared(world.home.state, STORE_LOCK):
-        digest = world.store.add_bytes(report)
+    with shared(services.home.state, STORE_LOCK):
+        digest = services.store.add_bytes(report)
         made = Rebuild(
             verdict.image.id, int(verdict.level), verdict.disk, digest, host_facts.host_facts(), host_facts.who(), host_facts.now()
         )
-        world.catalog.rebuilds.add(made)
+        services.catalog.rebuilds.add(made)
     return made
 
 
@@ -167,9 +167,9 @@ def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> Non
 # --- from the record ---------------------------------------------------------------------------------------------------
 
 
-def _template(request: Request, world: World, directory: Path) -> tuple[Template, list[str]]:
+def _template(request: Request, services: Services, directory: Path) -> tuple[Template, list[str]]:
     """The template as it was, from the bytes on record, and why it may not be the same."""
-    with _evidence(request.build, "inputs", world.store, "it was made before inputs were kept") as file:
+    with _evidence(request.build, "inputs", services.store, "it was made before inputs were kept") as file:
         context = inputs.unpack(file, directory)
     missing = sorted(set(context.secrets) - request.secrets.keys())
     if missing:
@@ -207,18 +207,18 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _source(request: Request, world: World) -> SourceImage:
+def _source(request: Request, services: Services) -> SourceImage:
     """The disk that the build started from: its parent's, or the source's own in the image's chain."""
     record, image = request.build.source, request.image
     chain = image.chain[1:]
     if not chain:
         raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
-    size = world.store.disk(chain[0]).virtual_size
+    size = services.store.disk(chain[0]).virtual_size
     return SourceImage(
         kind=str(record.get("kind", "")),
         title=str(record.get("title", "")),
         digest=str(record["digest"]),
-        media=Disk(world.store.path(chain[0]), "qcow2", size),
+        media=Disk(services.store.path(chain[0]), "qcow2", size),
         pins=dict(record.get("pins", {})),
         parent=image.parent,
         ssh_username=image.ssh_username,
@@ -226,15 +226,15 @@ def _source(request: Request, world: World) -> SourceImage:
     )
 
 
-def _replay(build: BuildRecord, world: World, directory: Path) -> Path:
+def _replay(build: BuildRecord, services: Services, directory: Path) -> Path:
     """Everything that the build's machines fetched, laid out for the proxy."""
     recording = Recording(directory)
     if "fetches" in build.evidence:
-        with world.store.open(build.evidence["fetches"]) as file:
+        with services.store.open(build.evidence["fetches"]) as file:
             for line in read_lines(file):
                 value = json.loads(line)
                 fetched = Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
-                recording.copy(fetched, world.store.path(fetched.digest) if fetched.digest else None)
+                recording.copy(fetched, services.store.path(fetched.digest) if fetched.digest else None)
     recording.close()
     return directory
 
@@ -251,15 +251,15 @@ def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
     yield f"the inputs on record do not give the plan on record: {where} has another key"
 
 
-def _is_imported(build: BuildRecord, world: World) -> bool:
-    return any(entry.kind == IMPORTED for entry in world.catalog.journal.entries(subject_of("build", build.id)))
+def _is_imported(build: BuildRecord, services: Services) -> bool:
+    return any(entry.kind == IMPORTED for entry in services.catalog.journal.entries(subject_of("build", build.id)))
 
 
 def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
     """Whether all that a plan is made of is as on record, but for the hashes of secret values: those are keyed, and each home has its own
     key. Nobody can tell then whether the values are the same; the disk that comes out does."""
     mine = [_plain(step.inputs) for step in plan.steps]
-    shape = recorded_shape(plan.template)
+    shape = recorded_machine_spec(plan.template)
     return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
 
 
@@ -279,11 +279,11 @@ def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iter
 # --- the comparison ----------------------------------------------------------------------------------------------------
 
 
-def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> Verdict:
-    world = job.world
-    before = _manifest(request.build, world)
+def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, reasons: Sequence[str]) -> RebuildOutcome:
+    services = job.services
+    before = _manifest(request.build, services)
     after = _read_manifest(inspection.manifest)
-    packages = _packages(request.build, world), inspection.packages_after
+    packages = _packages(request.build, services), inspection.packages_after
     differences = compare_trees(before, after) if before is not None and after is not None else []
     words = list(reasons)
     if before is None or after is None:
@@ -299,8 +299,8 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
         words.append(
             f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
         )
-    groups = _explained(differences, world.store.disk(request.image.chain[0]), disk) if differences else []
-    return Verdict(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
+    groups = _explained(differences, services.store.disk(request.image.chain[0]), disk) if differences else []
+    return RebuildOutcome(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
 
 
 def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[causes.Group]:
@@ -311,10 +311,10 @@ def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[ca
         return [causes.Group(causes.OTHER, tuple(differences))]
 
 
-def _manifest(build: BuildRecord, world: World) -> list[FileEntry] | None:
+def _manifest(build: BuildRecord, services: Services) -> list[FileEntry] | None:
     if "manifest" not in build.evidence:
         return None
-    with world.store.open(build.evidence["manifest"]) as file:
+    with services.store.open(build.evidence["manifest"]) as file:
         return list(read_manifest(file))
 
 
@@ -325,10 +325,10 @@ def _read_manifest(path: Path | None) -> list[FileEntry] | None:
         return list(read_manifest(file))
 
 
-def _packages(build: BuildRecord, world: World) -> tuple[Package, ...]:
+def _packages(build: BuildRecord, services: Services) -> tuple[Package, ...]:
     if "packages_after" not in build.evidence:
         return ()
-    with world.store.open(build.evidence["packages_after"]) as file:
+    with services.store.open(build.evidence["packages_after"]) as file:
         return read_packages(file)
 
 

@@ -57,7 +57,7 @@ class Facts:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RetentionDecision:
     """What becomes of one AMI, and why. `snapshots`: those that go with it; `error`: why it did not work."""
 
     publication: Publication
@@ -70,7 +70,7 @@ class Verdict:
     error: str = ""
 
 
-def judge(facts: Sequence[Facts], rules: Rules, now: datetime) -> list[Verdict]:
+def judge(facts: Sequence[Facts], rules: Rules, now: datetime) -> list[RetentionDecision]:
     """A verdict for each AMI of one region. Pure: everything that it depends on is in its arguments."""
     newest_first = sorted(facts, key=lambda one: (one.publication.created, one.publication.reference), reverse=True)
     present = [one for one in newest_first if one.seen and not one.image.removed]
@@ -78,10 +78,10 @@ def judge(facts: Sequence[Facts], rules: Rules, now: datetime) -> list[Verdict]:
     return [_judge(one, rules, now, one.publication.reference in young) for one in newest_first]
 
 
-def _judge(one: Facts, rules: Rules, now: datetime, newest: bool) -> Verdict:
+def _judge(one: Facts, rules: Rules, now: datetime, newest: bool) -> RetentionDecision:
     age = _since(one.publication.created, now)
     action, why = _decide(one, rules, age, _since(one.launched, now) if one.launched else None, newest)
-    return Verdict(one.publication, one.image, action, why, age, one.launched)
+    return RetentionDecision(one.publication, one.image, action, why, age, one.launched)
 
 
 def _decide(one: Facts, rules: Rules, age: float, launched: float | None, newest: bool) -> tuple[Action, str]:
@@ -138,16 +138,16 @@ class Lifecycle:
     clock: Clock = field(default_factory=Clock)
     region: Callable[[Aws, str], Region] = Region
 
-    def plan(self, name: str, rules: Rules, regions: Sequence[str] = ()) -> list[Verdict]:
+    def plan(self, name: str, rules: Rules, regions: Sequence[str] = ()) -> list[RetentionDecision]:
         """What would become of every AMI of the images called `name` (in these regions). Nothing is changed."""
         published = self._published(name, regions)
-        found: list[Verdict] = []
+        found: list[RetentionDecision] = []
         for where in sorted({publication.region for publication, _ in published}):
             here = [(publication, image) for publication, image in published if publication.region == where]
             found += self._plan_region(self.region(self.aws, where), here, rules, self._kept(name, rules))
         return found
 
-    def apply(self, verdicts: Sequence[Verdict], rules: Rules | None = None) -> list[Verdict]:
+    def apply(self, verdicts: Sequence[RetentionDecision], rules: Rules | None = None) -> list[RetentionDecision]:
         """Carry them out; the same ones, with an `error` where that failed. What is gone is marked as removed on record at once.
         What a channel or a release has come to keep since they were planned is kept."""
         return [self._apply(verdict, rules or Rules()) for verdict in verdicts]
@@ -162,7 +162,7 @@ class Lifecycle:
 
     def _plan_region(
         self, region: Region, here: Sequence[tuple[Publication, ImageRecord]], rules: Rules, kept: Mapping[str, str]
-    ) -> list[Verdict]:
+    ) -> list[RetentionDecision]:
         ids = [publication.reference for publication, _ in here]
         seen, uses = region.images(ids), region.uses(ids)
         facts = []
@@ -179,7 +179,9 @@ class Lifecycle:
         verdicts = judge(facts, rules, self._now)
         return self._with_snapshots(region, verdicts, seen) if rules.delete_snapshots else verdicts
 
-    def _with_snapshots(self, region: Region, verdicts: list[Verdict], seen: Mapping[str, Mapping[str, Any]]) -> list[Verdict]:
+    def _with_snapshots(
+        self, region: Region, verdicts: list[RetentionDecision], seen: Mapping[str, Mapping[str, Any]]
+    ) -> list[RetentionDecision]:
         """The verdicts with the snapshots that no AMI uses after them. One that several have goes with the last of them.
 
         Of an AMI that is gone those on record: whoever deregistered it may not have come to delete them."""
@@ -191,7 +193,7 @@ class Lifecycle:
             if one.action in ("deregister", "forget")
         }
         sharers = region.sharers([snapshot for snapshots in made_of.values() for snapshot in snapshots])
-        found: list[Verdict] = []
+        found: list[RetentionDecision] = []
         given: set[str] = set()
         for one in reversed(verdicts):
             mine = [s for s in made_of.get(one.publication.reference, ()) if s not in given and sharers.get(s, set()) <= set(made_of)]
@@ -214,7 +216,7 @@ class Lifecycle:
         kept |= {channel.image: f"channel {channel.channel}" for channel in self.catalog.channels.all(name)}
         return kept
 
-    def _apply(self, verdict: Verdict, rules: Rules) -> Verdict:
+    def _apply(self, verdict: RetentionDecision, rules: Rules) -> RetentionDecision:
         kept = self._kept(verdict.image.name, rules).get(verdict.image.id) if verdict.action != "keep" else None
         if kept:
             return replace(verdict, action="keep", why=kept, snapshots=())
@@ -229,7 +231,7 @@ class Lifecycle:
             return replace(verdict, error=error.message)
         return verdict
 
-    def _change(self, verdict: Verdict) -> None:
+    def _change(self, verdict: RetentionDecision) -> None:
         ami, region = verdict.publication.reference, verdict.publication.region
         client = self.aws.client("ec2", region)
         try:

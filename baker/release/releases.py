@@ -26,7 +26,7 @@ from baker.core.host_facts import who
 from baker.core.locks import try_exclusive
 from baker.release.revocations import current
 from baker.release.targets import registry
-from baker.release.targets.base import Delivery, Factory, Journal, ReleaseError, ReleaseTarget, Strategy
+from baker.release.targets.base import Delivery, Factory, ReleaseError, ReleaseProgress, ReleaseTarget, Strategy
 
 LOCKS = "releases"  # in the state directory: one lock per target, held by whoever releases to it
 
@@ -163,7 +163,7 @@ class Releaser:
             return self._fail(release, target, delivery, journal, error)
         return self._end(release, "succeeded")
 
-    def _fail(self, release: Release, target: ReleaseTarget, delivery: Delivery, journal: Journal, error: BakeError) -> Release:
+    def _fail(self, release: Release, target: ReleaseTarget, delivery: Delivery, journal: ReleaseProgress, error: BakeError) -> Release:
         """Put the target back as it was, where that is wanted and AWS has not done so; then raise, with the end on record."""
         journal.note(failed=error.message)
         restored = getattr(error, "restored", False)
@@ -262,13 +262,13 @@ class Releaser:
             before=details["before"],
         )
 
-    def _journal(self, release: Release) -> Journal:
+    def _journal(self, release: Release) -> ReleaseProgress:
         report = Reporter(self.sink, f"{release.name} {release.title}")
 
         def keep(details: Mapping[str, Any]) -> None:
             self.catalog.releases.note(release, details)
 
-        return Journal(report, release.details, keep)
+        return ReleaseProgress(report, release.details, keep)
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self.clock.date(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from baker.core import process
 from baker.core.events import BuildFinished, Sink, from_json
-from baker.plan.graph import Ended, Node, order
+from baker.plan.graph import BuildNode, Ended, order
 
 CLEANUP_SECONDS = 180.0
 
@@ -30,10 +30,10 @@ CLEANUP_SECONDS = 180.0
 class Pool(Protocol):
     """Begins builds in other processes."""
 
-    def start(self, node: Node) -> Future[Ended]: ...
+    def start(self, node: BuildNode) -> Future[Ended]: ...
 
 
-def run(nodes: Sequence[Node], here: Callable[[Node], Ended], pool: Pool, *, parallel: int, fail_fast: bool) -> list[Ended]:
+def run(nodes: Sequence[BuildNode], here: Callable[[BuildNode], Ended], pool: Pool, *, parallel: int, fail_fast: bool) -> list[Ended]:
     """Build all nodes, `parallel` at most at a time; what needs a failed one is skipped, and with `fail_fast` so is all the rest.
 
     `here` builds one node in this process: the last one left.
@@ -42,10 +42,10 @@ def run(nodes: Sequence[Node], here: Callable[[Node], Ended], pool: Pool, *, par
     sorter.prepare()
     by_key = {node.key: node for node in nodes}
     ended: dict[str, Ended] = {}
-    waiting: list[Node] = []
-    running: dict[Future[Ended], Node] = {}
+    waiting: list[BuildNode] = []
+    running: dict[Future[Ended], BuildNode] = {}
 
-    def end(node: Node, how: Ended) -> None:
+    def end(node: BuildNode, how: Ended) -> None:
         ended[node.key] = how
         sorter.done(node.key)
 
@@ -70,7 +70,7 @@ def run(nodes: Sequence[Node], here: Callable[[Node], Ended], pool: Pool, *, par
     return [ended[node.key] for node in nodes]
 
 
-def _first(running: Mapping[Future[Ended], Node]) -> set[Future[Ended]]:
+def _first(running: Mapping[Future[Ended], BuildNode]) -> set[Future[Ended]]:
     """The builds that have ended by now: waits for one, a little at a time so that a signal is seen."""
     while running:
         done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
@@ -79,7 +79,7 @@ def _first(running: Mapping[Future[Ended], Node]) -> set[Future[Ended]]:
     return set()
 
 
-def _why(node: Node, failed: set[str], by_key: Mapping[str, Node]) -> str:
+def _why(node: BuildNode, failed: set[str], by_key: Mapping[str, BuildNode]) -> str:
     needed = sorted(by_key[key].template.name for key in node.needs & failed)
     return f"it needs {', '.join(needed)}, which failed" if needed else "another build failed"
 
@@ -111,10 +111,10 @@ class Workers:
                 process.end(child)
         self._pool.shutdown()
 
-    def start(self, node: Node) -> Future[Ended]:
+    def start(self, node: BuildNode) -> Future[Ended]:
         return self._pool.submit(self._work, node)
 
-    def _work(self, node: Node) -> Ended:
+    def _work(self, node: BuildNode) -> Ended:
         argv = [sys.executable, "-m", "baker.cli.worker"]
         finished: BuildFinished | None = None
         with self._child(argv) as child:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from baker.build.world import World
+from baker.build.services import Services
 from baker.core.errors import NotFoundError
 from baker.core.model import Disk
 from baker.disks import qemuimg
@@ -19,40 +19,40 @@ LAYER = "layer:"
 
 
 @contextmanager
-def side(world: World, text: str) -> Iterator[Tree]:
+def side(services: Services, text: str) -> Iterator[Tree]:
     """What `bake diff` compares: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP where no image is called so."""
     from baker.sessions.ephemeral import session
 
     if text.startswith(PREFIX):
-        shell = shell_of(world.home, text)
-        image = world.catalog.image(shell.image)
-        with session(world) as (_, scratch, _):
-            disk = copy_disk(world, shell, image, scratch / "copy.qcow2")
+        shell = shell_of(services.home, text)
+        image = services.catalog.image(shell.image)
+        with session(services) as (_, scratch, _):
+            disk = copy_disk(services, shell, image, scratch / "copy.qcow2")
             with sides.of_disk(f"{PREFIX}{shell.id} ({image.name}@{image.version})", disk, scratch) as tree:
                 yield tree
         return
     if not text.startswith(LAYER):
         try:
-            image = world.catalog.resolve(text)
+            image = services.catalog.resolve(text)
         except NotFoundError as error:
             if "@" not in text:
                 raise
             try:
-                find(world.catalog, LayerStore(world.home.layers), text)
+                find(services.catalog, LayerStore(services.home.layers), text)
             except NotFoundError:
                 raise error from None
         else:
-            with sides.of_image(world.store, image, world.catalog.build_of(image)) as tree:
+            with sides.of_image(services.store, image, services.catalog.build_of(image)) as tree:
                 yield tree
             return
-    with _layer(world, text.removeprefix(LAYER)) as tree:
+    with _layer(services, text.removeprefix(LAYER)) as tree:
         yield tree
 
 
 @contextmanager
-def _layer(world: World, reference: str) -> Iterator[Tree]:
-    store = LayerStore(world.home.layers)
-    layer, _ = find(world.catalog, store, reference)
+def _layer(services: Services, reference: str) -> Iterator[Tree]:
+    store = LayerStore(services.home.layers)
+    layer, _ = find(services.catalog, store, reference)
     with store.using(layer) as there:
         if not there:
             raise NotFoundError(f"the layer {layer.id} has just been removed")

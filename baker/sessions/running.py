@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from baker.build.world import World
+from baker.build.services import Services
 from baker.catalog.records import ImageRecord
 from baker.core import process
 from baker.core.errors import HostError, NotFoundError, UsageError
 from baker.core.home import Home
 from baker.core.model import Disk
 from baker.disks import qemuimg
-from baker.machines.base import Builder, Machine, Still
+from baker.machines.base import Builder, Machine, SupportsPause
 from baker.machines.spec import spec_of
 
 NAME = "shell.json"  # in the session's scratch directory
@@ -35,9 +35,9 @@ class Shell:
 
 def note(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
     """Let others find the machine, where its disk is on this host. `scratch` is called as the session is."""
-    if not isinstance(builder, Still) or not builder.stills():
+    if not isinstance(builder, SupportsPause) or not builder.can_pause():
         return
-    with builder.still(machine) as disk:
+    with builder.paused_disk(machine) as disk:
         shell = Shell(scratch.name, image.id, disk.path, disk.virtual_size or image.virtual_size, tuple(ssh))
     (scratch / NAME).write_text(json.dumps(asdict(shell), default=str))
 
@@ -68,10 +68,10 @@ def shell_of(home: Home, text: str) -> Shell:
     raise NotFoundError(f"no shell {wanted!r} is running", hint=f"there are: {known}" if known else "bake shell IMAGE starts one")
 
 
-def copy_disk(world: World, shell: Shell, image: ImageRecord, destination: Path) -> Disk:
+def copy_disk(services: Services, shell: Shell, image: ImageRecord, destination: Path) -> Disk:
     """A copy of what the machine has written, taken while it stands still for a moment: as after a power cut just behind a `sync`."""
-    builder = world.builder(spec_of(image.builder, {}), None)
-    if not isinstance(builder, Still):
+    builder = services.builder(spec_of(image.builder, {}), None)
+    if not isinstance(builder, SupportsPause):
         raise HostError(f"the disks of machines of {image.builder} are not on this host")
     process.run([*shell.ssh, "sync"], timeout=SYNC_SECONDS, what="write the guest's changes to its disk")
     with builder.frozen(shell.disk):

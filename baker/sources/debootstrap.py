@@ -24,7 +24,7 @@ from baker.core.home import ensure
 from baker.core.locks import exclusive
 from baker.core.model import Disk, Package, SourceImage
 from baker.core.process import CommandError
-from baker.disks.normalize import relay
+from baker.disks.normalize import normalize
 from baker.sources import import_disk, layout, machine_files
 from baker.sources.base import Context
 from baker.sources.bootstrap import Request, bootstrap
@@ -78,7 +78,7 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
     tar.unlink()
     context.report.info("keeping the disk")
     # laid out by us once more: mke2fs's own layout depends on its version, and on the order in which a directory was read
-    settled = relay(Disk(raw, "raw", made.size), None, work / "settled.qcow2", epoch=epoch, scratch=work)
+    settled = normalize(Disk(raw, "raw", made.size), None, work / "settled.qcow2", epoch=epoch, scratch=work)
     entry = import_disk.take(settled.disk, context, work) | _facts(spec, packages, epoch)
     shutil.rmtree(work)
     _index(context).write(key, entry)

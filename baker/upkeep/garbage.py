@@ -15,7 +15,7 @@ from baker.upkeep.orphans import Orphan, collect_orphans
 
 
 @dataclass(frozen=True)
-class Stock:
+class GarbageCollector:
     """The store with everything that refers to its blobs."""
 
     home: Home

@@ -20,7 +20,7 @@ from baker.core.errors import HostError
 from baker.core.events import Null, Reporter
 from baker.core.home import Home, ensure
 from baker.core.ledger import Ledger
-from baker.core.model import Disk, Shape
+from baker.core.model import Disk, MachineSpec
 from baker.core.resources import Holdings
 from baker.disks import qemuimg
 from baker.disks.rootfs import root_file
@@ -70,7 +70,7 @@ def test_a_system_machine_has_its_files_in_volumes_and_leaves_none(
     with Ledger(ensure(home.ledger)).open("sysbuild-1") as ledger:
         scratch = ensure(home.work("sysbuild-1"))
         identity = make_identity(scratch, "guest", "root")
-        shape = Shape(cpus=1, memory=256 << 20, accelerator="tcg", firmware=firmware)  # type: ignore[arg-type]
+        shape = MachineSpec(cpus=1, memory=256 << 20, accelerator="tcg", firmware=firmware)  # type: ignore[arg-type]
         request = Launch("build", empty_disk, shape, identity, scratch, ledger, Reporter(Null()))
         with LibvirtBuilder(home, uri).launch(request) as machine:
             assert machine.running() and machine.facts.connection == uri
@@ -106,7 +106,7 @@ def test_another_hosts_machine_is_reached_over_ssh_and_leaves_nothing(
     _, volumes = pool
     with ssh_into(volumes.parent, tmp_path) as uri, Ledger(ensure(home.ledger)).open("remote-1") as ledger:
         scratch = ensure(home.work("remote-1"))
-        shape = Shape(cpus=1, memory=256 << 20, accelerator="tcg")
+        shape = MachineSpec(cpus=1, memory=256 << 20, accelerator="tcg")
         request = Launch("build", empty_disk, shape, make_identity(scratch, "g", "root"), scratch, ledger, Reporter(Null()))
         with LibvirtBuilder(home, uri).launch(request) as machine:
             assert machine.running()
@@ -122,7 +122,7 @@ def test_a_system_machine_is_used_and_captured_as_any_other(pool: tuple[str, Pat
     with ssh_into(volumes.parent, tmp_path) as uri, Ledger(ensure(home.ledger)).open("sysbuild-2") as ledger:
         scratch = ensure(home.work("sysbuild-2"))
         identity = make_identity(scratch, "guest", "root")
-        shape = Shape(cpus=1, memory=512 << 20, accelerator="tcg")
+        shape = MachineSpec(cpus=1, memory=512 << 20, accelerator="tcg")
         wanted = Launch("build", base_disk, shape, identity, scratch, ledger, Reporter(Null()))
         builder = LibvirtBuilder(home, uri)
         with builder.launch(wanted) as machine:
@@ -142,7 +142,7 @@ def test_a_system_machine_is_used_and_captured_as_any_other(pool: tuple[str, Pat
 def test_a_connection_that_cannot_be_is_told_in_libvirts_words(home: Home, empty_disk: Disk) -> None:
     with Ledger(ensure(home.ledger)).open("nowhere-1") as ledger:
         scratch = ensure(home.work("nowhere-1"))
-        shape = Shape(accelerator="tcg")
+        shape = MachineSpec(accelerator="tcg")
         request = Launch("build", empty_disk, shape, make_identity(scratch, "g", "root"), scratch, ledger, Reporter(Null()))
         with pytest.raises(HostError, match=r"cannot connect to qemu\+unix.*No such file"):
             with LibvirtBuilder(home, "qemu+unix:///system?socket=/nonexistent/sock").launch(request):

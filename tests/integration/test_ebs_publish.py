@@ -28,7 +28,7 @@ from baker.core.locks import try_exclusive
 from baker.core.model import Ami, Disk
 from baker.disks import qemuimg
 from baker.publish.ami import AmiTarget
-from baker.publish.base import Baked, Order, Published, Wishes
+from baker.publish.base import Baked, Published, PublishOptions, PublishRequest
 from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws
 from tests.support.fake_app import an_image
@@ -104,15 +104,17 @@ class Desk:
     def ledger(self) -> Ledger:
         return Ledger(self.root / "ledger")
 
-    def order(self, image: ImageRecord | None = None, *, disk: Disk | None = None, machine: str = "x86_64", **wishes: Any) -> Order:
-        wanted = Wishes(**({"regions": (REGION,)} | wishes))
+    def order(
+        self, image: ImageRecord | None = None, *, disk: Disk | None = None, machine: str = "x86_64", **wishes: Any
+    ) -> PublishRequest:
+        wanted = PublishOptions(**({"regions": (REGION,)} | wishes))
         baked = Baked(image or an_image(), disk or self.disk, machine)
-        return Order(baked, wanted, (), self.records, self.ledger, self.root / "state", Reporter(self.memory), IMPATIENT)
+        return PublishRequest(baked, wanted, (), self.records, self.ledger, self.root / "state", Reporter(self.memory), IMPATIENT)
 
-    def target(self, make: Callable[[Aws, Order], BootCheck] | None = None) -> AmiTarget:
+    def target(self, make: Callable[[Aws, PublishRequest], BootCheck] | None = None) -> AmiTarget:
         return AmiTarget(make or (lambda aws, order: self.check), lambda access: CloudAws(self.cloud, access))
 
-    def publish(self, order: Order | None = None, **wishes: Any) -> tuple[Published, ...]:
+    def publish(self, order: PublishRequest | None = None, **wishes: Any) -> tuple[Published, ...]:
         return self.target().publish(order or self.order(**wishes))
 
     def image(self, region: str = REGION) -> dict[str, Any]:
@@ -341,7 +343,7 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
 
 
 def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
-    def invisible(aws: Aws, order: Order) -> BootCheck:
+    def invisible(aws: Aws, order: PublishRequest) -> BootCheck:
         def check(ami: Ami, things: Things, report: Reporter) -> None:
             cloud.faults.add("DescribeImages", "NotFound", times=2)
             raise Interrupted(2)

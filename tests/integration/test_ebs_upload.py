@@ -25,7 +25,7 @@ from baker.aws.errors import AwsError
 from baker.aws.resources import Things, reclaim
 from baker.aws.session import Access, Aws
 from baker.aws.upload import Base, Request, Uploaded, Uploader
-from baker.aws.upload_checkpoint import Journal
+from baker.aws.upload_checkpoint import UploadCheckpoint
 from baker.core.clock import Clock
 from baker.core.events import Memory, Progress, Reporter
 from baker.core.ledger import Ledger
@@ -77,8 +77,8 @@ class Desk:
     memory: Memory
 
     @property
-    def journal(self) -> Journal:
-        return Journal(self.root / "journal")
+    def journal(self) -> UploadCheckpoint:
+        return UploadCheckpoint(self.root / "journal")
 
     @property
     def ledger(self) -> Ledger:
@@ -201,12 +201,12 @@ from baker.core.events import Null, Reporter
 from baker.aws.session import Access, Aws
 from baker.core.ledger import Ledger
 from baker.core.model import Disk
-from baker.aws.upload_checkpoint import Journal
+from baker.aws.upload_checkpoint import UploadCheckpoint
 
 wanted = json.loads(sys.argv[1])
 
 
-class Deadly(Journal):
+class Deadly(UploadCheckpoint):
     count = 0
 
     def acknowledge(self, index, digest):

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from baker.core.errors import BakeError, BuildError, Interrupted, NotFoundError, SourceError, StepError
-from baker.core.model import Wanted
+from baker.core.model import BootOptions
 from baker.machines.ec2.check import STANDARD
 from baker.publish.withdraw import withdraw
 from baker.sessions.ephemeral import boot
@@ -355,7 +355,7 @@ def test_a_throw_away_machine_runs_an_image_and_is_gone(shop: Yard) -> None:
     image = shop.bake().image
     assert image is not None
     before = shop.cloud.inventory()
-    with boot(shop.world(), image, shop.catalog.build(image.build).shape, Wanted()) as running:
+    with boot(shop.services(), image, shop.catalog.build(image.build).shape, BootOptions()) as running:
         assert running.title == "web 1.0.0"
         assert asked(shop, "RunInstances")[-1]["ImageId"] == shop.catalog.publications(image.id)[0].reference
     assert (shop.cloud.inventory(), shop.ledgers()) == (before, [])

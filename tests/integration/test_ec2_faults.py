@@ -125,7 +125,7 @@ def test_an_image_that_is_on_record_is_never_swept(shop: Yard) -> None:
     image = shop.bake(BUILDER).image
     assert image is not None
     after = shop.cloud.inventory()
-    with shop.world().ledger.open(image.build) as ledger:
+    with shop.services().ledger.open(image.build) as ledger:
         name = shop.catalog.publications(image.id)[0].details["name"]
         ledger.enter("ec2:image", region=REGION, build=image.build, name=name, access=shop.access, lasting=True)
     assert [each.error for each in shop.sweep()] == [""]

@@ -14,7 +14,7 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release
 from baker.core.clock import Clock
 from baker.release.channels import assign
-from baker.release.lifecycle import DAY, Facts, Lifecycle, Rules, Verdict, judge
+from baker.release.lifecycle import DAY, Facts, Lifecycle, RetentionDecision, Rules, judge
 from tests.ec2 import Emulator
 from tests.support.fake_app import a_build, an_image
 from tests.support.keyed import KeyedAws
@@ -81,7 +81,7 @@ class Shop:
             self.catalog.publish(Publication(image.id, "ami", ami, REGION, ACCOUNT, created=days_ago(450 - 30 * number)))
         self.work = Lifecycle(self.catalog, KeyedAws(cloud), Clock())
 
-    def verdicts(self, rules: Rules = ALL) -> Mapping[str, Verdict]:
+    def verdicts(self, rules: Rules = ALL) -> Mapping[str, RetentionDecision]:
         return {one.image.version: one for one in self.work.plan("web", rules)}
 
     def snapshot(self, number: int) -> str:

@@ -20,7 +20,7 @@ from baker.core.errors import BootError, BuildError, HostError
 from baker.core.events import Null, Reporter
 from baker.core.home import Home, ensure
 from baker.core.ledger import BuildLedger, Ledger
-from baker.core.model import Disk, Firmware, Forward, Identity, Shape
+from baker.core.model import Disk, Firmware, Forward, Identity, MachineSpec
 from baker.core.resources import Holdings
 from baker.disks import qemuimg
 from baker.machines.base import Launch
@@ -35,8 +35,8 @@ from tests.support.machines import SSH_SECONDS
 pytestmark = pytest.mark.vm
 
 BUILD = "b0123456789ab"
-SMALL = Shape(cpus=1, memory=256 << 20, accelerator="tcg")
-GUEST = Shape(cpus=2, memory=512 << 20)
+SMALL = MachineSpec(cpus=1, memory=256 << 20, accelerator="tcg")
+GUEST = MachineSpec(cpus=2, memory=512 << 20)
 REPORT = Reporter(Null())
 
 
@@ -49,7 +49,7 @@ class Workshop:
     scratch: Path
     builder: LibvirtBuilder
 
-    def request(self, disk: Disk, shape: Shape = SMALL, name: str = "build", forwards: tuple[Forward, ...] = ()) -> Launch:
+    def request(self, disk: Disk, shape: MachineSpec = SMALL, name: str = "build", forwards: tuple[Forward, ...] = ()) -> Launch:
         scratch = ensure(self.scratch / name)
         identity = make_identity(scratch, "guest", "root")
         return Launch(name, disk, shape, identity, scratch, self.ledger, REPORT, forwards)

@@ -18,7 +18,7 @@ from baker.core.home import Home
 from baker.release.channels import assign
 from baker.release.releases import Releaser
 from baker.release.targets.asg import AutoScalingGroup
-from baker.release.targets.base import Delivery, Factory, Journal, ReleaseError, ReleaseTarget, Strategy
+from baker.release.targets.base import Delivery, Factory, ReleaseError, ReleaseProgress, ReleaseTarget, Strategy
 from baker.release.targets.lt import LaunchTemplate
 from baker.release.targets.refresh import Refreshes, preferences
 from baker.release.targets.ssm import Parameter
@@ -194,14 +194,14 @@ def test_where_aws_cannot_roll_back_bake_does(cloud: Emulator, tmp_path: Path) -
     assert asked["Preferences"]["SkipMatching"] is True
 
 
-def _target(shop: Shop, before_version: int) -> tuple[AutoScalingGroup, Delivery, Journal]:
+def _target(shop: Shop, before_version: int) -> tuple[AutoScalingGroup, Delivery, ReleaseProgress]:
     """The group pinned to that version, a delivery of the new AMI, and a journal of nobody's."""
     shop.asg.update_auto_scaling_group(
         AutoScalingGroupName="web-prod", LaunchTemplate={"LaunchTemplateId": shop.template, "Version": str(before_version)}
     )
     target = AutoScalingGroup("web-prod", Access(), shop.hasty.clock, KeyedAws(shop.cloud))
     delivery = Delivery("web v1", "web@1.1.0", shop.new, "0" * 32, Strategy(), target.look())
-    return target, delivery, Journal(Reporter(shop.sink, "web v1"), {}, lambda details: None)
+    return target, delivery, ReleaseProgress(Reporter(shop.sink, "web v1"), {}, lambda details: None)
 
 
 def test_a_group_that_follows_latest_is_pinned_before_the_version_is_made(cloud: Emulator, tmp_path: Path) -> None:
@@ -310,7 +310,7 @@ def test_what_was_made_but_not_noted_is_found_again(shop: Shop) -> None:
     """Killed between AWS's answer and the note of it."""
     target, delivery, journal = _target(shop, before_version=1)
     target.start(delivery, journal)
-    fresh = Journal(Reporter(shop.sink, "web v1"), {"making_version": True, "starting_refresh": True}, lambda details: None)
+    fresh = ReleaseProgress(Reporter(shop.sink, "web v1"), {"making_version": True, "starting_refresh": True}, lambda details: None)
     target.start(delivery, fresh)
     assert {**fresh.details} == {**journal.details}
     assert (shop.calls("CreateLaunchTemplateVersion"), shop.calls("StartInstanceRefresh")) == (1, 1)
@@ -411,7 +411,7 @@ def test_a_parameter(shop: Shop) -> None:
 def test_a_parameter_that_is_not_taken_is_put_back(shop: Shop) -> None:
     ssm = shop.cloud.client("ssm")
     target = Parameter("/bake/web/prod", Access(), shop.hasty.clock, KeyedAws(shop.cloud))
-    journal = Journal(Reporter(shop.sink, "web v1"), {}, lambda details: None)
+    journal = ReleaseProgress(Reporter(shop.sink, "web v1"), {}, lambda details: None)
     delivery = Delivery("web v1", "web@1.1.0", shop.new, "0" * 32, Strategy(timeout=5.0), target.look())
     assert not target.restore(delivery, journal)
     with pytest.raises(ReleaseError, match=f"did not take {shop.new} for /bake/web/prod within 5 s"):

@@ -14,8 +14,8 @@ from typing import Any
 
 from baker.aws.session import Access, Aws
 from baker.build.recipe import Outcome, bake
-from baker.build.values import Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions
 from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.errors import Interrupted
@@ -123,10 +123,10 @@ class Yard:
 
     def bake(self, builder: str = "", *, template: Template | None = None, **options: Any) -> Outcome:
         self.heard = Signalled(self.signal_after)
-        return bake(template or self.template(builder), Options(**options), self.world())
+        return bake(template or self.template(builder), BuildOptions(**options), self.services())
 
-    def world(self) -> World:
-        return World(
+    def services(self) -> Services:
+        return Services(
             home=self.home,
             store=DirectoryStore(self.home.blobs),
             catalog=self.catalog,

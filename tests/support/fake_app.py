@@ -18,8 +18,8 @@ from baker.core import events
 from baker.core.home import Home
 from baker.core.model import Forward, TestOutcome
 from baker.plan.requests import BuildRequest, BuildResult
-from baker.publish.base import Published, Wishes
-from baker.rebuild.rebuild import Verdict
+from baker.publish.base import Published, PublishOptions
+from baker.rebuild.rebuild import RebuildOutcome
 from baker.sessions.ephemeral import Running
 from baker.upkeep.doctor import Finding
 from baker.upkeep.sweep import Swept
@@ -73,7 +73,7 @@ class Script:
     findings: Sequence[Finding] = ()
     swept: Sequence[Swept] = ()
     published: Sequence[Published] = ()
-    verdicts: dict[str, Verdict] = field(default_factory=dict)  # by image id
+    verdicts: dict[str, RebuildOutcome] = field(default_factory=dict)  # by image id
     machine: FakeMachine = field(default_factory=FakeMachine)
     ssh: tuple[str, ...] = ("sh", "-c")
     requests: list[BuildRequest] = field(default_factory=list)
@@ -108,7 +108,7 @@ class FakeBaker(Baker):
         Path(path).write_bytes(b"x" * 2048)
         return Path(path)
 
-    def publish(self, reference: str, to: str, wishes: Wishes) -> tuple[Published, ...]:
+    def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
         self.script.asked |= {"publish": self.catalog.resolve(reference).id, "to": to, "wishes": wishes}
         for event in self.script.events:
             self.sink.emit(event)
@@ -116,7 +116,7 @@ class FakeBaker(Baker):
             raise self.script.error
         return tuple(self.script.published)
 
-    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> Verdict:
+    def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> RebuildOutcome:
         self.script.asked |= {"rebuilt": [*self.script.asked.get("rebuilt", []), reference], "secrets": dict(secrets or {})}
         return self.script.verdicts[self.catalog.resolve(reference).id]
 

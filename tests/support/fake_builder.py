@@ -11,7 +11,7 @@ from typing import Any
 
 from baker.core.errors import HostError, LayerError
 from baker.core.events import Reporter
-from baker.core.model import Disk, Endpoint, Identity, MachineFacts, Reached
+from baker.core.model import Disk, EgressEndpoint, Endpoint, Identity, MachineFacts
 from baker.disks import qemuimg
 from baker.machines.base import Launch
 from baker.machines.ssh.communicator import CommandResult
@@ -49,7 +49,7 @@ class FakeMachine:
             raise HostError(self.no_way)
         return None
 
-    def reached(self) -> Sequence[Reached]:
+    def reached(self) -> Sequence[EgressEndpoint]:
         return ()
 
     @property
@@ -134,11 +134,11 @@ class FakeBuilder:
         disk = qemuimg.as_disk(directory / "disk.qcow2", "qcow2")
         yield FakeMachine(request.name, self._overlay(disk, request), request.scratch, list(done))
 
-    def stills(self) -> bool:
+    def can_pause(self) -> bool:
         return self.can_still
 
     @contextmanager
-    def still(self, machine: Any) -> Iterator[Disk]:
+    def paused_disk(self, machine: Any) -> Iterator[Disk]:
         self.stood_still += 1
         yield machine.disk
 

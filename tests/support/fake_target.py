@@ -10,7 +10,7 @@ from typing import Any
 from baker.aws.session import Access
 from baker.core.clock import Clock
 from baker.core.errors import BuildError
-from baker.release.targets.base import Delivery, Journal, ReleaseError
+from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress
 
 
 @dataclass
@@ -65,21 +65,21 @@ class FakeTarget:
         if delivery.reference.startswith("ami-bad"):
             raise BuildError(f"{delivery.reference} is pending")
 
-    def start(self, delivery: Delivery, journal: Journal) -> None:
+    def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         self.place.asked.append(f"start {delivery.reference}")
         if self.place.start_error:
             raise self.place.start_error
         self.place.image = delivery.reference
         journal.note(started=True)
 
-    def wait(self, delivery: Delivery, journal: Journal) -> None:
+    def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         self.place.asked.append("wait")
         with journal.report.stage("refresh", "the place"):
             journal.report.progress("instances", 1, 2, "items")
             if self.place.wait_error:
                 raise self.place.wait_error
 
-    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+    def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         self.place.asked.append(f"restore {delivery.before['image'] or 'nothing'}")
         if self.place.restore_error:
             raise self.place.restore_error
@@ -87,7 +87,7 @@ class FakeTarget:
         self.place.image = delivery.before["image"]
         return changed
 
-    def found(self, delivery: Delivery, journal: Journal) -> str:
+    def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         return f"the place has {self.place.image or 'nothing'}"
 
 

@@ -100,5 +100,5 @@ def open_shop(directory: Path) -> Shop:
     web = an_image("web", "1.4.0", 2, parent=first.id)
     web = register(baker, web, (delta, base), reproduction={"layout": {"version": 1}}, source=source)
     for image in (first, web):
-        attest(image, baker.shelf)
+        attest(image, baker.trust)
     return Shop(cli, first, web)

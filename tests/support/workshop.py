@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from baker.build.recipe import Outcome, bake
-from baker.build.values import Options
-from baker.build.world import World
+from baker.build.services import Services
+from baker.build.values import BuildOptions
 from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.events import Memory, Message, StepFinished, StepStarted
@@ -52,10 +52,10 @@ class Workshop:
         self.builder.events.clear()
         self.heard = Memory()
         options.setdefault("force", True)  # what the catalog has is another test's business
-        return bake(self.template(*steps, name=name, more=more), Options(**options), self.world(self.heard))  # type: ignore[arg-type]
+        return bake(self.template(*steps, name=name, more=more), BuildOptions(**options), self.services(self.heard))  # type: ignore[arg-type]
 
-    def world(self, heard: Memory) -> World:
-        return World(
+    def services(self, heard: Memory) -> Services:
+        return Services(
             home=self.home,
             store=DirectoryStore(self.home.blobs),
             catalog=self.catalog,

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from baker.core.errors import HostError
-from baker.machines.libvirt.accelerator import Verdict, decide, host_kernel, run_probe
+from baker.machines.libvirt.accelerator import ProbeResult, decide, host_kernel, run_probe
 
 
 class Probe:
     def __init__(self, works: bool, words: str) -> None:
-        self.verdict, self.calls = Verdict(works, words), 0
+        self.verdict, self.calls = ProbeResult(works, words), 0
 
-    def __call__(self, binary: Path, kernel: Path) -> Verdict:
+    def __call__(self, binary: Path, kernel: Path) -> ProbeResult:
         self.calls += 1
         return self.verdict
 
@@ -99,14 +99,14 @@ def program(tmp_path: Path, body: str) -> Path:
 
 def test_a_panic_on_the_console_proves_that_the_guest_ran(tmp_path: Path) -> None:
     verdict = run_probe(program(tmp_path, "echo Linux version; echo 'Kernel panic - not syncing: VFS: no root'; sleep 60"), kernel())
-    assert verdict == Verdict(True, "the probe's kernel ran under KVM")
+    assert verdict == ProbeResult(True, "the probe's kernel ran under KVM")
 
 
 def test_a_qemu_that_dies_is_quoted(tmp_path: Path) -> None:
     verdict = run_probe(program(tmp_path, "echo Probing EDD; echo 'failed to set MSR 0x10a' >&2; exit 134"), kernel())
-    assert verdict == Verdict(False, "QEMU ended under KVM: failed to set MSR 0x10a")
+    assert verdict == ProbeResult(False, "QEMU ended under KVM: failed to set MSR 0x10a")
 
 
 def test_a_guest_that_falls_silent_is_given_up(tmp_path: Path) -> None:
     verdict = run_probe(program(tmp_path, "echo Probing EDD; exec sleep 60"), kernel(), silence=0.3)
-    assert verdict == Verdict(False, "the probe's kernel did not finish under KVM")
+    assert verdict == ProbeResult(False, "the probe's kernel did not finish under KVM")

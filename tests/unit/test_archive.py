@@ -66,8 +66,8 @@ def made(tmp_path: Path) -> Made:
         baker.catalog.register(a_build(f"b0000000000{number}", evidence=evidence), image)
         images.append(image)
     base, web = images
-    baker.shelf.keys.create("ci")
-    attest(web, baker.shelf)
+    baker.trust.keys.create("ci")
+    attest(web, baker.trust)
     baker.catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, baker.store.add_bytes(b"report"), {"name": "h"}, "me", AT))
     baker.catalog.revocations.add(Revocation(base.id, "CVE", "me", AT, "2099-01-01T00:00:00Z", descendants=True))
     written = baker.archives.write("web", tmp_path)
@@ -80,7 +80,7 @@ def other(tmp_path: Path) -> Baker:
 
 
 def faults(baker: Baker) -> list[str]:
-    checks = verify(baker.catalog.resolve("web"), baker.shelf, at=AT)
+    checks = verify(baker.catalog.resolve("web"), baker.trust, at=AT)
     return [check.detail for check in checks if check.ok is False]
 
 
@@ -100,14 +100,14 @@ def test_everything_comes_along_and_checks_out(made: Made, other: Baker) -> None
     assert list(other.catalog.check_chain()) == []
     assert {entry.kind for entry in other.catalog.journal.entries()} == {"imported"}
     assert faults(other) == []
-    assert [key.name for key in other.shelf.keys.list()] == ["ci"]
+    assert [key.name for key in other.trust.keys.list()] == ["ci"]
     assert list(other.home.ledger.glob("*")) == [] and list((other.home.state / "builds").glob("*")) == []
 
 
 def test_keys_are_trusted_only_when_asked(made: Made, other: Baker) -> None:
     found = other.archives.read(made.archive)
     assert [(signer.name, signer.trusted) for signer in found.signers] == [("ci", False)]
-    assert other.shelf.keys.list() == []
+    assert other.trust.keys.list() == []
 
 
 def test_once_more_changes_nothing_and_the_same_records_are_the_same_bytes(made: Made, other: Baker, tmp_path: Path) -> None:

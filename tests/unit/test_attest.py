@@ -161,7 +161,7 @@ def policy(shop: Shop, text: str) -> Path:
 
 
 def test_an_image_that_has_all_that_a_policy_asks_for(shop: Shop) -> None:
-    sign_rebuild(Rebuilt(shop.web), shop.baker.shelf)
+    sign_rebuild(Rebuilt(shop.web), shop.baker.trust)
     text = "signed_by: [default]\nlevel: L3\nno_revoked_ancestor: true\ntests_passed: true\nreproducible: true\nno_committed: true\n"
     assert shop.failed("--policy", policy(shop, text + "base_not_older_than: 36500d\n")) == []
 
@@ -216,7 +216,7 @@ def test_what_a_policy_finds_in_records(shop: Shop, text: str, change: str, name
 
 def test_the_newest_signed_rebuild_counts(shop: Shop) -> None:
     for level in (3, 1):
-        sign_rebuild(Rebuilt(shop.web, level), shop.baker.shelf)
+        sign_rebuild(Rebuilt(shop.web, level), shop.baker.trust)
     assert "reached L1, asked for is L3" in shop.failed("--policy", policy(shop, "level: 3"))[0]
 
 

@@ -105,8 +105,8 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Path:
         catalog.channels.set("web", "prod", web.id, who="ann@desk", at=AT, why="launch")
         release = catalog.releases.begin(Release("web", 0, web.id, "prod", "asg/web-prod", "running", "ann@desk", AT))
         catalog.releases.finish(release, "succeeded", at=AT)
-        baker.shelf.keys.create()
-        attest(web, baker.shelf)
+        baker.trust.keys.create()
+        attest(web, baker.trust)
         catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, store.add_bytes(b"report"), {"name": "other"}, "bob", AT))
     return directory / "home"
 

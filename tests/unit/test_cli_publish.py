@@ -15,7 +15,7 @@ from baker.core.errors import NotFoundError, UsageError, VerifyError
 from baker.core.events import Progress, StageFinished, StageStarted
 from baker.core.home import Home
 from baker.publish import registry
-from baker.publish.base import Published, Wishes
+from baker.publish.base import Published, PublishOptions
 from tests.support.fake_app import Cli, a_build, an_image, fill
 from tests.support.plugins import on_path
 
@@ -88,7 +88,7 @@ def test_what_is_wished_for(cli: Cli) -> None:
     what = ("--name", "shop", "--tag", "a=b=c", "--tag", "d=", "--kms-key", key, "--boot-mode", "uefi")
     cli("publish", "web@1.4.0", "--to", "ami", *where, *what, "--no-verify", "--force", "--profile", "prod")
     assert cli.script.asked["to"] == "ami"
-    assert cli.script.asked["wishes"] == Wishes(
+    assert cli.script.asked["wishes"] == PublishOptions(
         regions=("eu-central-1", "eu-west-1", "us-east-1"),
         name="shop",
         tags={"a": "b=c", "d": ""},
@@ -160,7 +160,7 @@ def test_a_target_of_a_plugin(tmp_path: Path, plugin) -> None:  # type: ignore[n
         assert registry.kinds() == ("ami", "shelf")
         blob = bake.store.add_bytes(b"disk")
         fill(bake, an_image(chain=(blob,)))
-        (published,) = bake.publish("web", "shelf", Wishes())
+        (published,) = bake.publish("web", "shelf", PublishOptions())
         assert published.publication.reference == "shelf:web"
         assert [one.reference for one in bake.catalog.publications(an_image().id)] == ["shelf:web"]
         assert [target.reclaim("shelf:place", {}) for target in registry.all_for_sweep()] == [False, True]
@@ -177,4 +177,4 @@ def test_an_image_without_a_disk_here(tmp_path: Path) -> None:
         image = an_image(chain=(), builder="ec2")
         bake.catalog.register(a_build(image), image)
         with pytest.raises(NotFoundError, match="made by the ec2 builder"):
-            bake.publish("web", "ami", Wishes())
+            bake.publish("web", "ami", PublishOptions())

@@ -11,12 +11,12 @@ import pytest
 from baker.artifacts.trees import Difference
 from baker.rebuild import causes
 from baker.rebuild.levels import Level
-from baker.rebuild.rebuild import Verdict
+from baker.rebuild.rebuild import RebuildOutcome
 from tests.support.fake_app import Cli, an_image, fill
 
 BASE, WEB = an_image("debian-13", "13.1.0", 1), an_image("web", "1.4.0", 2, parent="a00000000001")
 GROUP = causes.Group(causes.ARCHIVE_ORDER, tuple(Difference(f"/srv/{number}.tar", ("content",)) for number in range(12)))
-SHORT = Verdict(
+SHORT = RebuildOutcome(
     WEB,
     Level.INPUTS,
     "sha256:" + "c" * 64,
@@ -32,7 +32,7 @@ SHORT = Verdict(
 def cli(tmp_path: Path) -> Cli:
     cli = Cli(tmp_path)
     fill(cli.baker, BASE, WEB, change=lambda build: replace(build, reproduction={"wanted": True}))
-    cli.script.verdicts = {image.id: Verdict(image, Level.DISK, image.digest, seconds=30.0) for image in (BASE, WEB)}
+    cli.script.verdicts = {image.id: RebuildOutcome(image, Level.DISK, image.digest, seconds=30.0) for image in (BASE, WEB)}
     return cli
 
 

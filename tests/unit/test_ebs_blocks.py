@@ -12,7 +12,7 @@ import pytest
 
 from baker.aws import ebs
 from baker.aws.rate_limit import LONGEST_GAP, Pace
-from baker.aws.upload_checkpoint import RECORD, Journal, State
+from baker.aws.upload_checkpoint import RECORD, State, UploadCheckpoint
 from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.blocks import candidates, differences
@@ -130,12 +130,12 @@ def test_volumes_are_whole_gibibytes(size: int, gib: int) -> None:
 
 
 def test_the_journal_keeps_what_was_acknowledged(tmp_path: Path) -> None:
-    journal = Journal(tmp_path / "journal")
+    journal = UploadCheckpoint(tmp_path / "journal")
     assert journal.load() is None
     journal.begin(State({"digest": "one"}, "run", target="snap-1"))
     journal.acknowledge(3, b"3" * 32)
     journal.acknowledge(1 << 33, b"4" * 32)
-    again = Journal(journal.directory)
+    again = UploadCheckpoint(journal.directory)
     assert again.load() == State({"digest": "one"}, "run", target="snap-1")
     assert again.acknowledged() == {3: b"3" * 32, 1 << 33: b"4" * 32}
     again.begin(State({"digest": "two"}, "run"))
@@ -145,13 +145,13 @@ def test_the_journal_keeps_what_was_acknowledged(tmp_path: Path) -> None:
 
 
 def test_half_a_record_is_forgotten(tmp_path: Path) -> None:
-    journal = Journal(tmp_path)
+    journal = UploadCheckpoint(tmp_path)
     journal.begin(State({}, "run"))
     journal.acknowledge(1, b"1" * 32)
     journal.close()
     with (tmp_path / "blocks").open("ab") as file:
         file.write(b"half")
-    again = Journal(tmp_path)
+    again = UploadCheckpoint(tmp_path)
     assert list(again.acknowledged()) == [1]
     again.acknowledge(2, b"2" * 32)
     assert list(again.acknowledged()) == [1, 2]
@@ -161,7 +161,7 @@ def test_half_a_record_is_forgotten(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"ticket": 1', "null"])
 def test_a_journal_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "upload.json").write_text(text)
-    assert Journal(tmp_path).load() is None
+    assert UploadCheckpoint(tmp_path).load() is None
 
 
 # --- the pace ------------------------------------------------------------------------------------------------------------

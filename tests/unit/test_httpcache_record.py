@@ -111,11 +111,11 @@ def test_what_the_cache_cannot_keep_is_on_record_all_the_same(tmp_path: Path) ->
 
 
 def test_what_was_fetched_over_https_is_on_record_and_comes_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = Authority()  # whoever the server is certified by
-    (tmp_path / "world.pem").write_text(world.pem)
+    services = Authority()  # whoever the server is certified by
+    (tmp_path / "world.pem").write_text(services.pem)
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "world.pem"))
     options = {"report": Reporter(Memory()), "allow": ["127.0.0.1"], "intercept": True}
-    with serving(Site({"/a": b"over TLS"}), world.context("127.0.0.1")) as site:
+    with serving(Site({"/a": b"over TLS"}), services.context("127.0.0.1")) as site:
         with http_cache(tmp_path / "cache", record=tmp_path / "record", **options) as proxy:
             assert ask_over_tls(proxy, site.url, "/a") == (200, b"over TLS")
     assert [(each.url, each.status, each.size) for each in read(tmp_path / "record")] == [(f"{site.url}/a", 200, 8)]

@@ -17,11 +17,11 @@ from baker.core.host_facts import now
 from baker.disks import qemuimg
 from baker.layers.explain import explain
 from baker.plan.plan import make_plan
-from baker.plan.step_range import Wish
+from baker.plan.step_range import LayerOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.trust.attest.keys import Keys
-from baker.trust.attest.signing import Shelf
+from baker.trust.attest.signing import TrustContext
 from baker.trust.attest.verify import verify
 from tests.support.fake_builder import FakeBuilder
 from tests.support.workshop import STEPS, Workshop, open_workshop
@@ -216,7 +216,7 @@ def test_two_builds_that_share_steps_make_them_once(shop: Workshop) -> None:
 # -- what `bake plan` says ---------------------------------------------------------------------------------------------------------
 
 
-def reasons(shop: Workshop, *steps: str, wish: Wish | None = None, **options: str) -> list[str]:
+def reasons(shop: Workshop, *steps: str, wish: LayerOptions | None = None, **options: str) -> list[str]:
     template = shop.template(*steps, **options)
     source = sources.for_spec(template.source)
     from baker.sources.base import Context
@@ -224,7 +224,7 @@ def reasons(shop: Workshop, *steps: str, wish: Wish | None = None, **options: st
     found = source.peek(template.source, Context.for_peek(shop.home, DirectoryStore(shop.home.blobs), shop.catalog, template.path.parent))
     assert found is not None
     explained = explain(
-        make_plan(template, found), wish or Wish(), shop.layers.find, shop.catalog.builds("web", limit=1)[0], shop.clock.date()
+        make_plan(template, found), wish or LayerOptions(), shop.layers.find, shop.catalog.builds("web", limit=1)[0], shop.clock.date()
     )
     return ["cached" if step.cached else step.reason for step in explained]
 
@@ -238,7 +238,7 @@ def test_the_plan_says_which_input_changed(shop: Workshop) -> None:
     (shop.directory / "a.sh").write_text("step-2b")
     assert reasons(shop, "step-1", put, "step-3") == ["cached", "changed: a.sh", "after a change of an earlier step"]
     assert reasons(shop, "step-0", put, "step-3")[0] == "changed: inline"
-    assert reasons(shop, "step-1", wish=Wish(use=False)) == ["--no-cache"]
+    assert reasons(shop, "step-1", wish=LayerOptions(use=False)) == ["--no-cache"]
     assert reasons(shop, "step-1", "step-2", "step-3", "step-4")[3] == "never carried out"
 
 
@@ -287,7 +287,7 @@ def test_an_image_is_attested_when_there_is_a_key(shop: Workshop) -> None:
     outcome = shop.bake()
     assert outcome.image
     (attestation,) = shop.catalog.attestations.of(outcome.image.id)
-    checks = verify(outcome.image, Shelf.of(shop.home, shop.catalog, DirectoryStore(shop.home.blobs), {}), at=now())
+    checks = verify(outcome.image, TrustContext.of(shop.home, shop.catalog, DirectoryStore(shop.home.blobs), {}), at=now())
     assert [check.name for check in checks if not check.ok] == []
     assert attestation.predicate == "https://slsa.dev/provenance/v1"
     assert len([entry for entry in shop.catalog.journal.entries() if entry.kind == "attestation"]) == 1

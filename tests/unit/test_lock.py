@@ -54,7 +54,7 @@ def lock_of(workshop: Workshop) -> Lock:
     """The lock of the last image, in its place."""
     template = workshop.template(*STEPS)
     image = workshop.catalog.images("web")[0]
-    made = make_lock([Built(template, workshop.catalog.build_of(image))], workshop.world(Memory()).store, lambda: TOOLS)
+    made = make_lock([Built(template, workshop.catalog.build_of(image))], workshop.services(Memory()).store, lambda: TOOLS)
     write_lock(lock_path(template.path), made)
     return made
 
@@ -143,7 +143,7 @@ def test_a_broken_lock_is_explained_where_it_is_broken(case: Path) -> None:
 
 def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: Workshop) -> None:
     build(workshop)
-    store = workshop.world(Memory()).store
+    store = workshop.services(Memory()).store
     release = store.add_bytes(b"Origin: Debian\nDate: Sat, 22 Nov 2026 08:00:00 UTC\n")
     package = "sha256:" + "ab" * 32
     lines = [
@@ -170,7 +170,7 @@ def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: W
 def test_a_tool_has_the_digest_of_its_binary_only_while_that_is_the_one_of_the_build(workshop: Workshop) -> None:
     build(workshop)
     record = workshop.catalog.build_of(workshop.catalog.images("web")[0])
-    template, store = workshop.template(*STEPS), workshop.world(Memory()).store
+    template, store = workshop.template(*STEPS), workshop.services(Memory()).store
     now = make_lock([Built(template, record)], store, host_facts.tool_versions).tools
     later = make_lock([Built(template, record)], store, lambda: {"qemu-img": "another"}).tools
     assert len(now["qemu-img"].sha256) == 64 and later["qemu-img"].sha256 == ""
@@ -188,7 +188,7 @@ def test_a_secret_value_is_not_in_the_lock_and_the_lock_holds_on_another_host(wo
 
     build(workshop)
     record = workshop.catalog.build_of(workshop.catalog.images("web")[0])
-    store = workshop.world(Memory()).store
+    store = workshop.services(Memory()).store
     here, there = (make_lock([Built(template(key), record)], store, lambda: TOOLS) for key in (b"a" * 32, b"b" * 32))
     assert here == there
     assert "hunter2" not in here.text()
@@ -265,14 +265,14 @@ def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_c
 def registered(cli: Cli, path: Path, package: str, source: Mapping[str, object] | None = None) -> BuildResult:
     """Every image of a template, built with this package; the result is that of the last."""
     from baker.artifacts.ansible_content import pack
-    from baker.core.model import Brought
+    from baker.core.model import AnsibleContent
 
     with cli.baker as baker:
         baker.home.data.mkdir(parents=True, exist_ok=True)
         for template in load(path, env={}, secret_key=b"k" * 32):
             evidence = {
                 "packages_after": baker.store.add_bytes(pack_packages([Package(*package.split(), "amd64")])),
-                "brought": baker.store.add_bytes(pack([Brought("role", "nginx", "1.0", "sha256:" + "1" * 64)])),
+                "brought": baker.store.add_bytes(pack([AnsibleContent("role", "nginx", "1.0", "sha256:" + "1" * 64)])),
             }
             spec = source or {"kind": "debootstrap", "title": "debian", "digest": "sha256:" + "e" * 64, "pins": {"suite": "trixie"}}
             image = an_image(template.name, template.version, len(baker.catalog.images()) + 1)

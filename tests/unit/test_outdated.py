@@ -14,7 +14,7 @@ from baker.api import Baker
 from baker.artifacts.ansible_content import pack
 from baker.artifacts.codecs import pack_lines, pack_packages
 from baker.core.errors import NotFoundError
-from baker.core.model import Brought, Package
+from baker.core.model import AnsibleContent, Package
 from baker.core.process import run
 from baker.lockfile.aptsources import lines, stanzas
 from baker.lockfile.candidates import Listing
@@ -136,9 +136,9 @@ def test_a_branch_that_has_gone_on_and_a_newer_collection(tmp_path: Path) -> Non
     git("commit", "-q", "--allow-empty", "-m", "two")
     digest = "sha256:" + "1" * 64
     brought = [
-        Brought("role", "moving", "main", digest, source, "main", first),
-        Brought("role", "fixed", "v1", digest, source, "v1", first),
-        Brought("collection", "community.general", "9.0.0", digest),
+        AnsibleContent("role", "moving", "main", digest, source, "main", first),
+        AnsibleContent("role", "fixed", "v1", digest, source, "v1", first),
+        AnsibleContent("collection", "community.general", "9.0.0", digest),
     ]
     server = galaxy_server() + "/api/v3/plugin/ansible/content/published/collections/index/community/general/"
     answers = Archive({})

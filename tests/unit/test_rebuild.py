@@ -17,7 +17,7 @@ from baker.core.events import BuildFinished, Memory, Null, Reporter
 from baker.core.home import Home
 from baker.publish.archive.service import Archives
 from baker.rebuild.levels import Level
-from baker.rebuild.rebuild import Request, Verdict, check_store, rebuild_and_record
+from baker.rebuild.rebuild import RebuildOutcome, Request, check_store, rebuild_and_record
 from baker.store.directory import DirectoryStore
 from baker.trust.attest.keys import Keys
 from baker.upkeep.sweep import sweep
@@ -80,10 +80,10 @@ def workshop(tmp_path: Path) -> Iterator[Workshop]:
         yield made
 
 
-def again(workshop: Workshop, *, key: bytes = b"k" * 32, heard: Memory | None = None, **secrets: str) -> Verdict:
+def again(workshop: Workshop, *, key: bytes = b"k" * 32, heard: Memory | None = None, **secrets: str) -> RebuildOutcome:
     image = workshop.catalog.images("web")[0]
     workshop.builder.events.clear()
-    return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.world(heard or Memory()))
+    return rebuild_and_record(Request(image, workshop.catalog.build_of(image), secrets, key), workshop.services(heard or Memory()))
 
 
 def test_what_was_not_all_recorded_is_proven_by_no_rebuild(workshop: Workshop) -> None:
@@ -107,7 +107,7 @@ def test_a_rebuild_is_on_record_and_is_no_build(workshop: Workshop) -> None:
     image = workshop.catalog.images("web")[0]
     (row,) = workshop.catalog.proofs.rebuilds(image.id)
     assert (row.level, row.disk) == (3, image.digest)
-    report = json.loads(workshop.world(Memory()).store.path(row.report).read_bytes())
+    report = json.loads(workshop.services(Memory()).store.path(row.report).read_bytes())
     assert (report["image"], report["words"]) == (image.id, "the same disk")
     assert row.report in workshop.catalog.referenced_digests()
     assert list(workshop.catalog.check_chain()) == []
@@ -137,9 +137,9 @@ def test_secret_values_are_asked_for_and_another_home_has_another_key_for_them(w
     other = again(workshop, token="another one")
     assert other.level == Level.NONE and "step 1" in other.reasons[0]
 
-    archive = Archives(workshop.world(Memory()), Keys(workshop.home.data / "keys", {})).write("web", tmp_path)
+    archive = Archives(workshop.services(Memory()), Keys(workshop.home.data / "keys", {})).write("web", tmp_path)
     elsewhere = replace(workshop, home=Home.from_environment({"BAKE_HOME": str(tmp_path / "elsewhere"), "HOME": "/"}))
     elsewhere.catalog = Catalog(elsewhere.home.catalog)
-    Archives(elsewhere.world(Memory()), Keys(elsewhere.home.data / "keys", {})).read(archive.path)
+    Archives(elsewhere.services(Memory()), Keys(elsewhere.home.data / "keys", {})).read(archive.path)
     key = b"another home's key, of thirty-two"
     assert again(elsewhere, key=key, token="hush-hush").level == Level.DISK

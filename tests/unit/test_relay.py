@@ -16,11 +16,11 @@ import pytest
 
 from baker.core.model import Disk, FileEntry
 from baker.disks import normalize_rules, qemuimg
-from baker.disks.ext4.layout import Node
+from baker.disks.ext4.layout import FileNode
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.extents import Free, clipped, first_of, gaps, merged, untouched, without
 from baker.disks.manifest import file_manifest
-from baker.disks.normalize import relay
+from baker.disks.normalize import normalize
 from baker.disks.raw import raw_digest
 
 EPOCH = 1_700_000_000
@@ -114,7 +114,7 @@ def base(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Disk:
 @pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "in place"])
 def test_every_file_is_there_again_and_e2fsck_is_content(tmp_path: Path, tree: Path, features: str, block: str, fresh: bool) -> None:
     disk = make(tmp_path / "disk.raw", tree, "-b", block, features=features)
-    done = relay(disk, None if fresh else disk, tmp_path / "new.qcow2", epoch=EPOCH)
+    done = normalize(disk, None if fresh else disk, tmp_path / "new.qcow2", epoch=EPOCH)
     clean(done.disk, tmp_path)
     before, found = listing(disk), listing(done.disk)
     assert found == ({path: replace(entry, mtime=min(entry.mtime, EPOCH)) for path, entry in before.items()} if fresh else before)
@@ -122,7 +122,7 @@ def test_every_file_is_there_again_and_e2fsck_is_content(tmp_path: Path, tree: P
 
 
 def test_debugfs_reads_what_we_read(tmp_path: Path, base: Disk, tree: Path) -> None:
-    raw = clean(relay(base, None, tmp_path / "new.qcow2", epoch=EPOCH).disk, tmp_path)
+    raw = clean(normalize(base, None, tmp_path / "new.qcow2", epoch=EPOCH).disk, tmp_path)
     sh("debugfs", "-R", f"dump /usr/bin/tool {tmp_path}/tool", raw)
     assert (tmp_path / "tool").read_bytes() == (tree / "usr/bin/tool").read_bytes()
     assert "Links: 2" in sh("debugfs", "-R", "stat /usr/bin/same-tool", raw)
@@ -142,7 +142,7 @@ def test_two_ways_to_the_same_files_are_one_disk(tmp_path: Path, base: Disk) -> 
         "rm /waste", f"write {tmp_path}/a /etc/a",
     )  # fmt: skip
     assert raw_digest(one) != raw_digest(other)
-    done = [relay(each, base, tmp_path / f"{each.path.stem}.qcow2", epoch=EPOCH) for each in (one, other)]
+    done = [normalize(each, base, tmp_path / f"{each.path.stem}.qcow2", epoch=EPOCH) for each in (one, other)]
     assert raw_digest(done[0].disk) == raw_digest(done[1].disk)
     assert done[0].disk.path.read_bytes()[:100] == done[1].disk.path.read_bytes()[:100]
     clean(done[0].disk, tmp_path)
@@ -150,22 +150,22 @@ def test_two_ways_to_the_same_files_are_one_disk(tmp_path: Path, base: Disk) -> 
 
 
 def test_what_has_not_changed_stays_where_it_was(tmp_path: Path, base: Disk) -> None:
-    settled = relay(base, None, tmp_path / "base.qcow2", epoch=EPOCH)
-    again = relay(settled.disk, settled.disk, tmp_path / "again.qcow2", epoch=EPOCH)
+    settled = normalize(base, None, tmp_path / "base.qcow2", epoch=EPOCH)
+    again = normalize(settled.disk, settled.disk, tmp_path / "again.qcow2", epoch=EPOCH)
     assert raw_digest(again.disk) == raw_digest(settled.disk)
     assert again.disk.path.stat().st_size <= 6 * 65536  # nothing but a header and tables
     raw = qemuimg.convert(settled.disk, tmp_path / "settled.raw", "raw")
     (tmp_path / "a").write_bytes(b"a" * 70_000)
-    more = relay(changed(raw, tmp_path / "more.raw", f"write {tmp_path}/a /etc/a"), raw, tmp_path / "more.qcow2", epoch=EPOCH)
+    more = normalize(changed(raw, tmp_path / "more.raw", f"write {tmp_path}/a /etc/a"), raw, tmp_path / "more.qcow2", epoch=EPOCH)
     assert more.kept == sum(1 for entry in listing(base).values() if entry.sha256) - 1  # one of them has two names
     assert more.disk.path.stat().st_size < 20 * 65536
     clean(more.disk, tmp_path)
 
 
 def test_an_overlay_is_read_no_further_than_it_differs(tmp_path: Path, base: Disk) -> None:
-    below = qemuimg.convert(relay(base, None, tmp_path / "base.qcow2", epoch=EPOCH).disk, tmp_path / "below.qcow2", "qcow2")
+    below = qemuimg.convert(normalize(base, None, tmp_path / "base.qcow2", epoch=EPOCH).disk, tmp_path / "below.qcow2", "qcow2")
     overlay = qemuimg.create_overlay(below, tmp_path / "overlay.qcow2")
-    done = relay(overlay, below, tmp_path / "new.qcow2", epoch=EPOCH)
+    done = normalize(overlay, below, tmp_path / "new.qcow2", epoch=EPOCH)
     assert raw_digest(done.disk) == raw_digest(below)
 
 
@@ -175,7 +175,7 @@ def test_a_grown_file_system_and_freed_space(tmp_path: Path, tree: Path) -> None
     os.truncate(grown.path, 300 << 20)
     subprocess.run(["e2fsck", "-fy", grown.path], check=False, capture_output=True)
     sh("resize2fs", grown.path)
-    done = relay(Disk(grown.path, "raw", 300 << 20), below, tmp_path / "new.qcow2", epoch=EPOCH)
+    done = normalize(Disk(grown.path, "raw", 300 << 20), below, tmp_path / "new.qcow2", epoch=EPOCH)
     raw = clean(done.disk, tmp_path)
     assert raw.stat().st_size == 300 << 20
     content = (tree / "usr/bin/tool").read_bytes()[:4096]
@@ -186,11 +186,11 @@ def test_a_fragmented_file_has_a_tree(tmp_path: Path, tree: Path) -> None:
     disk = make(tmp_path / "disk.raw", tree, "-b", "1024", size="48M")
     commands = [f"rm /many/file-number-{number:05d}" for number in range(0, 1500, 2)]
     holes = changed(disk, tmp_path / "holes.raw", *commands)
-    settled = qemuimg.convert(relay(holes, disk, tmp_path / "holes.qcow2", epoch=EPOCH).disk, tmp_path / "settled.raw", "raw")
+    settled = qemuimg.convert(normalize(holes, disk, tmp_path / "holes.qcow2", epoch=EPOCH).disk, tmp_path / "settled.raw", "raw")
     free = int(next(line.split()[-1] for line in sh("dumpe2fs", "-h", settled.path).splitlines() if line.startswith("Free blocks")))
     (tmp_path / "large").write_bytes(os.urandom((free - 400) * 1024))
     filled = changed(settled, tmp_path / "filled.raw", f"write {tmp_path}/large /large")
-    done = relay(filled, settled, tmp_path / "new.qcow2", epoch=EPOCH)
+    done = normalize(filled, settled, tmp_path / "new.qcow2", epoch=EPOCH)
     raw = clean(done.disk, tmp_path)
     sh("debugfs", "-R", f"dump /large {tmp_path}/back", raw)
     assert (tmp_path / "back").read_bytes() == (tmp_path / "large").read_bytes()
@@ -208,14 +208,14 @@ def test_a_fragmented_file_has_a_tree(tmp_path: Path, tree: Path) -> None:
 def test_what_would_be_lost_is_refused(tmp_path: Path, tree: Path, features: str, extra: Sequence[str], word: str) -> None:
     disk = make(tmp_path / "disk.raw", tree / "etc", *extra, features=features)
     with pytest.raises(UnsupportedFilesystem, match=word):
-        relay(disk, None, tmp_path / "new.qcow2", epoch=EPOCH)
+        normalize(disk, None, tmp_path / "new.qcow2", epoch=EPOCH)
     assert not (tmp_path / "new.qcow2").exists()
 
 
 def test_a_file_system_that_was_not_unmounted_is_refused(tmp_path: Path, base: Disk) -> None:
     disk = changed(base, tmp_path / "dirty.raw", "feature needs_recovery")
     with pytest.raises(UnsupportedFilesystem, match="not unmounted"):
-        relay(disk, base, tmp_path / "new.qcow2", epoch=EPOCH)
+        normalize(disk, base, tmp_path / "new.qcow2", epoch=EPOCH)
 
 
 def test_what_lies_outside_of_file_systems_stays(tmp_path: Path, tree: Path) -> None:
@@ -230,7 +230,7 @@ def test_what_lies_outside_of_file_systems_stays(tmp_path: Path, tree: Path) -> 
         file.seek(2048 * 512)
         file.write(loader)
     disk = Disk(whole, "raw", 200 << 20)
-    raw = qemuimg.convert(relay(disk, None, tmp_path / "new.qcow2", epoch=EPOCH).disk, tmp_path / "new.raw", "raw").path
+    raw = qemuimg.convert(normalize(disk, None, tmp_path / "new.qcow2", epoch=EPOCH).disk, tmp_path / "new.raw", "raw").path
     with whole.open("rb") as before, raw.open("rb") as after:
         assert before.read(2 << 20) == after.read(2 << 20)
         before.seek((2 + 96) << 20)
@@ -242,11 +242,11 @@ def test_what_lies_outside_of_file_systems_stays(tmp_path: Path, tree: Path) -> 
 # --- rules -------------------------------------------------------------------------------------------------------------
 
 
-def node(path: str, content: bytes = b"", mtime: int = EPOCH, mode: int = 0o100644) -> Node:
-    return Node(path, mode, 0, 0, mtime, content=content)
+def node(path: str, content: bytes = b"", mtime: int = EPOCH, mode: int = 0o100644) -> FileNode:
+    return FileNode(path, mode, 0, 0, mtime, content=content)
 
 
-def applied(*nodes: Node, known: dict[str, int] | None = None) -> dict[str, Node]:
+def applied(*nodes: FileNode, known: dict[str, int] | None = None) -> dict[str, FileNode]:
     return dict(normalize_rules.apply({each.path: each for each in nodes}, lambda each: each.content or b"", EPOCH, known).nodes)
 
 
@@ -343,5 +343,5 @@ def test_an_empty_gzip_is_not_a_tree(tmp_path: Path) -> None:
     path = tmp_path / "disk.raw"
     path.write_bytes(gzip.compress(b"") + bytes(1 << 20))
     with pytest.raises(UnsupportedFilesystem):
-        relay(Disk(path, "raw", path.stat().st_size), None, tmp_path / "new.qcow2", epoch=EPOCH)
+        normalize(Disk(path, "raw", path.stat().st_size), None, tmp_path / "new.qcow2", epoch=EPOCH)
     shutil.rmtree(tmp_path)

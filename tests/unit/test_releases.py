@@ -34,7 +34,7 @@ class Shop:
     """A catalog with web 1.0.0 to 1.3.0, each with an AMI in eu-west-1, and places to release to."""
 
     directory: Path
-    world: Places = field(default_factory=Places)
+    services: Places = field(default_factory=Places)
     sink: Memory = field(default_factory=Memory)
 
     def __post_init__(self) -> None:
@@ -46,11 +46,11 @@ class Shop:
         self.work = Releaser(self.catalog, self.home, self.sink, targets=self.factory)
 
     def factory(self, kind: str) -> Factory:
-        return (lambda name, access, clock: FakeTarget(name, access, clock, self.world)) if kind == "fake" else registry.get(kind)
+        return (lambda name, access, clock: FakeTarget(name, access, clock, self.services)) if kind == "fake" else registry.get(kind)
 
     @property
     def place(self) -> Place:
-        return self.world["web-prod"]
+        return self.services["web-prod"]
 
     def channel(self, version: str) -> None:
         assign(self.catalog, "web", "prod", IMAGES[version])
@@ -263,7 +263,7 @@ def test_a_rollback_asks_which_target_is_meant(shop: Shop) -> None:
     with pytest.raises(UsageError, match=r"runs in fake/staging .eu-west-1., fake/web-prod .eu-west-1.: which of them\?"):
         shop.work.rollback("web")
     assert shop.work.rollback("web", to="fake/staging").target == "fake/staging"
-    assert shop.world["staging"].image == "ami-1.0.0"
+    assert shop.services["staging"].image == "ami-1.0.0"
     assert shop.place.image == "ami-1.1.0"
     assert shop.work.rollback("web", 1).target == TO, "the number says where"
     with pytest.raises(NotFoundError, match="nothing of shop has been released"):

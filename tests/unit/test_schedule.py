@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from baker.core.errors import UsageError
-from baker.plan.graph import Ended, Node, find_template, order
+from baker.plan.graph import BuildNode, Ended, find_template, order
 from baker.scheduler.run import run
 from baker.template.model import BuilderSpec, CommunicatorSpec, FileSource, ImageSource, Template
 
@@ -19,8 +19,8 @@ def template(name: str, path: Path = Path("/t/x.yaml"), source: ImageSource | Fi
     )  # fmt: skip
 
 
-def node(name: str, *needs: str) -> Node:
-    return Node(name, template(name), {}, frozenset(needs))
+def node(name: str, *needs: str) -> BuildNode:
+    return BuildNode(name, template(name), {}, frozenset(needs))
 
 
 class FakePool:
@@ -32,7 +32,7 @@ class FakePool:
         self.open: list[tuple[str, Future[Ended]]] = []
         self.most = 0
 
-    def start(self, wanted: Node) -> Future[Ended]:
+    def start(self, wanted: BuildNode) -> Future[Ended]:
         self.begun.append(wanted.key)
         future: Future[Ended] = Future()
         future.set_result(Ended(wanted.key, self.codes.get(wanted.key, 0)))
@@ -40,7 +40,7 @@ class FakePool:
 
 
 def here(pool: FakePool):
-    def build(wanted: Node) -> Ended:
+    def build(wanted: BuildNode) -> Ended:
         pool.begun.append(f"{wanted.key} (here)")
         return Ended(wanted.key, pool.codes.get(wanted.key, 0))
 

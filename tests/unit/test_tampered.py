@@ -334,7 +334,7 @@ def test_a_lock_that_was_edited_is_named_by_the_build_before_a_machine_starts(tm
         build = workshop.bake("shell: step-1")
         template = workshop.template("shell: step-1")
         assert build.image
-        made = make_lock([Built(template, workshop.catalog.build_of(build.image))], workshop.world(Memory()).store, dict)
+        made = make_lock([Built(template, workshop.catalog.build_of(build.image))], workshop.services(Memory()).store, dict)
         path = workshop.directory / "web.lock.yaml"
         write_lock(path, made)
     text = path.read_text()

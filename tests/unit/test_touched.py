@@ -15,7 +15,7 @@ import pytest
 from baker.artifacts import changes
 from baker.artifacts.changes import Change
 from baker.build import test_run
-from baker.build.values import Options
+from baker.build.values import BuildOptions
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError, UsageError
 from baker.core.home import ensure
@@ -27,7 +27,7 @@ from baker.explain.why import why
 from baker.machines.identity import make_identity
 from baker.machines.ssh.communicator import CommandResult
 from baker.rebuild.rebuild import Request, rebuild
-from baker.sessions.commit import Wish, commit, take
+from baker.sessions.commit import CommitOptions, commit, take
 from baker.sessions.diff_sides import side
 from baker.sessions.running import Shell
 from baker.store.directory import DirectoryStore
@@ -182,7 +182,7 @@ def test_why_names_the_step(work: Workshop) -> None:
 
 
 def tried(work: Workshop, *steps: str) -> list[tuple[str, int]]:
-    found = test_run.test(work.template(*steps), Options(force=True), work.world(work.heard), idempotent=True)
+    found = test_run.test(work.template(*steps), BuildOptions(force=True), work.services(work.heard), idempotent=True)
     return [(each.path, each.step) for each in found]
 
 
@@ -216,9 +216,9 @@ def shell(work: Workshop, tmp_path: Path) -> Shell:
 
 def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Shell) -> None:
     before = shell.disk.read_bytes()
-    with take(work.world(work.heard), shell.id) as taken:
+    with take(work.services(work.heard), shell.id) as taken:
         assert taken.identity.client_public == (work.home.work(shell.id) / "client_key.pub").read_text().strip(), "nobody else gets in"
-        image = commit(taken, Wish("web", "1.0.1", "it was urgent"))
+        image = commit(taken, CommitOptions("web", "1.0.1", "it was urgent"))
     assert (image.origin, image.parent, image.verified) == ("committed", shell.image, False)
     assert shell.disk.read_bytes() == before
     build = work.catalog.build_of(image)
@@ -231,29 +231,29 @@ def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Sh
     with open_root(disk) as root:
         assert root.read("/etc/hotfix") == b"two\n"
     with pytest.raises(UsageError, match="committed from a shell"):
-        rebuild(Request(image, build), work.world(work.heard))
+        rebuild(Request(image, build), work.services(work.heard))
 
 
 def test_a_version_that_is_taken_is_not_committed_to(work: Workshop, shell: Shell) -> None:
-    with pytest.raises(UsageError, match="already"), take(work.world(work.heard), "shell:0123") as taken:
-        commit(taken, Wish("web", "1.0.0"))
+    with pytest.raises(UsageError, match="already"), take(work.services(work.heard), "shell:0123") as taken:
+        commit(taken, CommitOptions("web", "1.0.0"))
 
 
 def test_a_running_shell_is_compared_as_it_is_on_its_disk(work: Workshop, shell: Shell) -> None:
-    world = work.world(work.heard)
-    with side(world, "web") as before, side(world, f"shell:{shell.id}") as after:
+    services = work.services(work.heard)
+    with side(services, "web") as before, side(services, f"shell:{shell.id}") as after:
         found = compare(before, after)
     assert {(each.path, each.what[0]) for each in found.files} == {("/etc/hotfix", "added"), ("/etc/never", "removed")}
     assert "0123456789ab" in found.after
 
 
 def test_a_layer_is_compared_with_another(work: Workshop, shell: Shell) -> None:
-    world = work.world(work.heard)
-    with side(world, "layer:web@1") as before, side(world, "layer:web@2") as after:
+    services = work.services(work.heard)
+    with side(services, "layer:web@1") as before, side(services, "layer:web@2") as after:
         assert {each.path for each in compare(before, after).files} == {"/etc/made", "/etc/conf.d", "/etc/conf.d/a"}
 
 
 def test_a_shell_that_is_not_there(work: Workshop, shell: Shell) -> None:
-    with pytest.raises(NotFoundError, match="no shell 'ffff' is running") as error, take(work.world(work.heard), "ffff"):
+    with pytest.raises(NotFoundError, match="no shell 'ffff' is running") as error, take(work.services(work.heard), "ffff"):
         pass
     assert "0123456789ab" in error.value.hint

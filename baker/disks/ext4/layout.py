@@ -38,7 +38,7 @@ MOST_LINKS = 65000  # of a directory; one with more says 1 (dir_nlink)
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class FileNode:
     """A file as it is to be. `path` is that inside the file system. Its bytes are `content`, else those of `source`."""
 
     path: str
@@ -85,7 +85,7 @@ class Layout:
 class _File:
     """An inode on its way: what it is, and where it goes."""
 
-    node: Node
+    node: FileNode
     links: int = 0
     number: int = 0
     old: Inode | None = None  # what had this path before, and is of its type
@@ -134,7 +134,7 @@ def walk(tree: Tree) -> Iterator[tuple[str, int]]:
         pending += [(f"{prefix}/{name}", below) for name, below in sorted(tree.entries(inode).items(), reverse=True)]
 
 
-def lay_out(geometry: Geometry, nodes: Sequence[Node], tree: Tree, before: Before | None, *, epoch: int) -> Layout:
+def lay_out(geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, before: Before | None, *, epoch: int) -> Layout:
     """Where everything goes. `nodes` are all files, in the order of path components, the root first; `tree` is what their sources are in.
 
     UnsupportedFilesystem when something in it would be lost, or does not fit."""
@@ -142,7 +142,7 @@ def lay_out(geometry: Geometry, nodes: Sequence[Node], tree: Tree, before: Befor
 
 
 class _Layouter:
-    def __init__(self, geometry: Geometry, nodes: Sequence[Node], tree: Tree, before: Before | None, epoch: int) -> None:
+    def __init__(self, geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, before: Before | None, epoch: int) -> None:
         self._geometry, self._nodes, self._tree, self._before, self._epoch = geometry, nodes, tree, before, epoch
         self._result = Layout()
         self._files: list[_File] = []

@@ -86,7 +86,7 @@ class Ec2Builder:
         holdings.enter("directory", lambda: shutil.rmtree(runtime, ignore_errors=True), path=str(runtime))
         ensure(runtime)
         key = network.make_key_pair(scope, request.identity.client_public, holdings)
-        wanted = instances.Wanted(ami, key, self._groups(scope, holdings), userdata.make(request.identity, self._extra_user_data))
+        wanted = instances.InstanceRequest(ami, key, self._groups(scope, holdings), userdata.make(request.identity, self._extra_user_data))
         found, attempt = instances.run(scope, spec, self._placement, wanted, holdings=holdings, warn=request.report.warn)
         request.report.info(f"{found['InstanceId']}: {attempt.title}, {scope.region}")
         return Ec2Machine(request, scope, spec, found, attempt=attempt, runtime=runtime)

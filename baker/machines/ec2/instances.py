@@ -43,7 +43,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Wanted:
+class InstanceRequest:
     """What all attempts have in common."""
 
     ami: Ami
@@ -83,7 +83,7 @@ def attempts(spec: Ec2Spec, placement: Placement) -> Iterator[Attempt]:
 
 
 def run(
-    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: Wanted, *, holdings: Holdings, warn: Callable[[str], None]
+    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: InstanceRequest, *, holdings: Holdings, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], Attempt]:
     """A running instance, described, and how it was got. BuildError when there is no capacity anywhere, or it does not come to run."""
     started, spot = Started(), spec.spot is not None
@@ -103,7 +103,7 @@ def run(
     )
 
 
-def _start(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt, started: Started) -> str:
+def _start(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt, started: Started) -> str:
     asked = parameters(scope, spec, wanted, attempt)
 
     def ask() -> dict[str, Any]:
@@ -123,7 +123,7 @@ def _start(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt, starte
     return str(made["InstanceId"])
 
 
-def parameters(scope: Scope, spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> dict[str, Any]:
+def parameters(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
     """RunInstances' parameters."""
     found: dict[str, Any] = {
         "ImageId": wanted.ami.id,
@@ -182,7 +182,7 @@ def _volume(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
     return volume
 
 
-def _network(spec: Ec2Spec, wanted: Wanted, attempt: Attempt) -> dict[str, Any]:
+def _network(spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
     public = spec.associate_public_ip_address
     if public is None:
         found: dict[str, Any] = {"SecurityGroupIds": list(wanted.groups)}

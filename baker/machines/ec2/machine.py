@@ -9,7 +9,7 @@ from typing import Any
 
 from baker.aws.errors import AwsError, translated
 from baker.core.errors import BakeError, BuildError, HostError
-from baker.core.model import Endpoint, MachineFacts, Reached
+from baker.core.model import EgressEndpoint, Endpoint, MachineFacts
 from baker.machines.base import Launch
 from baker.machines.ec2 import instances
 from baker.machines.ec2.instances import Attempt
@@ -49,7 +49,7 @@ class Ec2Machine:
     def host_address(self, port: int) -> str | None:
         return None  # the instance does not reach this host's loopback
 
-    def reached(self) -> Sequence[Reached]:
+    def reached(self) -> Sequence[EgressEndpoint]:
         return ()
 
     @property

@@ -42,14 +42,14 @@ class Decision:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ProbeResult:
     """What became of the probe's guest."""
 
     works: bool
     words: str
 
 
-Probe = Callable[[Path, Path], Verdict]  # (QEMU binary, kernel) -> what became of it
+Probe = Callable[[Path, Path], ProbeResult]  # (QEMU binary, kernel) -> what became of it
 
 
 def decide(
@@ -141,7 +141,7 @@ def host_kernel(patterns: tuple[str, ...] = HOST_KERNELS) -> Path | None:
     return None
 
 
-def run_probe(binary: Path, kernel: Path, *, accelerator: str = "kvm", cpu: str = "host", silence: float = SILENCE_SECONDS) -> Verdict:
+def run_probe(binary: Path, kernel: Path, *, accelerator: str = "kvm", cpu: str = "host", silence: float = SILENCE_SECONDS) -> ProbeResult:
     """Boot `kernel` under `accelerator` until it panics for want of a root file system, dies, or falls silent."""
     argv: list[str | Path] = [
         binary, "-nodefaults", "-no-user-config", "-display", "none", "-machine", f"q35,accel={accelerator}", "-cpu", cpu, "-m", MEMORY,
@@ -151,13 +151,13 @@ def run_probe(binary: Path, kernel: Path, *, accelerator: str = "kvm", cpu: str 
     with process.spawn(argv) as child:
         console, silent = _listen(child, silence)
         if FINISHED in console:
-            return Verdict(True, f"the probe's kernel ran under {name}")
+            return ProbeResult(True, f"the probe's kernel ran under {name}")
         if silent:
-            return Verdict(False, f"the probe's kernel did not finish under {name}")
+            return ProbeResult(False, f"the probe's kernel did not finish under {name}")
         child.wait(process.GRACE_SECONDS)
         assert child.stderr
         words = child.stderr.read().decode("utf-8", "replace").strip().splitlines()
-    return Verdict(
+    return ProbeResult(
         False, f"QEMU ended under {name}: {words[0].removeprefix(f'{binary.name}: ') if words else f'exit code {child.returncode}'}"
     )
 

@@ -19,7 +19,7 @@ from baker.disks import qemuimg
 from baker.disks.rootfs import find_kernel
 from baker.machines.base import Launch, Machine
 from baker.machines.identity import write_credentials
-from baker.machines.libvirt import accelerator, kept
+from baker.machines.libvirt import accelerator, snapshot_files
 from baker.machines.libvirt.connection import (  # fmt: skip
     Connection,
     close_embedded,
@@ -35,8 +35,8 @@ from baker.machines.libvirt.connection import (  # fmt: skip
 from baker.machines.libvirt.console import follow_console
 from baker.machines.libvirt.domain import DomainSpec, Places, domain_xml, moved, uuid_of
 from baker.machines.libvirt.files import Files, local_files, overlay_on, volume_files
-from baker.machines.libvirt.frozen import frozen
 from baker.machines.libvirt.machine import SSH_PORT, LibvirtMachine, Power
+from baker.machines.libvirt.paused_disk import frozen
 from baker.machines.libvirt.reclaim import destroy, end_qemu, reclaim_domain
 from baker.machines.libvirt.volumes import VOLUME, delete
 
@@ -72,12 +72,12 @@ class LibvirtBuilder:
         sync(destination.parent)
         return captured
 
-    def stills(self) -> bool:
+    def can_pause(self) -> bool:
         """Where its files are this host's."""
         return self._uri is None
 
     @contextmanager
-    def still(self, machine: Machine) -> Iterator[Disk]:
+    def paused_disk(self, machine: Machine) -> Iterator[Disk]:
         if not isinstance(machine, LibvirtMachine):
             raise TypeError("this machine is another builder's")
         with machine.paused():
@@ -97,12 +97,12 @@ class LibvirtBuilder:
             raise TypeError("this machine is another builder's")
         now = machine.fetch()
         overlay = qemuimg.create_overlay(now, following, reference=reference)
-        found = kept.Kept(machine.made_by, machine.describe())
-        machine.save(directory / kept.MEMORY, overlay)
-        kept.write(directory, found, machine.console_log.parent)
+        found = snapshot_files.Kept(machine.made_by, machine.describe())
+        machine.save(directory / snapshot_files.MEMORY, overlay)
+        snapshot_files.write(directory, found, machine.console_log.parent)
 
     def pack(self, directory: Path) -> None:
-        kept.pack(directory)
+        snapshot_files.pack(directory)
 
     @contextmanager
     def restore(self, request: Launch, directory: Path) -> Iterator[LibvirtMachine]:
@@ -110,19 +110,21 @@ class LibvirtBuilder:
             yield machine
 
     def _take_up(self, request: Launch, place: Path, holdings: Holdings) -> LibvirtMachine:
-        found = kept.read(place)
+        found = snapshot_files.read(place)
         decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
         connection, runtime = self._open(request, holdings)
-        made_by = kept.made_by(connection, decision.name)
+        made_by = snapshot_files.made_by(connection, decision.name)
         keep_capabilities(connection, self._home.cache / CAPABILITIES)
-        kept.check(found, made_by)
+        snapshot_files.check(found, made_by)
         directory = self._directory(request, holdings)
-        disk = overlay_on(qemuimg.as_disk(place / kept.DISK, "qcow2"), request, directory)
-        kept.bring(place, directory)
-        memory, log = directory / kept.MEMORY, directory / "console.log"
-        kept.unpack(place, memory)
-        nvram = directory / kept.NVRAM if (directory / kept.NVRAM).exists() else None
-        places = Places(disk.path, directory / kept.SEED, log, write_credentials(request.identity, directory), nvram, request.gate)
+        disk = overlay_on(qemuimg.as_disk(place / snapshot_files.DISK, "qcow2"), request, directory)
+        snapshot_files.bring(place, directory)
+        memory, log = directory / snapshot_files.MEMORY, directory / "console.log"
+        snapshot_files.unpack(place, memory)
+        nvram = directory / snapshot_files.NVRAM if (directory / snapshot_files.NVRAM).exists() else None
+        places = Places(
+            disk.path, directory / snapshot_files.SEED, log, write_credentials(request.identity, directory), nvram, request.gate
+        )
         description = moved(found.description, places)
         domain, power = _restored(connection, description, memory, holdings)
         memory.unlink()
@@ -160,7 +162,7 @@ class LibvirtBuilder:
         machine = LibvirtMachine(
             request.name, connection, domain, power,
             backing=request.disk, fetch=files.fetch, console_log=log, facts=_facts(request, connection, decision), runtime=runtime,
-            made_by=kept.made_by(connection, decision.name), gate=request.gate,
+            made_by=snapshot_files.made_by(connection, decision.name), gate=request.gate,
         )  # fmt: skip
         if not shared:
             follow_console(connection, domain, log)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from baker.core.model import OPEN, Gate, Shape
+from baker.core.model import OPEN, MachineSpec, NetworkPolicy
 from baker.machines.libvirt.network import SANDBOX, SANDBOX_CAPABILITY, arguments
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
@@ -28,7 +28,7 @@ class DomainSpec:
 
     name: str
     uuid: str
-    shape: Shape
+    shape: MachineSpec
     accelerator: Literal["kvm", "tcg"]
     disk: Path  # qcow2
     console_log: Path | None = None
@@ -37,7 +37,7 @@ class DomainSpec:
     loader: Path | None = None  # UEFI
     nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt makes it
     clock: int | None = None  # seconds since 1970 at its start; None: the host's
-    gate: Gate = OPEN
+    gate: NetworkPolicy = OPEN
 
 
 def domain_xml(spec: DomainSpec) -> str:
@@ -85,7 +85,7 @@ class Places:
     console_log: Path
     credentials: Mapping[str, Path]
     nvram: Path | None = None
-    gate: Gate = OPEN
+    gate: NetworkPolicy = OPEN
 
 
 def moved(description: str, places: Places) -> str:
@@ -182,7 +182,7 @@ def _disk(devices: ET.Element, path: Path, target: str, driver: Mapping[str, str
         ET.SubElement(disk, "readonly")
 
 
-def _user_network(domain: ET.Element, gate: Gate) -> None:
+def _user_network(domain: ET.Element, gate: NetworkPolicy) -> None:
     commandline = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}commandline")
     for argument in arguments(gate):
         ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", value=argument)

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from baker.core.model import Reached
+from baker.core.model import EgressEndpoint
 
 MAGICS = {b"\xd4\xc3\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">"}
 ETHERNET, IPV4, IPV6 = 1, 0x0800, 0x86DD
@@ -22,7 +22,7 @@ DNS, DHCP = 53, 67
 HOST_MAC = b"\x52\x55"  # the beginning of the addresses that libslirp gives to whatever is not the guest
 
 
-def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:
+def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[EgressEndpoint]:
     """The places in a dump, in the order in which they were first spoken to, without those in `ours` ((address, port)), name servers,
     DHCP and whoever may hear in the same network (multicast, broadcast)."""
     names: dict[str, str] = {}
@@ -39,7 +39,7 @@ def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[Reached]:
             names |= _answers(payload[8:])
         elif packet[6:8] != HOST_MAC and _begins(protocol, payload) and (target, port) not in ours and _far(target, port):
             found[("tcp" if protocol == TCP else "udp", target, port)] = None
-    return [Reached(kind, address, port, names.get(address, "")) for kind, address, port in found]
+    return [EgressEndpoint(kind, address, port, names.get(address, "")) for kind, address, port in found]
 
 
 def _begins(protocol: int, payload: bytes) -> bool:

@@ -16,7 +16,7 @@ import libvirt
 import libvirt_qemu
 
 from baker.core.errors import BuildError, HostError
-from baker.core.model import OPEN, Disk, Endpoint, Forward, Gate, MachineFacts, Reached
+from baker.core.model import OPEN, Disk, EgressEndpoint, Endpoint, Forward, MachineFacts, NetworkPolicy
 from baker.machines.libvirt.connection import Connection, host_error
 from baker.machines.libvirt.domain import snapshot_xml
 from baker.machines.libvirt.egress import reached
@@ -79,7 +79,7 @@ class LibvirtMachine:
         facts: MachineFacts,
         runtime: Path,
         made_by: Mapping[str, str],
-        gate: Gate = OPEN,
+        gate: NetworkPolicy = OPEN,
     ) -> None:
         self._name, self._connection, self._domain, self._power = name, connection, domain, power
         self._backing, self._fetch, self._console_log, self._facts, self._runtime = backing, fetch, console_log, facts, runtime
@@ -116,7 +116,7 @@ class LibvirtMachine:
     def host_address(self, port: int) -> str | None:
         return None if self._connection.remote_host else address(self._gate, port)
 
-    def reached(self) -> Sequence[Reached]:
+    def reached(self) -> Sequence[EgressEndpoint]:
         dump = self._gate.dump
         return reached(dump, frozenset({(HOST_ADDRESS, self._gate.port)})) if dump is not None else ()
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from baker.core.model import Gate
+from baker.core.model import NetworkPolicy
 
 NETDEV = "bake"  # the id of the user network: forwards are added to it at run time
 DUMP = "bake-packets"
@@ -21,16 +21,16 @@ PROXY_ADDRESS, PROXY_PORT = "10.0.2.100", 3128  # of the proxy, where it is all 
 SANDBOX = "on,obsolete=deny,resourcecontrol=deny"  # libvirt's denies fork(2), and setsid(2) among the privileges, which starting takes
 SANDBOX_CAPABILITY = "seccomp-sandbox"  # without it libvirt says nothing of a filter
 SNAPLEN = 512  # bytes of a packet that are noted: enough for the answer to a question about a name
-PUMP = Path(__file__).with_name("pump.py")
+GUESTFWD = Path(__file__).with_name("guestfwd.py")
 
 
-def arguments(gate: Gate) -> Iterator[str]:
+def arguments(gate: NetworkPolicy) -> Iterator[str]:
     """The arguments that give a machine its network."""
     options = f"user,id={NETDEV}"
     if gate.network == "closed":
         options += ",restrict=on"
         if gate.port:
-            command = f"{_quoted(sys.executable)} -I -S {_quoted(str(PUMP))} {gate.port}"
+            command = f"{_quoted(sys.executable)} -I -S {_quoted(str(GUESTFWD))} {gate.port}"
             options += f",guestfwd=tcp:{PROXY_ADDRESS}:{PROXY_PORT}-cmd:{_escaped(command)}"
             yield from ("-sandbox", SANDBOX)
     yield from ("-netdev", options)
@@ -39,7 +39,7 @@ def arguments(gate: Gate) -> Iterator[str]:
         yield from ("-object", f"filter-dump,id={DUMP},netdev={NETDEV},file={_escaped(str(gate.dump))},maxlen={SNAPLEN}")
 
 
-def address(gate: Gate, port: int) -> str:
+def address(gate: NetworkPolicy, port: int) -> str:
     """Where the guest reaches what listens on the host's loopback at `port`, "host:port"; closed, that is the proxy alone."""
     return f"{PROXY_ADDRESS}:{PROXY_PORT}" if gate.network == "closed" else f"{HOST_ADDRESS}:{port}"
 

@@ -15,7 +15,7 @@ from typing import IO
 from baker.artifacts.disk import stored
 from baker.catalog.bundle import Bundle, from_json
 from baker.catalog.catalog import Catalog
-from baker.catalog.imports import Taken
+from baker.catalog.imports import ImportCounts
 from baker.core.disk_space import host_error
 from baker.core.errors import BakeError, HostError, UsageError
 from baker.core.events import Reporter
@@ -42,7 +42,7 @@ class Imported:
     """What an archive brought. `digest` is that of its manifest."""
 
     bundle: Bundle
-    taken: Taken
+    taken: ImportCounts
     signers: tuple[Signer, ...]
     digest: str
 
@@ -55,7 +55,7 @@ class _Contents:
     digest: str
 
 
-def take_in(
+def import_archive(
     path: Path,
     scratch: Path,
     catalog: Catalog,

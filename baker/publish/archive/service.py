@@ -8,30 +8,32 @@ from typing import TYPE_CHECKING
 from baker.core.events import Reporter
 from baker.core.locks import shared
 from baker.core.workspace import STORE_LOCK, workplace
-from baker.publish.archive.read import Imported, take_in
+from baker.publish.archive.read import Imported, import_archive
 from baker.publish.archive.write import Written, archive
 
 if TYPE_CHECKING:
-    from baker.build.world import World
+    from baker.build.services import Services
     from baker.trust.attest.keys import Keys
 
 
 class Archives:
     """Images of one home, out to files and in from them."""
 
-    def __init__(self, world: World, keys: Keys) -> None:
-        self._world, self._keys = world, keys
-        self._report = Reporter(world.sink)
+    def __init__(self, services: Services, keys: Keys) -> None:
+        self._services, self._keys = services, keys
+        self._report = Reporter(services.sink)
 
     def write(self, reference: str, path: Path, *, overwrite: bool = False) -> Written:
         """One file with an image, all that it is made on, and everything that is on record of them. See baker.publish.archive.write."""
-        world = self._world
-        with shared(world.home.state, STORE_LOCK):
-            image = world.catalog.resolve(reference)
-            return archive(image, path, world.catalog, world.store, self._keys, overwrite=overwrite, report=self._report)
+        services = self._services
+        with shared(services.home.state, STORE_LOCK):
+            image = services.catalog.resolve(reference)
+            return archive(image, path, services.catalog, services.store, self._keys, overwrite=overwrite, report=self._report)
 
     def read(self, path: Path, *, beside: bool = False, trust: bool = False) -> Imported:
         """Take in such a file: all of it, or nothing. See baker.publish.archive.read."""
-        world = self._world
-        with workplace(world.home, world.ledger) as scratch:
-            return take_in(path, scratch, world.catalog, world.store, self._keys, beside=beside, trust=trust, report=self._report)
+        services = self._services
+        with workplace(services.home, services.ledger) as scratch:
+            return import_archive(
+                path, scratch, services.catalog, services.store, self._keys, beside=beside, trust=trust, report=self._report
+            )

@@ -14,7 +14,7 @@ from baker.aws.errors import AwsError, translated
 from baker.core.errors import NotFoundError, UsageError
 from baker.release.targets import templates
 from baker.release.targets.aws import AwsTarget
-from baker.release.targets.base import Delivery, Journal, ReleaseError, Strategy
+from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress, Strategy
 from baker.release.targets.refresh import RUNNING, Refreshes, failure, preferences, specification
 
 TIMEOUT = 6 * 3600.0  # of the whole refresh, without the delays that were asked for
@@ -57,7 +57,7 @@ class AutoScalingGroup(AwsTarget):
     def check(self, delivery: Delivery) -> None:
         templates.check_image(self.aws, self.region, delivery, self._version(delivery.before))
 
-    def found(self, delivery: Delivery, journal: Journal) -> str:
+    def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         refresh = self._refresh(delivery, journal)
         if refresh is not None:
             done = f", {refresh['PercentageComplete']} %" if "PercentageComplete" in refresh else ""
@@ -69,7 +69,7 @@ class AutoScalingGroup(AwsTarget):
 
     # -- bringing in ----------------------------------------------------------------------------------------------------------
 
-    def start(self, delivery: Delivery, journal: Journal) -> None:
+    def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         before = delivery.before
         if before["followed"] and not journal.details.get("version"):  # or it would follow to the new version at once
             journal.report.info(f"{self.name} followed {before['followed']}: pinned to version {before['version']}")
@@ -81,7 +81,7 @@ class AutoScalingGroup(AwsTarget):
         asked = preferences(delivery.strategy, auto_rollback=_by_aws(delivery))
         journal.note(refresh=self.refreshes.start(self._wanted(before["template"], number), asked))
 
-    def wait(self, delivery: Delivery, journal: Journal) -> None:
+    def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         with journal.report.stage("refresh", f"{self.name} to version {journal.details['version']}"):
             self._follow(str(journal.details["refresh"]), delivery, journal, _patience(delivery.strategy))
         before, said = delivery.before, _specification_of(self._group())
@@ -89,7 +89,7 @@ class AutoScalingGroup(AwsTarget):
         if said["LaunchTemplateId"] == before["template"] and str(said.get("Version") or "$Default") in former:
             self._pin(before["template"], int(journal.details["version"]))  # else AWS has done so, or somebody has gone further since
 
-    def _follow(self, identifier: str, delivery: Delivery, journal: Journal, timeout: float) -> None:
+    def _follow(self, identifier: str, delivery: Delivery, journal: ReleaseProgress, timeout: float) -> None:
         try:
             ended = self.refreshes.follow(identifier, journal.report, total=int(delivery.before["desired"]), timeout=timeout)
         except AwsError as error:
@@ -102,7 +102,7 @@ class AutoScalingGroup(AwsTarget):
         if problem:
             raise problem
 
-    def _adopt(self, number: int, before: Mapping[str, Any], journal: Journal) -> bool:
+    def _adopt(self, number: int, before: Mapping[str, Any], journal: ReleaseProgress) -> bool:
         """Whether an attempt before this one did start the refresh, which is noted then."""
         identifier = self.refreshes.to(self._wanted(before["template"], number))
         if identifier:
@@ -111,7 +111,7 @@ class AutoScalingGroup(AwsTarget):
 
     # -- bringing back --------------------------------------------------------------------------------------------------------
 
-    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+    def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         before, refresh = delivery.before, self._refresh(delivery, journal)
         if refresh is None:
             return False  # no machine has met the new version
@@ -133,7 +133,7 @@ class AutoScalingGroup(AwsTarget):
         self._follow(str(identifier), delivery, journal, TIMEOUT)
         return True
 
-    def _stopped_by_aws(self, refresh: Mapping[str, Any], delivery: Delivery, journal: Journal) -> bool:
+    def _stopped_by_aws(self, refresh: Mapping[str, Any], delivery: Delivery, journal: ReleaseProgress) -> bool:
         """End a refresh that still runs; True when AWS brought the former version back by that."""
         identifier = str(refresh["InstanceRefreshId"])
         if refresh["Status"] not in ("Cancelling", "RollbackInProgress"):
@@ -154,7 +154,7 @@ class AutoScalingGroup(AwsTarget):
         there = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
         raise NotFoundError(f"there is no auto-scaling group {self.name!r} in {self.region} (account {self.account})", hint=there)
 
-    def _refresh(self, delivery: Delivery, journal: Journal) -> Mapping[str, Any] | None:
+    def _refresh(self, delivery: Delivery, journal: ReleaseProgress) -> Mapping[str, Any] | None:
         """The refresh of this release, noted or not."""
         identifier, number = journal.details.get("refresh"), journal.details.get("version")
         if not identifier and number and journal.details.get("starting_refresh"):

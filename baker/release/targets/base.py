@@ -63,7 +63,7 @@ class Delivery:
     before: Mapping[str, Any]  # what `look` said before anything was changed
 
 
-class Journal:
+class ReleaseProgress:
     """What is known of a release on its way. What is noted is on disk when `note` returns."""
 
     def __init__(self, report: Reporter, details: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], None]) -> None:
@@ -104,16 +104,16 @@ class ReleaseTarget(Protocol):
     def check(self, delivery: Delivery) -> None:
         """Raise what can be known to go wrong before anything is changed."""
 
-    def start(self, delivery: Delivery, journal: Journal) -> None:
+    def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         """Bring the image in, as far as it takes no waiting for machines."""
 
-    def wait(self, delivery: Delivery, journal: Journal) -> None:
+    def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         """Wait until the image is what runs there. ReleaseError when that fails."""
 
-    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+    def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         """Bring back what was there before, and wait for it; False when nothing had been changed."""
 
-    def found(self, delivery: Delivery, journal: Journal) -> str:
+    def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         """In words, how far a release is whose process ended: "instance refresh 08b9... is InProgress, 40 %"."""
 
 

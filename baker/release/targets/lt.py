@@ -11,7 +11,7 @@ from typing import Any
 from baker.aws.errors import translated
 from baker.release.targets import templates
 from baker.release.targets.aws import AwsTarget
-from baker.release.targets.base import Delivery, Journal
+from baker.release.targets.base import Delivery, ReleaseProgress
 
 
 class LaunchTemplate(AwsTarget):
@@ -26,21 +26,21 @@ class LaunchTemplate(AwsTarget):
     def check(self, delivery: Delivery) -> None:
         templates.check_image(self.aws, self.region, delivery, self._source(delivery))
 
-    def start(self, delivery: Delivery, journal: Journal) -> None:
+    def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         number = templates.make_version(self.aws, self.region, self._source(delivery), delivery, journal)
         if delivery.strategy.set_default:
             self._set_default(number)
 
-    def wait(self, delivery: Delivery, journal: Journal) -> None:
+    def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         """There is nothing to wait for."""
 
-    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+    def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         if not delivery.strategy.set_default or self._version("$Default").number == delivery.before["default"]:
             return False
         self._set_default(int(delivery.before["default"]))
         return True
 
-    def found(self, delivery: Delivery, journal: Journal) -> str:
+    def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         number = journal.details.get("version")
         if not number:
             return "nothing is known to have been changed"

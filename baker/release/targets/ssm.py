@@ -13,7 +13,7 @@ from baker.aws import waiter
 from baker.aws.errors import AwsError, translated
 from baker.core.errors import UsageError
 from baker.release.targets.aws import AwsTarget
-from baker.release.targets.base import Delivery, Journal, ReleaseError
+from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress
 
 DATA_TYPE = "aws:ec2:image"
 TIMEOUT = 120.0  # for Parameter Store to look at the AMI
@@ -34,14 +34,14 @@ class Parameter(AwsTarget):
     def check(self, delivery: Delivery) -> None:
         """Parameter Store itself looks at the AMI."""
 
-    def start(self, delivery: Delivery, journal: Journal) -> None:
+    def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         journal.note(putting=True)
         self._put(delivery.reference)
 
-    def wait(self, delivery: Delivery, journal: Journal) -> None:
+    def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         self._until(delivery.reference, delivery)
 
-    def restore(self, delivery: Delivery, journal: Journal) -> bool:
+    def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         former, found = delivery.before["value"], self._get()
         if found is None or found["Value"] == former:
             return False
@@ -52,7 +52,7 @@ class Parameter(AwsTarget):
         self._until(former, delivery)
         return True
 
-    def found(self, delivery: Delivery, journal: Journal) -> str:
+    def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         there = self._get()
         return f"the parameter has {there['Value']}" if there else "there is no such parameter"
 

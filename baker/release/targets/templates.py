@@ -9,7 +9,7 @@ from typing import Any
 from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 from baker.core.errors import NotFoundError, UsageError
-from baker.release.targets.base import Delivery, Journal, ReleaseError
+from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress
 
 SSM = "resolve:ssm:"
 
@@ -71,7 +71,7 @@ def check_image(aws: Aws, region: str, delivery: Delivery, present: Version) -> 
             )
 
 
-def make_version(aws: Aws, region: str, present: Version, delivery: Delivery, journal: Journal) -> int:
+def make_version(aws: Aws, region: str, present: Version, delivery: Delivery, journal: ReleaseProgress) -> int:
     """The number of the version that is as `present` but for the AMI: made now, or by an attempt before that nobody heard the end of."""
     known = journal.details.get("version")
     if known:
@@ -84,7 +84,7 @@ def make_version(aws: Aws, region: str, present: Version, delivery: Delivery, jo
     return number
 
 
-def _make(aws: Aws, region: str, present: Version, delivery: Delivery, journal: Journal) -> int:
+def _make(aws: Aws, region: str, present: Version, delivery: Delivery, journal: ReleaseProgress) -> int:
     with translated(f"a new version of launch template {present.name} in {region}"):
         answer = aws.client("ec2", region).create_launch_template_version(
             LaunchTemplateId=present.template,

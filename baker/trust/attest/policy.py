@@ -23,7 +23,7 @@ from baker.core.errors import NotFoundError, TemplateError
 from baker.core.units import parse_duration
 from baker.template.yaml_document import Item, Problems, parse, quote, read, suggest
 from baker.trust.attest import provenance
-from baker.trust.attest.signing import Shelf
+from baker.trust.attest.signing import TrustContext
 from baker.trust.attest.verify import Check, signed, title
 
 
@@ -40,7 +40,7 @@ class Policy:
     no_committed: bool = False
 
 
-def load(path: Path, shelf: Shelf) -> Policy:
+def load(path: Path, trust: TrustContext) -> Policy:
     """TemplateError with everything that is wrong, each at its place."""
     problems = Problems()
     document = read(path, path.name, problems)
@@ -55,7 +55,7 @@ def load(path: Path, shelf: Shelf) -> Policy:
                 problems.add(item.keys[name], f"unknown key {quote(name)}", suggest(name, known))
                 continue
             try:
-                values[name] = _value(name, value, shelf, problems)
+                values[name] = _value(name, value, trust, problems)
             except ValueError as error:
                 problems.add(value.place, f"{name}: {error}")
         if not item.value:
@@ -65,13 +65,13 @@ def load(path: Path, shelf: Shelf) -> Policy:
     return Policy(**values)
 
 
-def _value(name: str, item: Item, shelf: Shelf, problems: Problems) -> Any:
+def _value(name: str, item: Item, trust: TrustContext, problems: Problems) -> Any:
     value = item.data()
     if name == "signed_by":
         listed = item.value if isinstance(item.value, list) else [item]
         if not listed:
             raise ValueError("name one key at least")
-        return tuple(_keyid(each, shelf, problems) for each in listed)
+        return tuple(_keyid(each, trust, problems) for each in listed)
     if name == "level":
         match = re.fullmatch(r"L?([0-3])", str(value))
         if not match or isinstance(value, bool):
@@ -84,26 +84,26 @@ def _value(name: str, item: Item, shelf: Shelf, problems: Problems) -> Any:
     return value
 
 
-def _keyid(item: Item, shelf: Shelf, problems: Problems) -> str:
+def _keyid(item: Item, trust: TrustContext, problems: Problems) -> str:
     name = str(item.data())
     try:
-        return shelf.keys.public(name).keyid
+        return trust.keys.public(name).keyid
     except NotFoundError:
         if not re.fullmatch(r"[0-9a-f]{64}", name):
             problems.add(item.place, f"no key {quote(name)} is trusted here", "bake keys list shows them; bake keys trust PUBFILE")
         return name
 
 
-def judge(policy: Policy, image: ImageRecord, shelf: Shelf, *, at: str) -> list[Check]:
+def judge(policy: Policy, image: ImageRecord, trust: TrustContext, *, at: str) -> list[Check]:
     """A check for each thing that the policy asks for. `at`: now."""
-    line = shelf.catalog.history(image)
+    line = trust.catalog.history(image)
     rules: Mapping[str, Callable[[], tuple[bool, str]]] = {
-        "signed_by": lambda: _signed_by(policy, image, shelf),
-        "level": lambda: _level(policy, image, shelf),
-        "no_revoked_ancestor": lambda: _none_of(_revoked(line, shelf, at), "nothing that it is made on is revoked"),
-        "tests_passed": lambda: _tests(image, shelf),
+        "signed_by": lambda: _signed_by(policy, image, trust),
+        "level": lambda: _level(policy, image, trust),
+        "no_revoked_ancestor": lambda: _none_of(_revoked(line, trust, at), "nothing that it is made on is revoked"),
+        "tests_passed": lambda: _tests(image, trust),
         "base_not_older_than": lambda: _base_age(policy, line[-1], at),
-        "reproducible": lambda: _reproducible(image, shelf),
+        "reproducible": lambda: _reproducible(image, trust),
         "no_committed": lambda: _none_of(
             (f"{title(each)} was changed by hand" for each in line if each.origin == "committed"), "nothing was changed by hand"
         ),
@@ -116,16 +116,16 @@ def judge(policy: Policy, image: ImageRecord, shelf: Shelf, *, at: str) -> list[
     return found
 
 
-def _signed_by(policy: Policy, image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
-    keys = {keyid for each in signed(image, shelf, provenance.PROVENANCE) for keyid in each.keyids}
-    names = {key.keyid: key.name for key in shelf.keys.list()}
+def _signed_by(policy: Policy, image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
+    keys = {keyid for each in signed(image, trust, provenance.PROVENANCE) for keyid in each.keyids}
+    names = {key.keyid: key.name for key in trust.keys.list()}
     held = [names.get(keyid, keyid[:16]) for keyid in policy.signed_by if keyid in keys]
     wanted = ", ".join(names.get(keyid, keyid[:16]) for keyid in policy.signed_by)
     return bool(held), f"signed by {', '.join(held)}" if held else f"no signature of {wanted} holds"
 
 
-def _level(policy: Policy, image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
-    newest = list(signed(image, shelf, provenance.REBUILD))[-1:]
+def _level(policy: Policy, image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
+    newest = list(signed(image, trust, provenance.REBUILD))[-1:]
     if not newest:
         return False, f"no signed rebuild, so not L{policy.level} (bake rebuild --attest)"
     level = newest[0].statement.get("predicate", {}).get("level", -1)
@@ -138,15 +138,15 @@ def _none_of(faults: Iterator[str], otherwise: str) -> tuple[bool, str]:
     return not found, "; ".join(found) or otherwise
 
 
-def _revoked(line: tuple[ImageRecord, ...], shelf: Shelf, at: str) -> Iterator[str]:
+def _revoked(line: tuple[ImageRecord, ...], trust: TrustContext, at: str) -> Iterator[str]:
     for image in line:
-        revocation = shelf.catalog.revocations.of(image.id)
+        revocation = trust.catalog.revocations.of(image.id)
         if revocation and revocation.effective <= at:
             yield f"{title(image)} is revoked: {revocation.reason}"
 
 
-def _tests(image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
-    build = shelf.catalog.build_of(image)
+def _tests(image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
+    build = trust.catalog.build_of(image)
     passed = sum(test.outcome == "passed" for test in build.tests)
     if build.verify != "passed":
         return False, f"its tests: {build.verify}"
@@ -164,8 +164,8 @@ def _time(text: str) -> datetime:
     return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
 
 
-def _reproducible(image: ImageRecord, shelf: Shelf) -> tuple[bool, str]:
-    reproduction = shelf.catalog.build_of(image).reproduction
+def _reproducible(image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
+    reproduction = trust.catalog.build_of(image).reproduction
     if reproduction.get("refused"):
         return False, f"its disk was not laid out anew: {reproduction['refused']}"
     return bool(reproduction.get("layout")), "laid out by bake" if reproduction.get("layout") else "its template does not ask for it"

@@ -21,7 +21,7 @@ from baker.trust.attest.keys import AWS_KMS, Keys
 
 
 @dataclass(frozen=True)
-class Shelf:
+class TrustContext:
     """Where records, bytes and keys are. `home` None: whoever calls holds the lock that keeps blobs from collection."""
 
     catalog: Catalog
@@ -30,12 +30,12 @@ class Shelf:
     home: Home | None = None
 
     @classmethod
-    def of(cls, home: Home, catalog: Catalog, store: BlobStore, env: Mapping[str, str], *, locked: bool = False) -> Shelf:
+    def of(cls, home: Home, catalog: Catalog, store: BlobStore, env: Mapping[str, str], *, locked: bool = False) -> TrustContext:
         """The shelf of one home; `locked` inside a build."""
         return cls(catalog, store, Keys(home.data / "keys", env), None if locked else home)
 
 
-class Verdict(Protocol):
+class RebuildFinding(Protocol):
     """What a rebuild found; see baker.rebuild.rebuild."""
 
     @property
@@ -44,12 +44,12 @@ class Verdict(Protocol):
     def to_json(self) -> dict[str, Any]: ...
 
 
-def attest(image: ImageRecord, shelf: Shelf, *, key: str = "") -> Attestation:
+def attest(image: ImageRecord, trust: TrustContext, *, key: str = "") -> Attestation:
     """Sign where an image comes from. NotFoundError when there is no such key, or no default one."""
-    return _keep(image, provenance.PROVENANCE, provenance_of(image, shelf, shelf.catalog.journal.head()), shelf, key)
+    return _keep(image, provenance.PROVENANCE, provenance_of(image, trust, trust.catalog.journal.head()), trust, key)
 
 
-def sign_rebuild(verdict: Verdict, shelf: Shelf, *, key: str = "") -> str:
+def sign_rebuild(verdict: RebuildFinding, trust: TrustContext, *, key: str = "") -> str:
     """Sign what came out when an image was made again: level, digests, causes. The envelope's digest in the store."""
     image = verdict.image
     predicate = {
@@ -57,17 +57,17 @@ def sign_rebuild(verdict: Verdict, shelf: Shelf, *, key: str = "") -> str:
         "expected": image.digest,
         "verifiedBy": host_facts.who(),
         "verifiedOn": host_facts.now(),
-        "journal": _anchor(shelf.catalog.journal.head()),
+        "journal": _anchor(trust.catalog.journal.head()),
     }
-    return _keep(image, provenance.REBUILD, provenance.statement(image, provenance.REBUILD, predicate), shelf, key).digest
+    return _keep(image, provenance.REBUILD, provenance.statement(image, provenance.REBUILD, predicate), trust, key).digest
 
 
-def provenance_of(image: ImageRecord, shelf: Shelf, head: JournalEntry | None) -> bytes:
+def provenance_of(image: ImageRecord, trust: TrustContext, head: JournalEntry | None) -> bytes:
     """The statement that the record of an image gives. `head`: the journal's entry that it vouches for."""
-    catalog = shelf.catalog
+    catalog = trust.catalog
     build = catalog.build_of(image)
     ancestors = catalog.history(image)[1:]
-    return provenance.provenance(image, build, ancestors, fetched(build, shelf.store), _anchor(head))
+    return provenance.provenance(image, build, ancestors, fetched(build, trust.store), _anchor(head))
 
 
 def envelope_of(attestation: Attestation, store: BlobStore) -> dsse.Envelope:
@@ -90,20 +90,20 @@ def _anchor(head: JournalEntry | None) -> dict[str, Any]:
     return {"serial": head.serial, "hash": head.hash} if head else {}
 
 
-def _keep(image: ImageRecord, predicate: str, payload: bytes, shelf: Shelf, key: str) -> Attestation:
-    signer = shelf.keys.signer(key)
+def _keep(image: ImageRecord, predicate: str, payload: bytes, trust: TrustContext, key: str) -> Attestation:
+    signer = trust.keys.signer(key)
     if signer is None:
         raise NotFoundError("there is no key to sign with", hint="bake keys create makes one")
     envelope = dsse.seal(payload, signer)
-    if signer.keyid not in {each.keyid for each in shelf.keys.list()}:
+    if signer.keyid not in {each.keyid for each in trust.keys.list()}:
         raise HostError(
             f"the public key of {key or 'the default signer'} is not trusted here, so its signature could not be checked",
             hint=f"bake keys trust {key}" if key.startswith(AWS_KMS) else "bake keys trust PUBFILE",
         )
-    if not dsse.signed_by(envelope, shelf.keys.check):
+    if not dsse.signed_by(envelope, trust.keys.check):
         raise HostError(f"{key or 'the default signer'} gave a signature that does not fit its public key: nothing is kept of it")
-    with shared(shelf.home.state, IN_USE.removesuffix(".lock")) if shelf.home else nullcontext():
-        digest = shelf.store.add_bytes(dsse.dump(envelope))
+    with shared(trust.home.state, IN_USE.removesuffix(".lock")) if trust.home else nullcontext():
+        digest = trust.store.add_bytes(dsse.dump(envelope))
         attestation = Attestation(image.id, predicate, digest, signer.keyid, host_facts.who(), host_facts.now())
-        shelf.catalog.attestations.add(attestation)
+        trust.catalog.attestations.add(attestation)
     return attestation

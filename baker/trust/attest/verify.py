@@ -13,7 +13,7 @@ from baker.core.errors import BakeError, NotFoundError
 from baker.disks.raw import raw_digest
 from baker.trust.attest import provenance
 from baker.trust.attest.dsse import PAYLOAD_TYPE, Envelope, signed_by
-from baker.trust.attest.signing import Shelf, anchor_of, envelope_of, provenance_of
+from baker.trust.attest.signing import TrustContext, anchor_of, envelope_of, provenance_of
 
 
 @dataclass(frozen=True)
@@ -38,47 +38,47 @@ class Signed:
     statement: dict[str, Any]
 
 
-def verify(image: ImageRecord, shelf: Shelf, *, at: str) -> list[Check]:
+def verify(image: ImageRecord, trust: TrustContext, *, at: str) -> list[Check]:
     """All checks, the catalog's first, then those of the image, its parent, and so on up to the root. `at`: now, for revocations."""
     try:
-        line = shelf.catalog.history(image)
+        line = trust.catalog.history(image)
     except BakeError as error:
         return [Check("parents", title(image), False, str(error))]
-    found = list(_records(line, shelf))
+    found = list(_records(line, trust))
     blobs: dict[str, str] = {}
     for number, each in enumerate(line):
         parent = line[number + 1] if number + 1 < len(line) else None
-        found += [*_evidence(each, shelf, blobs), _disk(each, shelf, blobs), _parents(each, parent)]
-        found += _signatures(each, shelf)
-        found.append(_revocation(each, shelf, at))
+        found += [*_evidence(each, trust, blobs), _disk(each, trust, blobs), _parents(each, parent)]
+        found += _signatures(each, trust)
+        found.append(_revocation(each, trust, at))
     return found
 
 
-def verify_words(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
+def verify_words(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
     """What is said of an image, without reading its disk: journal, records, signatures, and that these say what the records say."""
-    line = shelf.catalog.history(image)
-    yield from _records(line, shelf)
+    line = trust.catalog.history(image)
+    yield from _records(line, trust)
     for each in line:
-        yield from _signatures(each, shelf)
+        yield from _signatures(each, trust)
 
 
-def verify_catalog(shelf: Shelf) -> list[Check]:
+def verify_catalog(trust: TrustContext) -> list[Check]:
     """The chain of records, with the content of every record."""
-    faults = [Check("record" if f.subject != "journal" else "journal", "catalog", False, f.message) for f in shelf.catalog.check_chain()]
-    return faults or [Check("journal", "catalog", True, _length(shelf))]
+    faults = [Check("record" if f.subject != "journal" else "journal", "catalog", False, f.message) for f in trust.catalog.check_chain()]
+    return faults or [Check("journal", "catalog", True, _length(trust))]
 
 
 def title(image: ImageRecord) -> str:
     return f"{image.name}@{image.version} ({image.id})"
 
 
-def signed(image: ImageRecord, shelf: Shelf, predicate: str | None = None) -> Iterator[Signed]:
+def signed(image: ImageRecord, trust: TrustContext, predicate: str | None = None) -> Iterator[Signed]:
     """The statements about an image that hold, first made first."""
-    for attestation in shelf.catalog.attestations.of(image.id, predicate):
+    for attestation in trust.catalog.attestations.of(image.id, predicate):
         try:
-            envelope = envelope_of(attestation, shelf.store)
-            if shelf.store.verify(attestation.digest) and not list(_envelope_faults(image, attestation, envelope, shelf)):
-                yield Signed(attestation, signed_by(envelope, shelf.keys.check), envelope.statement)
+            envelope = envelope_of(attestation, trust.store)
+            if trust.store.verify(attestation.digest) and not list(_envelope_faults(image, attestation, envelope, trust)):
+                yield Signed(attestation, signed_by(envelope, trust.keys.check), envelope.statement)
         except BakeError:
             continue
 
@@ -86,58 +86,58 @@ def signed(image: ImageRecord, shelf: Shelf, predicate: str | None = None) -> It
 # --- the records -------------------------------------------------------------------------------------------------------
 
 
-def _records(line: Sequence[ImageRecord], shelf: Shelf) -> Iterator[Check]:
-    catalog = shelf.catalog
+def _records(line: Sequence[ImageRecord], trust: TrustContext) -> Iterator[Check]:
+    catalog = trust.catalog
     subjects = {subject_of("image", image.id): image for image in line} | {subject_of("build", image.build): image for image in line}
     faults = list(catalog.check_chain([image.id for image in line]))
     chain = [fault for fault in faults if fault.subject == "journal"]
     yield from (Check("journal", "catalog", False, fault.message) for fault in chain)
     if not chain:
-        yield Check("journal", "catalog", True, _length(shelf))
+        yield Check("journal", "catalog", True, _length(trust))
     yield from (Check("record", "catalog", False, f.message) for f in faults if f.subject != "journal" and f.subject not in subjects)
     for image in line:
         mine = [fault.message for fault in faults if subjects.get(fault.subject) == image]
         yield Check("record", title(image), not mine, "; ".join(mine) or f"image and build {image.build} are as they were registered")
 
 
-def _length(shelf: Shelf) -> str:
-    head = shelf.catalog.journal.head()
+def _length(trust: TrustContext) -> str:
+    head = trust.catalog.journal.head()
     return f"the chain of {head.serial} entries holds" if head else "no entries"
 
 
 # --- the bytes ---------------------------------------------------------------------------------------------------------
 
 
-def _evidence(image: ImageRecord, shelf: Shelf, blobs: dict[str, str]) -> Iterator[Check]:
-    build = _build(image, shelf)
+def _evidence(image: ImageRecord, trust: TrustContext, blobs: dict[str, str]) -> Iterator[Check]:
+    build = _build(image, trust)
     if build is None:
         yield Check("evidence", title(image), False, f"there is no record of build {image.build}")
         return
-    wrong = [f"{name}: {fault}" for name, digest in build.evidence.items() if (fault := _blob_fault(digest, shelf, blobs))]
+    wrong = [f"{name}: {fault}" for name, digest in build.evidence.items() if (fault := _blob_fault(digest, trust, blobs))]
     yield Check("evidence", title(image), not wrong, "; ".join(wrong) or f"{len(build.evidence)} blobs have the bytes on record")
 
 
-def _disk(image: ImageRecord, shelf: Shelf, blobs: dict[str, str]) -> Check:
+def _disk(image: ImageRecord, trust: TrustContext, blobs: dict[str, str]) -> Check:
     if not image.chain:
         return Check("disk", title(image), None, f"it was baked by {image.builder}: there is no disk of it on this host")
-    if image.removed and not shelf.store.has(image.chain[0]):
+    if image.removed and not trust.store.has(image.chain[0]):
         return Check("disk", title(image), None, f"it was removed at {image.removed}")
-    wrong = [fault for digest in image.chain if (fault := _blob_fault(digest, shelf, blobs))]
+    wrong = [fault for digest in image.chain if (fault := _blob_fault(digest, trust, blobs))]
     if wrong:
         return Check("disk", title(image), False, "; ".join(wrong))
     try:
-        found = raw_digest(stored(image, shelf.store))
+        found = raw_digest(stored(image, trust.store))
     except BakeError as error:
         return Check("disk", title(image), False, str(error))
     same = found == image.digest
     return Check("disk", title(image), same, found if same else f"the disk is {found}; on record is {image.digest}")
 
 
-def _blob_fault(digest: str, shelf: Shelf, blobs: dict[str, str]) -> str:
+def _blob_fault(digest: str, trust: TrustContext, blobs: dict[str, str]) -> str:
     """What is wrong with a blob, "" for nothing. Each is read once."""
     if digest not in blobs:
         try:
-            blobs[digest] = "" if shelf.store.verify(digest) else f"the blob {digest} has other bytes than its name says: it was changed"
+            blobs[digest] = "" if trust.store.verify(digest) else f"the blob {digest} has other bytes than its name says: it was changed"
         except (BakeError, OSError):
             blobs[digest] = f"the blob {digest} is not in the store"
     return blobs[digest]
@@ -151,9 +151,9 @@ def _parents(image: ImageRecord, parent: ImageRecord | None) -> Check:
     return Check("parents", title(image), fits, words if fits else f"{words}, but its disk stands on other blobs than that one's")
 
 
-def _build(image: ImageRecord, shelf: Shelf) -> BuildRecord | None:
+def _build(image: ImageRecord, trust: TrustContext) -> BuildRecord | None:
     try:
-        return shelf.catalog.build_of(image)
+        return trust.catalog.build_of(image)
     except BakeError:
         return None
 
@@ -161,18 +161,18 @@ def _build(image: ImageRecord, shelf: Shelf) -> BuildRecord | None:
 # --- the statements ----------------------------------------------------------------------------------------------------
 
 
-def _signatures(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
-    attestations = shelf.catalog.attestations.of(image.id)
+def _signatures(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
+    attestations = trust.catalog.attestations.of(image.id)
     if not attestations:
         yield Check("signature", title(image), None, "nobody has signed anything about it")
     for attestation in attestations:
         short = f"{attestation.predicate} by key {attestation.keyid[:16]}"
         try:
-            if not shelf.store.verify(attestation.digest):
+            if not trust.store.verify(attestation.digest):
                 yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} was changed")
                 continue
-            envelope = envelope_of(attestation, shelf.store)
-            wrong = list(_envelope_faults(image, attestation, envelope, shelf))
+            envelope = envelope_of(attestation, trust.store)
+            wrong = list(_envelope_faults(image, attestation, envelope, trust))
         except NotFoundError:
             yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest} is not in the store")
             continue
@@ -180,16 +180,16 @@ def _signatures(image: ImageRecord, shelf: Shelf) -> Iterator[Check]:
             yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest}: {error.message}")
             continue
         yield Check("signature", title(image), not wrong, f"{short}: {'; '.join(wrong) or 'holds'}")
-        yield from _provenance(image, attestation, envelope, shelf)
+        yield from _provenance(image, attestation, envelope, trust)
 
 
-def _envelope_faults(image: ImageRecord, attestation: Attestation, envelope: Envelope, shelf: Shelf) -> Iterator[str]:
-    trusted = {key.keyid for key in shelf.keys.list()}
+def _envelope_faults(image: ImageRecord, attestation: Attestation, envelope: Envelope, trust: TrustContext) -> Iterator[str]:
+    trusted = {key.keyid for key in trust.keys.list()}
     if envelope.payload_type != PAYLOAD_TYPE:
         yield f"the payload's type is {envelope.payload_type}"
     if attestation.keyid not in trusted:
         yield "nobody here trusts this key (bake keys trust PUBFILE)"
-    elif attestation.keyid not in signed_by(envelope, shelf.keys.check):
+    elif attestation.keyid not in signed_by(envelope, trust.keys.check):
         yield "the signature does not fit the payload and the key"
     statement = envelope.statement
     subjects = statement.get("subject") or [{}]
@@ -200,12 +200,12 @@ def _envelope_faults(image: ImageRecord, attestation: Attestation, envelope: Env
         yield f"it is a {statement.get('predicateType')}"
 
 
-def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope, shelf: Shelf) -> Iterator[Check]:
+def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope, trust: TrustContext) -> Iterator[Check]:
     """The signed statement against the record as it is now, and the journal against the entry that was signed with it."""
     statement = envelope.statement
     anchor = anchor_of(statement)
-    if anchor and shelf.catalog.journal.hash_at(anchor[0]) != anchor[1]:
-        imported = any(entry.kind == IMPORTED for entry in shelf.catalog.journal.entries(subject_of("image", image.id)))
+    if anchor and trust.catalog.journal.hash_at(anchor[0]) != anchor[1]:
+        imported = any(entry.kind == IMPORTED for entry in trust.catalog.journal.entries(subject_of("image", image.id)))
         elsewhere = f"it was signed with entry {anchor[0]} of another catalog's journal"
         anew = f"entry {anchor[0]} is not the one that was signed: the journal was made anew"
         yield Check("journal", title(image), None if imported else False, elsewhere if imported else anew)
@@ -213,17 +213,17 @@ def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope
         return
     head = JournalEntry(anchor[0], "", "", "", "", anchor[1], "") if anchor else None
     try:
-        same = provenance_of(image, shelf, head) == envelope.payload
-        detail = "the signed statement says what the record says" if same else "; ".join(_differences(image, shelf, head, statement))
+        same = provenance_of(image, trust, head) == envelope.payload
+        detail = "the signed statement says what the record says" if same else "; ".join(_differences(image, trust, head, statement))
         yield Check("provenance", title(image), same, detail)
     except (BakeError, OSError, ValueError, EOFError) as error:
         yield Check("provenance", title(image), False, f"the record cannot be compared with what was signed: {error}")
 
 
-def _differences(image: ImageRecord, shelf: Shelf, head: JournalEntry | None, statement: dict[str, Any]) -> Iterable[str]:
+def _differences(image: ImageRecord, trust: TrustContext, head: JournalEntry | None, statement: dict[str, Any]) -> Iterable[str]:
     import json
 
-    found = list(differing(json.loads(provenance_of(image, shelf, head)), statement))
+    found = list(differing(json.loads(provenance_of(image, trust, head)), statement))
     return [f"the record is not what was signed: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}"]
 
 
@@ -239,8 +239,8 @@ def differing(now: Any, then: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
-def _revocation(image: ImageRecord, shelf: Shelf, at: str) -> Check:
-    revocation = shelf.catalog.revocations.of(image.id)
+def _revocation(image: ImageRecord, trust: TrustContext, at: str) -> Check:
+    revocation = trust.catalog.revocations.of(image.id)
     if revocation is None or revocation.effective > at:
         return Check("revocation", title(image), True, f"not before {revocation.effective}" if revocation else "not revoked")
     through = f", through image {revocation.inherited_from}" if revocation.inherited_from else ""

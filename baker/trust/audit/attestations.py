@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baker.trust.attest.signing import Shelf
+from baker.trust.attest.signing import TrustContext
 from baker.trust.attest.verify import verify_words
 from baker.trust.audit.checks import Check, Checker, Subject
 
 TITLES = {"journal": "chain of records", "record": "records", "signature": "signatures", "provenance": "provenance"}
 
 
-def checker(shelf: Shelf) -> Checker:
+def checker(trust: TrustContext) -> Checker:
     """The check of what is on `shelf`."""
 
     def check(subject: Subject) -> Iterator[Check]:
-        found = list(verify_words(subject.image, shelf))
+        found = list(verify_words(subject.image, trust))
         for name, title in TITLES.items():
             of_kind = [each for each in found if each.name == name]
             failed = [f"{each.subject}: {each.detail}" for each in of_kind if each.ok is False]

@@ -1,4 +1,4 @@
-"""World."""
+"""Services."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Connect(Protocol):
 
 
 @dataclass(frozen=True)
-class World:
+class Services:
     """Everything outside: where things are kept, what runs machines, who listens. Unit tests hand in fakes."""
 
     home: Home

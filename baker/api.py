@@ -201,14 +201,14 @@ class Baker:
         memory = Memory(only=BuildFinished)
         baker = Baker(self.home, sink=Tee(self.sink, memory), interaction=self.interaction, env=self.env)
         request = BuildRequest.from_json(node.request)
-        code, text = 0, ""
+        exit_code, text, code = 0, "", ""
         try:
             with baker:
                 baker.build_here(request, node.template.name)
         except BakeError as error:
-            code, text = error.exit_code, str(error)
+            exit_code, text, code = error.exit_code, str(error), error.code
         finished = memory.events[-1] if memory.events else None
-        return Ended(node.key, code, finished if isinstance(finished, BuildFinished) else None, text)
+        return Ended(node.key, exit_code, finished if isinstance(finished, BuildFinished) else None, text, code)
 
     def load_request(self, request: BuildRequest) -> list[Template]:
         """The templates that a request is about."""
@@ -227,6 +227,7 @@ class Baker:
             seconds=finished.seconds if finished else 0.0,
             error=end.error,
             exit_code=end.exit_code,
+            code=end.code,
         )
 
     def _services(self) -> Services:

@@ -218,7 +218,7 @@ class _Sender:
                 self._writer.put(index, data, digest)
             except AwsError as error:
                 now = self.clock.now()
-                if error.code in TOO_FAST and now - begun < PATIENCE_SECONDS and not self._stop.is_set():
+                if error.aws_code in TOO_FAST and now - begun < PATIENCE_SECONDS and not self._stop.is_set():
                     self.pace.too_fast()
                 elif error.missing and now - self._started < INVISIBLE_SECONDS and not self._stop.is_set():
                     self.clock.sleep(LOOK_AGAIN_SECONDS)
@@ -262,7 +262,7 @@ def _describe(aws: Aws, region: str, snapshot: str) -> dict[str, Any]:
     with translated(f"the snapshot {snapshot} in {region}"):
         found = aws.client("ec2", region).describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
     if not found:
-        raise AwsError(f"there is no snapshot {snapshot} in {region}", code="InvalidSnapshot.NotFound")
+        raise AwsError(f"there is no snapshot {snapshot} in {region}", aws_code="InvalidSnapshot.NotFound")
     return dict(found[0])
 
 
@@ -273,7 +273,7 @@ def wait_completed(aws: Aws, region: str, snapshot: str, *, clock: Clock, timeou
         found = _describe(aws, region, snapshot)
         if found["State"] in BROKEN:
             why = found.get("StateMessage") or found["State"]
-            raise AwsError(f"the snapshot {snapshot} in {region} failed: {why}", code="SnapshotFailed")
+            raise AwsError(f"the snapshot {snapshot} in {region} failed: {why}", aws_code="SnapshotFailed")
         return True if found["State"] == "completed" else None
 
     def sure() -> bool | None:

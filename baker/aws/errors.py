@@ -17,23 +17,27 @@ FORBIDDEN = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOpe
 
 
 class AwsError(BuildError):
-    """AWS refused. `code` is its own word ("InvalidAMIID.NotFound"), `action` what was asked ("DescribeImages")."""
+    """AWS refused. `aws_code` is AWS's own code ("InvalidAMIID.NotFound"), `action` the API call ("DescribeImages")."""
 
-    def __init__(self, message: str, *, code: str = "", action: str = "", hint: str = "") -> None:
-        super().__init__(message, hint=hint)
-        self.code = code
+    default_code = "aws.refused"
+
+    def __init__(self, message: str, *, aws_code: str = "", action: str = "", hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
+        self.aws_code = aws_code
         self.action = action
 
     @property
     def missing(self) -> bool:
         """Whether what was asked for does not exist (or, just after it was created, not yet)."""
-        return self.code.endswith((".NotFound", "NotFoundException", ".Unknown", ".VersionNotFound")) or self.code in (
+        return self.aws_code.endswith((".NotFound", "NotFoundException", ".Unknown", ".VersionNotFound")) or self.aws_code in (
             "InvalidSnapshot.NotFound", "InvalidAMIID.Unavailable", "ParameterNotFound", "ResourceNotFoundException",
         )  # fmt: skip
 
 
 class UnreachableError(HostError):
     """AWS does not hear us now: no network, or no credentials that it accepts. What was begun can be gone on with once it does."""
+
+    default_code = "aws.unreachable"
 
 
 @contextmanager
@@ -60,7 +64,7 @@ def translated(what: str) -> Iterator[None]:
     except boto.NoRegionError as error:
         raise no_region() from error
     except boto.ParamValidationError as error:
-        raise AwsError(f"{what}: {error}", code="ParamValidation") from error
+        raise AwsError(f"{what}: {error}", aws_code="ParamValidation") from error
     except (boto.BotoCoreError, OSError) as error:
         raise UnreachableError(f"{what}: AWS cannot be reached: {error}") from error
 
@@ -80,4 +84,4 @@ def _refused(error: Exception, what: str) -> BakeError:
         )
     if code in FORBIDDEN:
         return HostError(f"{what}: not allowed to {action}: {said}", hint="docs/aws.md has the IAM policy that bake needs")
-    return AwsError(f"{what}: {said} ({code} of {action})", code=code, action=action)
+    return AwsError(f"{what}: {said} ({code} of {action})", aws_code=code, action=action)

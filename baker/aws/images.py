@@ -22,7 +22,7 @@ def describe(aws: Aws, region: str, image_id: str) -> dict[str, Any]:
     with translated(f"the image {image_id} in {region}"):
         found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(ImageIds=[image_id], IncludeDisabled=True)["Images"]
     if not found:
-        raise AwsError(f"there is no image {image_id} in {region}", code="InvalidAMIID.NotFound", action="DescribeImages")
+        raise AwsError(f"there is no image {image_id} in {region}", aws_code="InvalidAMIID.NotFound", action="DescribeImages")
     return found[0]
 
 
@@ -68,11 +68,13 @@ def wait_available(aws: Aws, region: str, image_id: str, *, timeout: float, stop
         nonlocal looks
         looks += 1
         if stopped():
-            raise AwsError(f"the image {image_id} in {region} is not waited for any more", code="Stopped")
+            raise AwsError(f"the image {image_id} in {region} is not waited for any more", aws_code="Stopped")
         found = describe(aws, region, image_id)
         if found["State"] in FAILED:
             reason = found.get("StateReason", {}).get("Message") or "AWS does not say why"
-            raise AwsError(f"the image {image_id} in {region} is {found['State']}: {reason}", code="ImageFailed", action="DescribeImages")
+            raise AwsError(
+                f"the image {image_id} in {region} is {found['State']}: {reason}", aws_code="ImageFailed", action="DescribeImages"
+            )
         if found["State"] == "available":
             return found
         if looks > LOOKS_BEFORE_SNAPSHOTS:
@@ -93,7 +95,7 @@ def _check_snapshots(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
         if snapshot["State"] == "error":
             reason = snapshot.get("StateMessage") or "AWS does not say why"
             name = snapshot["SnapshotId"]
-            raise AwsError(f"the snapshot {name} of {found['ImageId']} in {region} failed: {reason}", code="SnapshotFailed")
+            raise AwsError(f"the snapshot {name} of {found['ImageId']} in {region} failed: {reason}", aws_code="SnapshotFailed")
 
 
 def remove(aws: Aws, region: str, image_id: str) -> None:
@@ -138,7 +140,7 @@ def _delete_snapshot(aws: Aws, region: str, snapshot: str, until: float) -> None
             with gone_is_fine(), translated(f"delete the snapshot {snapshot} in {region}"):
                 aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
         except AwsError as error:
-            if error.code != "InvalidSnapshot.InUse" or aws.clock.now() >= until:
+            if error.aws_code != "InvalidSnapshot.InUse" or aws.clock.now() >= until:
                 raise
             return None
         return True

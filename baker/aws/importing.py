@@ -63,7 +63,7 @@ def register(aws: Aws, wanted: Registration, *, clock: Clock) -> str:
         try:
             return _register(aws, wanted)
         except AwsError as error:
-            mine = named(aws, wanted.region, wanted.name) if error.code == "InvalidAMIName.Duplicate" else None
+            mine = named(aws, wanted.region, wanted.name) if error.aws_code == "InvalidAMIName.Duplicate" else None
             if mine is not None and wanted.snapshot in mine[0].snapshots:
                 return mine[0].id
             raise

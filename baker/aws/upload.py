@@ -134,7 +134,7 @@ class Uploader:
         try:
             target = self.things.make("ami:snapshot", request.region, request.name, lambda: ebs.start(self.aws, wanted))
         except AwsError as error:
-            if base is None or not (error.missing or error.code == "ValidationException"):
+            if base is None or not (error.missing or error.aws_code == "ValidationException"):
                 raise
             self.report.warn(f"everything is sent, not only what {base.snapshot} does not have: {error.message}")
             return self._begin(request, None)

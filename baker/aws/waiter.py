@@ -46,6 +46,6 @@ def wait(
             return found
         left = timeout - (clock.now() - started)
         if left <= 0:
-            raise AwsError(f"{what}: still not so after {timeout:.0f} s", code="Timeout")
+            raise AwsError(f"{what}: still not so after {timeout:.0f} s", aws_code="Timeout")
         clock.sleep(min(left, pause * (1 - chance.random() / 2)))
         pause = min(longest, pause * GROWTH)

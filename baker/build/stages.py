@@ -74,6 +74,7 @@ def announce_failure(job: Job, error: BaseException, status: Literal["interrupte
             status=status,
             seconds=job.seconds,
             error="\n".join([str(error), *getattr(error, "__notes__", ())]),
+            code=getattr(error, "code", "internal"),
             timings=dict(job.story.timings),
             logged=logged,
         )

@@ -45,6 +45,7 @@ class App:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     stack: ExitStack = field(default_factory=ExitStack)
     sink: Sink = field(default_factory=Null)
+    documents: int = 0  # JSON documents that are on stdout
 
     def baker(self, sink: Sink | None = None, interaction: Interaction | None = None) -> Baker:
         """The Python API, closed at the end of the run; `sink` hears what happens, and what is said from outside too."""
@@ -76,6 +77,7 @@ class App:
 
     def json(self, value: Any) -> None:
         """A JSON document to stdout."""
+        self.documents += 1
         self.out.line(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(self.out.stream), default=str))
 
     def say(self, text: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Any, TextIO
 from baker.cli.app import App, MakeBaker, home_and_env
 from baker.cli.options import parser_for
 from baker.cli.signals import interruptible
-from baker.core.errors import BakeError, Interrupted, TemplateError
+from baker.core.errors import BakeError, Interrupted, TemplateError, error_to_json
 from baker.core.secrets import Secrets
 from baker.render.terminal import Terminal
 
@@ -40,7 +41,7 @@ def execute(
         _never_fail_on_characters(stream)
     no_color = "--no-color" in argv
     error = Terminal.of(err, env, no_color=no_color)
-    args = argparse.Namespace(debug="--debug" in argv, var=[], home=None)
+    args, app = argparse.Namespace(debug="--debug" in argv, json="--json" in argv, var=[], home=None), None
     try:
         module = importlib.import_module(module_name)
         args = parse(verb, module, argv)
@@ -55,8 +56,10 @@ def execute(
         _forget(out)
         return BROKEN_PIPE
     except BakeError as problem:
+        _tell_programs(problem, args, app, out)
         return report(problem, error, debug=args.debug)
     except Interrupted as problem:
+        _tell_programs(problem, args, app, out)
         error.line("bake: interrupted")
         _notes(problem, error)
         return problem.exit_code
@@ -83,16 +86,25 @@ def _guarded(module: Any, args: argparse.Namespace, app: App) -> int:
         return int(module.run(args, app))
 
 
+def _tell_programs(problem: BakeError | Interrupted, args: argparse.Namespace, app: App | None, out: TextIO) -> None:
+    """With `--json`, one line `{"error": {...}}` on stdout besides the text on stderr, unless the verb's own document is there."""
+    if getattr(args, "json", False) and not (app and app.documents):
+        print(json.dumps({"error": error_to_json(problem)}), file=out, flush=True)
+
+
 def report(problem: BakeError, error: Terminal, *, debug: bool = False) -> int:
-    """Print an expected error; its exit code."""
+    """Print an expected error with its code; its exit code."""
     if isinstance(problem, TemplateError):
         for one in problem.problems:
-            error.line(str(one))
+            first, *rest = str(one).split("\n")
+            error.line("\n".join([f"{first} {error.paint(f'[{one.code}]', 'dim')}", *rest]))
         count, files = len(problem.problems), {one.file for one in problem.problems}
         where = next(iter(files)) if len(files) == 1 else f"{len(files)} files"
         error.line(f"{error.paint('bake:', 'red', 'bold')} {count} problem{'' if count == 1 else 's'} in {where}")
     else:
-        error.line(f"{error.paint('bake:', 'red', 'bold')} {problem}")
+        error.line(f"{error.paint('bake:', 'red', 'bold')} {problem.message} {error.paint(f'[{problem.code}]', 'dim')}")
+        if problem.hint:
+            error.line(f"    {problem.hint}")
     _notes(problem, error)
     if debug:
         error.line("".join(traceback.format_exception(problem)).rstrip())

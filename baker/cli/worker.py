@@ -56,10 +56,10 @@ def main() -> int:
             baker.build_here(BuildRequest.from_json(request), name)
     except (BakeError, Interrupted) as error:
         if not lines.ended:
-            lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=str(error)))
+            lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=str(error), code=error.code))
         return error.exit_code
     except Exception as error:  # a bug: who waits for this process sees only what it says
-        lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=_crash(error, request, home)))
+        lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=_crash(error, request, home), code="internal"))
         return BakeError.exit_code
     return 0
 

@@ -37,7 +37,7 @@ class BuildStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateRejected(Event):
-    """Templates with problems: nothing is built. `problems`: for each its `file`, `line`, `column`, `message` and `hint`."""
+    """Templates with problems: nothing is built. `problems`: for each its `file`, `line`, `column`, `code`, `message` and `hint`."""
 
     problems: tuple[dict[str, Any], ...]
 
@@ -139,6 +139,7 @@ class BuildFinished(Event):
     verified: bool = False
     timings: dict[str, float] = field(default_factory=dict)
     error: str = ""
+    code: str = ""  # of the error, see docs/errors.md
     logged: bool = True
 
 

@@ -35,14 +35,17 @@ class CommandError(BakeError):
     """A command on the host ended with a failure; `result` has what it printed."""
 
     exit_code = 6
+    default_code = "host.command-failed"
 
-    def __init__(self, message: str, result: Result, *, hint: str = "") -> None:
-        super().__init__(message, hint=hint)
+    def __init__(self, message: str, result: Result, *, hint: str = "", code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
         self.result = result
 
 
 class CommandTimeout(CommandError):
     """A command on the host did not end in time and was ended."""
+
+    default_code = "host.command-timeout"
 
 
 @dataclass(frozen=True)

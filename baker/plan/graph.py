@@ -58,7 +58,7 @@ def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool
                 raise
             if isinstance(error, TemplateError):
                 baker.sink.emit(TemplateRejected(problems=error.to_json()))
-            end = Ended(key, error.exit_code, error=str(error))
+            end = Ended(key, error.exit_code, error=str(error), code=error.code)
         if below is not None:
             pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
         home = {f.name: str(getattr(baker.home, f.name)) for f in fields(baker.home)}
@@ -99,6 +99,7 @@ class Ended:
     exit_code: int
     finished: BuildFinished | None = None
     error: str = ""
+    code: str = ""  # the error's, see docs/errors.md
     skipped: bool = False
 
 

@@ -58,6 +58,7 @@ class BuildResult:
     seconds: float
     error: str
     exit_code: int
+    code: str = ""  # the error's, see docs/errors.md
 
 
 def options(request: BuildRequest) -> BuildOptions:

@@ -58,7 +58,7 @@ def run(nodes: Sequence[BuildNode], here: Callable[[BuildNode], Ended], pool: Po
         failed = {key for key, how in ended.items() if how.exit_code}
         for node in [node for node in waiting if node.needs & failed or (failed and fail_fast)]:
             waiting.remove(node)
-            end(node, Ended(node.key, 1, error="not begun: " + _why(node, failed, by_key), skipped=True))
+            end(node, Ended(node.key, 1, error="not begun: " + _why(node, failed, by_key), code="build.not-begun", skipped=True))
         if len(waiting) == 1 and not running and len(ended) == len(nodes) - 1:
             node = waiting.pop()
             end(node, here(node))
@@ -133,7 +133,8 @@ class Workers:
                 self._sink.emit(event)
             code = child.wait()
         error = finished.error if finished else "the worker ended without a word; see bake logs"
-        return Ended(node.key, code, finished, "" if code == 0 else error)
+        failure = (finished.code if finished else "") or "build.worker-died"
+        return Ended(node.key, code, finished, "" if code == 0 else error, "" if code == 0 else failure)
 
     @contextmanager
     def _child(self, argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:

@@ -72,7 +72,7 @@ def _by_id(image_id: str, context: Context, pins: Mapping[str, str]) -> SourceIm
     try:
         found = images.describe(builder.aws, builder.region, image_id)
     except AwsError as error:
-        if not error.missing and not error.code.startswith("InvalidAMIID"):
+        if not error.missing and not error.aws_code.startswith("InvalidAMIID"):
             raise
         raise SourceError(
             f"there is no AMI {image_id} in {builder.region} that you may use", hint="an AMI's id is another one in each region"

@@ -133,10 +133,10 @@ class Problems:
         if value:
             self._secret[f"{name} {len(self._secret)}"] = value
 
-    def add(self, place: Place, message: str, hint: str = "") -> None:
+    def add(self, place: Place, message: str, hint: str = "", *, code: str = "template.invalid") -> None:
         """Something is wrong at `place`."""
         snippet = place.document.line(place.line) if place.column <= WIDEST else ""
-        self._found[Problem(place.document.shown, place.line, place.column, message, hint, snippet)] = None
+        self._found[Problem(place.document.shown, place.line, place.column, message, hint, snippet, code)] = None
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -144,7 +144,7 @@ class Problems:
     def list(self) -> list[Problem]:
         """All problems, in file order."""
         mask = Secrets(self._secret).mask if self._secret else str
-        return sorted({Problem(p.file, p.line, p.column, mask(p.message), mask(p.hint), mask(p.snippet)) for p in self._found})
+        return sorted({Problem(p.file, p.line, p.column, mask(p.message), mask(p.hint), mask(p.snippet), p.code) for p in self._found})
 
 
 def quote(text: object) -> str:

@@ -85,7 +85,7 @@ def looks(*found: Any) -> Callable[[], Any]:
 
 
 def test_waiting_is_patient_with_what_is_not_visible_yet() -> None:
-    missing = AwsError("no", code="InvalidInstanceID.NotFound")
+    missing = AwsError("no", aws_code="InvalidInstanceID.NotFound")
     assert wait(looks(missing, None, "here"), "it", timeout=60, clock=clocked()[1]) == "here"
     with pytest.raises(AwsError, match="no"):
         wait(looks(missing), "it", timeout=600, clock=clocked()[1], invisible=30)
@@ -97,4 +97,4 @@ def test_waiting_ends_at_the_deadline_and_at_once_for_what_has_failed() -> None:
         wait(looks(None), "it", timeout=90, clock=clock)
     assert 89.9 < sum(fake.slept) < 90.1 and max(fake.slept) <= 15
     with pytest.raises(AwsError, match="failed"):
-        wait(looks(AwsError("failed", code="ImageFailed")), "it", timeout=90, clock=clock)
+        wait(looks(AwsError("failed", aws_code="ImageFailed")), "it", timeout=90, clock=clock)

@@ -91,7 +91,7 @@ def test_a_mistyped_option_gets_a_guess(cli: Cli) -> None:
 
 def test_an_option_that_is_like_no_other_gets_no_guess(cli: Cli) -> None:
     result = cli("images", "--all")
-    assert result.err == "bake: bake images has no option --all\n    `bake images --help` shows what it takes\n"
+    assert result.err == "bake: bake images has no option --all [usage.invalid]\n    `bake images --help` shows what it takes\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -130,9 +130,19 @@ def test_home_says_where_things_are_kept(shop: Cli, tmp_path: Path) -> None:
 def test_an_expected_error_is_two_lines_and_its_exit_code(shop: Cli) -> None:
     result = shop("show", "wbe")
     assert result.code == 5
-    assert result.err.startswith("bake: there is no image 'wbe'; did you mean 'web'?\n    ")
+    assert len(result.err.splitlines()) == 2
+    assert all(fact in result.err for fact in ("'wbe'", "'web'", "[catalog.not-found]"))
     assert "Traceback" not in result.err
     assert result.out == ""
+
+
+def test_an_error_is_an_object_for_programs(shop: Cli) -> None:
+    result = shop("show", "wbe", "--json")
+    error = json.loads(result.out)["error"]
+    assert (result.code, error["exit_code"], error["code"]) == (5, 5, "catalog.not-found")
+    assert "'wbe'" in error["message"]
+    unknown = json.loads(shop("images", "--json", "--all").out)["error"]
+    assert unknown["code"] == "usage.invalid"
 
 
 def test_debug_shows_where_an_expected_error_came_from(shop: Cli) -> None:

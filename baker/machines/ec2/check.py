@@ -62,7 +62,7 @@ def _instance_types(scope: Scope, spec: Ec2Spec) -> dict[str, dict[str, Any]]:
         with translated(f"the instance types in {scope.region}"):
             answer = scope.client.describe_instance_types(InstanceTypes=list(spec.instance_type))
     except AwsError as error:
-        if error.code == "InvalidInstanceType":
+        if error.aws_code == "InvalidInstanceType":
             raise BuildError(f"{error.message}", hint="builder.instance_type: aws ec2 describe-instance-types lists them") from error
         raise
     found = {each["InstanceType"]: each for each in answer["InstanceTypes"]}

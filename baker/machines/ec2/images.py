@@ -197,6 +197,6 @@ def in_parallel(calls: Sequence[Callable[[Callable[[], bool]], T]]) -> list[T]:
         except BaseException:
             stopped.set()
             raise
-    for error in sorted(errors, key=lambda error: isinstance(error, AwsError) and error.code == "Stopped"):
+    for error in sorted(errors, key=lambda error: isinstance(error, AwsError) and error.aws_code == "Stopped"):
         raise error
     return [future.result() for future in futures]

@@ -114,7 +114,7 @@ def _start(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attemp
     try:  # "not found" is waited through: the key and the group have just been made
         made = wait(ask, f"no instance is started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
     except AwsError as error:
-        if error.code in NO_CAPACITY:
+        if error.aws_code in NO_CAPACITY:
             raise NoCapacity(error.message) from error
         raise
     started.instances[made["InstanceId"]] = scope.aws.clock.now()
@@ -206,7 +206,7 @@ def describe(scope: Scope, instance: str) -> dict[str, Any]:
     for reservation in answer["Reservations"]:
         for found in reservation["Instances"]:
             return dict(found)
-    raise AwsError(f"there is no instance {instance} in {scope.region}", code="InvalidInstanceID.NotFound", action="DescribeInstances")
+    raise AwsError(f"there is no instance {instance} in {scope.region}", aws_code="InvalidInstanceID.NotFound", action="DescribeInstances")
 
 
 def reason(found: Mapping[str, Any]) -> str:

@@ -178,7 +178,7 @@ def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
                 for group in known or [each["GroupId"] for each in _groups(scope, name)]:
                     scope.client.delete_security_group(GroupId=group)
         except AwsError as error:
-            if error.code != "DependencyViolation":
+            if error.aws_code != "DependencyViolation":
                 raise
             return None
         return True

@@ -93,7 +93,7 @@ class AutoScalingGroup(AwsTarget):
         try:
             ended = self.refreshes.follow(identifier, journal.report, total=int(delivery.before["desired"]), timeout=timeout)
         except AwsError as error:
-            if error.code != "Timeout":
+            if error.aws_code != "Timeout":
                 raise
             if not delivery.strategy.auto_rollback:  # nobody else ends it, and it would go on under a release that has failed
                 self.refreshes.stop(identifier, roll_back=False)

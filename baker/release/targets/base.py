@@ -79,8 +79,10 @@ class ReleaseProgress:
 class ReleaseError(BuildError):
     """The target did not take the image. `restored`: it is back as it was before, by itself."""
 
-    def __init__(self, message: str, *, hint: str = "", restored: bool = False) -> None:
-        super().__init__(message, hint=hint)
+    default_code = "release.failed"
+
+    def __init__(self, message: str, *, hint: str = "", restored: bool = False, code: str = "") -> None:
+        super().__init__(message, hint=hint, code=code)
         self.restored = restored
 
 

@@ -82,7 +82,7 @@ class Refreshes:
                     AutoScalingGroupName=self.group, Strategy="Rolling", DesiredConfiguration=wanted, Preferences=asked
                 )
         except AwsError as error:
-            if error.code.startswith("InstanceRefreshInProgress"):
+            if error.aws_code.startswith("InstanceRefreshInProgress"):
                 mine = self.to(wanted, after)
                 if mine:
                     return mine
@@ -118,7 +118,7 @@ class Refreshes:
                 else:
                     self._client.cancel_instance_refresh(AutoScalingGroupName=self.group)
         except AwsError as error:
-            if not error.code.startswith(("ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh")):
+            if not error.aws_code.startswith(("ActiveInstanceRefreshNotFound", "IrreversibleInstanceRefresh")):
                 raise
 
     @property

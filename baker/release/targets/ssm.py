@@ -65,7 +65,7 @@ class Parameter(AwsTarget):
         try:
             waiter.wait(look, f"SSM parameter {self.name}", timeout=timeout, clock=self.clock)
         except AwsError as error:
-            if error.code != "Timeout":
+            if error.aws_code != "Timeout":
                 raise
             raise ReleaseError(
                 f"Parameter Store did not take {value} for {self.name} within {timeout:.0f} s",

@@ -29,17 +29,18 @@ setup-test:
 	@.ci/timed "Python packages" .ci/venv dev
 
 test: setup-test  ## everything: check, then real machines and servers
-	@.ci/timed "ruff and mypy" $(MAKE) --no-print-directory lint; a=$$?; \
+	@.ci/timed "ruff, mypy, import-linter" $(MAKE) --no-print-directory lint; a=$$?; \
 	.ci/timed "unit tests" $(MAKE) --no-print-directory unit; b=$$?; \
 	.ci/timed "real machines and servers" $(MAKE) --no-print-directory integration; c=$$?; \
 	.ci/timed --table; exit $$((a | b | c))
 
-check: lint unit  ## ruff, mypy --strict, unit tests: within a minute
+check: lint unit  ## ruff, mypy --strict, import contract, unit tests: within a minute or two
 
 lint:
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy --no-error-summary
+	@.venv/bin/lint-imports
 
 unit:
 	@$(PYTEST) -q -n 2 --timeout 120 tests/unit

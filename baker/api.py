@@ -21,11 +21,11 @@ from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejec
 from baker.core.home import Home
 from baker.core.ledger import Ledger
 from baker.core.model import BootOptions, Disk, Forward
-from baker.plan.requests import BuildRequest, BuildResult, options
+from baker.plan.requests import BuildOptions, BuildRequest, BuildResult
 
 if TYPE_CHECKING:
     from baker.build.services import Interaction, Services
-    from baker.build.test_run import TestedRun
+    from baker.build.test_run import RepeatedChange
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.explain.diff import Comparison
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from baker.upkeep.garbage import GarbageCollector
     from baker.upkeep.sweep import Swept
 
-__all__ = ["Baker", "BuildRequest", "BuildResult"]
+__all__ = ["Baker", "BuildOptions", "BuildRequest", "BuildResult"]
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
 
 
@@ -190,7 +190,7 @@ class Baker:
 
         for template in self.load_request(request):
             if template.name == name:
-                bake(with_accelerator(template, request.accelerator), options(request), self._services())
+                bake(with_accelerator(template, request.options.accelerator), request.options, self._services())
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
@@ -306,7 +306,7 @@ class Baker:
             trees = [stack.enter_context(side(self._services(), each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
 
-    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[TestedRun]:
+    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[RepeatedChange]:
         """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
         from baker.build.test_run import test
         from baker.machines.spec import with_accelerator
@@ -315,7 +315,8 @@ class Baker:
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
             raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
-        return test(with_accelerator(templates[0], request.accelerator), options(request), self._services(), idempotent=idempotent)
+        template = with_accelerator(templates[0], request.options.accelerator)
+        return test(template, request.options, self._services(), idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[CommitSource]:
         """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""

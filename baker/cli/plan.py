@@ -6,15 +6,13 @@ import argparse
 from typing import TYPE_CHECKING, Any, cast
 
 from baker.cli.app import App
-from baker.cli.options import add_json, add_template_options, listed, variables
-from baker.plan import step_range
+from baker.cli.options import add_json, add_template_options, request_of
 from baker.render.text import fields, plural, short, size
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
     from baker.layers.explain import Explained
     from baker.plan.plan import Plan
-    from baker.plan.step_range import LayerOptions
     from baker.template.ec2 import Ec2Spec
     from baker.template.model import AnyBuilder, BuilderSpec, Template
 
@@ -33,12 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    baker, values, found = app.baker(), variables(args.var), []
+    from baker.plan.requests import BuildOptions
+    from baker.plan.step_range import layer_options
+
+    baker, options, found = app.baker(), BuildOptions(no_cache=args.no_cache, first=args.from_), []
     for file in args.files:
-        for template in baker.load(file, variables=values, var_files=args.var_file, only=listed(args.only), except_=listed(args.except_)):
+        for template in baker.load_request(request_of(args, file, options)):
             plan = baker.plan(template)
             image = baker.planned_image(plan) if plan and not (args.no_cache or args.from_) else None
-            steps = baker.explain(plan, wish(template, args)) if plan else []
+            steps = baker.explain(plan, layer_options(template, options)) if plan else []
             found.append((template, plan, image, steps))
     if args.json:
         app.json([to_json(*each) for each in found])
@@ -46,12 +47,6 @@ def run(args: argparse.Namespace, app: App) -> int:
     for number, each in enumerate(found):
         app.lines([""] * bool(number) + lines(app, *each))
     return 0
-
-
-def wish(template: Template, args: argparse.Namespace) -> LayerOptions:
-    """What the command line says of layers."""
-
-    return step_range.layer_options([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
 
 
 def machine_words(spec: AnyBuilder) -> str:

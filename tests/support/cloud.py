@@ -15,7 +15,6 @@ from typing import Any
 from baker.aws.session import Access, Aws
 from baker.build.recipe import Outcome, bake
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.errors import Interrupted
@@ -24,6 +23,7 @@ from baker.core.home import Home
 from baker.core.ledger import Ledger
 from baker.core.model import Endpoint, Identity, TestOutcome, TestReport
 from baker.machines.ec2.builder import Ec2Builder
+from baker.plan.requests import BuildOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load

@@ -340,7 +340,8 @@ def test_build_hands_every_choice_to_the_api(cli: Cli, tmp_path: Path) -> None:
     result = cli(
         "build", "--var", "a=1", "web.yaml", "--var", "b=x=y", "--var-file", "v.yaml", "--only", "one,two", "--except", "three",
         "--on-error", "abort", "--skip-verify", "--force", "--keep-failed", "--pull", "--connect", "qemu:///session",
-        "--accelerator", "tcg", "--parallel", "3", "--keep-going", "--no-cache", "--from", "2", "--until", "packages", "--locked", "other.yaml",
+        "--accelerator", "tcg", "--parallel", "3", "--keep-going", "--no-cache", "--from", "2", "--until", "packages",
+        "--locked", "other.yaml",
     )  # fmt: skip
     assert result.code == 0
     first, second = cli.script.requests

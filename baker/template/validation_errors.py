@@ -1,4 +1,4 @@
-"""pydantic's errors -> problems at the place where the user typed the value, in words that say what would be right."""
+"""Turns pydantic's errors into problems at the place where the user typed the value, with what would be right."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _SHAPES = {  # a pattern that fails is explained by the key it belongs to
 
 
 def validate(model: type[Model], item: Item, problems: Problems, label: str = "") -> Model | None:
-    """`item` as a `model`; None after reporting everything that does not fit. `label` is the key that `item` belongs to."""
+    """Return `item` as a `model`, or None after reporting everything that does not fit. `label` is the key that `item` belongs to."""
     try:
         return model.model_validate(item.data())
     except ValidationError as error:
@@ -65,7 +65,7 @@ def explain(errors: list[ErrorDetails], model: type[BaseModel], root: Item, prob
         if any(each.broken for each in item.walk()) or id(item) in seen:
             continue
         if (found.branch or found.kind == "too_short") and any(other.inside(found) for other in located):
-            continue  # another branch of the union got further, or an element fell out: that error is the one that helps
+            continue  # another branch of the union got further, or an element is missing: that error helps more
         if found.kind in _WANTED:
             seen.add(id(item))
             same = [each for each in located if each.item is item and each.kind in _WANTED]
@@ -82,7 +82,7 @@ class _Located:
         self.label = label
         self.kind = error["type"]
         self.branch = False  # the error lies inside one branch of a union
-        self.tag = ""  # which branch of a union that is told apart by a tag
+        self.tag = ""  # which branch of a discriminated union
         self.path: list[str | int] = []
         self.item, self.place = root, root.place
         loc = list(error["loc"])
@@ -118,12 +118,13 @@ def _wrong_type(found: _Located, wanted: str, problems: Problems) -> None:
     item, key = found.item, _key(found)
     value = item.value
     if value is None:
-        problems.add(item.place, f"{key} is empty: want {wanted}")
+        problems.add(item.place, f"{key} is empty: want {wanted}", code="template.empty-value")
     elif "a string" in wanted and item.plain and isinstance(value, bool | int | float):
         kind = "true or false" if isinstance(value, bool) else "a number"
-        problems.add(item.place, f"{key} must be {wanted}, but YAML reads {item.source} as {kind}", f'write "{item.source}" in quotes')
+        message = f"{key} must be {wanted}, but YAML reads {item.source} as {kind}"
+        problems.add(item.place, message, f'write "{item.source}" in quotes', code="template.needs-quotes")
     else:
-        problems.add(item.place, f"{key} must be {wanted}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {wanted}, not {_kind(item)}", code="template.wrong-type")
 
 
 def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
@@ -131,31 +132,32 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
     context = error.get("ctx", {})
     if found.kind == "missing":
         fields = known_keys(model, found.path, found.tag)
-        problems.add(item.place, f"the key {found.name} is missing", fields.get(found.name, ""))
+        problems.add(item.place, f"the key {quote(found.name)} is missing", fields.get(found.name, ""), code="template.missing-key")
     elif found.kind == "extra_forbidden":
         known = [each for each in known_keys(model, found.path, found.tag) if each not in (item.value or {})]
-        problems.add(item.keys.get(found.name, item.place), f"unknown key {quote(found.name)}", suggest(found.name, known))
+        place = item.keys.get(found.name, item.place)
+        problems.add(place, f"unknown key {quote(found.name)}", suggest(found.name, known), code="template.unknown-key")
     elif found.kind == "literal_error":
         choices = str(context["expected"]).replace("'", "")
-        problems.add(item.place, f"{key} must be {choices}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {choices}, not {_kind(item)}", code="template.not-a-choice")
     elif found.kind in _LIMITS:
         words, name = _LIMITS[found.kind]
-        problems.add(item.place, f"{key} must be {words} {context[name]:g}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {words} {context[name]:g}, not {_kind(item)}", code="template.out-of-range")
     elif found.kind == "string_pattern_mismatch":
         name = next((part for part in reversed(found.path) if isinstance(part, str)), "")  # an element is explained by its list's key
         shape = _SHAPES.get(name, f"text that matches {context['pattern']}")
-        problems.add(item.place, f"{key} is {_kind(item)}: want {shape}")
+        problems.add(item.place, f"{key} is {_kind(item)}: want {shape}", code="template.bad-format")
     elif found.kind == "value_error":
         text = str(context.get("error", error["msg"]))
-        problems.add(item.place, f"{key}: {text}" if found.path or found.label else text)
+        problems.add(item.place, f"{key}: {text}" if found.path or found.label else text, code="template.bad-value")
     elif found.kind in ("too_short", "string_too_short"):
-        problems.add(item.place, f"{key} must not be empty")
+        problems.add(item.place, f"{key} must not be empty", code="template.empty-value")
     else:
-        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}")
+        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}", code="template.bad-value")
 
 
 def _key(found: _Located) -> str:
-    """What a message calls the item: `builder.cpus`, `packages[1]`."""
+    """The name of the item in messages: `builder.cpus`, `packages[1]`."""
     text = found.label
     for part in found.path:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -163,7 +165,7 @@ def _key(found: _Located) -> str:
 
 
 def _kind(item: Item) -> str:
-    """What a value is, for "not ...". An expression shows as typed, its value stays unseen."""
+    """A description of a value that follows "not". An expression is shown as typed, never by its value."""
     if isinstance(item.value, dict):
         return "a mapping"
     if isinstance(item.value, list):

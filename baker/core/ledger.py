@@ -101,7 +101,7 @@ class Ledger:
         directory = ensure(self.root / build_id)
         with try_file(directory / LOCK) as got:
             if not got:
-                raise BusyError(f"the build {build_id} is running in another process")
+                raise BusyError(f"the build {build_id} is running in another process", code="build.running")
             ledger = BuildLedger(directory, build_id)
             try:
                 yield ledger

@@ -11,11 +11,31 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.clock import Clock
-from baker.core.events import Reporter
+from baker.core.events import Reporter, Sink
+from baker.core.home import Home
 from baker.core.ledger import Ledger
 from baker.core.model import Disk
+from baker.store.directory import DirectoryStore
+
+
+class PublishServices(Protocol):
+    """The part of `Services` that publishing and archiving use."""
+
+    @property
+    def home(self) -> Home: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def store(self) -> DirectoryStore: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def sink(self) -> Sink: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 class Publications(Protocol):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baker.build.services import Services
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError
@@ -12,7 +11,7 @@ from baker.core.events import Reporter
 from baker.core.locks import shared
 from baker.core.model import Disk
 from baker.core.workspace import STORE_LOCK, new_id
-from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishTarget
+from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishServices, PublishTarget
 from baker.publish.registry import get
 from baker.store.directory import DirectoryStore
 
@@ -20,7 +19,7 @@ MOST_EARLIER = 4
 
 
 def publish(
-    services: Services, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
+    services: PublishServices, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
 ) -> tuple[Published, ...]:
     """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
     target = target or get(to)

@@ -12,14 +12,14 @@ from baker.publish.archive.read import Imported, import_archive
 from baker.publish.archive.write import Written, archive
 
 if TYPE_CHECKING:
-    from baker.build.services import Services
+    from baker.publish.base import PublishServices
     from baker.trust.attest.keys import Keys
 
 
 class Archives:
     """Images of one home, out to files and in from them."""
 
-    def __init__(self, services: Services, keys: Keys) -> None:
+    def __init__(self, services: PublishServices, keys: Keys) -> None:
         self._services, self._keys = services, keys
         self._report = Reporter(services.sink)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from baker.core.errors import BakeError, TemplateError, UsageError
 from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.core.home import Home
+from baker.core.leases import FileLeases, Leases
 from baker.core.ledger import Ledger
 from baker.core.model import BootOptions, Disk, Forward
 from baker.plan.requests import BuildRequest, BuildResult, options
@@ -72,6 +73,7 @@ class Baker:
         self.sink = sink or Null()
         self.interaction = interaction
         self.ledger = Ledger(self.home.ledger)
+        self.leases: Leases = FileLeases(self.home.state)
 
     def __enter__(self) -> Baker:
         return self
@@ -104,7 +106,7 @@ class Baker:
     def _stock(self) -> GarbageCollector:
         from baker.upkeep.garbage import GarbageCollector
 
-        return GarbageCollector(self.home, self.catalog, self.store, self.layers)
+        return GarbageCollector(self.home, self.catalog, self.store, self.layers, self.leases)
 
     # -- templates ------------------------------------------------------------------------------------------------------------
 
@@ -241,6 +243,7 @@ class Baker:
             store=self.store,
             catalog=self.catalog,
             ledger=self.ledger,
+            leases=self.leases,
             sink=self.sink,
             builder=lambda spec, uri: builders.make(self.home, spec, uri),
             connect=connect,
@@ -405,7 +408,7 @@ class Baker:
         """Records, bytes and keys, for baker.attest."""
         from baker.trust.attest.signing import TrustContext
 
-        return TrustContext.of(self.home, self.catalog, self.store, self.env)
+        return TrustContext.of(self.home, self.catalog, self.store, self.env, self.leases)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from baker.core.clock import Clock
 from baker.core.errors import BakeError
 from baker.core.events import Reporter, Sink
 from baker.core.home import Home
+from baker.core.leases import Leases
 from baker.core.ledger import Ledger
 from baker.core.model import Endpoint, Identity, TestReport
 from baker.machines.base import Builder, Machine
@@ -57,6 +58,7 @@ class Services:
     home: Home
     store: DirectoryStore
     catalog: Catalog
+    leases: Leases
     ledger: Ledger
     sink: Sink
     builder: Callable[[AnyBuilder, str | None], Builder]  # of a template's `builder`, and a URI over what that says

@@ -21,7 +21,6 @@ from baker.aws.upload_checkpoint import UploadCheckpoint
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError
 from baker.core.host_facts import now
-from baker.core.locks import try_exclusive
 from baker.core.model import Ami
 from baker.publish.amiplan import AmiPlan, make_plan
 from baker.publish.base import Published, PublishRequest
@@ -54,9 +53,11 @@ class AmiTarget:
         aws = self._connect(access(order))
         plan = make_plan(order, account=aws.account, region=aws.region)
         image = order.baked.image
-        with try_exclusive(order.state, f"{image.id}-{plan.account}") as alone:
-            if not alone:
-                raise BusyError(f"another process is publishing {image.name}@{image.version} to the account {plan.account}")
+        name = f"publications/{image.id}-{plan.account}"
+        with order.leases.try_exclusive(name) as lease:
+            if lease is None:
+                holder = order.leases.holder(name)
+                raise BusyError(f"{holder} is publishing {image.name}@{image.version} to the account {plan.account}")
             return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:

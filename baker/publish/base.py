@@ -16,6 +16,7 @@ from baker.catalog.records import ImageRecord, Publication
 from baker.core.clock import Clock
 from baker.core.events import Reporter, Sink
 from baker.core.home import Home
+from baker.core.leases import Leases
 from baker.core.ledger import Ledger
 from baker.core.model import Disk
 from baker.store.directory import DirectoryStore
@@ -32,6 +33,8 @@ class PublishServices(Protocol):
     def store(self) -> DirectoryStore: ...
     @property
     def ledger(self) -> Ledger: ...
+    @property
+    def leases(self) -> Leases: ...
     @property
     def sink(self) -> Sink: ...
     @property
@@ -82,6 +85,7 @@ class PublishRequest:
     earlier: tuple[Baked, ...]  # images that may be published already and share much with this one, likeliest first
     publications: Publications
     ledger: Ledger
+    leases: Leases
     state: Path  # a directory for what has to outlive this process
     report: Reporter
     clock: Clock = field(default_factory=Clock)

@@ -8,9 +8,8 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError
 from baker.core.events import Reporter
-from baker.core.locks import shared
 from baker.core.model import Disk
-from baker.core.workspace import STORE_LOCK, new_id
+from baker.core.workspace import STORE_LEASE, new_id
 from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishServices, PublishTarget
 from baker.publish.registry import get
 from baker.store.directory import DirectoryStore
@@ -23,13 +22,14 @@ def publish(
 ) -> tuple[Published, ...]:
     """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
     target = target or get(to)
-    with shared(services.home.state, STORE_LOCK):
+    with services.leases.shared(STORE_LEASE):
         order = PublishRequest(
             baked=baked(services.catalog, services.store, image),
             wishes=wishes,
             earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
             publications=services.catalog.published,
             ledger=services.ledger,
+            leases=services.leases,
             state=services.home.state / "publications",
             report=Reporter(services.sink, new_id()),
             clock=services.clock,

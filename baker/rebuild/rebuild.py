@@ -26,11 +26,10 @@ from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
 from baker.core.errors import HostError, Interrupted, NotFoundError, UsageError
-from baker.core.locks import shared
 from baker.core.model import Disk, Fetched, FileEntry, Package, SourceImage
 from baker.core.resources import Holdings
 from baker.core.secrets import SEALED
-from baker.core.workspace import STORE_LOCK, new_id, workplace
+from baker.core.workspace import STORE_LEASE, new_id, workplace
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
 from baker.plan import inputs
@@ -96,7 +95,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
             f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
             hint="bake diff with its parent says what was changed by hand: put that into a template",
         )
-    with workplace(services.home, services.ledger) as work:
+    with workplace(services.home, services.leases, services.ledger) as work:
         check_store(request.image, request.build, services.store)
         template, problems = _template(request, services, work / "inputs")
         source = _source(request, services)
@@ -129,7 +128,7 @@ def rebuild_and_record(request: Request, services: Services) -> RebuildOutcome:
 def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
     """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
     report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
-    with shared(services.home.state, STORE_LOCK):
+    with services.leases.shared(STORE_LEASE):
         digest = services.store.add_bytes(report)
         made = Rebuild(
             verdict.image.id, int(verdict.level), verdict.disk, digest, host_facts.host_facts(), host_facts.who(), host_facts.now()

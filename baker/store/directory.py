@@ -11,7 +11,6 @@ whole store can be moved.
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -24,6 +23,7 @@ from typing import BinaryIO
 from baker.core.disk_space import host_error
 from baker.core.errors import NotFoundError, UsageError
 from baker.core.home import ensure, sync
+from baker.core.locks import locked
 from baker.core.model import Disk
 from baker.disks import qemuimg
 
@@ -150,7 +150,7 @@ class DirectoryStore:
         name = secrets.token_hex(8)
         data, lock_path = directory / f"{name}.data", directory / f"{name}.lock"
         try:
-            with _locked_file(lock_path):
+            with locked(lock_path):
                 try:
                     yield data
                 finally:
@@ -169,26 +169,13 @@ class DirectoryStore:
                 _remove(data, gone)
         for lock_path in sorted((self.root / "tmp").glob("*.lock")):
             try:
-                with lock_path.open("a") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(lock_path.with_suffix(".data"), gone)
-                    lock_path.unlink(missing_ok=True)
-            except BlockingIOError:
-                continue
+                with locked(lock_path, wait=False) as lock:
+                    if lock is not None:
+                        _remove(lock_path.with_suffix(".data"), gone)
+                        lock_path.unlink(missing_ok=True)
             except OSError as error:
                 raise host_error(error, self.root) from error
         return gone
-
-
-@contextmanager
-def _locked_file(path: Path) -> Iterator[None]:
-    """Make `path` and lock it; again when a cleaner took it for a leftover in between."""
-    while True:
-        with path.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock.fileno()).st_nlink:
-                yield
-                return
 
 
 def _remove(path: Path, gone: list[Path]) -> None:

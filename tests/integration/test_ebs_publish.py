@@ -23,8 +23,8 @@ from baker.aws.session import Aws
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
 from baker.core.events import Memory, Message, Reporter, StageFinished
+from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
-from baker.core.locks import try_exclusive
 from baker.core.model import Ami, Disk
 from baker.disks import qemuimg
 from baker.publish.ami import AmiTarget
@@ -101,6 +101,10 @@ class Desk:
     memory: Memory = field(default_factory=Memory)
 
     @property
+    def leases(self) -> FileLeases:
+        return FileLeases(self.root)
+
+    @property
     def ledger(self) -> Ledger:
         return Ledger(self.root / "ledger")
 
@@ -109,7 +113,9 @@ class Desk:
     ) -> PublishRequest:
         wanted = PublishOptions(**({"regions": (REGION,)} | wishes))
         baked = Baked(image or an_image(), disk or self.disk, machine)
-        return PublishRequest(baked, wanted, (), self.records, self.ledger, self.root / "state", Reporter(self.memory), IMPATIENT)
+        return PublishRequest(
+            baked, wanted, (), self.records, self.ledger, self.leases, self.root / "state", Reporter(self.memory), IMPATIENT
+        )
 
     def target(self, make: Callable[[Aws, PublishRequest], BootCheck] | None = None) -> AmiTarget:
         return AmiTarget(make or (lambda aws, order: self.check), lambda access: CloudAws(self.cloud, access))
@@ -285,7 +291,10 @@ def test_a_name_that_somebody_has(desk: Desk, cloud: Emulator) -> None:
 
 def test_one_at_a_time(desk: Desk, cloud: Emulator) -> None:
     account = CloudAws(cloud).account
-    with try_exclusive(desk.root / "state", f"{an_image().id}-{account}"), pytest.raises(BusyError, match="another process"):
+    with (
+        desk.leases.exclusive(f"publications/{an_image().id}-{account}") as lease,
+        pytest.raises(BusyError, match=f"{lease.owner} is publishing"),
+    ):
         desk.publish()
 
 

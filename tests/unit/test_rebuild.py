@@ -55,9 +55,10 @@ import os, signal, sys
 from pathlib import Path
 from baker.core.ledger import Ledger
 from baker.core.home import Home
+from baker.core.leases import FileLeases
 from baker.core.workspace import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
-with workplace(home, Ledger(home.ledger)) as work:
+with workplace(home, FileLeases(home.state), Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()
     (work / "inputs" / "secret").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)

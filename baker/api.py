@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from baker.rebuild.rebuild import RebuildOutcome
     from baker.sessions.commit import CommitOptions, CommitSource
     from baker.sessions.ephemeral import Running
-    from baker.store.directory import DirectoryStore
+    from baker.store.base import BlobStore
     from baker.template.model import Template
     from baker.trust.attest.signing import TrustContext
     from baker.trust.audit.checks import Checker
@@ -91,7 +91,7 @@ class Baker:
         return Catalog(self.home.catalog)
 
     @cached_property
-    def store(self) -> DirectoryStore:
+    def store(self) -> BlobStore:
         from baker.store.directory import DirectoryStore
 
         return DirectoryStore(self.home.blobs)

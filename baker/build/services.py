@@ -19,7 +19,7 @@ from baker.core.model import Endpoint, Identity, TestReport
 from baker.machines.base import Builder, Machine
 from baker.machines.ssh.communicator import Communicator
 from baker.sources.base import Source
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 from baker.template.model import AnyBuilder
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Services:
     """Everything outside: where things are kept, what runs machines, who listens. Unit tests hand in fakes."""
 
     home: Home
-    store: DirectoryStore
+    store: BlobStore
     catalog: Catalog
     leases: Leases
     ledger: Ledger

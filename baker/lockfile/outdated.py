@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from baker.core.home import Home
     from baker.machines.base import Builder
     from baker.sources.base import Source
-    from baker.store.directory import DirectoryStore
+    from baker.store.base import BlobStore
     from baker.template.model import AnyBuilder
 
 __all__ = ["Examined", "Newer", "outdated"]
@@ -44,7 +44,7 @@ class LookupServices(Protocol):
     @property
     def catalog(self) -> Catalog: ...
     @property
-    def store(self) -> DirectoryStore: ...
+    def store(self) -> BlobStore: ...
     @property
     def builder(self) -> Callable[[AnyBuilder, str | None], Builder]: ...
     @property

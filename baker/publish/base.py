@@ -19,7 +19,7 @@ from baker.core.home import Home
 from baker.core.leases import Leases
 from baker.core.ledger import Ledger
 from baker.core.model import Disk
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 
 class PublishServices(Protocol):
@@ -30,7 +30,7 @@ class PublishServices(Protocol):
     @property
     def catalog(self) -> Catalog: ...
     @property
-    def store(self) -> DirectoryStore: ...
+    def store(self) -> BlobStore: ...
     @property
     def ledger(self) -> Ledger: ...
     @property

@@ -53,7 +53,7 @@ def export(
     destination = _destination(image, format, destination, overwrite)
     if not image.chain:
         raise NotFoundError(f"{image.name}@{image.version} was baked by {image.builder}: it has no disk here")
-    disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
+    disk = store.materialize(image.chain, image.virtual_size)
     with whole_or_absent(destination) as part:
         if format == "tar":
             _tar(disk, part, report)

@@ -212,12 +212,11 @@ def _source(request: Request, services: Services) -> SourceImage:
     chain = image.chain[1:]
     if not chain:
         raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
-    size = services.store.disk(chain[0]).virtual_size
     return SourceImage(
         kind=str(record.get("kind", "")),
         title=str(record.get("title", "")),
         digest=str(record["digest"]),
-        media=Disk(services.store.path(chain[0]), "qcow2", size),
+        media=services.store.materialize(chain),
         pins=dict(record.get("pins", {})),
         parent=image.parent,
         ssh_username=image.ssh_username,
@@ -298,7 +297,7 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
         words.append(
             f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
         )
-    groups = _explained(differences, services.store.disk(request.image.chain[0]), disk) if differences else []
+    groups = _explained(differences, services.store.materialize(request.image.chain), disk) if differences else []
     return RebuildOutcome(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
 
 

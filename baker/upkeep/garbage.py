@@ -10,7 +10,7 @@ from baker.core.home import Home
 from baker.core.leases import Leases
 from baker.layers.store import LayerStore
 from baker.sources.cache_index import kept_blobs
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 from baker.upkeep.cache_budget import drop_based_on
 from baker.upkeep.orphans import Orphan, collect_orphans
 
@@ -21,7 +21,7 @@ class GarbageCollector:
 
     home: Home
     catalog: Catalog
-    store: DirectoryStore
+    store: BlobStore
     layers: LayerStore
     leases: Leases
 

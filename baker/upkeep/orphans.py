@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from baker.core.leases import Leases
 from baker.core.workspace import STORE_LEASE
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -23,7 +23,7 @@ class Orphan:
 
 
 def collect_orphans(
-    catalog: Catalog, store: DirectoryStore, leases: Leases, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
+    catalog: Catalog, store: BlobStore, leases: Leases, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
 ) -> list[Orphan] | None:
     """Remove the blobs that neither an image, nor a build's evidence, nor what `keep` returns needs; what was removed, or would be.
 
@@ -38,5 +38,5 @@ def collect_orphans(
         if not dry_run:
             for orphan in orphans:
                 store.delete(orphan.digest)
-            orphans += [Orphan("", 0) for _ in store.clean()]
+            orphans += [Orphan("", 0) for _ in range(store.clean())]
         return orphans

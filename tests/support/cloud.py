@@ -165,7 +165,7 @@ class Yard:
         return [path.name for path in self.home.ledger.glob("*/[0-9]*.json")]
 
     def sweep(self) -> list[Swept]:
-        return sweep(self.home, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
+        return sweep(self.home, self.catalog, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
 
     def fresh(self) -> None:
         """An empty account again."""

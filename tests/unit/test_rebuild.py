@@ -69,7 +69,7 @@ def test_what_a_killed_rebuild_left_is_swept(tmp_path: Path) -> None:
     home = Home.from_environment({"BAKE_HOME": str(tmp_path)})
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
     assert list(tmp_path.rglob("secret"))
-    swept = sweep(home, Reporter(Null(), ""), builders=())
+    swept = sweep(home, Catalog(home.catalog), Reporter(Null(), ""), builders=())
     assert [each.kind for each in swept] == ["directory"]
     assert not list((home.state / "builds").iterdir())
     assert not list(home.ledger.iterdir())

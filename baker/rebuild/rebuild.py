@@ -27,7 +27,7 @@ from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
 from baker.core.errors import HostError, Interrupted, NotFoundError, UsageError
 from baker.core.model import Disk, Fetched, FileEntry, Package, SourceImage
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.core.secrets import SEALED
 from baker.core.workspace import STORE_LEASE, new_id, workplace
 from baker.disks.ext4.reader import UnsupportedFilesystem
@@ -107,7 +107,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
             stages.announce(job)
             plan = make_plan(template, source)
             reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, services))]
-            captured = stages.normalize(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
+            captured = stages.normalize(job, plan, provision_and_capture(job, plan, Resources(job.ledger)))
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
                 assert isinstance(captured.media, Disk)

@@ -25,7 +25,7 @@ from baker.core.events import Reporter
 from baker.core.home import ensure
 from baker.core.ledger import BuildLedger
 from baker.core.model import Disk, Identity, MachineSpec, SourceImage
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.core.workspace import STORE_LEASE, new_id
 from baker.disks import qemuimg
 from baker.machines.base import ImageName, Launch
@@ -138,7 +138,7 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
         connected.close()
         with report.stage("capture"):
             machine.shutdown(DOWN_SECONDS)
-            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Holdings(taken.ledger))
+            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))
             assert isinstance(media, Disk)
             qemuimg.join(media.path, below)  # it is a delta on the copy
             captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)

@@ -18,7 +18,7 @@ import pytest
 
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
 from baker.aws.errors import AwsError, UnreachableError
-from baker.aws.resources import Things, reclaim
+from baker.aws.resources import reclaim
 from baker.aws.session import Aws
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
@@ -26,6 +26,7 @@ from baker.core.events import Memory, Message, Reporter, StageFinished
 from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
 from baker.core.model import Ami, Disk
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.publish.ami import AmiTarget
 from baker.publish.base import Baked, Published, PublishOptions, PublishRequest
@@ -83,7 +84,7 @@ class Check:
     error: BaseException | None = None
     booted: list[Ami] = field(default_factory=list)
 
-    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
+    def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> None:
         self.booted.append(ami)
         if self.error:
             raise self.error
@@ -353,7 +354,7 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
 
 def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
     def invisible(aws: Aws, order: PublishRequest) -> BootCheck:
-        def check(ami: Ami, things: Things, report: Reporter) -> None:
+        def check(ami: Ami, resources: Resources, report: Reporter) -> None:
             cloud.faults.add("DescribeImages", "NotFound", times=2)
             raise Interrupted(2)
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 from baker.core.errors import BakeError, TemplateError, UsageError
 from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.core.home import Home
-from baker.core.ledger import Ledger
 from baker.core.model import BootOptions, Disk, Forward
 from baker.plan.requests import BuildOptions, BuildRequest, BuildResult
 
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from baker.build.test_run import RepeatedChange
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
+    from baker.core.leases import Leases
+    from baker.core.ledger import Ledger
     from baker.explain.diff import Comparison
     from baker.explain.why import PackageReason, Reason
     from baker.layers.explain import Explained
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from baker.rebuild.rebuild import RebuildOutcome
     from baker.sessions.commit import CommitOptions, CommitSource
     from baker.sessions.ephemeral import Running
-    from baker.store.directory import DirectoryStore
+    from baker.store.base import BlobStore
     from baker.template.model import Template
     from baker.trust.attest.signing import TrustContext
     from baker.trust.audit.checks import Checker
@@ -71,40 +72,46 @@ class Baker:
         self.home = home or Home.from_environment(self.env)
         self.sink = sink or Null()
         self.interaction = interaction
-        self.ledger = Ledger(self.home.ledger)
 
     def __enter__(self) -> Baker:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if "catalog" in self.__dict__:
+        if "services" in self.__dict__:
             self.catalog.close()
 
     @cached_property
+    def services(self) -> Services:
+        """Where things are kept and who runs machines; nothing is opened before its first use."""
+        from baker.build.services import open_services
+
+        return open_services(self.home, self.sink, interaction=self.interaction, env=self.env, search=(SHIPPED_BUNDLES,))
+
+    @property
     def catalog(self) -> Catalog:
-        from baker.catalog.catalog import Catalog
-        from baker.core.home import ensure
+        return self.services.catalog
 
-        ensure(self.home.data)
-        return Catalog(self.home.catalog)
+    @property
+    def store(self) -> BlobStore:
+        return self.services.store
 
-    @cached_property
-    def store(self) -> DirectoryStore:
-        from baker.store.directory import DirectoryStore
+    @property
+    def ledger(self) -> Ledger:
+        return self.services.ledger
 
-        return DirectoryStore(self.home.blobs)
+    @property
+    def leases(self) -> Leases:
+        return self.services.leases
 
     @property
     def layers(self) -> LayerStore:
-        from baker.layers.store import LayerStore
-
-        return LayerStore(self.home.layers)
+        return self.services.layers
 
     @property
-    def _stock(self) -> GarbageCollector:
+    def _garbage(self) -> GarbageCollector:
         from baker.upkeep.garbage import GarbageCollector
 
-        return GarbageCollector(self.home, self.catalog, self.store, self.layers)
+        return GarbageCollector(self.home, self.catalog, self.store, self.layers, self.leases)
 
     # -- templates ------------------------------------------------------------------------------------------------------------
 
@@ -142,10 +149,10 @@ class Baker:
         from baker.plan.plan import make_plan
         from baker.sources.base import Context
 
-        services = self._services()
-        source = services.source(template.source)
-        builder = services.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
-        context = Context.for_peek(services.home, services.store, services.catalog, template.path.parent, builder)
+        source = self.services.source(template.source)
+        # other builders know nothing of sources
+        builder = self.services.builder(template.builder, None) if template.builder.kind == "ec2" else None
+        context = Context.for_peek(self.home, self.store, self.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
 
@@ -190,7 +197,7 @@ class Baker:
 
         for template in self.load_request(request):
             if template.name == name:
-                bake(with_accelerator(template, request.options.accelerator), request.options, self._services())
+                bake(with_accelerator(template, request.options.accelerator), request.options, self.services)
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}")
 
@@ -230,26 +237,6 @@ class Baker:
             code=end.code,
         )
 
-    def _services(self) -> Services:
-        from baker.build.services import Nobody, Services
-        from baker.machines import registry as builders
-        from baker.machines.ssh.client import connect
-        from baker.sources import registry as sources
-
-        return Services(
-            home=self.home,
-            store=self.store,
-            catalog=self.catalog,
-            ledger=self.ledger,
-            sink=self.sink,
-            builder=lambda spec, uri: builders.make(self.home, spec, uri),
-            connect=connect,
-            source=sources.for_spec,
-            interaction=self.interaction or Nobody(),
-            env=self.env,
-            search=(SHIPPED_BUNDLES,),
-        )
-
     # -- images ---------------------------------------------------------------------------------------------------------------
 
     def disk(self, image: ImageRecord) -> Disk:
@@ -274,7 +261,7 @@ class Baker:
 
         image = self.catalog.resolve(reference)
         wanted = BootOptions(tuple(forwards), dict(shape or {}), uri, username, timeout)
-        with boot(self._services(), image, self.catalog.build(image.build).shape, wanted) as running:
+        with boot(self.services, image, self.catalog.build(image.build).shape, wanted) as running:
             yield running
 
     @contextmanager
@@ -283,7 +270,7 @@ class Baker:
         from baker.sessions.ephemeral import restore
 
         layer, build = self.layer(reference)
-        with restore(self._services(), layer, build, BootOptions(tuple(forwards), timeout=timeout)) as running:
+        with restore(self.services, layer, build, BootOptions(tuple(forwards), timeout=timeout)) as running:
             yield running
 
     def layer(self, reference: str) -> tuple[Layer, BuildRecord]:
@@ -303,7 +290,7 @@ class Baker:
         from baker.sessions.diff_sides import side
 
         with ExitStack() as stack:
-            trees = [stack.enter_context(side(self._services(), each)) for each in (before, after)]
+            trees = [stack.enter_context(side(self.services, each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
 
     def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[RepeatedChange]:
@@ -316,13 +303,13 @@ class Baker:
             names = ", ".join(template.name for template in templates)
             raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
         template = with_accelerator(templates[0], request.options.accelerator)
-        return test(template, request.options, self._services(), idempotent=idempotent)
+        return test(template, request.options, self.services, idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[CommitSource]:
         """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
         from baker.sessions.commit import take
 
-        return take(self._services(), shell)
+        return take(self.services, shell)
 
     def commit(self, taken: CommitSource, wish: CommitOptions) -> ImageRecord:
         """Make an image of a machine that was changed by hand."""
@@ -346,7 +333,7 @@ class Baker:
         """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
         from baker.lockfile.outdated import outdated
 
-        return outdated(self._services(), references, fetch)
+        return outdated(self.services, references, fetch)
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
         """The whole story of an image, with what its checks, and those of `checkers`, find now."""
@@ -374,15 +361,15 @@ class Baker:
         """Publish an image: `to` is a kind of target, such as "ami". What is published there already stays as it is, unless forced."""
         from baker.publish.service import publish
 
-        return publish(self._services(), self.catalog.resolve(reference), to, wishes)
+        return publish(self.services, self.catalog.resolve(reference), to, wishes)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
         from baker.publish.withdraw import remove
 
-        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self._services().builder, force=force)
-        self._stock.drop_layers()
-        self._stock.collect_orphans()
+        removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self.services.builder, force=force)
+        self._garbage.drop_layers()
+        self._garbage.collect_orphans()
         return removed
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> RebuildOutcome:
@@ -390,14 +377,14 @@ class Baker:
         from baker.rebuild.rebuild import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
-        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self._services())
+        return rebuild_and_record(Request(image, self.catalog.build_of(image), secrets or {}, self._secret_key, uri), self.services)
 
     @property
     def archives(self) -> Archives:
         """Images with everything that is on record of them, out to files and in from them."""
         from baker.publish.archive.service import Archives
 
-        return Archives(self._services(), self.trust.keys)
+        return Archives(self.services, self.trust.keys)
 
     # -- evidence -------------------------------------------------------------------------------------------------------------
 
@@ -406,7 +393,7 @@ class Baker:
         """Records, bytes and keys, for baker.attest."""
         from baker.trust.attest.signing import TrustContext
 
-        return TrustContext.of(self.home, self.catalog, self.store, self.env)
+        return TrustContext.of(self.home, self.catalog, self.store, self.env, self.leases)
 
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 
@@ -414,10 +401,10 @@ class Baker:
         """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
         from baker.upkeep.sweep import Swept, sweep
 
-        swept = sweep(self.home, Reporter(self.sink), kept=kept, dry_run=dry_run)
+        swept = sweep(self.home, self.catalog, Reporter(self.sink), kept=kept, dry_run=dry_run)
         if not dry_run:
             self.layers.clean()
-        return swept + [Swept("", "blob", orphan.digest) for orphan in self._stock.collect_orphans(dry_run=dry_run)]
+        return swept + [Swept("", "blob", orphan.digest) for orphan in self._garbage.collect_orphans(dry_run=dry_run)]
 
     def usage(self) -> list[Used]:
         """What takes how much disk; each byte is counted once."""
@@ -437,8 +424,8 @@ class Baker:
         gone = collect(self.layers, http, now=time.time(), budget=wanted, max_age=max_age, dry_run=dry_run)
         layers = {item.id for item in gone if item.kind == "layer"}
         if not dry_run:
-            self._stock.drop_layers()
-        orphans = self._stock.collect_orphans(without=layers, dry_run=dry_run)
+            self._garbage.drop_layers()
+        orphans = self._garbage.collect_orphans(without=layers, dry_run=dry_run)
         return gone + [Collected("blob", each.digest, each.digest, each.size, "nothing refers to it") for each in orphans]
 
     def collect_quietly(self) -> None:
@@ -452,7 +439,7 @@ class Baker:
         if self.ledger.dead_builds(kept=False):
             from baker.upkeep.sweep import sweep
 
-            swept = sweep(self.home, Reporter(self.sink))
+            swept = sweep(self.home, self.catalog, Reporter(self.sink))
             Reporter(self.sink).info(f"gave back {len(swept)} things that an earlier build left")
 
     def doctor(self) -> list[Finding]:

@@ -14,7 +14,7 @@ from baker.artifacts.codecs import pack_lines, read_lines
 from baker.catalog.records import BuildRecord
 from baker.core.errors import NotFoundError
 from baker.core.model import AnsibleContent
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 NAME = "brought.jsonl"  # in a layer's directory, and in a build's scratch directory
 EVIDENCE = "brought"
@@ -39,7 +39,7 @@ def pack(found: Sequence[AnsibleContent]) -> bytes:
     return pack_lines(json.dumps(asdict(each), sort_keys=True) for each in found)
 
 
-def of_build(build: BuildRecord, store: DirectoryStore) -> tuple[AnsibleContent, ...]:
+def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]:
     """What a build's record has. NotFoundError when its evidence is not on this host."""
     digest = build.evidence.get(EVIDENCE, "")
     if not digest:

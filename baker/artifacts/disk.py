@@ -19,4 +19,4 @@ def stored(image: ImageRecord, store: BlobStore) -> Disk:
             f"{image.name}@{image.version} ({image.id}) was baked by {image.builder}: there is no disk of it on this host",
             hint=f"only builder: {{kind: {image.builder}, ...}} starts from it",
         )
-    return Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
+    return store.materialize(image.chain, image.virtual_size)

@@ -14,13 +14,15 @@ from typing import Any, Protocol
 
 from baker.aws import waiter
 from baker.aws.errors import AwsError, translated
-from baker.aws.resources import BUILD_TAG, Things
+from baker.aws.resources import BUILD_TAG, create
 from baker.aws.session import Aws
 from baker.core.clock import Clock
 from baker.core.errors import BakeError, VerifyError
 from baker.core.events import Reporter
 from baker.core.model import Ami
+from baker.core.resources import Resources
 
+INSTANCE = "ami:instance"
 BOOT_SECONDS = 900.0
 CONSOLE_LINES = 20
 DEAD = frozenset({"shutting-down", "terminated", "stopping", "stopped"})
@@ -30,11 +32,11 @@ INSTANCE_TYPES = {"x86_64": "t3.micro", "arm64": "t4g.micro"}
 class BootCheck(Protocol):
     """Boots an AMI as a stranger would."""
 
-    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
-        """VerifyError when it does not come up. What is started for that is held by `things`, and gone at the end."""
+    def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> None:
+        """VerifyError when it does not come up. What it starts for that is in `resources`, and deleted at the end."""
 
 
-Launch = Callable[[Ami, Things, Reporter], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
+Launch = Callable[[Ami, Resources, Reporter], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
 
 
 @dataclass(frozen=True)
@@ -47,8 +49,8 @@ class StatusChecks:
     answers: Callable[[Ami, str], None] | None = None
     timeout: float = BOOT_SECONDS
 
-    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
-        with self.launch(ami, things, report) as instance:
+    def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> None:
+        with self.launch(ami, resources, report) as instance:
             report.debug(f"waiting for the status checks of {instance}")
             try:
                 waiter.wait(lambda: self._look(ami, instance), f"the status checks of {instance}", timeout=self.timeout, clock=self.clock)
@@ -94,16 +96,17 @@ class Instances:
     subnet: str = ""
 
     @contextmanager
-    def __call__(self, ami: Ami, things: Things, report: Reporter) -> Iterator[str]:
-        """An instance that `things` holds for as long as it cannot be terminated, which is not the AMI's fault."""
-        instance = things.make("ami:instance", ami.region, f"verify {ami.id}", lambda: self._run(ami, things.run))
+    def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> Iterator[str]:
+        """An instance. It stays in `resources` for as long as it cannot be terminated, which is not the AMI's fault."""
+        run, name = resources.run, f"verify {ami.id}"
+        instance = create(resources, self.aws, INSTANCE, region=ami.region, name=name, action=lambda: self._run(ami, run))
         try:
             yield instance
         except BaseException as error:
-            things.give_back(ami.region, error, kinds=("ami:instance",))
+            resources.release_after(error, INSTANCE, region=ami.region)
             raise
         try:
-            things.give_back(ami.region, kinds=("ami:instance",))
+            resources.release(INSTANCE, region=ami.region)
         except BakeError as error:
             report.warn(f"{instance} in {ami.region} still runs: {error.message}", hint="bake sweep terminates it")
 

@@ -1,82 +1,68 @@
-"""What a run has made in AWS and is on no record yet: entered in the ledger before it is made, given back when the run fails.
+"""Resources in AWS of a publication: how they are tracked, found again by their tag, and deleted.
 
-A thing belongs to the run whose id its tag `bake:build` says. So what another run has taken over since is left alone.
+A resource belongs to the run whose id is in its tag `bake:build`. One that another run has claimed since is left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from baker.aws import images
 from baker.aws.errors import translated
 from baker.aws.session import Access, Aws
-from baker.core.errors import BakeError
-from baker.core.ledger import BuildLedger, Entry
+from baker.core.ledger import BuildLedger
+from baker.core.resources import Resources
 
 BUILD_TAG = "bake:build"
 KINDS = ("ami:image", "ami:snapshot", "ami:instance")
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before there is nothing to give back: what was just made may become visible late
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as gone: one that was just created may become visible late
 NOT_GONE = ["pending", "running", "stopping", "stopped"]
 
 
-class Things:
-    """What one run holds. Those that a killed process of the same run left are among them."""
+def track(ledger: BuildLedger, aws: Aws) -> Resources:
+    """The resources of a run in AWS. Those that a killed process of the same run left are among them."""
+    resources = Resources(ledger)
+    for entry in reversed(ledger.entries):
+        if entry.kind in KINDS:
+            resources.adopt(entry, partial(reclaim, entry.kind, entry.details, aws))
+    return resources
 
-    def __init__(self, aws: Aws, ledger: BuildLedger) -> None:
-        self._aws = aws
-        self._ledger = ledger
-        self.run = ledger.build_id
 
-    def make(self, kind: str, region: str, name: str, action: Callable[[], str]) -> str:
-        """Do what makes a thing and returns its id. Until the id is known, the ledger names it by its tag."""
-        details = {"region": region, "name": name, "build": self.run, "access": access_details(self._aws.access)}
-        entry = self._ledger.enter(kind, **details)
-        made = action()
-        self._ledger.enter(kind, **details, id=made)
-        self._ledger.strike(entry)
-        return made
+def create(resources: Resources, aws: Aws, kind: str, *, region: str, name: str, action: Callable[[], str]) -> str:
+    """Run `action`, which creates a resource with the tag of the run, and return its id."""
+    access = access_details(aws.access)
+    return resources.create(
+        kind, action, lambda details: reclaim(kind, details, aws), region=region, name=name, build=resources.run, access=access
+    )
 
-    def let_go(self, region: str) -> None:
-        """Hold an AMI and its snapshots in a region no more: they are on record. An instance never is: one that is still held could not
-        be terminated."""
-        for entry in self._of(region):
-            if entry.kind != "ami:instance":
-                self._ledger.strike(entry)
 
-    def give_back(self, region: str, because: BaseException | None = None, *, kinds: tuple[str, ...] = KINDS) -> None:
-        """Take away what there is in a region, newest first. What cannot be taken away stays in the ledger, and `because` says
-        so; without a `because` that is raised."""
-        for entry in self._of(region):
-            if entry.kind not in kinds:
-                continue
-            try:
-                reclaim(entry.kind, entry.details, self._aws)
-            except BakeError as error:
-                if because is None:
-                    raise
-                because.add_note(
-                    f"{entry.details.get('id') or entry.details['name']} could not be given back: {error}; bake sweep tries again"
-                )
-            else:
-                self._ledger.strike(entry)
-
-    def _of(self, region: str) -> Iterator[Entry]:
-        return (entry for entry in self._ledger.entries if entry.kind in KINDS and entry.details.get("region") == region)
+def keep_image(resources: Resources, region: str) -> None:
+    """Keep an AMI and its snapshots in a region: they are on record. An instance is never kept: one that is still in the ledger could not
+    be terminated."""
+    resources.keep("ami:image", region=region)
+    resources.keep("ami:snapshot", region=region)
 
 
 def access_details(access: Access) -> dict[str, str]:
-    """How to get there again, without secrets and without what is to be found anew."""
+    """The way into AWS for a ledger entry: without secrets, and without what the environment of the next process decides."""
     return {name: value for name, value in asdict(access).items() if value}
 
 
+def access_of(details: Mapping[str, Any]) -> Access:
+    """The way into AWS that a ledger entry or a publication names."""
+    known = {name: value for name, value in dict(details.get("access") or {}).items() if name in Access.__dataclass_fields__}
+    return Access(**known)
+
+
 def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bool:
-    """Give back an AMI with its snapshots, a snapshot or an instance of a run; False for another kind. Already gone counts as given back,
-    and so does what belongs to another run by now."""
+    """Delete an AMI with its snapshots, a snapshot or an instance of a run; False for another kind. One that does not exist, or that
+    belongs to another run by now, is no error."""
     if kind not in KINDS:
         return False
-    aws = aws or Aws(Access(**details.get("access", {})))
+    aws = aws or Aws(access_of(details))
     region, build = str(details["region"]), str(details.get("build", ""))
     for found in _found(aws, kind, region, str(details.get("id", "")), build):
         TAKE_AWAY[kind](aws, region, found)
@@ -86,14 +72,14 @@ def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bo
 
 
 def claim(aws: Aws, region: str, run: str, *ids: str) -> None:
-    """Make things this run's own."""
+    """Tag resources as this run's."""
     with translated(f"tagging {', '.join(ids)} in {region}"):
         aws.client("ec2", region).create_tags(Resources=list(ids), Tags=[{"Key": BUILD_TAG, "Value": run}])
 
 
 def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> list[dict[str, Any]]:  # noqa: A002 - the ledger's word
-    """The things of a run, as AWS describes them: the one with this id, or those with the run's tag. Where there are none yet, they are
-    looked for again."""
+    """The resources of a run, as AWS describes them: the one with this id, or those with the run's tag. While there are none it asks
+    again."""
     for number in range(LOOKS):
         if number:
             aws.clock.sleep(LOOK_AGAIN_SECONDS * number)

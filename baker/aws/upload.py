@@ -8,12 +8,13 @@ from dataclasses import dataclass, field, replace
 
 from baker.aws import ebs
 from baker.aws.errors import AwsError
-from baker.aws.resources import BUILD_TAG, Things
+from baker.aws.resources import BUILD_TAG, create
 from baker.aws.session import Aws
 from baker.aws.upload_checkpoint import State, UploadCheckpoint
 from baker.core.clock import Clock
 from baker.core.events import Reporter
 from baker.core.model import Disk
+from baker.core.resources import Resources
 from baker.disks.blocks import candidates
 from baker.disks.raw import RawReader, open_raw
 
@@ -59,13 +60,13 @@ class Uploader:
 
     aws: Aws
     journal: UploadCheckpoint
-    things: Things
+    resources: Resources
     report: Reporter
     clock: Clock
     threads: int = ebs.THREADS
 
     def upload(self, request: Request) -> Uploaded:
-        """Make the snapshot. UnreachableError and being killed leave what was sent for the next time; `things` holds the snapshot."""
+        """Make the snapshot. UnreachableError and being killed leave what was sent for the next time; `resources` has the snapshot."""
         state = self._earlier(request)
         if state is not None and ebs.state(self.aws, request.region, state.target) == "completed":
             return Uploaded(state.target, state.base)
@@ -94,7 +95,7 @@ class Uploader:
     def _earlier(self, request: Request) -> State | None:
         """The upload of the same that did not end, if AWS still waits for its blocks or has them all."""
         state = self.journal.load()
-        if state is None or not state.target or dict(request.ticket) != state.ticket or state.run != self.things.run:
+        if state is None or not state.target or dict(request.ticket) != state.ticket or state.run != self.resources.run:
             return None
         if state.base and state.base not in {base.snapshot for base in request.bases}:
             return None
@@ -117,10 +118,10 @@ class Uploader:
     def _begin(self, request: Request, base: Base | None) -> State:
         """A new snapshot, on record before its first block."""
         before = self.journal.load()
-        attempt = before.attempt + 1 if before is not None and before.run == self.things.run else 0
+        attempt = before.attempt + 1 if before is not None and before.run == self.resources.run else 0
         if attempt:
-            self.things.give_back(request.region, kinds=("ami:snapshot",))
-        state = State(dict(request.ticket), self.things.run, attempt, base.snapshot if base else "", base.image if base else "")
+            self.resources.release("ami:snapshot", region=request.region)
+        state = State(dict(request.ticket), self.resources.run, attempt, base.snapshot if base else "", base.image if base else "")
         self.journal.begin(state)
         wanted = ebs.Start(
             region=request.region,
@@ -132,7 +133,14 @@ class Uploader:
             kms_key=request.kms_key,
         )
         try:
-            target = self.things.make("ami:snapshot", request.region, request.name, lambda: ebs.start(self.aws, wanted))
+            target = create(
+                self.resources,
+                self.aws,
+                "ami:snapshot",
+                region=request.region,
+                name=request.name,
+                action=lambda: ebs.start(self.aws, wanted),
+            )
         except AwsError as error:
             if base is None or not (error.missing or error.aws_code == "ValidationException"):
                 raise

@@ -14,9 +14,8 @@ from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinis
 from baker.core.home import check_writable
 from baker.core.host_facts import now
 from baker.core.ledger import BuildLedger
-from baker.core.locks import shared
 from baker.core.model import TestOutcome
-from baker.core.workspace import STORE_LOCK, process_mark, scratch_directory
+from baker.core.workspace import STORE_LEASE, process_mark, scratch_directory
 from baker.machines.base import Builder, ImageName
 from baker.plan.requests import BuildOptions
 from baker.plan.step_range import LayerOptions, layer_options
@@ -88,7 +87,7 @@ def open_job(template: Template, options: BuildOptions, services: Services, buil
     story = BuildEvents()
     with ExitStack() as stack:
         stack.enter_context(process_mark(build_id))
-        stack.enter_context(shared(services.home.state, STORE_LOCK))
+        stack.enter_context(services.leases.shared(STORE_LEASE))
         ledger = stack.enter_context(services.ledger.open(build_id))
         scratch = stack.enter_context(scratch_directory(services.home, build_id, ledger))
         log = stack.enter_context(LogFile(scratch / "build.log"))

@@ -66,7 +66,7 @@ class Layering:
     def __init__(self, job: Job, plan: Plan, wish: LayerOptions) -> None:
         self._job, self._plan, self._wish = job, plan, wish
         self._clock = job.services.clock
-        self.store = LayerStore(job.services.home.layers)
+        self.store = job.services.layers
         builder = job.builder
         keeps = isinstance(builder, SupportsSnapshot) and builder.keeps() and job.options.replay is None  # of a rebuild nothing is left
         self._keeper: SupportsSnapshot | None = builder if isinstance(builder, SupportsSnapshot) and keeps else None

@@ -19,7 +19,7 @@ from baker.build.values import Captured, GuestListing
 from baker.core.errors import BuildError, StepError
 from baker.core.events import StepFinished, StepStarted
 from baker.core.model import Disk
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.layers import policy
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
@@ -36,7 +36,7 @@ FINISH_SECONDS = 30.0
 NOBODY = "of several builds only the last one can ask: build it alone, or use --on-error abort to look at its machine"
 
 
-def provision_and_capture(job: Job, plan: Plan, products: Holdings) -> Captured:
+def provision_and_capture(job: Job, plan: Plan, products: Resources) -> Captured:
     """Make the image's disk, or AMI. What there is of it outside of this host is held by `products`.
 
     Without steps no machine runs where that is a disk: the image is the source's, in the size asked for."""

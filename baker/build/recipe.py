@@ -13,7 +13,6 @@ from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture, provision_until
 from baker.build.services import Services
 from baker.catalog.records import ImageRecord
-from baker.core.locks import exclusive
 from baker.core.workspace import new_id
 from baker.plan.plan import Plan
 from baker.plan.requests import BuildOptions
@@ -43,7 +42,7 @@ def bake(template: Template, options: BuildOptions, services: Services) -> Outco
             record.record_stopped(job)
             stages.announce_stop(job)
             return Outcome(job.id, None, False, job.seconds)
-        with exclusive(services.home.state / "locks", plan.fingerprint, on_wait=lambda: stages.say_waiting(job)):
+        with services.leases.exclusive(f"locks/{plan.fingerprint}", on_wait=lambda: stages.say_waiting(job)):
             known = stages.reuse(job, plan)
             if known:
                 lock_check.check_known(job, known)

@@ -78,7 +78,7 @@ def _attest(job: Job, image: ImageRecord) -> None:
 
     services = job.services
     try:
-        attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env, locked=True))
+        attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env))
     except BakeError as error:
         job.report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
 

@@ -1,4 +1,8 @@
-"""Services."""
+"""The services of a build: where things are kept, who runs machines, who is told, and what time it is.
+
+`open_services` is the only place where bake decides which implementations it uses. Everything else is handed a `Services`, or the
+parts of one, and names protocols.
+"""
 
 from __future__ import annotations
 
@@ -8,62 +12,123 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from baker.build.verify import verify
 from baker.core.clock import Clock
-from baker.core.errors import BakeError
-from baker.core.events import Reporter, Sink
-from baker.core.home import Home
-from baker.core.ledger import Ledger
-from baker.core.model import Endpoint, Identity, TestReport
-from baker.machines.base import Builder, Machine
-from baker.machines.ssh.communicator import Communicator
-from baker.sources.base import Source
-from baker.store.directory import DirectoryStore
-from baker.template.model import AnyBuilder
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # what only some verbs use loads when it is used
     from baker.catalog.catalog import Catalog
-
+    from baker.core.errors import BakeError
+    from baker.core.events import Reporter, Sink
+    from baker.core.home import Home
+    from baker.core.leases import Leases
+    from baker.core.ledger import Ledger
+    from baker.core.model import Endpoint, Identity, TestReport
+    from baker.layers.store import LayerStore
+    from baker.machines.base import Builder, Machine
+    from baker.machines.ssh.communicator import Communicator
+    from baker.sources.base import Source
+    from baker.store.base import BlobStore
+    from baker.template.model import AnyBuilder
 
 Decision = Literal["cleanup", "abort", "retry"]
 
 
 class Interaction(Protocol):
-    """A person, where there is one."""
+    """The person at the terminal, if there is one."""
 
     def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
-        """A step failed and the machine is still there: `ssh` is the command that enters it."""
+        """Ask what to do about a failed step. The machine still runs; `ssh` is the command that enters it."""
 
 
 class Nobody:
-    """No person at the terminal: clean up."""
+    """The `Interaction` without a person: always clean up."""
 
     def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
         return "cleanup"
 
 
 class Connect(Protocol):
-    """Waits for a machine's SSH and opens the one connection."""
+    """Waits until a machine answers over SSH and opens the connection."""
 
     def __call__(
         self, endpoint: Endpoint, identity: Identity, machine: Machine, scratch: Path, *, report: Reporter, timeout: float
     ) -> AbstractContextManager[Communicator]: ...
 
 
+def _connect(
+    endpoint: Endpoint, identity: Identity, machine: Machine, scratch: Path, *, report: Reporter, timeout: float
+) -> AbstractContextManager[Communicator]:
+    from baker.machines.ssh.client import connect
+
+    return connect(endpoint, identity, machine, scratch, report=report, timeout=timeout)
+
+
+def _source(spec: Any) -> Source:
+    from baker.sources import registry
+
+    return registry.for_spec(spec)
+
+
+def _test(*args: Any, **options: Any) -> TestReport:
+    from baker.build.verify import verify
+
+    return verify(*args, **options)
+
+
 @dataclass(frozen=True)
 class Services:
-    """Everything outside: where things are kept, what runs machines, who listens. Unit tests hand in fakes."""
+    """Everything outside of the process. Unit tests pass fakes."""
 
     home: Home
-    store: DirectoryStore
     catalog: Catalog
+    store: BlobStore
+    leases: Leases
     ledger: Ledger
     sink: Sink
-    builder: Callable[[AnyBuilder, str | None], Builder]  # of a template's `builder`, and a URI over what that says
-    connect: Connect
-    source: Callable[[Any], Source]
+    builder: Callable[[AnyBuilder, str | None], Builder]  # for a template's `builder`, and a URI that replaces the one in it
+    connect: Connect = _connect
+    source: Callable[[Any], Source] = _source  # the implementation that serves a template's `source`
     interaction: Interaction = field(default_factory=Nobody)
     clock: Clock = field(default_factory=Clock)
     env: Mapping[str, str] = field(default_factory=dict)
-    search: tuple[Path, ...] = ()  # directories of bundles besides a template's own
-    test: Callable[..., TestReport] = verify  # runs a template's tests
+    search: tuple[Path, ...] = ()  # directories with bundles, besides the template's own
+    test: Callable[..., TestReport] = _test  # runs a template's tests, like baker.build.verify.verify
+
+    @property
+    def layers(self) -> LayerStore:
+        """The layers that this host keeps."""
+        from baker.layers.store import LayerStore
+
+        return LayerStore(self.home.layers)
+
+
+def open_services(
+    home: Home,
+    sink: Sink,
+    *,
+    interaction: Interaction | None = None,
+    env: Mapping[str, str],
+    search: tuple[Path, ...] = (),
+) -> Services:
+    """The services that the configuration in `home` and `env` asks for. Nothing is opened or created before its first use."""
+    from baker.catalog.catalog import Catalog
+    from baker.core.leases import FileLeases
+    from baker.core.ledger import Ledger
+    from baker.store.directory import DirectoryStore
+
+    def builder(spec: AnyBuilder, uri: str | None) -> Builder:
+        from baker.machines import registry
+
+        return registry.make(home, spec, uri)
+
+    return Services(
+        home=home,
+        catalog=Catalog(home.catalog),
+        store=DirectoryStore(home.blobs),
+        leases=FileLeases(home.state),
+        ledger=Ledger(home.ledger),
+        sink=sink,
+        builder=builder,
+        interaction=interaction or Nobody(),
+        env=env,
+        search=search,
+    )

@@ -18,7 +18,7 @@ from baker.core.disk_space import FULL, host_error
 from baker.core.errors import BakeError, BuildError, Interrupted, NotFoundError, VerifyError
 from baker.core.events import BuildFinished, BuildStarted, Planned
 from baker.core.model import Disk, SourceImage
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.layers.policy import must_run
 from baker.machines.base import Publisher
@@ -197,22 +197,21 @@ def check(job: Job, plan: Plan) -> None:
 
 
 @contextmanager
-def products(job: Job) -> Iterator[Holdings]:
+def products(job: Job) -> Iterator[Resources]:
     """What the image consists of outside of this host: given back when the build fails, left to the image when that is on record."""
-    holdings = Holdings(job.ledger)
+    resources = Resources(job.ledger)
     try:
-        yield holdings
+        yield resources
     except BaseException as error:
         try:
             if on_record(job):  # a signal came just behind the commit
-                holdings.keep()
+                resources.keep()
         except BakeError as second:  # nobody can say: `bake sweep` will
             error.add_note(f"clean-up: {second}")
             raise error from None
-        for failure in holdings.release():
-            error.add_note(f"clean-up: {failure}")
+        resources.release_after(error)
         raise
-    holdings.keep()
+    resources.keep()
 
 
 def on_record(job: Job) -> bool:
@@ -223,7 +222,7 @@ def on_record(job: Job) -> bool:
         return False
 
 
-def publish(job: Job, captured: Captured, products: Holdings) -> Captured:
+def publish(job: Job, captured: Captured, products: Resources) -> Captured:
     """Bring a verified image to where it is to be used, for builders that have their images there."""
     if not isinstance(job.builder, Publisher):
         return captured

@@ -7,7 +7,6 @@ another one wrote (https://www.sqlite.org/lang_transaction.html).
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspe
 from baker.core.disk_space import full, mount_point, read_only
 from baker.core.errors import BakeError, BusyError, HostError
 from baker.core.home import ensure
+from baker.core.locks import locked
 
 REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
 HEAD = REVISIONS[-1]
@@ -46,7 +46,7 @@ def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Eng
         engine = create_engine(url, connect_args={"timeout": busy_seconds}, json_serializer=_to_json)
         _tune_sqlite(engine)
         if _revision(engine, place) != HEAD:
-            with _file_lock(path.with_name(path.name + ".lock")):
+            with locked(path.with_name(path.name + ".lock")):
                 _use_wal(engine)
                 _migrate_if_behind(engine, place)
         return engine
@@ -139,13 +139,6 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
-
-
-@contextmanager
-def _file_lock(path: Path) -> Iterator[None]:
-    with path.open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager

@@ -36,8 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, app: App) -> int:
     with display(app, on_error_stream=True) as shown:
-        catalog = app.baker(shown).catalog
-        work = releaser(app, catalog, shown)
+        baker = app.baker(shown)
+        catalog = baker.catalog
+        work = releaser(baker, shown)
         if args.resume:
             if args.channel or args.to:
                 raise UsageError("--resume goes on with what was begun", hint=f"bake release {args.name} --resume")

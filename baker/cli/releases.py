@@ -23,8 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    catalog = app.baker().catalog
-    work, found = releaser(app, catalog), catalog.releases.all(args.name)[: args.limit]
+    baker = app.baker()
+    catalog = baker.catalog
+    work, found = releaser(baker), catalog.releases.all(args.name)[: args.limit]
     left = {(one.name, one.number) for one in found if work.abandoned(one)}
     if args.json:
         app.json([{**to_json(catalog, one), "nobody_waits": (one.name, one.number) in left} for one in found])

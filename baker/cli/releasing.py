@@ -12,6 +12,7 @@ from baker.core.errors import UsageError
 from baker.render.text import ago, table
 
 if TYPE_CHECKING:
+    from baker.api import Baker
     from baker.aws.session import Access
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import Release
@@ -103,11 +104,11 @@ def seconds(flag: str, text: str | None) -> float | None:
         raise UsageError(f"{flag}: {error}") from error
 
 
-def releaser(app: App, catalog: Catalog, sink: Sink | None = None) -> Releaser:
+def releaser(baker: Baker, sink: Sink | None = None) -> Releaser:
     from baker.core.events import Null
     from baker.release.releases import Releaser
 
-    return Releaser(catalog, app.home, sink or Null())
+    return Releaser(baker.catalog, baker.leases, sink or Null())
 
 
 def to_json(catalog: Catalog, release: Release) -> dict[str, Any]:

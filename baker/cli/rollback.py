@@ -35,8 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, app: App) -> int:
     number = _number(args.release)
     with display(app, on_error_stream=True) as shown:
-        catalog = app.baker(shown).catalog
-        ended = releaser(app, catalog, shown).rollback(
+        baker = app.baker(shown)
+        catalog = baker.catalog
+        ended = releaser(baker, shown).rollback(
             args.name,
             number,
             to=args.to,

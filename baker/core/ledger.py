@@ -20,7 +20,7 @@ from typing import Any
 
 from baker.core.errors import BusyError
 from baker.core.home import ensure, sync
-from baker.core.locks import try_file
+from baker.core.locks import locked
 
 KEPT = "kept"
 LOCK = "lock"
@@ -99,8 +99,8 @@ class Ledger:
     def open(self, build_id: str) -> Iterator[BuildLedger]:
         """The ledger of a new build, locked until the end; removed then unless entries are left for `sweep`."""
         directory = ensure(self.root / build_id)
-        with try_file(directory / LOCK) as got:
-            if not got:
+        with locked(directory / LOCK, wait=False) as lock:
+            if lock is None:
                 raise BusyError(f"the build {build_id} is running in another process", code="build.running")
             ledger = BuildLedger(directory, build_id)
             try:
@@ -118,11 +118,11 @@ class Ledger:
         directory = self.root / build_id
         with ExitStack() as stack:
             try:
-                got = stack.enter_context(try_file(directory / LOCK))
+                lock = stack.enter_context(locked(directory / LOCK, wait=False))
             except FileNotFoundError:
-                got = False  # its process ended well, or another sweep was faster
-            yield DeadBuild(build_id, tuple(_entries(directory))) if got else None
-            if got:
+                lock = None  # its process ended well, or another sweep was faster
+            yield DeadBuild(build_id, tuple(_entries(directory))) if lock else None
+            if lock:
                 _remove_if_empty(directory)
 
     def _directories(self) -> list[Path]:
@@ -136,8 +136,8 @@ class Ledger:
 def _is_held(directory: Path) -> bool | None:
     """Whether the build's process is alive; None when it ended and took its directory with it just now."""
     try:
-        with try_file(directory / LOCK) as got:
-            return not got
+        with locked(directory / LOCK, wait=False) as lock:
+            return lock is None
     except FileNotFoundError:
         return None
 

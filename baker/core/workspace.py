@@ -10,14 +10,13 @@ from pathlib import Path
 
 from baker.core import process
 from baker.core.home import Home, ensure
+from baker.core.leases import Leases
 from baker.core.ledger import BuildLedger, Ledger
-from baker.core.locks import shared
 from baker.core.user_namespace import remove_tree
 
-IN_USE = "in-use.lock"  # in the state directory: shared by every build from before its first blob until its record is written
-
-
-STORE_LOCK = "in-use"  # shared by everybody who adds blobs; held alone by who collects them
+# A lease: shared by whoever adds blobs or reads some that could be removed, until the record that needs them is written; held alone by
+# garbage collection.
+STORE_LEASE = "in-use"
 
 
 def new_id() -> str:
@@ -40,12 +39,11 @@ def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterato
 
 
 @contextmanager
-def workplace(home: Home, entered: Ledger) -> Iterator[Path]:
+def workplace(home: Home, leases: Leases, ledger: Ledger) -> Iterator[Path]:
     """A directory for work beside builds, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
     own_id = new_id()
-    with shared(home.state, STORE_LOCK), entered.open(own_id) as ledger:
-        with scratch_directory(home, own_id, ledger) as work:
-            yield work
+    with leases.shared(STORE_LEASE), ledger.open(own_id) as own, scratch_directory(home, own_id, own) as work:
+        yield work
 
 
 @contextmanager

@@ -12,7 +12,6 @@ A layer comes into being by the rename of its finished directory, and goes by an
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -26,6 +25,7 @@ from typing import Any
 from baker.core.disk_space import host_error
 from baker.core.errors import BusyError
 from baker.core.home import ensure, sync
+from baker.core.locks import locked
 from baker.core.model import Identity
 
 FORMAT = 1  # of layer.json and of what lies beside it: other formats are not seen
@@ -171,7 +171,7 @@ class LayerStore:
     @contextmanager
     def using(self, layer: Layer) -> Iterator[bool]:
         """Keep the layer, and with it those below, from being removed; False when it is gone already."""
-        with _flock(self._lock(layer.id), fcntl.LOCK_SH):
+        with locked(self._lock(layer.id), shared=True):
             there = self._load(layer.directory) is not None
             if there:
                 (layer.directory / USED).touch()
@@ -188,8 +188,8 @@ class LayerStore:
 
     def remove(self, layer: Layer) -> None:
         """Remove a layer. BusyError while a build uses it or another layer is on it."""
-        with _flock(self._lock(layer.id), fcntl.LOCK_EX | fcntl.LOCK_NB) as got:
-            if not got:
+        with locked(self._lock(layer.id), wait=False) as alone:
+            if alone is None:
                 raise BusyError(f"layer {layer.id} is in use by a build")
             if any(other.record.parent == layer.id for other in self.all()):
                 raise BusyError(f"layer {layer.id} is what another layer is on")
@@ -228,25 +228,3 @@ def allocated(directory: Path) -> int:
         except OSError:
             continue
     return total
-
-
-@contextmanager
-def _flock(path: Path, kind: int) -> Iterator[bool]:
-    """Hold a lock file, made anew if somebody removed it in between. False when it is held by another and `kind` does not wait."""
-    while True:
-        with path.open("a") as lock:
-            try:
-                fcntl.flock(lock, kind)
-            except BlockingIOError:
-                yield False
-                return
-            if _is_at(lock.fileno(), path):
-                yield True
-                return
-
-
-def _is_at(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from baker.core.errors import LockError, NotFoundError
 from baker.lockfile.changes import Change, changes
@@ -15,9 +15,25 @@ from baker.plan.requests import BuildRequest
 from baker.template.epoch import lock_path
 
 if TYPE_CHECKING:
-    from baker.api import Baker
+    from baker.catalog.catalog import Catalog
+    from baker.catalog.records import ImageRecord
+    from baker.plan.plan import Plan
     from baker.plan.requests import BuildResult
+    from baker.store.base import BlobStore
     from baker.template.model import Template
+
+
+class BuildApi(Protocol):
+    """The part of the Python API that makes the builds a lock is written from."""
+
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def store(self) -> BlobStore: ...
+    def load_request(self, request: BuildRequest) -> list[Template]: ...
+    def plan(self, template: Template) -> Plan | None: ...
+    def planned_image(self, plan: Plan) -> ImageRecord | None: ...
+    def build(self, requests: Sequence[BuildRequest]) -> list[BuildResult]: ...
 
 
 @dataclass(frozen=True)
@@ -30,15 +46,13 @@ class Locked:
     failed: tuple[BuildResult, ...] = ()
 
 
-def lock(baker: Baker, request: BuildRequest, *, update: bool, build: bool, say: Callable[[str], None]) -> Locked:
+def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say: Callable[[str], None]) -> Locked:
     """The lock of a template. Without `update` of images that the catalog has; what is missing is built, or without `build` a
     NotFoundError. Writes nothing."""
-    templates = baker.load(
-        request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_
-    )
+    templates = api.load_request(request)
     path = lock_path(templates[0].path)
     results: Sequence[BuildResult] = ()
-    missing = templates if update else [each for each in templates if _image_build(baker, each) is None]
+    missing = templates if update else [each for each in templates if _image_build(api, each) is None]
     if missing and not build:
         names = ", ".join(f"{each.name} {each.version}" for each in missing)
         raise NotFoundError(
@@ -46,18 +60,18 @@ def lock(baker: Baker, request: BuildRequest, *, update: bool, build: bool, say:
         )
     if missing:
         say(f"{'building anew' if update else 'building first'}: {', '.join(each.name for each in missing)}")
-        results = baker.build([request])
+        results = api.build([request])
         failed = tuple(each for each in results if each.exit_code)
         if failed:
             return Locked(path, None, failed=failed)
-    made = {result.name: baker.catalog.build_of(result.image) for result in results if result.image}
+    made = {result.name: api.catalog.build_of(result.image) for result in results if result.image}
     built = []
     for template in templates:
-        found = Built(template, made[template.name]) if template.name in made else _image_build(baker, template)
+        found = Built(template, made[template.name]) if template.name in made else _image_build(api, template)
         if found is None:
             raise NotFoundError(f"the build of {template.name} left no image", hint="a template that changes meanwhile cannot be locked")
         built.append(found)
-    new, old = make_lock(built, baker.store), _old(path, say)
+    new, old = make_lock(built, api.store), _old(path, say)
     if old is not None and (request.only or request.except_):  # of a matrix, the images that were not asked for stay as they are
         new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
     return Locked(path, new, tuple(changes(old, new)))
@@ -73,8 +87,8 @@ def _old(path: Path, say: Callable[[str], None]) -> Lock | None:
         return None
 
 
-def _image_build(baker: Baker, template: Template) -> Built | None:
+def _image_build(api: BuildApi, template: Template) -> Built | None:
     """The newest image of this template as it is now."""
-    plan = baker.plan(template)
-    image = baker.planned_image(plan) if plan else None
-    return Built(template, baker.catalog.build_of(image)) if image else None
+    plan = api.plan(template)
+    image = api.planned_image(plan) if plan else None
+    return Built(template, api.catalog.build_of(image)) if image else None

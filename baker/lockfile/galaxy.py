@@ -15,7 +15,7 @@ from baker.core.model import AnsibleContent
 from baker.lockfile.candidates import Fetch
 from baker.lockfile.model import LockedContent
 from baker.provision.galaxy import COMMIT, galaxy_server, remote_commit
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 COLLECTION = "/api/v3/plugin/ansible/content/published/collections/index/{}/"
 ROLE = "/api/v1/roles/?owner__username={}&name={}"
@@ -36,7 +36,7 @@ def told(content: LockedContent) -> str:
     return " ".join(dict.fromkeys(parts))
 
 
-def newer(build: BuildRecord, store: DirectoryStore, fetch: Fetch, unknown: list[str]) -> Iterator[tuple[str, str, str, str, str]]:
+def newer(build: BuildRecord, store: BlobStore, fetch: Fetch, unknown: list[str]) -> Iterator[tuple[str, str, str, str, str]]:
     """(kind, name, version or commit on record, as it is now, note). What cannot be looked at is added to `unknown`."""
     try:
         every = of_build(build, store)

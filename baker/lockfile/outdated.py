@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from baker.artifacts.codecs import read_packages
 from baker.artifacts.disk import stored
@@ -26,9 +26,29 @@ from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.model import FileSource
 
 if TYPE_CHECKING:
-    from baker.build.services import Services
+    from baker.catalog.catalog import Catalog
+    from baker.core.home import Home
+    from baker.machines.base import Builder
+    from baker.sources.base import Source
+    from baker.store.base import BlobStore
+    from baker.template.model import AnyBuilder
 
 __all__ = ["Examined", "Newer", "outdated"]
+
+
+class LookupServices(Protocol):
+    """The part of `Services` that looking for newer inputs uses."""
+
+    @property
+    def home(self) -> Home: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def store(self) -> BlobStore: ...
+    @property
+    def builder(self) -> Callable[[AnyBuilder, str | None], Builder]: ...
+    @property
+    def source(self) -> Callable[[Any], Source]: ...
 
 
 @dataclass(frozen=True)
@@ -51,7 +71,7 @@ class Examined:
     unknown: tuple[str, ...]
 
 
-def outdated(services: Services, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
+def outdated(services: LookupServices, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
     """Look at the images named, or at the newest of each name. `fetch` None: over the network. NotFoundError where a name means none."""
     catalog = services.catalog
     wanted = references or sorted({image.name for image in catalog.images()})
@@ -62,7 +82,7 @@ def outdated(services: Services, references: Sequence[str], fetch: Fetch | None 
 
 @dataclass
 class _Look:
-    services: Services
+    services: LookupServices
     image: ImageRecord
     build: BuildRecord
     candidates: Candidates
@@ -216,7 +236,7 @@ def _ami_spec(spec: Mapping[str, Any]) -> SourceAmiFilter | SsmParameterSource |
     return None if set(spec) <= set(AmiSource.model_fields) and "id" in spec else SsmParameterSource.model_validate(dict(spec))
 
 
-def _kept(services: Services, digest: str) -> bytes | None:
+def _kept(services: LookupServices, digest: str) -> bytes | None:
     if not services.store.has(digest):
         return None
     with services.store.open(digest) as blob:

@@ -20,7 +20,7 @@ from baker.core.errors import NotFoundError
 from baker.lockfile.check import input_files, inputs_digest, package_line
 from baker.lockfile.galaxy import locked
 from baker.lockfile.model import SCHEMA, Lock, LockedDownload, LockedImage, LockedIndex, LockedRepository, LockedSource, LockedTool
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 from baker.template.model import Template
 
 INDEXES = ("/InRelease", "/Release", "/repomd.xml", "/APKINDEX.tar.gz")  # of apt, apt, rpm, apk
@@ -42,7 +42,7 @@ class Built:
     build: BuildRecord
 
 
-def make_lock(built: Iterable[Built], store: DirectoryStore, versions: Versions = host_facts.tool_versions) -> Lock:
+def make_lock(built: Iterable[Built], store: BlobStore, versions: Versions = host_facts.tool_versions) -> Lock:
     """The lock of all images of one template file. NotFoundError when a build's evidence is not in the store."""
     every = sorted(built, key=lambda each: each.template.name)
     first = every[0]
@@ -74,7 +74,7 @@ def write_lock(path: Path, lock: Lock) -> bool:
     return True
 
 
-def _image(built: Built, store: DirectoryStore) -> LockedImage:
+def _image(built: Built, store: BlobStore) -> LockedImage:
     template, build = built.template, built.build
     found, brought = fetched(build, store), of_build(build, store)
     return LockedImage(
@@ -92,7 +92,7 @@ def _image(built: Built, store: DirectoryStore) -> LockedImage:
     )
 
 
-def installed(build: BuildRecord, store: DirectoryStore) -> tuple[str, ...]:
+def installed(build: BuildRecord, store: BlobStore) -> tuple[str, ...]:
     """The packages of a build's image, one line each, sorted. NotFoundError when their list is not on this host."""
     digest = build.evidence.get("packages_after", "")
     if not digest or not store.has(digest):
@@ -103,7 +103,7 @@ def installed(build: BuildRecord, store: DirectoryStore) -> tuple[str, ...]:
         return tuple(sorted(map(package_line, read_packages(blob))))
 
 
-def fetched(build: BuildRecord, store: DirectoryStore) -> dict[str, str]:
+def fetched(build: BuildRecord, store: BlobStore) -> dict[str, str]:
     """URL -> digest of what was answered well; of several answers the last one."""
     digest = build.evidence.get("fetches", "")
     if not digest or not store.has(digest):
@@ -113,7 +113,7 @@ def fetched(build: BuildRecord, store: DirectoryStore) -> dict[str, str]:
     return {each["url"]: each["digest"] for each in lines if each["method"] == "GET" and each["status"] == 200 and each["digest"]}
 
 
-def _date(store: DirectoryStore, digest: str) -> str:
+def _date(store: BlobStore, digest: str) -> str:
     """The `Date` field of an InRelease or Release file; "" where there is none."""
     if not store.has(digest):
         return ""

@@ -25,7 +25,7 @@ from baker.core.model import (
     SourceImage,
     disk_of,
 )
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Builder(Protocol):
     def launch(self, request: Launch) -> AbstractContextManager[Machine]:
         """Start a machine; on leaving it is gone, with all that was made for it, unless `keep` was called for its name."""
 
-    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Media:
+    def capture(self, machine: Machine, destination: Path, products: Resources) -> Media:
         """The disk of a machine that has shut down, as a qcow2 delta at `destination` whose backing file is the disk it was
         launched from. Compact: freed clusters are not in it. What is made of it outside of this host is held by `products`."""
 
@@ -169,7 +169,7 @@ class Publisher(Protocol):
     def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
         """Look for everything that can be known to go wrong before anything is made: BuildError or HostError with what would be right."""
 
-    def publish(self, media: Media, image: ImageName, build: str, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+    def publish(self, media: Media, image: ImageName, build: str, products: Resources, report: Reporter) -> tuple[Publication, ...]:
         """Bring a verified image to wherever it is to be used, let those use it who are to, and say where it is. What is made meanwhile is
         held by `products`; nothing that was there before is taken away."""
 

@@ -15,7 +15,6 @@ of a URL, so the files are their user's alone.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -82,7 +81,7 @@ class Incoming:
             while self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # taken for a leftover before it was locked
                 self._close()
                 self._file = self.path.open("xb", buffering=0)
-                fcntl.flock(self._file, fcntl.LOCK_EX)
+                locks.lock(self._file)
 
     def write(self, data: bytes) -> None:
         """Add `data`; nothing happens any more after an error."""
@@ -222,8 +221,8 @@ class Store:
         freed = 0
         for path in self.root.glob("tmp/*"):
             with suppress(OSError), path.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                freed += _unlink(path)
+                if locks.lock(file, wait=False):
+                    freed += _unlink(path)
         return freed
 
     # --- places ------------------------------------------------------------------------------------------------------

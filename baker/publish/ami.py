@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from baker.aws import ebs, importing, resources
+from baker.aws import ebs, importing
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
 from baker.aws.errors import UnreachableError
-from baker.aws.resources import Things, access_details
+from baker.aws.resources import BUILD_TAG, access_details, claim, create, keep_image, reclaim, track
 from baker.aws.session import Access, Aws
 from baker.aws.upload import Base, Request, Uploaded, Uploader
 from baker.aws.upload_checkpoint import UploadCheckpoint
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError
 from baker.core.host_facts import now
-from baker.core.locks import try_exclusive
 from baker.core.model import Ami
+from baker.core.resources import Resources
 from baker.publish.amiplan import AmiPlan, make_plan
 from baker.publish.base import Published, PublishRequest
 
@@ -54,13 +54,15 @@ class AmiTarget:
         aws = self._connect(access(order))
         plan = make_plan(order, account=aws.account, region=aws.region)
         image = order.baked.image
-        with try_exclusive(order.state, f"{image.id}-{plan.account}") as alone:
-            if not alone:
-                raise BusyError(f"another process is publishing {image.name}@{image.version} to the account {plan.account}")
+        name = f"publications/{image.id}-{plan.account}"
+        with order.leases.try_exclusive(name) as lease:
+            if lease is None:
+                holder = order.leases.holder(name)
+                raise BusyError(f"{holder} is publishing {image.name}@{image.version} to the account {plan.account}")
             return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:
-        return resources.reclaim(kind, details)
+        return reclaim(kind, details)
 
 
 @dataclass(frozen=True)
@@ -116,31 +118,31 @@ class _Publishing:
         ours = before is not None and before.ticket == self.plan.ticket(region)
         run = before.run if before is not None and ours else new_run()
         with self.order.ledger.open(run) as ledger:
-            held = Things(self.aws, ledger)
+            resources = track(ledger, self.aws)
             try:
                 if taken is not None and not ours:
-                    return self._adopted(region, taken, held)
-                return self._imported(region, journal, held)
+                    return self._adopted(region, taken, resources)
+                return self._imported(region, journal, resources)
             except UnreachableError as error:  # nothing could be taken away either
                 error.add_note(GOES_ON)
                 raise
             except BaseException as error:
-                held.give_back(region, error)
+                resources.release_after(error, region=region)
                 journal.forget()
                 raise
 
-    def _imported(self, region: str, journal: UploadCheckpoint, held: Things) -> Published:
+    def _imported(self, region: str, journal: UploadCheckpoint, resources: Resources) -> Published:
         started = self.order.clock.now()
         report = self.order.report
         with report.stage("upload", region):
-            uploaded = Uploader(self.aws, journal, held, report, self.order.clock).upload(self._request(region))
+            uploaded = Uploader(self.aws, journal, resources, report, self.order.clock).upload(self._request(region))
         with report.stage("register", region):
-            ami = self._registered(region, uploaded, held)
-        self._verify(ami, held)
+            ami = self._registered(region, uploaded, resources)
+        self._verify(ami, resources)
         publication = self._publication(
-            ami, run=held.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.wishes.verify
+            ami, run=resources.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.wishes.verify
         )
-        self._record(publication, held)
+        self._record(publication, resources)
         journal.forget()
         return Published(publication, sent=uploaded.sent * ebs.BLOCK, seconds=self.order.clock.now() - started)
 
@@ -167,7 +169,7 @@ class _Publishing:
             and publication.details.get("kms_key", "") == self.plan.keys.get(region, "")
         ]
 
-    def _registered(self, region: str, uploaded: Uploaded, held: Things) -> Ami:
+    def _registered(self, region: str, uploaded: Uploaded, resources: Resources) -> Ami:
         wanted = importing.Registration(
             region=region,
             name=self.plan.name,
@@ -176,22 +178,25 @@ class _Publishing:
             architecture=self.plan.architecture,
             boot_mode=self.plan.boot_mode,
             description=self.plan.description,
-            tags=self._tags(held.run),
+            tags=self._tags(resources.run),
         )
-        made = held.make("ami:image", region, self.plan.name, lambda: importing.register(self.aws, wanted, clock=self.order.clock))
+        made = self._create(resources, region, lambda: importing.register(self.aws, wanted, clock=self.order.clock))
         return importing.wait_available(self.aws, region, made)
 
-    def _verify(self, ami: Ami, held: Things) -> None:
+    def _create(self, resources: Resources, region: str, action: Callable[[], str]) -> str:
+        return create(resources, self.aws, "ami:image", region=region, name=self.plan.name, action=action)
+
+    def _verify(self, ami: Ami, resources: Resources) -> None:
         if self.order.wishes.verify:
             with self.order.report.stage("verify", ami.id):
-                self.check(ami, held, self.order.report)
+                self.check(ami, resources, self.order.report)
 
-    def _adopted(self, region: str, ami: Ami, held: Things) -> Published:
+    def _adopted(self, region: str, ami: Ami, resources: Resources) -> Published:
         """Put an AMI of this image on record that is there but on no record. It is not taken away when it does not boot."""
         ami = importing.wait_available(self.aws, region, ami.id)
-        self._verify(ami, held)
-        resources.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
-        publication = self._publication(ami, run=held.run, verified=self.order.wishes.verify)
+        self._verify(ami, resources)
+        claim(self.aws, region, resources.run, ami.id, *ami.snapshots)
+        publication = self._publication(ami, run=resources.run, verified=self.order.wishes.verify)
         self.order.publications.add(publication)
         return Published(publication)
 
@@ -202,54 +207,54 @@ class _Publishing:
         done: dict[str, Published] = {}
         failed: dict[str, BakeError] = {}
         with self.order.ledger.open(new_run()) as ledger, self.order.report.stage("copy", ", ".join(regions)):
-            held = Things(self.aws, ledger)
+            resources = track(ledger, self.aws)
             try:
                 made: dict[str, str] = {}
                 for region in regions:
-                    with _collected(region, held, failed):
+                    with _collected(region, resources, failed):
                         ami = taken[region]
-                        made[region] = ami.id if ami is not None else self._copy(source, region, held)
+                        made[region] = ami.id if ami is not None else self._copy(source, region, resources)
                 for region, image in made.items():
-                    with _collected(region, held, failed):
-                        done[region] = self._copied(source, region, image, held, adopted=taken[region] is not None)
+                    with _collected(region, resources, failed):
+                        done[region] = self._copied(source, region, image, resources, adopted=taken[region] is not None)
             except BaseException as error:
                 for region in regions:
-                    held.give_back(region, error)
+                    resources.release_after(error, region=region)
                 raise
         if failed:
             raise _failure(failed, done)
         return done
 
-    def _copy(self, source: Publication, region: str, held: Things) -> str:
+    def _copy(self, source: Publication, region: str, resources: Resources) -> str:
         wanted = importing.Copy(
             source=source.reference,
             source_region=source.region,
             region=region,
             name=self.plan.name,
-            token=f"{held.run}-{region}",
+            token=f"{resources.run}-{region}",
             description=self.plan.description,
-            tags=self._tags(held.run),
+            tags=self._tags(resources.run),
             encrypted=bool(self.plan.keys),
             kms_key=self.plan.keys.get(region, ""),
         )
-        return held.make("ami:image", region, self.plan.name, lambda: importing.copy(self.aws, wanted))
+        return self._create(resources, region, lambda: importing.copy(self.aws, wanted))
 
-    def _copied(self, source: Publication, region: str, image: str, held: Things, *, adopted: bool) -> Published:
+    def _copied(self, source: Publication, region: str, image: str, resources: Resources, *, adopted: bool) -> Published:
         started = self.order.clock.now()
         ami = importing.wait_available(self.aws, region, image)
-        resources.claim(self.aws, region, held.run, ami.id, *ami.snapshots)
+        claim(self.aws, region, resources.run, ami.id, *ami.snapshots)
         copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
-        publication = self._publication(ami, run=held.run, **copied)
+        publication = self._publication(ami, run=resources.run, **copied)
         if adopted:  # it stood before: not to be taken away, whatever happens
             self.order.publications.add(publication)
         else:
-            self._record(publication, held)
+            self._record(publication, resources)
         return Published(publication, seconds=self.order.clock.now() - started)
 
     # --- the record ------------------------------------------------------------------------------------------------------
 
     def _tags(self, run: str) -> dict[str, str]:
-        return {**self.plan.tags, resources.BUILD_TAG: run}
+        return {**self.plan.tags, BUILD_TAG: run}
 
     def _publication(self, ami: Ami, **details: object) -> Publication:
         region = ami.region
@@ -273,17 +278,17 @@ class _Publishing:
             created=now(),
         )
 
-    def _record(self, publication: Publication, held: Things) -> None:
+    def _record(self, publication: Publication, resources: Resources) -> None:
         """The commit point. The ledger lets go just before, so that no sweep ever takes away what is on record; where the record cannot be
         written, what was made is taken away."""
-        held.let_go(publication.region)
+        keep_image(resources, publication.region)
         try:
             self.order.publications.add(publication)
         except BaseException as error:
-            details = {"region": publication.region, "build": held.run, "id": publication.reference}
+            details = {"region": publication.region, "build": resources.run, "id": publication.reference}
             try:
                 if not self._is_on_record(publication):  # it is when a signal came just behind the commit
-                    resources.reclaim("ami:image", details, self.aws)
+                    reclaim("ami:image", details, self.aws)
             except BakeError as problem:
                 error.add_note(f"{publication.reference} in {publication.region} could not be taken away: {problem}")
             raise
@@ -299,12 +304,12 @@ def new_run() -> str:
 
 
 @contextmanager
-def _collected(region: str, held: Things, failed: dict[str, BakeError]) -> Iterator[None]:
+def _collected(region: str, resources: Resources, failed: dict[str, BakeError]) -> Iterator[None]:
     """What fails in one region is given back there and told at the end."""
     try:
         yield
     except BakeError as error:
-        held.give_back(region, error)
+        resources.release_after(error, region=region)
         failed[region] = error
 
 

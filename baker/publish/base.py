@@ -11,11 +11,34 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.clock import Clock
-from baker.core.events import Reporter
+from baker.core.events import Reporter, Sink
+from baker.core.home import Home
+from baker.core.leases import Leases
 from baker.core.ledger import Ledger
 from baker.core.model import Disk
+from baker.store.base import BlobStore
+
+
+class PublishServices(Protocol):
+    """The part of `Services` that publishing and archiving use."""
+
+    @property
+    def home(self) -> Home: ...
+    @property
+    def catalog(self) -> Catalog: ...
+    @property
+    def store(self) -> BlobStore: ...
+    @property
+    def ledger(self) -> Ledger: ...
+    @property
+    def leases(self) -> Leases: ...
+    @property
+    def sink(self) -> Sink: ...
+    @property
+    def clock(self) -> Clock: ...
 
 
 class Publications(Protocol):
@@ -62,6 +85,7 @@ class PublishRequest:
     earlier: tuple[Baked, ...]  # images that may be published already and share much with this one, likeliest first
     publications: Publications
     ledger: Ledger
+    leases: Leases
     state: Path  # a directory for what has to outlive this process
     report: Reporter
     clock: Clock = field(default_factory=Clock)

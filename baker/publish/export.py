@@ -6,8 +6,6 @@ that writes it; what a killed export left there is written over by the next one.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +16,7 @@ from baker.core.disk_space import host_error
 from baker.core.errors import BusyError, HostError, NotFoundError, UsageError
 from baker.core.events import Reporter
 from baker.core.home import sync
+from baker.core.locks import locked
 from baker.core.model import Disk, DiskFormat
 from baker.disks import qemuimg
 from baker.disks.rootfs import open_root
@@ -54,7 +53,7 @@ def export(
     destination = _destination(image, format, destination, overwrite)
     if not image.chain:
         raise NotFoundError(f"{image.name}@{image.version} was baked by {image.builder}: it has no disk here")
-    disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
+    disk = store.materialize(image.chain, image.virtual_size)
     with whole_or_absent(destination) as part:
         if format == "tar":
             _tar(disk, part, report)
@@ -124,21 +123,8 @@ def whole_or_absent(destination: Path) -> Iterator[Path]:
 @contextmanager
 def _locked(part: Path) -> Iterator[None]:
     """Make and lock `part`; BusyError when another process is writing it."""
-    while True:
-        with part.open("a") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise BusyError(f"another process is exporting to {part.parent} under this name") from error
-            if not _is(part, lock.fileno()):
-                continue  # it was renamed to its final name just now: not ours to touch
-            lock.truncate(0)
-            yield
-            return
-
-
-def _is(path: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(path.stat(), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    with locked(part, wait=False) as file:
+        if file is None:
+            raise BusyError(f"another process is exporting to {part.parent} under this name")
+        file.truncate(0)
+        yield

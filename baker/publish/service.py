@@ -4,33 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from baker.build.services import Services
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError
 from baker.core.events import Reporter
-from baker.core.locks import shared
-from baker.core.model import Disk
-from baker.core.workspace import STORE_LOCK, new_id
-from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishTarget
+from baker.core.workspace import STORE_LEASE, new_id
+from baker.publish.base import Baked, Published, PublishOptions, PublishRequest, PublishServices, PublishTarget
 from baker.publish.registry import get
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 MOST_EARLIER = 4
 
 
 def publish(
-    services: Services, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
+    services: PublishServices, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
 ) -> tuple[Published, ...]:
     """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
     target = target or get(to)
-    with shared(services.home.state, STORE_LOCK):
+    with services.leases.shared(STORE_LEASE):
         order = PublishRequest(
             baked=baked(services.catalog, services.store, image),
             wishes=wishes,
             earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
             publications=services.catalog.published,
             ledger=services.ledger,
+            leases=services.leases,
             state=services.home.state / "publications",
             report=Reporter(services.sink, new_id()),
             clock=services.clock,
@@ -38,15 +36,15 @@ def publish(
         return target.publish(order)
 
 
-def baked(catalog: Catalog, store: DirectoryStore, image: ImageRecord) -> Baked:
+def baked(catalog: Catalog, store: BlobStore, image: ImageRecord) -> Baked:
     """An image with its disk. NotFoundError when that is not on this host."""
     if not image.chain:
         raise NotFoundError(f"{image.name}@{image.version} was made by the {image.builder} builder: there is no disk of it on this host")
-    disk = Disk(store.path(image.chain[0]), "qcow2", image.virtual_size)
+    disk = store.materialize(image.chain, image.virtual_size)
     return Baked(image, disk, str(catalog.build_of(image).host.get("machine") or "x86_64"))
 
 
-def _earlier(catalog: Catalog, store: DirectoryStore, image: ImageRecord, kind: str) -> Iterator[Baked]:
+def _earlier(catalog: Catalog, store: BlobStore, image: ImageRecord, kind: str) -> Iterator[Baked]:
     """Published images whose disks are here: those that it was made on, then those of its name, last made first."""
     found = 0
     seen = {image.id}

@@ -26,11 +26,10 @@ from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
 from baker.core.errors import HostError, Interrupted, NotFoundError, UsageError
-from baker.core.locks import shared
 from baker.core.model import Disk, Fetched, FileEntry, Package, SourceImage
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.core.secrets import SEALED
-from baker.core.workspace import STORE_LOCK, new_id, workplace
+from baker.core.workspace import STORE_LEASE, new_id, workplace
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
 from baker.plan import inputs
@@ -97,7 +96,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
             f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
             hint="bake diff with its parent says what was changed by hand: put that into a template",
         )
-    with workplace(services.home, services.ledger) as work:
+    with workplace(services.home, services.leases, services.ledger) as work:
         check_store(request.image, request.build, services.store)
         template, problems = _template(request, services, work / "inputs")
         source = _source(request, services)
@@ -109,7 +108,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
             stages.announce(job)
             plan = make_plan(template, source)
             reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, services))]
-            captured = stages.normalize(job, plan, provision_and_capture(job, plan, Holdings(job.ledger)))
+            captured = stages.normalize(job, plan, provision_and_capture(job, plan, Resources(job.ledger)))
             with job.report.stage("compare"):
                 inspection = inspect(captured, source, job.scratch)
                 assert isinstance(captured.media, Disk)
@@ -130,7 +129,7 @@ def rebuild_and_record(request: Request, services: Services) -> RebuildOutcome:
 def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
     """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
     report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
-    with shared(services.home.state, STORE_LOCK):
+    with services.leases.shared(STORE_LEASE):
         digest = services.store.add_bytes(report)
         made = Rebuild(
             verdict.image.id, int(verdict.level), verdict.disk, digest, host_facts.host_facts(), host_facts.who(), host_facts.now()
@@ -214,12 +213,11 @@ def _source(request: Request, services: Services) -> SourceImage:
     chain = image.chain[1:]
     if not chain:
         raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
-    size = services.store.disk(chain[0]).virtual_size
     return SourceImage(
         kind=str(record.get("kind", "")),
         title=str(record.get("title", "")),
         digest=str(record["digest"]),
-        media=Disk(services.store.path(chain[0]), "qcow2", size),
+        media=services.store.materialize(chain),
         pins=dict(record.get("pins", {})),
         parent=image.parent,
         ssh_username=image.ssh_username,
@@ -300,7 +298,7 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
         words.append(
             f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
         )
-    groups = _explained(differences, services.store.disk(request.image.chain[0]), disk) if differences else []
+    groups = _explained(differences, services.store.materialize(request.image.chain), disk) if differences else []
     return RebuildOutcome(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
 
 

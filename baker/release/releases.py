@@ -21,14 +21,11 @@ from baker.catalog.releases import still_running
 from baker.core.clock import Clock
 from baker.core.errors import BakeError, BusyError, HostError, Interrupted, NotFoundError, UsageError
 from baker.core.events import Null, Reporter, Sink
-from baker.core.home import Home
 from baker.core.host_facts import who
-from baker.core.locks import try_exclusive
+from baker.core.leases import Leases
 from baker.release.revocations import current
 from baker.release.targets import registry
 from baker.release.targets.base import Delivery, Factory, ReleaseError, ReleaseProgress, ReleaseTarget, Strategy
-
-LOCKS = "releases"  # in the state directory: one lock per target, held by whoever releases to it
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Releaser:
     """Releases of one catalog's images. `targets`: kind -> what makes such targets."""
 
     catalog: Catalog
-    home: Home
+    leases: Leases
     sink: Sink = field(default_factory=Null)
     clock: Clock = field(default_factory=Clock)
     targets: Callable[[str], Factory] = registry.get
@@ -99,8 +96,8 @@ class Releaser:
         """Whether a release is on record as running, but no process of this host works on it."""
         if release.status != "running":
             return False
-        with try_exclusive(self.home.state / LOCKS, _key(release)) as alone:
-            return alone
+        with self.leases.try_exclusive(lease_of(release)) as alone:
+            return alone is not None
 
     # -- how it goes ----------------------------------------------------------------------------------------------------------
 
@@ -113,8 +110,9 @@ class Releaser:
         publication = self._publication(image, target)
         release = replace(asked, region=target.region, account=target.account, started=self._now())
         with ExitStack() as stack:
-            if not stack.enter_context(try_exclusive(self.home.state / LOCKS, _key(release))):
-                raise BusyError(f"another process is releasing to {release.target}", hint=f"bake releases {release.name}")
+            if stack.enter_context(self.leases.try_exclusive(lease_of(release))) is None:
+                holder = self.leases.holder(lease_of(release))
+                raise BusyError(f"{holder} is releasing to {release.target}", hint=f"bake releases {release.name}")
             self._check_none_left(release, access)
             details = {
                 "reference": publication.reference,
@@ -132,8 +130,8 @@ class Releaser:
             return self._carry_out(release, image, target, wait)
 
     def _go_on(self, release: Release, access: Access | None) -> Release:
-        with try_exclusive(self.home.state / LOCKS, _key(release)) as alone:
-            if not alone:
+        with self.leases.try_exclusive(lease_of(release)) as alone:
+            if alone is None:
                 raise still_running(release)
             release = self.catalog.releases.get(release.name, release.number)
             if release.status != "running":  # whoever held the lock until now has brought it to its end
@@ -272,6 +270,11 @@ class Releaser:
 
     def _now(self) -> str:
         return datetime.fromtimestamp(self.clock.date(), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lease_of(release: Release) -> str:
+    """The name of the lease on the target of a release."""
+    return f"releases/{_key(release)}"
 
 
 def _key(release: Release) -> str:

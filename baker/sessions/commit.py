@@ -24,10 +24,9 @@ from baker.core.errors import UsageError
 from baker.core.events import Reporter
 from baker.core.home import ensure
 from baker.core.ledger import BuildLedger
-from baker.core.locks import shared
 from baker.core.model import Disk, Identity, MachineSpec, SourceImage
-from baker.core.resources import Holdings
-from baker.core.workspace import STORE_LOCK, new_id
+from baker.core.resources import Resources
+from baker.core.workspace import STORE_LEASE, new_id
 from baker.disks import qemuimg
 from baker.machines.base import ImageName, Launch
 from baker.machines.identity import copy_identity
@@ -85,7 +84,7 @@ def commit(taken: CommitSource, wish: CommitOptions) -> ImageRecord:
         raise UsageError(f"there is a {wish.name}@{wish.version} already", hint="--version names another one")
     before = services.catalog.build_of(parent)
     source = _source(services, parent)
-    with shared(services.home.state, STORE_LOCK):
+    with services.leases.shared(STORE_LEASE):
         captured = _capture(taken, before, source.disk)
         with taken.report.stage("inspect"):
             found = inspect(captured, source, taken.scratch)
@@ -139,7 +138,7 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
         connected.close()
         with report.stage("capture"):
             machine.shutdown(DOWN_SECONDS)
-            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Holdings(taken.ledger))
+            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))
             assert isinstance(media, Disk)
             qemuimg.join(media.path, below)  # it is a delta on the copy
             captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)

@@ -12,7 +12,6 @@ from baker.disks import qemuimg
 from baker.explain import sides
 from baker.explain.diff import Tree
 from baker.layers.find import find
-from baker.layers.store import LayerStore
 from baker.sessions.running import PREFIX, copy_disk, shell_of
 
 LAYER = "layer:"
@@ -38,7 +37,7 @@ def side(services: Services, text: str) -> Iterator[Tree]:
             if "@" not in text:
                 raise
             try:
-                find(services.catalog, LayerStore(services.home.layers), text)
+                find(services.catalog, services.layers, text)
             except NotFoundError:
                 raise error from None
         else:
@@ -51,7 +50,7 @@ def side(services: Services, text: str) -> Iterator[Tree]:
 
 @contextmanager
 def _layer(services: Services, reference: str) -> Iterator[Tree]:
-    store = LayerStore(services.home.layers)
+    store = services.layers
     layer, _ = find(services.catalog, store, reference)
     with store.using(layer) as there:
         if not there:

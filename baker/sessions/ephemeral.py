@@ -17,7 +17,7 @@ from baker.core.ledger import BuildLedger
 from baker.core.model import BootOptions, Disk, Identity, MachineSpec
 from baker.core.workspace import new_id, process_mark, scratch_directory
 from baker.layers.resume import wake
-from baker.layers.store import Layer, LayerStore
+from baker.layers.store import Layer
 from baker.machines.base import ImageName, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
 from baker.machines.media import media_of
@@ -59,7 +59,7 @@ def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wa
 @contextmanager
 def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOptions) -> Iterator[Running]:
     """A machine as it was when a layer was kept."""
-    record, store = layer.record, LayerStore(services.home.layers)
+    record, store = layer.record, services.layers
     builder = services.builder(BuilderSpec(), None)
     if not isinstance(builder, SupportsSnapshot):
         raise HostError("this builder has no layers")

@@ -59,8 +59,8 @@ def _pins(media: Media) -> dict[str, str]:
 def _media(record: ImageRecord, context: Context) -> Media:
     """What machines of the context's builder boot from: the image's disk, or its AMI."""
     try:
-        for digest in record.chain if not isinstance(context.builder, Publisher) else ():
-            context.store.path(digest)
+        if record.chain and not isinstance(context.builder, Publisher):
+            context.store.materialize(record.chain, record.virtual_size)
     except NotFoundError as error:
         raise SourceError(
             f"image {record.name}@{record.version} ({record.id}) is in the catalog, but the store lacks a part of it: {error.message}",

@@ -35,7 +35,7 @@ def disk_of(entry: Mapping[str, Any] | None, store: BlobStore) -> Disk | None:
     if not entry or not isinstance(entry.get("blob"), str) or not isinstance(entry.get("virtual_size"), int):
         return None
     try:
-        return Disk(store.path(entry["blob"]), "qcow2", entry["virtual_size"])
+        return store.materialize((entry["blob"],), entry["virtual_size"])
     except NotFoundError:
         return None
 

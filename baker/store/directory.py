@@ -4,19 +4,17 @@
     ROOT/tmp/<name>.data, .lock      a blob on its way in; the lock is held by the live process that writes it
 
 A blob is written to tmp, synced, and renamed to its name: whole or absent, whatever kills the process. The paths that disk
-blobs have to each other never change, so a qcow2 blob names its parent relative to itself ("../cd/<64 hex digits>") and the
-whole store can be moved.
+blobs have to each other never change, so a qcow2 blob names its parent relative to itself (`backing_path`) and the whole
+store can be moved.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
-import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,16 +22,17 @@ from typing import BinaryIO
 from baker.core.disk_space import host_error
 from baker.core.errors import NotFoundError, UsageError
 from baker.core.home import ensure, sync
+from baker.core.locks import locked
 from baker.core.model import Disk
 from baker.disks import qemuimg
+from baker.store.base import DIGEST, backing_path
 
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 READ_ONLY = 0o444
 CHUNK = 1 << 20
 
 
 class DirectoryStore:
-    """A `BlobStore` in the directory `root`, which is made at the first addition."""
+    """A `BlobStore` in the directory `root`, which is created by the first addition."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
@@ -41,11 +40,11 @@ class DirectoryStore:
     # --- reading -------------------------------------------------------------------------------------------------
 
     def has(self, digest: str) -> bool:
-        return self.place(digest).is_file()
+        return self._place(digest).is_file()
 
     def path(self, digest: str) -> Path:
         """The blob's own file. NotFoundError when absent."""
-        path = self.place(digest)
+        path = self._place(digest)
         if not path.is_file():
             raise NotFoundError(f"the store at {self.root} has no blob {digest}")
         return path
@@ -60,6 +59,14 @@ class DirectoryStore:
     def size(self, digest: str) -> int:
         return self.path(digest).stat().st_size
 
+    def allocated(self, digest: str) -> int:
+        return self.path(digest).stat().st_blocks * 512
+
+    def materialize(self, chain: Sequence[str], virtual_size: int | None = None) -> Disk:
+        """The blobs' own files: they name each other where they are."""
+        top, *_ = [self.path(digest) for digest in chain]
+        return qemuimg.as_disk(top, "qcow2") if virtual_size is None else Disk(top, "qcow2", virtual_size)
+
     def digests(self) -> Iterator[str]:
         for path in sorted(self.root.glob("sha256/??/*")):
             digest = f"sha256:{path.name}"
@@ -68,10 +75,6 @@ class DirectoryStore:
 
     def verify(self, digest: str) -> bool:
         return _digest(self.path(digest)) == digest
-
-    def disk(self, digest: str) -> Disk:
-        """A disk blob, which qemu can back an overlay with as it is. Every disk in the store is a qcow2."""
-        return qemuimg.as_disk(self.path(digest), "qcow2")
 
     # --- adding --------------------------------------------------------------------------------------------------
 
@@ -87,43 +90,27 @@ class DirectoryStore:
             return self._keep(temporary, _digest(temporary))
 
     def add_disk(self, disk: Disk, parent: str | None) -> str:
-        """Take `disk` into the store and return its digest; its file is gone from where it was.
-
-        With `parent` (the digest of a disk in the store) it is a qcow2 that is backed by a disk of the parent's content: the
-        reference to that is rewritten to the parent's blob. Without, it stands alone: a qcow2 is taken as it is, any other
-        format is converted. UsageError when a disk that is said to stand alone does not.
-        """
-        backing = self.place(parent) if parent else None
-        if backing is not None:
-            self.path(parent or "")
-        self._check(disk, backing)
+        if parent:
+            self.path(parent)
+        _check(disk, parent)
         with self._incoming(_size(disk.path)) as temporary:
             if disk.format == "qcow2":
                 _move(disk.path, temporary)
             else:
                 qemuimg.convert(disk, temporary, "qcow2")
                 disk.path.unlink()
-            if backing is not None:
+            if parent:
                 temporary.chmod(0o600)
-                qemuimg.rebase(temporary, os.path.relpath(backing, backing.parent.parent / "xx"))
+                qemuimg.rebase(temporary, backing_path(parent))
             return self._keep(temporary, _digest(temporary))
-
-    def _check(self, disk: Disk, backing: Path | None) -> None:
-        found = qemuimg.info(disk.path, disk.format)
-        if found.data_file or found.encrypted:
-            raise UsageError(f"{disk.path.name} is encrypted or keeps its data in another file: bake cannot keep it")
-        if backing is None and found.backing:
-            raise UsageError(f"{disk.path.name} is backed by {found.backing}", hint="qemu-img convert -O qcow2 makes one that stands alone")
-        if backing is not None and (disk.format != "qcow2" or not found.backing):
-            raise UsageError(f"{disk.path.name} is not backed by any disk, so it cannot be a delta on {backing.name}")
 
     def delete(self, digest: str) -> None:
         try:
-            self.place(digest).unlink(missing_ok=True)
+            self._place(digest).unlink(missing_ok=True)
         except OSError as error:
             raise host_error(error, self.root) from error
 
-    def place(self, digest: str) -> Path:
+    def _place(self, digest: str) -> Path:
         """Where a blob is, or would be."""
         if not DIGEST.fullmatch(digest):
             raise NotFoundError(f"{digest!r} is not a digest", hint='a digest is "sha256:" and 64 hex digits')
@@ -132,7 +119,7 @@ class DirectoryStore:
 
     def _keep(self, temporary: Path, digest: str) -> str:
         """Give a finished temporary file its name, for good."""
-        place = self.place(digest)
+        place = self._place(digest)
         ensure(place.parent)
         temporary.chmod(READ_ONLY)
         if place.exists():
@@ -150,7 +137,7 @@ class DirectoryStore:
         name = secrets.token_hex(8)
         data, lock_path = directory / f"{name}.data", directory / f"{name}.lock"
         try:
-            with _locked_file(lock_path):
+            with locked(lock_path):
                 try:
                     yield data
                 finally:
@@ -161,34 +148,36 @@ class DirectoryStore:
 
     # --- cleaning ------------------------------------------------------------------------------------------------
 
-    def clean(self) -> list[Path]:
-        """Remove what dead writers left in tmp; returns the files removed. Safe at any time: live writers hold their locks."""
+    def clean(self) -> int:
+        """Remove what dead writers left in tmp. Live writers hold the locks of their files."""
         gone: list[Path] = []
         for data in sorted((self.root / "tmp").glob("*.data")):
             if not data.with_suffix(".lock").exists():  # taken before the data came, removed after it went: its writer is dead
                 _remove(data, gone)
         for lock_path in sorted((self.root / "tmp").glob("*.lock")):
             try:
-                with lock_path.open("a") as lock:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    _remove(lock_path.with_suffix(".data"), gone)
-                    lock_path.unlink(missing_ok=True)
-            except BlockingIOError:
-                continue
+                with locked(lock_path, wait=False) as lock:
+                    if lock is not None:
+                        _remove(lock_path.with_suffix(".data"), gone)
+                        lock_path.unlink(missing_ok=True)
             except OSError as error:
                 raise host_error(error, self.root) from error
-        return gone
+        return len(gone)
 
 
-@contextmanager
-def _locked_file(path: Path) -> Iterator[None]:
-    """Make `path` and lock it; again when a cleaner took it for a leftover in between."""
-    while True:
-        with path.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if os.fstat(lock.fileno()).st_nlink:
-                yield
-                return
+def _check(disk: Disk, parent: str | None) -> None:
+    """UsageError unless the disk is a delta where a parent is given, and complete where none is."""
+    found, name = qemuimg.info(disk.path, disk.format), disk.path.name
+    if found.data_file or found.encrypted:
+        raise UsageError(f"{name} is encrypted or keeps its data in another file: bake cannot keep it", code="store.unsupported-disk")
+    if not parent and found.backing:
+        raise UsageError(
+            f"{name} has the backing file {found.backing}, so it is not complete",
+            hint="qemu-img convert -O qcow2 makes a complete copy",
+            code="store.disk-incomplete",
+        )
+    if parent and (disk.format != "qcow2" or not found.backing):
+        raise UsageError(f"{name} has no backing file, so it cannot be a delta on {parent}", code="store.not-a-delta")
 
 
 def _remove(path: Path, gone: list[Path]) -> None:

@@ -12,7 +12,7 @@ from baker.core.errors import NotFoundError
 from baker.core.home import Home
 from baker.layers.store import LayerStore, allocated
 from baker.sources.cache_index import kept_blobs
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 
 Kind = Literal["image", "source", "layer", "downloads", "evidence", "leftover"]
 
@@ -29,7 +29,7 @@ class Used:
     last: str = ""
 
 
-def usage(home: Home, catalog: Catalog, store: DirectoryStore, layers: LayerStore) -> list[Used]:
+def usage(home: Home, catalog: Catalog, store: BlobStore, layers: LayerStore) -> list[Used]:
     """Everything below the data and cache directories, largest kinds of things first by their order here."""
     counted: set[str] = set()
     found = [*_images(catalog, store, counted), *_sources(home, store, layers, counted), *_layers(layers)]
@@ -39,7 +39,7 @@ def usage(home: Home, catalog: Catalog, store: DirectoryStore, layers: LayerStor
     return [*found, *_rest(catalog, store, counted)]
 
 
-def _images(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Iterator[Used]:
+def _images(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[Used]:
     """Each image's own delta; what it is on belongs to its parent, or to itself where there is none."""
     images = catalog.images()
     for image in images:
@@ -49,7 +49,7 @@ def _images(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Itera
         yield Used("image", f"{image.name}@{image.version}", sum(_size(store, blob) for blob in own), children)
 
 
-def _sources(home: Home, store: DirectoryStore, layers: LayerStore, counted: set[str]) -> Iterator[Used]:
+def _sources(home: Home, store: BlobStore, layers: LayerStore, counted: set[str]) -> Iterator[Used]:
     """Disks that no image is, but that a next build would start from, and what layers stand on."""
     for blob in sorted((kept_blobs(home.cache) | layers.blobs()) - counted):
         if store.has(blob):
@@ -71,7 +71,7 @@ def _layers(layers: LayerStore) -> Iterator[Used]:
         )
 
 
-def _rest(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Iterator[Used]:
+def _rest(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[Used]:
     wanted = catalog.referenced_digests()
     rest = [blob for blob in store.digests() if blob not in counted]
     evidence = sum(_size(store, blob) for blob in rest if blob in wanted)
@@ -82,8 +82,8 @@ def _rest(catalog: Catalog, store: DirectoryStore, counted: set[str]) -> Iterato
         yield Used("leftover", "nothing refers to it: `bake gc` removes it", leftover)
 
 
-def _size(store: DirectoryStore, blob: str) -> int:
+def _size(store: BlobStore, blob: str) -> int:
     try:
-        return store.path(blob).stat().st_blocks * 512
+        return store.allocated(blob)
     except (OSError, NotFoundError):  # removed meanwhile, or damaged: `bake doctor` tells
         return 0

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from baker.catalog.catalog import Catalog
 from baker.core.home import Home
+from baker.core.leases import Leases
 from baker.layers.store import LayerStore
 from baker.sources.cache_index import kept_blobs
-from baker.store.directory import DirectoryStore
+from baker.store.base import BlobStore
 from baker.upkeep.cache_budget import drop_based_on
 from baker.upkeep.orphans import Orphan, collect_orphans
 
@@ -20,8 +21,9 @@ class GarbageCollector:
 
     home: Home
     catalog: Catalog
-    store: DirectoryStore
+    store: BlobStore
     layers: LayerStore
+    leases: Leases
 
     def collect_orphans(self, *, without: Collection[str] = (), dry_run: bool = False) -> list[Orphan]:
         """Remove the blobs that nothing refers to but sources that a next build would use again, and what layers stand on.
@@ -33,7 +35,7 @@ class GarbageCollector:
             standing = {blob for layer in self.layers.all() if layer.id not in without for blob in layer.record.blobs}
             return kept_blobs(self.home.cache) | standing
 
-        found = collect_orphans(self.catalog, self.store, self.home.state, keep=keep, dry_run=dry_run)
+        found = collect_orphans(self.catalog, self.store, self.leases, keep=keep, dry_run=dry_run)
         return [orphan for orphan in found or () if orphan.digest]
 
     def drop_layers(self) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from baker.core.locks import try_exclusive
-from baker.core.workspace import IN_USE
-from baker.store.directory import DirectoryStore
+from baker.core.leases import Leases
+from baker.core.workspace import STORE_LEASE
+from baker.store.base import BlobStore
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -24,14 +23,14 @@ class Orphan:
 
 
 def collect_orphans(
-    catalog: Catalog, store: DirectoryStore, state: Path, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
+    catalog: Catalog, store: BlobStore, leases: Leases, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
 ) -> list[Orphan] | None:
     """Remove the blobs that neither an image, nor a build's evidence, nor what `keep` returns needs; what was removed, or would be.
 
     A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
     refers to, and `keep`, are asked under the lock: a build that ended just before is in them.
     """
-    with try_exclusive(state, IN_USE.removesuffix(".lock")) as alone:
+    with leases.try_exclusive(STORE_LEASE) as alone:
         if not alone:
             return None
         wanted = catalog.referenced_digests() | set(keep())
@@ -39,5 +38,5 @@ def collect_orphans(
         if not dry_run:
             for orphan in orphans:
                 store.delete(orphan.digest)
-            orphans += [Orphan("", 0) for _ in store.clean()]
+            orphans += [Orphan("", 0) for _ in range(store.clean())]
         return orphans

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from baker.core import process
 from baker.core.errors import BakeError
@@ -19,6 +20,9 @@ from baker.machines import registry
 from baker.machines.base import Builder
 from baker.publish import registry as targets
 from baker.publish.base import PublishTarget
+
+if TYPE_CHECKING:
+    from baker.catalog.catalog import Catalog
 
 PATIENCE_SECONDS = 5.0
 
@@ -35,7 +39,13 @@ class Swept:
 
 
 def sweep(
-    home: Home, report: Reporter, *, kept: bool = False, dry_run: bool = False, builders: Sequence[Builder] | None = None
+    home: Home,
+    catalog: Catalog,
+    report: Reporter,
+    *,
+    kept: bool = False,
+    dry_run: bool = False,
+    builders: Sequence[Builder] | None = None,
 ) -> list[Swept]:
     """Give back what every dead build left, newest thing first; with `kept` also what a person asked to keep. `builders`: who may know
     its things; left out, all there are."""
@@ -44,7 +54,7 @@ def sweep(
     for build_id in ledger.dead_builds(kept=kept):
         with ledger.dead(build_id) as build:
             if build is not None:
-                swept += _list(build) if dry_run else _sweep_build(build, home, report, builders)
+                swept += _list(build) if dry_run else _sweep_build(build, home, catalog, report, builders)
     return swept
 
 
@@ -53,12 +63,12 @@ def _list(build: DeadBuild) -> list[Swept]:
     return swept + [Swept(build.build_id, entry.kind, _name(entry)) for entry in build.entries]
 
 
-def _sweep_build(build: DeadBuild, home: Home, report: Reporter, builders: Sequence[Builder] | None) -> list[Swept]:
+def _sweep_build(build: DeadBuild, home: Home, catalog: Catalog, report: Reporter, builders: Sequence[Builder] | None) -> list[Swept]:
     swept = [Swept(build.build_id, "process", str(pid)) for pid in end_processes(build.build_id)]
     for entry in build.entries:
         error = ""
         try:
-            if not (entry.details.get("lasting") and _on_record(build.build_id, home)):
+            if not (entry.details.get("lasting") and _on_record(build.build_id, catalog)):
                 reclaim(entry, home, builders)
         except (BakeError, OSError) as problem:
             error = str(problem)
@@ -70,17 +80,9 @@ def _sweep_build(build: DeadBuild, home: Home, report: Reporter, builders: Seque
     return swept
 
 
-def _on_record(build_id: str, home: Home) -> bool:
+def _on_record(build_id: str, catalog: Catalog) -> bool:
     """Whether the build's image is in the catalog: then what belongs to that is no remains, whatever the ledger could not be told."""
-    from baker.catalog.catalog import Catalog
-
-    if not home.catalog.exists():
-        return False
-    catalog = Catalog(home.catalog)
-    try:
-        return any(image.build == build_id for image in catalog.images(all=True))
-    finally:
-        catalog.close()
+    return any(image.build == build_id for image in catalog.images(all=True))
 
 
 def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None) -> None:

@@ -21,7 +21,7 @@ from baker.core.events import Null, Reporter
 from baker.core.home import Home, ensure
 from baker.core.ledger import Ledger
 from baker.core.model import Disk, MachineSpec
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.disks.rootfs import root_file
 from baker.machines.base import Launch
@@ -133,7 +133,7 @@ def test_a_system_machine_is_used_and_captured_as_any_other(pool: tuple[str, Pat
                     guest.put(way.encode(), f"/root/kept-{way}")
             machine.shutdown(SSH_SECONDS)
             assert machine.console_tail()
-            captured = builder.capture(machine, scratch / "image.qcow2", Holdings(ledger))
+            captured = builder.capture(machine, scratch / "image.qcow2", Resources(ledger))
         assert files(volumes) == []
     assert qemuimg.info(captured.path, "qcow2").backing_path == base_disk.path.absolute()
     assert {way: root_file(captured, f"/root/kept-{way}") for way in ways} == {"ssh": b"ssh", "unix": b"unix"}

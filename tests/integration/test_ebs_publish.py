@@ -18,14 +18,15 @@ import pytest
 
 from baker.aws.bootcheck import BootCheck, Instances, StatusChecks
 from baker.aws.errors import AwsError, UnreachableError
-from baker.aws.resources import Things, reclaim
+from baker.aws.resources import reclaim
 from baker.aws.session import Aws
 from baker.catalog.records import ImageRecord, Publication
 from baker.core.errors import BakeError, BuildError, BusyError, HostError, Interrupted, UsageError, VerifyError
 from baker.core.events import Memory, Message, Reporter, StageFinished
+from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
-from baker.core.locks import try_exclusive
 from baker.core.model import Ami, Disk
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.publish.ami import AmiTarget
 from baker.publish.base import Baked, Published, PublishOptions, PublishRequest
@@ -83,7 +84,7 @@ class Check:
     error: BaseException | None = None
     booted: list[Ami] = field(default_factory=list)
 
-    def __call__(self, ami: Ami, things: Things, report: Reporter) -> None:
+    def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> None:
         self.booted.append(ami)
         if self.error:
             raise self.error
@@ -101,6 +102,10 @@ class Desk:
     memory: Memory = field(default_factory=Memory)
 
     @property
+    def leases(self) -> FileLeases:
+        return FileLeases(self.root)
+
+    @property
     def ledger(self) -> Ledger:
         return Ledger(self.root / "ledger")
 
@@ -109,7 +114,9 @@ class Desk:
     ) -> PublishRequest:
         wanted = PublishOptions(**({"regions": (REGION,)} | wishes))
         baked = Baked(image or an_image(), disk or self.disk, machine)
-        return PublishRequest(baked, wanted, (), self.records, self.ledger, self.root / "state", Reporter(self.memory), IMPATIENT)
+        return PublishRequest(
+            baked, wanted, (), self.records, self.ledger, self.leases, self.root / "state", Reporter(self.memory), IMPATIENT
+        )
 
     def target(self, make: Callable[[Aws, PublishRequest], BootCheck] | None = None) -> AmiTarget:
         return AmiTarget(make or (lambda aws, order: self.check), lambda access: CloudAws(self.cloud, access))
@@ -285,7 +292,10 @@ def test_a_name_that_somebody_has(desk: Desk, cloud: Emulator) -> None:
 
 def test_one_at_a_time(desk: Desk, cloud: Emulator) -> None:
     account = CloudAws(cloud).account
-    with try_exclusive(desk.root / "state", f"{an_image().id}-{account}"), pytest.raises(BusyError, match="another process"):
+    with (
+        desk.leases.exclusive(f"publications/{an_image().id}-{account}") as lease,
+        pytest.raises(BusyError, match=f"{lease.owner} is publishing"),
+    ):
         desk.publish()
 
 
@@ -344,7 +354,7 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
 
 def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
     def invisible(aws: Aws, order: PublishRequest) -> BootCheck:
-        def check(ami: Ami, things: Things, report: Reporter) -> None:
+        def check(ami: Ami, resources: Resources, report: Reporter) -> None:
             cloud.faults.add("DescribeImages", "NotFound", times=2)
             raise Interrupted(2)
 

@@ -22,7 +22,7 @@ import pytest
 from baker.aws import ebs
 from baker.aws.blocks import BlockWriter
 from baker.aws.errors import AwsError
-from baker.aws.resources import Things, reclaim
+from baker.aws.resources import reclaim, track
 from baker.aws.session import Access, Aws
 from baker.aws.upload import Base, Request, Uploaded, Uploader
 from baker.aws.upload_checkpoint import UploadCheckpoint
@@ -88,7 +88,7 @@ class Desk:
     def uploader(self, run: str = "run1", *, threads: int = 4) -> Iterator[Uploader]:
         aws = CloudAws(self.cloud)
         with self.ledger.open(run) as ledger:
-            yield Uploader(aws, self.journal, Things(aws, ledger), Reporter(self.memory), IMPATIENT, threads)
+            yield Uploader(aws, self.journal, track(ledger, aws), Reporter(self.memory), IMPATIENT, threads)
 
     def upload(self, request: Request, **options: Any) -> Uploaded:
         with self.uploader(**options) as uploader:
@@ -195,7 +195,7 @@ import json, os, signal, sys
 from dataclasses import replace
 from pathlib import Path
 from baker.core.clock import Clock
-from baker.aws.resources import Things
+from baker.aws.resources import track
 from baker.aws.upload import Request, Uploader
 from baker.core.events import Null, Reporter
 from baker.aws.session import Access, Aws
@@ -223,7 +223,7 @@ class Deadly(UploadCheckpoint):
 
 aws = Aws(Access(region="eu-central-1"))
 with Ledger(Path(wanted["ledger"])).open("run1") as ledger:
-    uploader = Uploader(aws, Deadly(Path(wanted["journal"])), Things(aws, ledger), Reporter(Null()), Clock(), 3)
+    uploader = Uploader(aws, Deadly(Path(wanted["journal"])), track(ledger, aws), Reporter(Null()), Clock(), 3)
     disk = Disk(Path(wanted["disk"]), "qcow2", wanted["size"])
     uploader.upload(Request("eu-central-1", disk, {"digest": "sha256:1"}, "web-1.0.0", "a web server", {"team": "shop"}))
 """
@@ -323,7 +323,7 @@ def test_a_snapshot_that_ends_as_an_error(desk: Desk, cloud: Emulator, base: Dis
     with desk.uploader() as uploader:
         with pytest.raises(AwsError, match=r"snap-\w+"):
             uploader.upload(asked(base))
-        uploader.things.give_back(REGION)
+        uploader.resources.release(region=REGION)
     assert cloud.inventory() == {}
     assert desk.ledger.dead_builds() == ()
 
@@ -340,7 +340,7 @@ def test_what_cannot_be_given_back_stays_in_the_ledger_and_is_told(desk: Desk, c
     because = RuntimeError("why")
     with desk.uploader() as uploader:
         uploaded = uploader.upload(asked(base))
-        uploader.things.give_back(REGION, because)
+        uploader.resources.release_after(because, region=REGION)
     (note,) = because.__notes__
     assert uploaded.snapshot in note
     assert "bake sweep" in note
@@ -351,7 +351,7 @@ def test_what_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator, base
     with desk.uploader() as uploader:
         uploader.upload(asked(base))
         cloud.faults.add("DescribeSnapshots", "NotFound", times=2)
-        uploader.things.give_back(REGION)
+        uploader.resources.release(region=REGION)
     assert len(cloud.faults.fired) == 2
     assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
 
@@ -360,7 +360,7 @@ def test_what_another_run_has_taken_over_is_left_alone(desk: Desk, cloud: Emulat
     with desk.uploader() as uploader:
         snapshot = uploader.upload(asked(base)).snapshot
         cloud.client("ec2").create_tags(Resources=[snapshot], Tags=[{"Key": "bake:build", "Value": "other"}])
-        uploader.things.give_back(REGION)
+        uploader.resources.release(region=REGION)
     assert list(cloud.inventory()[REGION]["snapshots"]) == [snapshot]
 
 

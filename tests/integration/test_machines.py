@@ -21,7 +21,7 @@ from baker.core.events import Null, Reporter
 from baker.core.home import Home, ensure
 from baker.core.ledger import BuildLedger, Ledger
 from baker.core.model import Disk, Firmware, Forward, Identity, MachineSpec
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.machines.base import Launch
 from baker.machines.identity import make_identity
@@ -161,7 +161,7 @@ def test_a_guest_that_ignores_the_power_button_is_not_killed_and_not_captured(wo
             machine.shutdown(1)
         assert machine.running()
         with pytest.raises(BuildError, match="not captured"):
-            workshop.builder.capture(machine, workshop.scratch / "image.qcow2", Holdings(workshop.ledger))
+            workshop.builder.capture(machine, workshop.scratch / "image.qcow2", Resources(workshop.ledger))
 
 
 def test_a_machine_that_dies_is_noticed_at_once(workshop: Workshop, empty_disk: Disk) -> None:
@@ -248,7 +248,7 @@ def test_from_power_on_to_a_captured_disk(workshop: Workshop, base_disk: Disk, f
                 serve(guest, machine)
         machine.shutdown(SSH_SECONDS)
         assert not machine.running()
-        captured = workshop.builder.capture(machine, image, Holdings(workshop.ledger))
+        captured = workshop.builder.capture(machine, image, Resources(workshop.ledger))
     assert (captured.path, captured.format, captured.virtual_size) == (image, "qcow2", shape.disk_size)
     assert qemuimg.info(image, "qcow2").backing_path == base_disk.path.absolute()
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image], check=True)

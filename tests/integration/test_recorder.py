@@ -54,7 +54,7 @@ def image_is_clean(home: Path) -> None:
     place = Home.from_environment({"BAKE_HOME": str(home), "HOME": "/"})
     image = Catalog(place.catalog).resolve("recorded")
     found = {}
-    with open_root(DirectoryStore(place.blobs).disk(image.chain[0])) as root:
+    with open_root(DirectoryStore(place.blobs).materialize(image.chain)) as root:
         assert root.read("/opt/fetched") == DATA
         for each in root.walk():
             if each.inode.is_file and (seen := traces(b"".join(each.tree.data(each.inode)))):

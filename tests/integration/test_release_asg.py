@@ -14,7 +14,7 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.records import Publication, Release
 from baker.core.errors import BakeError, BusyError, Interrupted, NotFoundError, UsageError
 from baker.core.events import Event, Memory, Message, Progress, Reporter
-from baker.core.home import Home
+from baker.core.leases import FileLeases
 from baker.release.channels import assign
 from baker.release.releases import Releaser
 from baker.release.targets.asg import AutoScalingGroup
@@ -64,9 +64,7 @@ class Shop:
             DesiredCapacity=size, AvailabilityZones=[ZONE],
         )  # fmt: skip
         self.settled()
-        self.work = Releaser(
-            self.catalog, Home.from_environment({"BAKE_HOME": str(directory)}), self.sink, self.hasty.clock, targets=self.factory
-        )
+        self.work = Releaser(self.catalog, FileLeases(directory / "state"), self.sink, self.hasty.clock, targets=self.factory)
 
     def factory(self, kind: str) -> Factory:
         def make(name: str, access: Access, clock: Any) -> ReleaseTarget:

@@ -20,6 +20,7 @@ from baker.core.clock import Clock
 from baker.core.errors import Interrupted
 from baker.core.events import Event, Memory, Message, Null, Reporter, StageFinished
 from baker.core.home import Home
+from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
 from baker.core.model import Endpoint, Identity, TestOutcome, TestReport
 from baker.machines.ec2.builder import Ec2Builder
@@ -131,6 +132,7 @@ class Yard:
             store=DirectoryStore(self.home.blobs),
             catalog=self.catalog,
             ledger=Ledger(self.home.ledger),
+            leases=FileLeases(self.home.state),
             sink=self.heard,
             builder=self.builder,
             connect=self.guests,
@@ -163,7 +165,7 @@ class Yard:
         return [path.name for path in self.home.ledger.glob("*/[0-9]*.json")]
 
     def sweep(self) -> list[Swept]:
-        return sweep(self.home, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
+        return sweep(self.home, self.catalog, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
 
     def fresh(self) -> None:
         """An empty account again."""

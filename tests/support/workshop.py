@@ -13,6 +13,7 @@ from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.events import Memory, Message, StepFinished, StepStarted
 from baker.core.home import Home
+from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
 from baker.disks import qemuimg
 from baker.layers.store import LayerStore
@@ -60,6 +61,7 @@ class Workshop:
             store=DirectoryStore(self.home.blobs),
             catalog=self.catalog,
             ledger=Ledger(self.home.ledger),
+            leases=FileLeases(self.home.state),
             sink=heard,
             builder=lambda kind, uri: self.builder,
             connect=self.guests,

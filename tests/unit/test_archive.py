@@ -43,7 +43,7 @@ class Made:
 
 
 def disk(baker: Baker, scratch: Path, parent: str | None, content: bytes) -> str:
-    below = baker.store.disk(parent) if parent else None
+    below = baker.store.materialize([parent]) if parent else None
     path = scratch / "new.qcow2"
     made = qemuimg.create_overlay(below, path) if below else qemuimg.create(path, 1 << 20)
     raw = scratch / "data"
@@ -62,7 +62,7 @@ def made(tmp_path: Path) -> Made:
         delta = disk(baker, tmp_path, parent.chain[0] if parent else None, bytes([number + 1]) * 512)
         chain = (delta, *(parent.chain if parent else ()))
         image = an_image(f"a0000000000{number}", name=name, parent=parent.id if parent else None, chain=chain, build=f"b0000000000{number}")
-        image = replace(image, digest=raw_digest(baker.store.disk(delta)), virtual_size=1 << 20)
+        image = replace(image, digest=raw_digest(baker.store.materialize(chain)), virtual_size=1 << 20)
         baker.catalog.register(a_build(f"b0000000000{number}", evidence=evidence), image)
         images.append(image)
     base, web = images

@@ -1,4 +1,4 @@
-"""Identity, holdings, registry, and the parts of the libvirt builder that need no machine."""
+"""Identity, resources, registry, and the parts of the libvirt builder that need no machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from baker.core.errors import HostError, UsageError
 from baker.core.home import Home
 from baker.core.ledger import BuildLedger, Ledger
 from baker.core.model import Identity
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.machines import registry
 from baker.machines.identity import make_identity, user_data, write_credentials, write_seed
 from baker.machines.libvirt.connection import is_embedded, is_session
@@ -79,7 +80,7 @@ def test_each_identity_is_a_new_instance_to_cloud_init(identity: Identity, tmp_p
     assert "users" not in user_data(other)
 
 
-# --- holdings ---------------------------------------------------------------------------------------------------------
+# --- resources --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -92,26 +93,84 @@ def kept(ledger: BuildLedger) -> list[str]:
     return [json.loads(path.read_text())["kind"] for path in sorted(ledger.directory.glob("*.json"))]
 
 
-def test_things_are_given_back_newest_first_and_struck_out(ledger: BuildLedger) -> None:
+def test_resources_are_released_newest_first_and_struck_out(ledger: BuildLedger) -> None:
     order: list[str] = []
-    holdings = Holdings(ledger)
-    holdings.enter("directory", lambda: order.append("directory"), path="/x")
-    holdings.enter("domain", lambda: order.append("domain"), name="m")
+    resources = Resources(ledger)
+    resources.enter("directory", lambda: order.append("directory"), path="/x")
+    resources.enter("domain", lambda: order.append("domain"), name="m")
     assert kept(ledger) == ["directory", "domain"]
-    assert holdings.release() == []
+    resources.release()
     assert (order, kept(ledger)) == (["domain", "directory"], [])
 
 
-def test_what_cannot_be_given_back_stays_in_the_ledger(ledger: BuildLedger) -> None:
-    def fail() -> None:
-        raise OSError("it is stuck")
+class Stuck:
+    """What cannot be deleted the first `times` times."""
 
-    holdings = Holdings(ledger)
-    holdings.enter("directory", lambda: None, path="/x")
-    holdings.enter("domain", fail, name="m")
-    assert [str(error) for error in holdings.release()] == ["it is stuck"]
-    assert kept(ledger) == ["domain"]
-    assert holdings.release() == []
+    def __init__(self, name: str, times: int) -> None:
+        self.name, self.times = name, times
+
+    def __call__(self) -> None:
+        self.times -= 1
+        if self.times >= 0:
+            raise OSError(f"{self.name} is stuck")
+
+
+def test_what_cannot_be_released_stays_in_the_ledger_and_is_tried_again(ledger: BuildLedger) -> None:
+    resources = Resources(ledger)
+    resources.enter("directory", lambda: None, path="/x")
+    resources.enter("domain", Stuck("one", 2), name="m")
+    resources.enter("domain", Stuck("two", 1), name="n")
+    with pytest.raises(OSError, match="two is stuck") as stuck:
+        resources.release()
+    assert ["one is stuck" in note for note in stuck.value.__notes__] == [True]
+    assert kept(ledger) == ["domain", "domain"]
+    error = ValueError("why")
+    resources.release_after(error)
+    assert [("one is stuck" in note, "bake sweep" in note) for note in error.__notes__] == [(True, True)]
+    resources.release()
+    assert kept(ledger) == []
+
+
+def test_a_kind_and_details_choose_what_is_released_or_kept(ledger: BuildLedger) -> None:
+    gone: list[str] = []
+    resources = Resources(ledger)
+    for number, (kind, region) in enumerate((("image", "a"), ("image", "b"), ("disk", "a"), ("disk", "b"))):
+        resources.enter(kind, partial(gone.append, f"{kind} {region}"), region=region, number=number)
+    resources.release("image", region="a")
+    assert (gone, kept(ledger)) == (["image a"], ["image", "disk", "disk"])
+    resources.keep(region="b")
+    assert (gone, kept(ledger)) == (["image a"], ["disk"])
+    resources.release()
+    assert (gone, kept(ledger)) == (["image a", "disk a"], [])
+
+
+def test_a_resource_whose_id_is_not_known_yet_is_in_the_ledger(ledger: BuildLedger) -> None:
+    resources = Resources(ledger)
+    seen: list[Mapping[str, object]] = []
+
+    def create() -> str:
+        assert [dict(entry.details) for entry in ledger.entries] == [{"region": "a"}]
+        return "i-1"
+
+    def lost() -> str:
+        raise OSError("no answer")
+
+    assert resources.create("machine", create, seen.append, region="a") == "i-1"
+    assert [dict(entry.details) for entry in ledger.entries] == [{"region": "a", "id": "i-1"}]
+    with pytest.raises(OSError, match="no answer"):
+        resources.create("machine", lost, seen.append, region="b")
+    resources.release()
+    assert (seen, kept(ledger)) == ([{"region": "b"}, {"region": "a", "id": "i-1"}], [])
+
+
+def test_what_a_killed_process_of_the_same_run_left_is_adopted(ledger: BuildLedger) -> None:
+    order: list[str] = []
+    left = ledger.enter("image", name="old")
+    resources = Resources(ledger)
+    resources.adopt(left, lambda: order.append("old"))
+    resources.enter("image", lambda: order.append("new"), name="new")
+    resources.release()
+    assert (order, kept(ledger)) == (["new", "old"], [])
 
 
 # --- registry and URIs --------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import sqlite3
 import subprocess
@@ -19,8 +18,9 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.catalog.reference import matches
 from baker.core.errors import BakeError, BusyError, HostError, NotFoundError, UsageError
+from baker.core.leases import FileLeases
 from baker.core.model import FileEntry, Package, TestOutcome
-from baker.core.workspace import IN_USE
+from baker.core.workspace import STORE_LEASE
 from baker.store.directory import DirectoryStore
 from baker.upkeep.orphans import collect_orphans
 
@@ -412,20 +412,14 @@ def test_orphans_go_and_the_rest_stays(catalog: Catalog, tmp_path: Path) -> None
     store = DirectoryStore(tmp_path / "blobs")
     disk, log, orphan, kept = (store.add_bytes(text) for text in (b"disk", b"log", b"orphan", b"kept"))
     catalog.register(a_build("b00000000001", evidence={"log": log}), an_image("a00000000001", build="b00000000001", chain=(disk,)))
-    with (tmp_path / IN_USE).open("a") as build:
-        fcntl.flock(build, fcntl.LOCK_SH)
-        assert collect_orphans(catalog, store, tmp_path) is None, "a build is alive"
+    leases = FileLeases(tmp_path)
+    with leases.shared(STORE_LEASE):
+        assert collect_orphans(catalog, store, leases) is None, "a build is alive"
     assert store.has(orphan)
-    assert [o.digest for o in collect_orphans(catalog, store, tmp_path, keep=lambda: {kept}, dry_run=True) or ()] == [orphan]
+    assert [o.digest for o in collect_orphans(catalog, store, leases, keep=lambda: {kept}, dry_run=True) or ()] == [orphan]
     assert store.has(orphan)
-    collect_orphans(catalog, store, tmp_path, keep=lambda: {kept})
+    collect_orphans(catalog, store, leases, keep=lambda: {kept})
     assert set(store.digests()) == {disk, log, kept}
     catalog.remove("a00000000001")
-    collect_orphans(catalog, store, tmp_path)
+    collect_orphans(catalog, store, leases)
     assert set(store.digests()) == {log}
-
-
-def test_builds_hold_the_lock_that_collecting_asks_for() -> None:
-    from baker.core.workspace import STORE_LOCK
-
-    assert f"{STORE_LOCK}.lock" == IN_USE

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from baker.catalog.records import ImageRecord
-from baker.core.errors import BusyError, HostError, UsageError
+from baker.core.errors import BusyError, HostError, NotFoundError, UsageError
 from baker.core.events import Memory, Null, Progress, Reporter
 from baker.core.model import Disk
 from baker.disks import qemuimg
@@ -32,7 +32,7 @@ def sh(*argv: str | Path) -> str:
 
 
 def record(store: DirectoryStore, *chain: str) -> ImageRecord:
-    disk = store.disk(chain[0])
+    disk = store.materialize(chain)
     return ImageRecord(
         id="a" * 12, name="web", version="1.0.0", digest=raw_digest(disk), fingerprint="f" * 64, parent=None, created="", size=0,
         virtual_size=disk.virtual_size, chain=chain, verified=True, build="b" * 12,
@@ -128,8 +128,13 @@ def test_failing_leaves_the_old_file_and_nothing_else(tmp_path: Path, store: Dir
     out = tmp_path / "dir/out"
     out.parent.mkdir()
     out.write_text("old")
-    store.delete(image.chain[1])
+    below = store.path(image.chain[1])
+    below.chmod(0o600)
+    below.write_bytes(b"damaged")
     with pytest.raises(HostError, match="converting the disk failed"):
+        export(store, image, "raw", out, report=QUIET, overwrite=True)
+    store.delete(image.chain[1])
+    with pytest.raises(NotFoundError, match=image.chain[1]):
         export(store, image, "raw", out, report=QUIET, overwrite=True)
     assert [path.name for path in out.parent.iterdir()] == ["out"]
     assert out.read_text() == "old"

@@ -55,9 +55,10 @@ import os, signal, sys
 from pathlib import Path
 from baker.core.ledger import Ledger
 from baker.core.home import Home
+from baker.core.leases import FileLeases
 from baker.core.workspace import workplace
 home = Home.from_environment({"BAKE_HOME": sys.argv[1]})
-with workplace(home, Ledger(home.ledger)) as work:
+with workplace(home, FileLeases(home.state), Ledger(home.ledger)) as work:
     (work / "inputs").mkdir()
     (work / "inputs" / "secret").write_text("x")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -68,7 +69,7 @@ def test_what_a_killed_rebuild_left_is_swept(tmp_path: Path) -> None:
     home = Home.from_environment({"BAKE_HOME": str(tmp_path)})
     assert subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], check=False).returncode == -9
     assert list(tmp_path.rglob("secret"))
-    swept = sweep(home, Reporter(Null(), ""), builders=())
+    swept = sweep(home, Catalog(home.catalog), Reporter(Null(), ""), builders=())
     assert [each.kind for each in swept] == ["directory"]
     assert not list((home.state / "builds").iterdir())
     assert not list(home.ledger.iterdir())

@@ -15,9 +15,9 @@ from baker.catalog.revocations import RevokedError
 from baker.core.errors import BuildError, BusyError, HostError, Interrupted, NotFoundError, UsageError
 from baker.core.events import Memory, Progress
 from baker.core.home import Home
-from baker.core.locks import try_exclusive
+from baker.core.leases import FileLeases
 from baker.release.channels import assign
-from baker.release.releases import LOCKS, Releaser, _key
+from baker.release.releases import Releaser, lease_of
 from baker.release.revocations import revoke
 from baker.release.targets import registry
 from baker.release.targets.base import Factory, ReleaseError, Strategy
@@ -39,11 +39,12 @@ class Shop:
 
     def __post_init__(self) -> None:
         self.home = Home.from_environment({"BAKE_HOME": str(self.directory)})
+        self.leases = FileLeases(self.home.state)
         self.catalog = Catalog(self.directory / "catalog.sqlite")
         for version, image in IMAGES.items():
             self.catalog.register(a_build(image), image)
             self.catalog.publish(Publication(image.id, "ami", f"ami-{version}", "eu-west-1", "123456789012"))
-        self.work = Releaser(self.catalog, self.home, self.sink, targets=self.factory)
+        self.work = Releaser(self.catalog, self.leases, self.sink, targets=self.factory)
 
     def factory(self, kind: str) -> Factory:
         return (lambda name, access, clock: FakeTarget(name, access, clock, self.services)) if kind == "fake" else registry.get(kind)
@@ -187,11 +188,11 @@ def test_a_process_that_ended_while_rolling_back_goes_on_rolling_back(shop: Shop
 def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
     started = shop.release("1.0.0", wait=False)
     assert (started.status, shop.place.asked) == ("running", ["start ami-1.0.0"])
-    with try_exclusive(shop.home.state / LOCKS, _key(started)):
+    with shop.leases.exclusive(lease_of(started)) as lease:
         assert not shop.work.abandoned(started)
         with pytest.raises(BusyError, match="release v1 of web to fake/web-prod is running since"):
             shop.work.resume("web")
-        with pytest.raises(BusyError, match="another process is releasing to fake/web-prod"):
+        with pytest.raises(BusyError, match=f"{lease.owner} is releasing to fake/web-prod"):
             shop.release("1.1.0")
         assert shop.release("1.1.0", to="fake/elsewhere").status == "succeeded"
     assert shop.work.resume("web")[0].status == "succeeded"
@@ -200,7 +201,7 @@ def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
 def test_one_release_that_lives_does_not_keep_the_others(shop: Shop) -> None:
     alive = shop.release("1.0.0", wait=False)
     shop.release("1.1.0", to="fake/elsewhere", wait=False)
-    with try_exclusive(shop.home.state / LOCKS, _key(alive)), pytest.raises(BusyError, match="release v1 of web"):
+    with shop.leases.exclusive(lease_of(alive)), pytest.raises(BusyError, match="release v1 of web"):
         shop.work.resume("web")
     assert [one.status for one in shop.catalog.releases.all("web")] == ["succeeded", "running"]
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from baker.aws import images as amis
 from baker.aws.errors import AwsError
+from baker.aws.resources import access_of
 from baker.aws.session import Access, Aws
 from baker.catalog.records import Publication
 from baker.core.clock import Clock
@@ -19,12 +20,12 @@ from baker.core.errors import BuildError, NotFoundError, UsageError
 from baker.core.events import Reporter
 from baker.core.home import Home, ensure
 from baker.core.model import Ami, Media, SourceImage
-from baker.core.resources import Holdings, held
+from baker.core.resources import Resources, launched
 from baker.machines.base import NAMELESS, ImageName, Launch, Machine
 from baker.machines.ec2 import images, instances, network, userdata
 from baker.machines.ec2.check import check
 from baker.machines.ec2.machine import Ec2Machine
-from baker.machines.ec2.scope import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, Scope, access_of
+from baker.machines.ec2.scope import IMAGE, INSTANCE, KEY_PAIR, SECURITY_GROUP, Scope
 from baker.template.ec2 import Ec2Spec
 
 
@@ -72,30 +73,30 @@ class Ec2Builder:
 
     @contextmanager
     def launch(self, request: Launch) -> Iterator[Ec2Machine]:
-        with held(request.ledger, lambda holdings: self._start(request, holdings)) as machine:
+        with launched(request.ledger, lambda resources: self._start(request, resources)) as machine:
             try:
                 yield machine
             except Exception as error:
                 machine.explain(error)
                 raise
 
-    def _start(self, request: Launch, holdings: Holdings) -> Ec2Machine:
+    def _start(self, request: Launch, resources: Resources) -> Ec2Machine:
         ami, spec = ami_of(request.media), self._spec
         scope = self._scope(request.ledger.build_id, request.image, request.name, spec.run_tags)
         runtime = self._home.runtime / f"{scope.build[:12]}-{request.name}"
-        holdings.enter("directory", lambda: shutil.rmtree(runtime, ignore_errors=True), path=str(runtime))
+        resources.enter("directory", lambda: shutil.rmtree(runtime, ignore_errors=True), path=str(runtime))
         ensure(runtime)
-        key = network.make_key_pair(scope, request.identity.client_public, holdings)
-        wanted = instances.InstanceRequest(ami, key, self._groups(scope, holdings), userdata.make(request.identity, self._extra_user_data))
-        found, attempt = instances.run(scope, spec, self._placement, wanted, holdings=holdings, warn=request.report.warn)
+        key = network.make_key_pair(scope, request.identity.client_public, resources)
+        wanted = instances.InstanceRequest(ami, key, self._groups(scope, resources), userdata.make(request.identity, self._extra_user_data))
+        found, attempt = instances.run(scope, spec, self._placement, wanted, resources=resources, warn=request.report.warn)
         request.report.info(f"{found['InstanceId']}: {attempt.title}, {scope.region}")
         return Ec2Machine(request, scope, spec, found, attempt=attempt, runtime=runtime)
 
-    def _groups(self, scope: Scope, holdings: Holdings) -> tuple[str, ...]:
+    def _groups(self, scope: Scope, resources: Resources) -> tuple[str, ...]:
         if self._spec.security_group_ids:
             return self._spec.security_group_ids
         cidrs = network.allowed_cidrs(scope, self._spec, self._placement, self._own_address)
-        return (network.make_group(scope, self._placement.vpc, cidrs, holdings),)
+        return (network.make_group(scope, self._placement.vpc, cidrs, resources),)
 
     @cached_property
     def _placement(self) -> network.Placement:
@@ -111,7 +112,7 @@ class Ec2Builder:
 
     # -- images ---------------------------------------------------------------------------------------------------------------
 
-    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Ami:
+    def capture(self, machine: Machine, destination: Path, products: Resources) -> Ami:
         if not isinstance(machine, Ec2Machine):
             raise TypeError("this machine is another builder's")
         scope = self._scope(machine.scope.build, machine.request.image, extra=self._spec.tags)
@@ -121,12 +122,12 @@ class Ec2Builder:
         report.debug(f"AWS account {self.aws.account}, {self.aws.arn}")
         check(self._scope(build, image), self._spec, ami_of(source.media), self._placement, report.warn)
 
-    def publish(self, media: Media, image: ImageName, build: str, products: Holdings, report: Reporter) -> tuple[Publication, ...]:
+    def publish(self, media: Media, image: ImageName, build: str, products: Resources, report: Reporter) -> tuple[Publication, ...]:
         ami, spec = ami_of(media), self._spec
         scope = self._scope(build, image, extra=spec.tags)
         regions = [region for region in spec.ami_regions if region != ami.region]
         tell = partial(report.progress, "regions", unit="items")
-        made = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, holdings=products, tell=tell)}
+        made = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, resources=products, tell=tell)}
         for step in (images.finish, images.protect):
             calls = [partial(_in_region, step, images.scope_in(scope, region), spec, each) for region, each in made.items()]
             images.in_parallel(calls)
@@ -169,7 +170,7 @@ class Ec2Builder:
         return available(found, self.region)
 
     def remove(self, publication: Publication) -> None:
-        aws = self._aws(access_of(dict(publication.details)))
+        aws = self._aws(access_of(publication.details))
         amis.remove(aws, publication.region, publication.reference)
         amis.delete_snapshots(aws, publication.region, publication.snapshots)  # also those of an AMI that somebody else deregistered
 
@@ -178,7 +179,7 @@ class Ec2Builder:
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         if kind not in (KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE):
             return False
-        scope = Scope(self._aws(access_of(dict(details))), details["region"], details["build"], machine=details.get("machine", ""))
+        scope = Scope(self._aws(access_of(details)), details["region"], details["build"], machine=details.get("machine", ""))
         match kind:
             case "ec2:key-pair":
                 network.delete_key_pair(scope, details["name"])

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from baker.aws import images
 from baker.aws.errors import AwsError, translated
 from baker.core.model import Ami
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.machines.ec2.network import code_of
 from baker.machines.ec2.scope import IMAGE, Scope, filters
 from baker.template.ec2 import Ec2Spec, ami_name
@@ -33,15 +33,15 @@ def description_of(scope: Scope, spec: Ec2Spec) -> str:
     return text.encode("ascii", "replace").decode()[:255]
 
 
-def hold(scope: Scope, name: str, holdings: Holdings) -> None:
+def hold(scope: Scope, name: str, resources: Resources) -> None:
     """Answer for the AMI `name` before it is made. It outlives the build once that is on record."""
-    holdings.enter(IMAGE, lambda: remove_by_name(scope, name), **scope.details, name=name, lasting=True)
+    resources.enter(IMAGE, lambda: remove_by_name(scope, name), **scope.details, name=name, lasting=True)
 
 
-def create(scope: Scope, spec: Ec2Spec, instance: str, holdings: Holdings) -> Ami:
+def create(scope: Scope, spec: Ec2Spec, instance: str, resources: Resources) -> Ami:
     """An AMI of a stopped instance, available, with tags on it and on its snapshots."""
     name = name_of(scope, spec)
-    hold(scope, name, holdings)
+    hold(scope, name, resources)
     with translated(f"make the image {name}"):
         try:
             made = scope.client.create_image(
@@ -65,12 +65,12 @@ def _already_made(scope: Scope, name: str, error: Exception) -> str:
 
 
 def copy(
-    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], holdings: Holdings, tell: Callable[[int, int], None]
+    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], resources: Resources, tell: Callable[[int, int], None]
 ) -> dict[str, Ami]:
     """Copies of `ami` in `regions`, all available. They are made at the same time."""
     scopes = [scope_in(scope, region) for region in regions]
     for each in scopes:
-        hold(each, ami.name, holdings)
+        hold(each, ami.name, resources)
     done = [0]
 
     def one(each: Scope, stopped: Callable[[], bool]) -> Ami:

@@ -12,7 +12,7 @@ from baker.aws.images import gone_is_fine
 from baker.aws.waiter import INVISIBLE_SECONDS, wait
 from baker.core.errors import BuildError
 from baker.core.model import Ami
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.machines.ec2.network import Placement
 from baker.machines.ec2.scope import INSTANCE, Scope, filters
 from baker.template.ec2 import GIB, Ec2Spec
@@ -83,11 +83,11 @@ def attempts(spec: Ec2Spec, placement: Placement) -> Iterator[Attempt]:
 
 
 def run(
-    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: InstanceRequest, *, holdings: Holdings, warn: Callable[[str], None]
+    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: InstanceRequest, *, resources: Resources, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], Attempt]:
     """A running instance, described, and how it was got. BuildError when there is no capacity anywhere, or it does not come to run."""
     started, spot = Started(), spec.spot is not None
-    holdings.enter(INSTANCE, lambda: terminate(scope, started, spot=spot), **scope.details, name=scope.title, spot=spot)
+    resources.enter(INSTANCE, lambda: terminate(scope, started, spot=spot), **scope.details, name=scope.title, spot=spot)
     reasons: list[str] = []
     for attempt in attempts(spec, placement):
         try:

@@ -14,7 +14,7 @@ from baker.aws.errors import AwsError, translated
 from baker.aws.images import gone_is_fine
 from baker.aws.waiter import wait
 from baker.core.errors import BuildError, HostError
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.machines.ec2.scope import KEY_PAIR, SECURITY_GROUP, Scope, filters
 from baker.template.ec2 import Ec2Spec
 
@@ -79,10 +79,10 @@ def _subnets(scope: Scope, spec: Ec2Spec) -> list[dict[str, Any]]:
 # -- the key pair -------------------------------------------------------------------------------------------------------------
 
 
-def make_key_pair(scope: Scope, public_key: str, holdings: Holdings) -> str:
+def make_key_pair(scope: Scope, public_key: str, resources: Resources) -> str:
     """Hand AWS the public half of the machine's key; its name there."""
     name, known = scope.title, list[str]()
-    holdings.enter(KEY_PAIR, lambda: delete_key_pair(scope, name, known), **scope.details, name=name)
+    resources.enter(KEY_PAIR, lambda: delete_key_pair(scope, name, known), **scope.details, name=name)
     with translated(f"the key pair {name}"):
         try:
             made = scope.client.import_key_pair(
@@ -113,10 +113,10 @@ def _key_pairs(scope: Scope, name: str) -> list[dict[str, Any]]:
 # -- the security group -------------------------------------------------------------------------------------------------------
 
 
-def make_group(scope: Scope, vpc: str, cidrs: Sequence[str], holdings: Holdings) -> str:
+def make_group(scope: Scope, vpc: str, cidrs: Sequence[str], resources: Resources) -> str:
     """A group that lets SSH in from `cidrs`; its id."""
     name, known = scope.title, list[str]()
-    holdings.enter(SECURITY_GROUP, lambda: delete_group(scope, name, known), **scope.details, name=name)
+    resources.enter(SECURITY_GROUP, lambda: delete_group(scope, name, known), **scope.details, name=name)
     group = _create_group(scope, name, vpc)
     known.append(group)
     if cidrs:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
-from baker.aws.session import Access, Aws
+from baker.aws.resources import BUILD_TAG, access_details
+from baker.aws.session import Aws
 from baker.machines.base import NAMELESS, ImageName
 
 KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE = "ec2:key-pair", "ec2:security-group", "ec2:instance", "ec2:image"  # the ledger's words
-BUILD_TAG, MACHINE_TAG = "bake:build", "bake:machine"
+MACHINE_TAG = "bake:machine"
 
 
 @dataclass(frozen=True)
@@ -45,16 +46,10 @@ class Scope:
     @property
     def details(self) -> dict[str, Any]:
         """What a ledger entry needs so that another process finds the way back."""
-        return {"region": self.region, "build": self.build, "machine": self.machine, "access": asdict(self.aws.access)}
+        return {"region": self.region, "build": self.build, "machine": self.machine, "access": access_details(self.aws.access)}
 
 
 def filters(**wanted: str) -> list[dict[str, Any]]:
     """The parameter Filters. `build` and `machine` stand for the tags."""
     names = {"build": f"tag:{BUILD_TAG}", "machine": f"tag:{MACHINE_TAG}"}
     return [{"Name": names.get(key, key.replace("_", "-")), "Values": [value]} for key, value in wanted.items() if value]
-
-
-def access_of(details: dict[str, Any]) -> Access:
-    """The way into AWS that a ledger entry or a publication names."""
-    known = {name: value for name, value in dict(details.get("access") or {}).items() if name in Access.__dataclass_fields__}
-    return Access(**known)

@@ -14,7 +14,7 @@ import libvirt
 from baker.core.errors import BuildError, HostError
 from baker.core.home import Home, ensure, sync
 from baker.core.model import Disk, Forward, MachineFacts
-from baker.core.resources import Holdings, held
+from baker.core.resources import Resources, launched
 from baker.disks import qemuimg
 from baker.disks.rootfs import find_kernel
 from baker.machines.base import Launch, Machine
@@ -56,10 +56,10 @@ class LibvirtBuilder:
 
     @contextmanager
     def launch(self, request: Launch) -> Iterator[LibvirtMachine]:
-        with held(request.ledger, lambda holdings: self._start(request, holdings)) as machine:
+        with launched(request.ledger, lambda resources: self._start(request, resources)) as machine:
             yield machine
 
-    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Disk:
+    def capture(self, machine: Machine, destination: Path, products: Resources) -> Disk:
         if not isinstance(machine, LibvirtMachine):
             raise TypeError("this machine is another builder's")
         if machine.running() or not machine.stopped_cleanly:
@@ -106,17 +106,17 @@ class LibvirtBuilder:
 
     @contextmanager
     def restore(self, request: Launch, directory: Path) -> Iterator[LibvirtMachine]:
-        with held(request.ledger, lambda holdings: self._take_up(request, directory, holdings)) as machine:
+        with launched(request.ledger, lambda resources: self._take_up(request, directory, resources)) as machine:
             yield machine
 
-    def _take_up(self, request: Launch, place: Path, holdings: Holdings) -> LibvirtMachine:
+    def _take_up(self, request: Launch, place: Path, resources: Resources) -> LibvirtMachine:
         found = snapshot_files.read(place)
         decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
-        connection, runtime = self._open(request, holdings)
+        connection, runtime = self._open(request, resources)
         made_by = snapshot_files.made_by(connection, decision.name)
         keep_capabilities(connection, self._home.cache / CAPABILITIES)
         snapshot_files.check(found, made_by)
-        directory = self._directory(request, holdings)
+        directory = self._directory(request, resources)
         disk = overlay_on(qemuimg.as_disk(place / snapshot_files.DISK, "qcow2"), request, directory)
         snapshot_files.bring(place, directory)
         memory, log = directory / snapshot_files.MEMORY, directory / "console.log"
@@ -126,7 +126,7 @@ class LibvirtBuilder:
             disk.path, directory / snapshot_files.SEED, log, write_credentials(request.identity, directory), nvram, request.gate
         )
         description = moved(found.description, places)
-        domain, power = _restored(connection, description, memory, holdings)
+        domain, power = _restored(connection, description, memory, resources)
         memory.unlink()
         machine = LibvirtMachine(
             request.name, connection, domain, power,
@@ -147,16 +147,16 @@ class LibvirtBuilder:
         reclaim_domain(details["uri"], details.get("root"), details["uuid"])
         return True
 
-    def _start(self, request: Launch, holdings: Holdings) -> LibvirtMachine:
+    def _start(self, request: Launch, resources: Resources) -> LibvirtMachine:
         _check_size(request)
         decision = accelerator.decide(request.shape.accelerator, cache=self._home.cache, kernel=lambda: self._kernel(request))
-        connection, runtime = self._open(request, holdings)
+        connection, runtime = self._open(request, resources)
         connection.check_machine(request.shape.machine_type, decision.name)
-        directory = self._directory(request, holdings)
+        directory = self._directory(request, resources)
         shared = connection.shares_files
-        files = local_files(request, directory) if shared else volume_files(request, directory, connection, holdings)
+        files = local_files(request, directory) if shared else volume_files(request, directory, connection, resources)
         spec = _spec(request, decision.name, files)
-        domain, power = _create(connection, spec, holdings)
+        domain, power = _create(connection, spec, resources)
         keep_capabilities(connection, self._home.cache / CAPABILITIES)
         log = directory / "console.log"
         machine = LibvirtMachine(
@@ -171,25 +171,25 @@ class LibvirtBuilder:
         _resume(domain, power, machine)
         return machine
 
-    def _directory(self, request: Launch, holdings: Holdings) -> Path:
+    def _directory(self, request: Launch, resources: Resources) -> Path:
         """The place of the machine's own files."""
         directory = request.scratch / f"{request.name}.machine"
-        holdings.enter("directory", lambda: _remove(directory), path=str(directory))
+        resources.enter("directory", lambda: _remove(directory), path=str(directory))
         return ensure(directory)
 
-    def _open(self, request: Launch, holdings: Holdings) -> tuple[Connection, Path]:
+    def _open(self, request: Launch, resources: Resources) -> tuple[Connection, Path]:
         """The connection, and a directory with a short path for sockets (the embedded driver's root is that, too)."""
         if self._uri is not None and request.gate.network != "open":
             hint = "leave out the connection: bake's own machines can"
             raise HostError(f"machines of {self._uri} cannot have a network that is {request.gate.network}", hint=hint)
         wanted = self._home.libvirt_root(request.ledger.build_id)
         if self._uri is not None:
-            holdings.enter("directory", lambda: remove_root(wanted), path=str(wanted))
+            resources.enter("directory", lambda: remove_root(wanted), path=str(wanted))
             ensure(wanted)
             return open_uri(self._uri), wanted
         root = embedded_root(wanted)
         opened: list[Connection] = []
-        holdings.enter("directory", lambda: close_embedded() if opened else None, path=str(root))
+        resources.enter("directory", lambda: close_embedded() if opened else None, path=str(root))
         ensure(root.parent)
         opened.append(open_embedded(root, self._home.cache / CAPABILITIES))
         return opened[0], root
@@ -228,16 +228,16 @@ def _facts(request: Launch, connection: Connection, decision: accelerator.Decisi
     )
 
 
-def _create(connection: Connection, spec: DomainSpec, holdings: Holdings) -> tuple[libvirt.virDomain, Power]:
+def _create(connection: Connection, spec: DomainSpec, resources: Resources) -> tuple[libvirt.virDomain, Power]:
     """Create the domain, paused, in the ledger before it is and followed from its first moment."""
 
     def create() -> libvirt.virDomain:
         return connection.handle.createXML(domain_xml(spec), libvirt.VIR_DOMAIN_START_PAUSED)
 
-    return _domain(connection, spec.uuid, spec.name, create, holdings)
+    return _domain(connection, spec.uuid, spec.name, create, resources)
 
 
-def _restored(connection: Connection, description: str, memory: Path, holdings: Holdings) -> tuple[libvirt.virDomain, Power]:
+def _restored(connection: Connection, description: str, memory: Path, resources: Resources) -> tuple[libvirt.virDomain, Power]:
     """Take up a saved domain, running; in the ledger before it is."""
     uuid = uuid_of(description)
 
@@ -245,11 +245,11 @@ def _restored(connection: Connection, description: str, memory: Path, holdings: 
         connection.handle.restoreFlags(str(memory), description, libvirt.VIR_DOMAIN_SAVE_RUNNING)
         return connection.handle.lookupByUUIDString(uuid)
 
-    return _domain(connection, uuid, "restored", create, holdings)
+    return _domain(connection, uuid, "restored", create, resources)
 
 
 def _domain(
-    connection: Connection, uuid: str, name: str, create: Callable[[], libvirt.virDomain], holdings: Holdings
+    connection: Connection, uuid: str, name: str, create: Callable[[], libvirt.virDomain], resources: Resources
 ) -> tuple[libvirt.virDomain, Power]:
     """The domain that `create` makes, with all that has to be done when it is given back."""
     power = Power(connection, uuid)
@@ -264,7 +264,7 @@ def _domain(
             power.wait_stopped(EVENT_SECONDS)
         power.close()
 
-    holdings.enter(DOMAIN, give_back, uri=connection.uri, root=root, name=name, uuid=uuid)
+    resources.enter(DOMAIN, give_back, uri=connection.uri, root=root, name=name, uuid=uuid)
     try:
         created.append(create())
     except libvirt.libvirtError as error:

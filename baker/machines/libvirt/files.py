@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from baker.core.model import Disk
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.machines.base import Launch
 from baker.machines.identity import write_credentials, write_seed
@@ -56,10 +56,10 @@ def overlay_on(disk: Disk, request: Launch, directory: Path) -> Disk:
     return qemuimg.create_overlay(disk, request.overlay, size=request.shape.disk_size, reference=reference)
 
 
-def volume_files(request: Launch, directory: Path, connection: Connection, holdings: Holdings) -> Files:
+def volume_files(request: Launch, directory: Path, connection: Connection, resources: Resources) -> Files:
     """Volumes of the hypervisor's host. The source goes over whole, as one compact qcow2; what comes back is the overlay alone."""
     prefix = f"bake-{request.ledger.build_id}-{request.name}-"
-    volumes = Volumes(connection, find_pool(connection), prefix, holdings)
+    volumes = Volumes(connection, find_pool(connection), prefix, resources)
     flat = qemuimg.convert(request.disk, directory / "base.qcow2", "qcow2")
     base = volumes.upload("base.qcow2", flat.path)
     flat.path.unlink()

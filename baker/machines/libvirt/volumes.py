@@ -13,7 +13,7 @@ from typing import BinaryIO
 import libvirt
 
 from baker.core.errors import HostError
-from baker.core.resources import Holdings
+from baker.core.resources import Resources
 from baker.machines.libvirt.connection import Connection, host_error
 
 VOLUME = "libvirt:volume"  # the ledger's word
@@ -28,7 +28,7 @@ class Volumes:
     connection: Connection
     pool: libvirt.virStoragePool
     prefix: str
-    holdings: Holdings
+    resources: Resources
 
     def upload(self, name: str, source: Path) -> Path:
         """A volume with the bytes of `source`; its path on the hypervisor's host."""
@@ -67,7 +67,7 @@ class Volumes:
 
     def _enter(self, name: str) -> None:
         full, pool = self.prefix + name, self.pool.name()
-        self.holdings.enter(VOLUME, lambda: delete(self.connection, pool, full), uri=self.connection.uri, pool=pool, name=full)
+        self.resources.enter(VOLUME, lambda: delete(self.connection, pool, full), uri=self.connection.uri, pool=pool, name=full)
 
     def _create(self, name: str, size: int, kind: str, backing: Path | None = None) -> libvirt.virStorageVol:
         self._enter(name)

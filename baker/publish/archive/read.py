@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ from baker.core.events import Reporter
 from baker.disks.qcow2_reader import backing_of
 from baker.disks.raw import raw_digest
 from baker.publish.archive.layout import BLOBS, KEYS, LARGEST_KEY, LARGEST_TEXT, MANIFEST, RECORDS, Manifest, Member, blob_member, parse
-from baker.store.directory import DIGEST, DirectoryStore
+from baker.store.base import DIGEST, BlobStore, backing_path
 from baker.trust.attest.keys import Keys, keyid_of, load_public
 
 CHUNK = 1 << 20
@@ -59,7 +58,7 @@ def import_archive(
     path: Path,
     scratch: Path,
     catalog: Catalog,
-    store: DirectoryStore,
+    store: BlobStore,
     keys: Keys,
     *,
     beside: bool = False,
@@ -148,7 +147,7 @@ def _next(tar: tarfile.TarFile, name: str) -> tuple[tarfile.TarInfo, IO[bytes]]:
 
 
 def _blobs(
-    tar: tarfile.TarFile, manifest: Manifest, scratch: Path, store: DirectoryStore, report: Reporter
+    tar: tarfile.TarFile, manifest: Manifest, scratch: Path, store: BlobStore, report: Reporter
 ) -> Iterator[tuple[str, Path | None]]:
     """(digest, file) of each blob, in `scratch`; None for one that the store has already. HostError when one was changed."""
     members = [each for each in manifest.members if each.name.startswith(BLOBS)]
@@ -188,19 +187,19 @@ def _end(tar: tarfile.TarFile) -> None:
         raise HostError(f"it has {more.name!r} after its end, which its manifest does not list")
 
 
-def _check_backing(bundle: Bundle, blobs: Mapping[str, Path | None], store: DirectoryStore) -> None:
+def _check_backing(bundle: Bundle, blobs: Mapping[str, Path | None], store: BlobStore) -> None:
     """That every disk stands on the one that its record says, and on nothing else of this host."""
     for image in bundle.images:
         for digest, below in zip(image.chain, (*image.chain[1:], None), strict=True):
             found = backing_of(blobs[digest] or store.path(digest))
-            wanted = os.path.relpath(store.place(below), store.place(digest).parent) if below else ""
+            wanted = backing_path(below) if below else ""
             if found != wanted:
                 raise HostError(
                     f"the disk {digest} in it stands on {found or 'nothing'}; its record says {below or 'that it stands alone'}"
                 )
 
 
-def _check_disks(bundle: Bundle, store: DirectoryStore, report: Reporter) -> None:
+def _check_disks(bundle: Bundle, store: BlobStore, report: Reporter) -> None:
     """That the raw disk of each image is the one on record."""
     for image in bundle.images:
         if image.removed is None:

@@ -6,34 +6,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baker.core.events import Reporter
-from baker.core.locks import shared
-from baker.core.workspace import STORE_LOCK, workplace
+from baker.core.workspace import STORE_LEASE, workplace
 from baker.publish.archive.read import Imported, import_archive
 from baker.publish.archive.write import Written, archive
 
 if TYPE_CHECKING:
-    from baker.build.services import Services
+    from baker.publish.base import PublishServices
     from baker.trust.attest.keys import Keys
 
 
 class Archives:
     """Images of one home, out to files and in from them."""
 
-    def __init__(self, services: Services, keys: Keys) -> None:
+    def __init__(self, services: PublishServices, keys: Keys) -> None:
         self._services, self._keys = services, keys
         self._report = Reporter(services.sink)
 
     def write(self, reference: str, path: Path, *, overwrite: bool = False) -> Written:
         """One file with an image, all that it is made on, and everything that is on record of them. See baker.publish.archive.write."""
         services = self._services
-        with shared(services.home.state, STORE_LOCK):
+        with services.leases.shared(STORE_LEASE):
             image = services.catalog.resolve(reference)
             return archive(image, path, services.catalog, services.store, self._keys, overwrite=overwrite, report=self._report)
 
     def read(self, path: Path, *, beside: bool = False, trust: bool = False) -> Imported:
         """Take in such a file: all of it, or nothing. See baker.publish.archive.read."""
         services = self._services
-        with workplace(services.home, services.ledger) as scratch:
+        with workplace(services.home, services.leases, services.ledger) as scratch:
             return import_archive(
                 path, scratch, services.catalog, services.store, self._keys, beside=beside, trust=trust, report=self._report
             )

@@ -13,8 +13,8 @@ from baker.catalog.records import Attestation, ImageRecord, JournalEntry
 from baker.core import host_facts
 from baker.core.errors import HostError, NotFoundError
 from baker.core.home import Home
-from baker.core.locks import shared
-from baker.core.workspace import IN_USE
+from baker.core.leases import Leases
+from baker.core.workspace import STORE_LEASE
 from baker.store.base import BlobStore
 from baker.trust.attest import dsse, provenance
 from baker.trust.attest.keys import AWS_KMS, Keys
@@ -22,17 +22,17 @@ from baker.trust.attest.keys import AWS_KMS, Keys
 
 @dataclass(frozen=True)
 class TrustContext:
-    """Where records, bytes and keys are. `home` None: whoever calls holds the lock that keeps blobs from collection."""
+    """Where records, bytes and keys are. `leases` None: the caller holds the lease that keeps blobs from garbage collection."""
 
     catalog: Catalog
     store: BlobStore
     keys: Keys
-    home: Home | None = None
+    leases: Leases | None = None
 
     @classmethod
-    def of(cls, home: Home, catalog: Catalog, store: BlobStore, env: Mapping[str, str], *, locked: bool = False) -> TrustContext:
-        """The shelf of one home; `locked` inside a build."""
-        return cls(catalog, store, Keys(home.data / "keys", env), None if locked else home)
+    def of(cls, home: Home, catalog: Catalog, store: BlobStore, env: Mapping[str, str], leases: Leases | None = None) -> TrustContext:
+        """The context of one home."""
+        return cls(catalog, store, Keys(home.data / "keys", env), leases)
 
 
 class RebuildFinding(Protocol):
@@ -102,7 +102,7 @@ def _keep(image: ImageRecord, predicate: str, payload: bytes, trust: TrustContex
         )
     if not dsse.signed_by(envelope, trust.keys.check):
         raise HostError(f"{key or 'the default signer'} gave a signature that does not fit its public key: nothing is kept of it")
-    with shared(trust.home.state, IN_USE.removesuffix(".lock")) if trust.home else nullcontext():
+    with trust.leases.shared(STORE_LEASE) if trust.leases else nullcontext():
         digest = trust.store.add_bytes(dsse.dump(envelope))
         attestation = Attestation(image.id, predicate, digest, signer.keyid, host_facts.who(), host_facts.now())
         trust.catalog.attestations.add(attestation)

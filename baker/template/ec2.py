@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -98,12 +98,14 @@ Filters = Mapping[str, Words]
 class AmiSource(Frozen):
     """An AMI by its id."""
 
+    kind: ClassVar[str] = "ami"
     id: str = Field(pattern=r"^ami-[0-9a-f]{8,17}$", description="which one", examples=["ami-0123456789abcdef0"])
 
 
 class SourceAmiFilter(Frozen):
     """The AMI that a search finds. Without owners anybody's image could be the answer."""
 
+    kind: ClassVar[str] = "source_ami_filter"
     filters: Filters = Field(
         default_factory=dict, description="DescribeImages' filters: name (with * and ?), architecture, root-device-type, tag:KEY, ..."
     )
@@ -115,6 +117,7 @@ class SourceAmiFilter(Frozen):
 class SsmParameterSource(Frozen):
     """The AMI that a parameter of the Systems Manager names."""
 
+    kind: ClassVar[str] = "ssm_parameter"
     name: str = Field(
         alias="ssm_parameter",
         pattern=r"^[A-Za-z0-9_.\-/:]{1,1011}$",

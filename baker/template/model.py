@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -41,6 +41,7 @@ def enough_memory(size: int) -> int:
 class DebootstrapSource(Frozen):
     """A Debian root file system made by mmdebstrap, on a disk that boots by itself under BIOS and UEFI."""
 
+    kind: ClassVar[str] = "debootstrap"
     suite: str = Field(pattern=r"^[a-z][a-z0-9.-]*$", description="Debian suite by code name", examples=["trixie", "bookworm"])
     packages: Packages = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
     components: Words = Field(("main",), description="archive components")
@@ -55,6 +56,7 @@ class DebootstrapSource(Frozen):
 class FileSource(Frozen):
     """A disk image file on this host."""
 
+    kind: ClassVar[str] = "file"
     path: Path = Field(description="the file, relative to the template")
     format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
     checksum: str | None = Field(None, pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
@@ -63,6 +65,7 @@ class FileSource(Frozen):
 class UrlSource(Frozen):
     """A disk image behind an http(s) URL. The checksum is what makes it the same image tomorrow."""
 
+    kind: ClassVar[str] = "url"
     url: str = Field(pattern=r"^https?://\S+$", description="where the disk image is")
     checksum: str = Field(pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
     format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
@@ -71,6 +74,7 @@ class UrlSource(Frozen):
 class ImageSource(Frozen):
     """An image of the catalog: name, name@1.2.3, name@^1.2, name@channel, sha256:..., or an id."""
 
+    kind: ClassVar[str] = "image"
     image: str = Field(alias="name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(@\S+)?$", description="which one", examples=["debian-13@^13.1"])
     template: Path | None = Field(
         None, description="the template that bakes it when it is missing; left out, looked for by name beside this template"

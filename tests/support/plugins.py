@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from baker.provision import registry
+from baker.core.plugins import installed
 
 
 @contextmanager
@@ -16,10 +16,10 @@ def on_path(directory: Path) -> Iterator[None]:
     """Let `directory` be one that Python imports from, with the distributions (*.dist-info) in it."""
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
-    registry.get.cache_clear()
+    installed.cache_clear()
     try:
         yield
     finally:
         sys.path.remove(str(directory))
         importlib.invalidate_caches()
-        registry.get.cache_clear()
+        installed.cache_clear()

@@ -144,7 +144,7 @@ class Baker:
 
         services = self._services()
         source = services.source(template.source)
-        builder = services.builder(template.builder, None) if template.builder.kind == "ec2" else None  # others know nothing of sources
+        builder = services.builder(template.builder, None) if template.builder.publishes else None  # others know nothing of sources
         context = Context.for_peek(services.home, services.store, services.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None

@@ -19,7 +19,7 @@ from baker.machines.base import Builder, Machine
 from baker.machines.ssh.communicator import Communicator
 from baker.sources.base import Source
 from baker.store.directory import DirectoryStore
-from baker.template.model import AnyBuilder
+from baker.template.builders import BuilderConfig
 
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
@@ -59,7 +59,7 @@ class Services:
     catalog: Catalog
     ledger: Ledger
     sink: Sink
-    builder: Callable[[AnyBuilder, str | None], Builder]  # of a template's `builder`, and a URI over what that says
+    builder: Callable[[BuilderConfig, str | None], Builder]  # of a template's `builder`, and a URI over what that says
     connect: Connect
     source: Callable[[Any], Source]
     interaction: Interaction = field(default_factory=Nobody)

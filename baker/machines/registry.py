@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol
 
 from baker.core.plugins import Plugins
 
 if TYPE_CHECKING:
     from baker.core.home import Home
     from baker.machines.base import Builder
-    from baker.template.ec2 import Ec2Spec
-    from baker.template.model import AnyBuilder, BuilderSpec
+    from baker.template.builders import BuilderConfig
 
 GROUP = "baker.builders"
 BUILT_IN = {
@@ -21,7 +21,10 @@ NEEDS = {"libvirt": "apt-get install libvirt0, and libvirt-python", "ec2": "pip 
 
 
 class Factory(Protocol):
-    """Makes a builder of its kind. Nothing is opened before the first launch."""
+    """A builder's class. Without a configuration what it makes can only clean up. Nothing is opened before the first launch.
+
+    A class with a classmethod `configured(home, config)` makes builders for a template; one without is called with libvirt's URI.
+    """
 
     def __call__(self, home: Home, uri: str | None = None) -> Builder: ...
 
@@ -39,13 +42,11 @@ def get(kind: str) -> Factory:
     return BUILDERS.get(kind)
 
 
-def make(home: Home, spec: AnyBuilder, uri: str | None = None) -> Builder:
-    """The builder that a template asks for. `uri` wins over what the template says of where libvirt is."""
-    if spec.kind == "ec2":
-        from baker.machines.ec2.builder import Ec2Builder
-
-        return Ec2Builder(home, spec=cast("Ec2Spec", spec))
-    return get(spec.kind)(home, uri or cast("BuilderSpec", spec).uri)
+def make(home: Home, config: BuilderConfig, uri: str | None = None) -> Builder:
+    """The builder that a template asks for. `uri`: from the command line, for builders that have one."""
+    factory, config = get(config.kind), config.with_values(uri=uri or None)
+    configured: Callable[[Home, BuilderConfig], Builder] | None = getattr(factory, "configured", None)
+    return configured(home, config) if configured else factory(home, getattr(config, "uri", None))
 
 
 def all_for_sweep(home: Home) -> tuple[Builder, ...]:

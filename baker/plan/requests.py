@@ -79,8 +79,8 @@ def options(request: BuildRequest) -> BuildOptions:
 
 
 def with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    from baker.template.model import BuilderSpec
+    from baker.template.libvirt import LibvirtSpec
 
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
+    if accelerator is None or not isinstance(template.builder, LibvirtSpec):
         return template
     return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

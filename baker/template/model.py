@@ -5,21 +5,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from baker.core.model import Accelerator, DiskFormat, Firmware, Network
+from baker.core.model import DiskFormat
 from baker.core.secrets import Secrets
-from baker.core.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
-from baker.template.base_model import TAG, Frozen, Paths, Words, one_or_more
+from baker.core.units import Duration
+from baker.template.base_model import Frozen, Paths, Words, one_or_more
+from baker.template.builders import BuilderConfig
 from baker.template.dependencies import Observed
-from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
+from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
 from baker.template.git import GitFacts
 
-LEAST_MEMORY = 1 << 20
 COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
-MACHINE_TYPE = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # as QEMU names them: q35, pc-i440fx-7.2, virt
-LIBVIRT_URI = r"^[a-z][a-z0-9]*(\+[a-z][a-z0-9]*)?://[^\s/]*/\S*$"  # driver[+transport]://[user@][host][:port]/[path][?parameters]
 # Debian Policy 5.6.1 and 5.6.12; what apt takes behind a name: an architecture, and a version or a suite.
 DEBIAN_PACKAGE = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[0-9][A-Za-z0-9.+~:-]*|/[a-z][a-z0-9.-]*)?$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
@@ -29,13 +27,6 @@ OnError = Literal["cleanup", "abort", "ask", "shell"]
 Packages = Annotated[
     tuple[Annotated[str, Field(pattern=DEBIAN_PACKAGE)], ...], BeforeValidator(one_or_more, json_schema_input_type=str | list[str])
 ]
-
-
-def enough_memory(size: int) -> int:
-    """`size`, unless it is so little that a unit must be missing."""
-    if size < LEAST_MEMORY:
-        raise ValueError(f"{size} bytes are too little for a machine: is a unit missing, as in 512MiB?")
-    return size
 
 
 class DebootstrapSource(Frozen):
@@ -81,41 +72,7 @@ class ImageSource(Frozen):
     )
 
 
-class BuilderSpec(Frozen):
-    """The machine that the image is built on, of libvirt or of a plugin."""
-
-    kind: str = Field("libvirt", description="which builder", json_schema_extra={"not": {"const": "ec2"}})
-    uri: str | None = Field(
-        None, pattern=LIBVIRT_URI, description="libvirt connection, such as qemu:///system; left out, a private one inside bake"
-    )
-    cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
-    memory: Annotated[Size, AfterValidator(enough_memory)] = Field(1 << 30, description="memory")
-    disk_size: Size | None = Field(None, description="size of the disk; left out, that of the source")
-    firmware: Firmware = Field("bios", description="what boots the machine")
-    accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
-    machine_type: str = Field("q35", pattern=MACHINE_TYPE, description="QEMU machine type")
-    clock: Literal["real", "epoch"] = Field(
-        "real", description="what the build machine takes for the time when it starts: the real time, or SOURCE_DATE_EPOCH"
-    )
-    network: Network = Field(
-        "open",
-        description="what the build machine may reach: open; report: what it reaches past bake's proxy is noted; closed: the proxy alone",
-    )
-
-
-AMI_SOURCES = (AmiSource, SourceAmiFilter, SsmParameterSource)
 AnySource = DebootstrapSource | FileSource | UrlSource | ImageSource | AmiSource | SourceAmiFilter | SsmParameterSource
-
-EC2_TAG, MACHINE_TAG = f"{TAG}ec2", f"{TAG}machine"
-
-
-def _builder_tag(value: Any) -> str:
-    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return EC2_TAG if kind == "ec2" else MACHINE_TAG
-
-
-AnyBuilder = BuilderSpec | Ec2Spec
-Builder = Annotated[Annotated[BuilderSpec, Tag(MACHINE_TAG)] | Annotated[Ec2Spec, Tag(EC2_TAG)], Discriminator(_builder_tag)]
 
 
 class CommunicatorSpec(Frozen):
@@ -209,7 +166,7 @@ class Template:
     labels: Mapping[str, str]
     variables: Mapping[str, Variable]
     source: AnySource
-    builder: AnyBuilder
+    builder: BuilderConfig
     communicator: CommunicatorSpec
     provisioners: tuple[Step, ...]
     verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle used

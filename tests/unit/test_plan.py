@@ -9,8 +9,9 @@ from baker.core.model import Disk, SourceImage
 from baker.core.secrets import Secrets
 from baker.plan.plan import Plan, make_plan, recorded_machine_spec
 from baker.provision import registry
+from baker.template.libvirt import LibvirtSpec
 from baker.template.load import load
-from baker.template.model import BuilderSpec, CacheSpec, CommunicatorSpec, ImageSource, Step, Template
+from baker.template.model import CacheSpec, CommunicatorSpec, ImageSource, Step, Template
 
 SOURCE = SourceImage("image", "base@1.0.0", "sha256:" + "a" * 64, Disk(Path("/x.qcow2"), "qcow2", 1 << 30))
 
@@ -36,7 +37,7 @@ def template(tmp_path: Path) -> Template:
     )
     (tmp_path / "t.yaml").write_text("name: t\n")
     return Template(
-        name="t", version="1.0.0", description="", labels={}, variables={}, source=ImageSource(image="base"), builder=BuilderSpec(),
+        name="t", version="1.0.0", description="", labels={}, variables={}, source=ImageSource(image="base"), builder=LibvirtSpec(),
         communicator=CommunicatorSpec(), provisioners=steps, verify=(), on_error="cleanup", post_processors=(), reproducible=False,
         path=tmp_path / "t.yaml", text="name: t\n", files=(), secrets=Secrets({"token": "s3cretvalue"}, b"k" * 32),
     )  # fmt: skip

@@ -183,6 +183,7 @@ def test_its_machines_are_built_on_kept_and_recorded(workshop: Workshop) -> None
     tagged = build(workshop, "{kind: fake, flavor: small, tags: {team: web}}")
     assert tagged.image != first.image
     assert workshop.cached == [1, 2], "the steps' keys are the same, so its own layer is where it goes on from"
+    assert {layer.record.builder for layer in workshop.layers.all()} == {"fake"}
 
 
 @pytest.mark.usefixtures("installed")

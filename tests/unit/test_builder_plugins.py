@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from baker.machines.spec import spec_of
 from baker.plan.plan import recorded_machine_spec
 from baker.template.load import load
 from tests.support.cli import Bake, Result
+from tests.support.documents import DOCS, write_examples
 from tests.support.plugins import install_package, on_path, write_distribution
 from tests.support.workshop import Workshop, open_workshop
 
@@ -110,6 +112,7 @@ def test_a_person_reads_them_with_the_line(cli: Bake, workshop: Workshop) -> Non
     result = cli("validate", write(workshop.directory, "{kind: fake, flavor: huge}"))
     assert "web.yaml:5:31: builder.flavor: there is no flavor huge" in result.err
     assert "5 | builder: {kind: fake, flavor: huge}" in result.err
+    assert result.err.splitlines()[0].removeprefix(f"{workshop.directory}/") in (DOCS / "plugins.md").read_text()
 
 
 def test_a_source_that_it_cannot_start_from(cli: Bake, workshop: Workshop) -> None:
@@ -143,6 +146,14 @@ def test_its_part_of_the_keys_and_of_the_fingerprint(cli: Bake, workshop: Worksh
         assert differ == [steps, steps], builder
         assert (before["fingerprint"] != after["fingerprint"]) == fingerprint, builder
     assert "fake, small, zone south" in cli("plan", paths[4]).ok().out
+
+
+def test_the_example_of_the_documentation_is_this_package(tmp_path: Path) -> None:
+    write_examples("plugins.md", tmp_path)
+    name = "bake_builder_fake/config.py"
+    assert (tmp_path / name).read_text() == (PACKAGE / name).read_text(), "copy the module into docs/plugins.md"
+    entry = tomllib.loads((PACKAGE / "pyproject.toml").read_text())["project"]["entry-points"][registry.GROUP]
+    assert f'fake = "{entry["fake"]}"' in (DOCS / "plugins.md").read_text()
 
 
 # --- machines ------------------------------------------------------------------------------------------------------------------

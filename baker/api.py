@@ -151,7 +151,7 @@ class Baker:
 
         source = self.services.source(template.source)
         # other builders know nothing of sources
-        builder = self.services.builder(template.builder, None) if template.builder.kind == "ec2" else None
+        builder = self.services.builder(template.builder, None) if template.builder.publishes else None
         context = Context.for_peek(self.home, self.store, self.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None

@@ -51,7 +51,10 @@ def test(template: Template, options: BuildOptions, services: Services, *, idemp
 def build(job: Job) -> None:
     """Build and verify, and register nothing. VerifyError or BuildError when that fails."""
     if isinstance(job.builder, Publisher):
-        raise BuildError("bake test makes no image, and EC2 cannot test a machine without one", hint="bake build --skip-verify builds it")
+        kind = job.template.builder.kind
+        raise BuildError(
+            f"bake test makes no image, and the builder {kind} cannot test a machine without one", hint="bake build --skip-verify builds it"
+        )
     plan = stages.plan(job, stages.resolve(job))
     with stages.products(job) as products:
         captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))

@@ -6,9 +6,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from baker.template.base_model import TAG
 from baker.template.yaml_document import Item, Place, Problems, quote, suggest
 
 if TYPE_CHECKING:
@@ -82,7 +81,6 @@ class _Located:
         self.label = label
         self.kind = error["type"]
         self.branch = False  # the error lies inside one branch of a union
-        self.tag = ""  # which branch of a discriminated union
         self.path: list[str | int] = []
         self.item, self.place = root, root.place
         loc = list(error["loc"])
@@ -93,9 +91,6 @@ class _Located:
         self.name = str(error["loc"][-1]) if error["loc"] else ""
 
     def _enter(self, part: str | int) -> None:
-        if isinstance(part, str) and part.startswith(TAG):
-            self.tag = part
-            return
         value: Any = self.item.value
         below: Item | None = None
         if isinstance(value, dict):
@@ -131,10 +126,10 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
     error, item, key = found.error, found.item, _key(found)
     context = error.get("ctx", {})
     if found.kind == "missing":
-        fields = known_keys(model, found.path, found.tag)
+        fields = known_keys(model, found.path)
         problems.add(item.place, f"the key {quote(found.name)} is missing", fields.get(found.name, ""), code="template.missing-key")
     elif found.kind == "extra_forbidden":
-        known = [each for each in known_keys(model, found.path, found.tag) if each not in (item.value or {})]
+        known = [each for each in known_keys(model, found.path) if each not in (item.value or {})]
         place = item.keys.get(found.name, item.place)
         problems.add(place, f"unknown key {quote(found.name)}", suggest(found.name, known), code="template.unknown-key")
     elif found.kind == "literal_error":
@@ -152,8 +147,9 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
         problems.add(item.place, f"{key}: {text}" if found.path or found.label else text, code="template.bad-value")
     elif found.kind in ("too_short", "string_too_short"):
         problems.add(item.place, f"{key} must not be empty", code="template.empty-value")
-    else:
-        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}", code="template.bad-value")
+    else:  # a PydanticCustomError of a plugin may have a code of its own, "openstack.unknown-flavor"; pydantic's types have no dot
+        code = found.kind if "." in found.kind else "template.invalid"
+        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}", code=code)
 
 
 def _key(found: _Located) -> str:
@@ -173,29 +169,27 @@ def _kind(item: Item) -> str:
     return item.source if item.plain and not isinstance(item.value, str) else quote(item.source or item.value)
 
 
-def known_keys(model: Any, path: list[str | int], tag: str = "") -> dict[str, str]:
-    """The keys that may stand at `path` below `model`, with their descriptions; `tag` is the branch of a tagged union on the way."""
+def known_keys(model: Any, path: list[str | int]) -> dict[str, str]:
+    """The keys that may stand at `path` below `model`, with their descriptions."""
     for part in path:
-        candidates = [step for each in _models(model, tag) for step in _below(each, part)]
+        candidates = [step for each in _models(model) for step in _below(each, part)]
         model = Union[tuple(candidates)] if candidates else None  # noqa: UP007 - of a computed list
     return {
         field.alias or name: field.description or ""
-        for each in _models(model, tag)
+        for each in _models(model)
         if isinstance(each, type) and issubclass(each, BaseModel)
         for name, field in each.model_fields.items()
     }
 
 
-def _models(annotation: Any, tag: str = "") -> Iterator[Any]:
-    """The alternatives of a type, without Annotated and None; of a tagged union the one with `tag`."""
+def _models(annotation: Any) -> Iterator[Any]:
+    """The alternatives of a type, without Annotated and None."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        tags = [each.tag for each in get_args(annotation)[1:] if isinstance(each, Tag)]
-        if not tag or not tags or tag in tags:
-            yield from _models(get_args(annotation)[0], tag)
+        yield from _models(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for each in get_args(annotation):
-            yield from _models(each, tag)
+            yield from _models(each)
     elif annotation is not None and annotation is not type(None):
         yield annotation
 

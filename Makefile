@@ -54,7 +54,7 @@ test-aws: setup-test  ## builds templates/web-ec2.yaml in the AWS account of the
 bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: about an hour (BENCH_RUNS=3 BENCH="--only app"); then bake's start
 	@command -v packer >/dev/null || .ci/packages bench
 	@.venv/bin/python -m bench --runs $(BENCH_RUNS) $(BENCH)
-	@.venv/bin/python bench/startup.py
+	@.venv/bin/python -m bench.startup
 
 lock:  ## write the locked Python packages anew (needs uv)
 	printf 'setuptools\nwheel\npip\n' | uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header - -o .ci/requirements/build.txt

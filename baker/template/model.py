@@ -11,7 +11,6 @@ from baker.core.model import Accelerator, DiskFormat, Firmware, Network
 from baker.core.secrets import Secrets
 from baker.core.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
 from baker.template.base_model import TAG, Frozen, Paths, Words, one_or_more
-from baker.template.dependencies import Observed
 from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
 from baker.template.git import GitFacts
@@ -220,7 +219,7 @@ class Template:
     environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used
     git: GitFacts = field(default_factory=GitFacts, repr=False, compare=False)
     epoch: DateEpoch = field(default_factory=DateEpoch, repr=False, compare=False)
-    observed: Observed = field(default_factory=Observed, repr=False, compare=False)  # what loading looked at
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)  # every file that loading read, with its bytes
 
     @property
     def git_commit(self) -> str:

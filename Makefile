@@ -10,7 +10,7 @@ export BAKE_TIMES := $(CURDIR)/.times
 BENCH_RUNS ?= 3
 BENCH ?=
 
-.PHONY: demo test test-aws check lint unit integration setup setup-test bench lock clean help
+.PHONY: demo test test-aws check lint unit integration setup setup-test bench lock catalog-schema clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,12 +54,15 @@ test-aws: setup-test  ## builds templates/web-ec2.yaml in the AWS account of the
 bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: about an hour (BENCH_RUNS=3 BENCH="--only app"); then bake's start
 	@command -v packer >/dev/null || .ci/packages bench
 	@.venv/bin/python -m bench --runs $(BENCH_RUNS) $(BENCH)
-	@.venv/bin/python bench/startup.py
+	@.venv/bin/python -m bench.startup
 
 lock:  ## write the locked Python packages anew (needs uv)
 	printf 'setuptools\nwheel\npip\n' | uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header - -o .ci/requirements/build.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml -o .ci/requirements/run.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra dev --extra ansible -o .ci/requirements/dev.txt
+
+catalog-schema:  ## write the schema of a new catalog anew, from its migrations
+	.venv/bin/python -c 'from baker.catalog import database, sqlite; sqlite.SCHEMA.write_text(database.schema_sql())'
 
 clean:  ## remove what make made here (images and builds stay: see bake rm)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info .times

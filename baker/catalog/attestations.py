@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from typing import Any
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Attestation
-from baker.catalog.repository import Repository
+from baker.catalog.repository import Repository, equal
 
 COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
 
@@ -18,10 +18,7 @@ class Attestations(Repository):
     def add(self, attestation: Attestation) -> None:
         """Put an envelope on record. Its blob is in the store already. The same envelope again changes nothing."""
         with self.writing() as session:
-            same = select(tables.Attestation.serial).where(
-                tables.Attestation.image == attestation.image, tables.Attestation.digest == attestation.digest
-            )
-            if session.scalar(same.limit(1)) is not None:
+            if session.scalar(tables.Attestation.where(image=attestation.image, digest=attestation.digest).limit(1)) is not None:
                 return
             row = tables.Attestation(**{name: getattr(attestation, name) for name in COLUMNS})
             session.add(row)
@@ -30,12 +27,9 @@ class Attestations(Repository):
 
     def of(self, image_id: str, predicate: str | None = None) -> list[Attestation]:
         """The attestations of an image (with this predicate type), first made first."""
-        query = select(tables.Attestation).where(tables.Attestation.image == image_id).order_by(tables.Attestation.serial)
-        if predicate is not None:
-            query = query.where(tables.Attestation.predicate == predicate)
-        with self.reading() as session:
-            return [attestation_record(row) for row in session.scalars(query)]
+        with self.reading() as reader:
+            return [attestation_record(row) for row in reader.select("attestations", equal(image=image_id, predicate=predicate))]
 
 
-def attestation_record(row: tables.Attestation) -> Attestation:
+def attestation_record(row: Any) -> Attestation:
     return Attestation(**{name: getattr(row, name) for name in COLUMNS})

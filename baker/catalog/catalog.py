@@ -8,26 +8,39 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from sqlalchemy import Engine, Select, exc, select, union
-from sqlalchemy.orm import Session
-
-from baker.catalog import database, lookup, reference, tables
+from baker.catalog import lookup, reference, tables
 from baker.catalog.attestations import Attestations
-from baker.catalog.chain import Chain, Fault, enter_all
 from baker.catalog.channels import Channels
 from baker.catalog.imports import Imports
 from baker.catalog.journal import CatalogJournal, append, subject_of
-from baker.catalog.mapping import build_record, build_row, image_record, image_row
+from baker.catalog.mapping import build_row, image_record, image_row
 from baker.catalog.proofs import Proofs
 from baker.catalog.publications import Publications, enter
 from baker.catalog.rebuilds import Rebuilds
 from baker.catalog.records import BuildRecord, ImageRecord, Publication
 from baker.catalog.releases import Releases
+from baker.catalog.repository import PRESENT, Condition, IntegrityError, Reader, both, equal
 from baker.catalog.revocations import Revocations
+from baker.catalog.sqlite import BUSY_SECONDS, SqliteFile
 from baker.core.errors import BusyError, NotFoundError, UsageError
 from baker.core.host_facts import now
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+    from baker.catalog.chain import Fault
+    from baker.catalog.database import Reads
+
+
+REFERENCED = """
+    SELECT image_blobs.digest FROM image_blobs JOIN images ON images.id = image_blobs.image WHERE images.removed IS NULL
+    UNION SELECT digest FROM evidence
+    UNION SELECT digest FROM attestations
+    UNION SELECT report FROM rebuilds
+"""
 
 
 @dataclass(frozen=True)
@@ -44,7 +57,7 @@ class Catalog:
     Every method can raise HostError (cannot be opened, damaged, read-only, newer schema) and BusyError (locked for too long).
     """
 
-    def __init__(self, place: Path | str, *, busy_seconds: float = database.BUSY_SECONDS) -> None:
+    def __init__(self, place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.place = place
         self.busy_seconds = busy_seconds
         self.published = Publications(self._reading, self._writing)
@@ -55,27 +68,49 @@ class Catalog:
         self.journal = CatalogJournal(self._reading, self._writing)
         self.proofs = Proofs(self._reading, self._writing)
         self.rebuilds = Rebuilds(self._reading, self._writing)
-        self.imports = Imports(self._reading, self._writing)
+        self.imports = Imports(self._session, self._writing)
+
+    @cached_property
+    def _reads(self) -> Reads:
+        if "://" not in str(self.place):
+            return SqliteFile(Path(self.place).absolute(), self.busy_seconds, _migrate)
+        from baker.catalog import database
+
+        return database.reads(str(self.place), self.busy_seconds)
 
     @cached_property
     def _engine(self) -> Engine:
+        from baker.catalog import database
+
         return database.open_engine(self.place, busy_seconds=self.busy_seconds)
 
     def close(self) -> None:
-        """Let go of the database; the next use opens it again."""
-        engine = self.__dict__.pop("_engine", None)
+        """Close the database; the next use opens it again."""
+        reads, engine = self.__dict__.pop("_reads", None), self.__dict__.pop("_engine", None)
+        if reads is not None:
+            reads.close()
         if engine is not None:
             engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with database.translated(self.place), Session(self._engine) as session:
-            yield session
+    def _reading(self) -> Iterator[Reader]:
+        with self._reads.reading() as reader:
+            yield reader
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         """One transaction: everything in the body, or nothing."""
-        with database.translated(self.place), Session(database.writing(self._engine)) as session, session.begin():
+        from baker.catalog import database
+
+        with database.writing(self.place, lambda: self._engine) as session:
+            yield session
+
+    @contextmanager
+    def _session(self) -> Iterator[Session]:
+        """A transaction that reads, with the rows as writing has them."""
+        from baker.catalog import database
+
+        with database.reading_session(self.place, lambda: self._engine) as session:
             yield session
 
     # --- writing -------------------------------------------------------------------------------------------------
@@ -96,7 +131,7 @@ class Catalog:
                     append(session, "image", subject_of("image", image.id), image)
                 for each in publications:
                     enter(session, each)
-        except exc.IntegrityError as error:
+        except IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
             raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
 
@@ -118,7 +153,7 @@ class Catalog:
 
     def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
         """BusyError when images that are not removed along with it are made on this one, unless `force`; when a channel points to it."""
-        with self._reading() as session:
+        with self._session() as session:
             row = self._image_row(session, image_id)
             self._check_free(session, row, [child for child in self._children(session, row.id) if child.id not in along], force)
 
@@ -132,12 +167,16 @@ class Catalog:
 
     def enter_all(self, kind: str) -> int:
         """Enter records in the journal that came another way than through this class (from an archive: kind "imported"); how many."""
+        from baker.catalog.chain import enter_all
+
         with self._writing() as session:
             return enter_all(session, kind)
 
     def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
         """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""
-        return Chain(self._reading, self.journal).check(images)
+        from baker.catalog.chain import Chain
+
+        return Chain(self._session, self.journal).check(images)
 
     # --- images --------------------------------------------------------------------------------------------------
 
@@ -151,34 +190,34 @@ class Catalog:
         """The images, last made first: of one name, or of names that fit a shell pattern; with all these labels, of which those with the
         value None may have any; `all` has the removed ones too."""
         wanted = dict(labels or {})
-        query = lookup.labelled(select(tables.Image).order_by(tables.Image.serial.desc()), wanted)
-        if name is not None:
-            query = query.where(tables.Image.name == name)
-        if not all:
-            query = query.where(tables.Image.removed.is_(None))
-        if pattern is not None:
-            with self._reading() as session:
-                query = lookup.named_like(session, query, pattern, removed=all)
-        found = (image for image in self._images(query) if lookup.has_labels(image.labels, wanted))
+        with self._reading() as reader:
+            condition = both(lookup.labelled(reader, wanted), equal(name=name))
+            if not all:
+                condition = both(condition, PRESENT)
+            if pattern is not None:
+                condition = both(condition, lookup.named_like(reader, pattern, removed=all))
+            images = lookup.images(reader, condition)
+        found = (image for image in images if lookup.has_labels(image.labels, wanted))
         return [image for image in found if pattern is None or fnmatchcase(image.name, pattern)]
 
     def images_by_id(self, ids: Collection[str]) -> dict[str, ImageRecord]:
         """Those of these images that there are, removed or not."""
-        found: list[ImageRecord] = []
-        for some in lookup.batches(sorted(set(ids))):
-            found += self._images(select(tables.Image).where(tables.Image.id.in_(some)))
-        return {image.id: image for image in found}
+        with self._reading() as reader:
+            rows = list(reader.rows_for("SELECT * FROM images WHERE {where}", "id", ids))
+            return {image.id: image for image in lookup.with_blobs(reader, rows)}
 
     def image(self, image_id: str) -> ImageRecord:
         """The image with this whole id, removed or not. NotFoundError when there never was one."""
-        with self._reading() as session:
-            return image_record(self._image_row(session, image_id))
+        found = self._images(equal(id=image_id))
+        if not found:
+            raise _no_image(image_id)
+        return found[0]
 
     def resolve(self, text: str) -> ImageRecord:
         """The image that a person means: see baker.catalog.reference. Removed images are not found, revoked ones only when they are
         meant exactly (`check_usable` is for who wants to use it)."""
-        with self._reading() as session:
-            candidates = lookup.candidates(session, text.strip())
+        with self._reading() as reader:
+            candidates = lookup.candidates(reader, text.strip())
         found = reference.resolve(text, candidates, self._candidate, self.revocations.in_force(now()))
         return self.image(found.id)
 
@@ -197,24 +236,22 @@ class Catalog:
 
     def by_fingerprint(self, fingerprint: str, *, name: str | None = None, version: str | None = None) -> ImageRecord | None:
         """The image with this fingerprint (and name, and version), a verified one before others, then the last made."""
-        query = select(tables.Image).where(tables.Image.fingerprint == fingerprint, tables.Image.removed.is_(None))
-        if name is not None:
-            query = query.where(tables.Image.name == name)
-        if version is not None:
-            query = query.where(tables.Image.version == version)
-        found = self._images(query.order_by(tables.Image.verified.desc(), tables.Image.serial.desc()).limit(1))
+        condition = both(PRESENT, equal(fingerprint=fingerprint, name=name, version=version))
+        found = self._images(condition, "verified DESC, serial DESC LIMIT 1")
         return found[0] if found else None
 
     def history(self, image: ImageRecord | str) -> tuple[ImageRecord, ...]:
         """An image (or its id), then what it was made on, up to the root; removed ones too."""
         image_id = image.id if isinstance(image, ImageRecord) else image
-        with self._reading() as session:
-            return tuple(image_record(row) for row in lookup.line(session, image_id)) or (self.image(image_id),)
+        with self._reading() as reader:
+            found = tuple(lookup.line(reader, image_id))
+        if not found:
+            raise _no_image(image_id)
+        return found
 
     def children(self, image_id: str) -> list[ImageRecord]:
         """The images made directly on this one, last made first."""
-        with self._reading() as session:
-            return self._children(session, image_id)
+        return self._images(both(PRESENT, equal(parent=image_id)))
 
     def tree(self) -> tuple[LineageNode, ...]:
         """All images below those they were made on. A removed one is there only while something is made on it."""
@@ -228,22 +265,22 @@ class Catalog:
 
         return nodes(None)
 
-    def _images(self, query: Select[Any]) -> list[ImageRecord]:
-        with self._reading() as session:
-            return [image_record(row) for row in session.scalars(query)]
+    def _images(self, condition: Condition, order: str = "serial DESC") -> list[ImageRecord]:
+        with self._reading() as reader:
+            return lookup.images(reader, condition, order)
 
     def _image_row(self, session: Session, image_id: str) -> tables.Image:
-        row = session.scalar(select(tables.Image).where(tables.Image.id == image_id))
+        row = session.scalar(tables.Image.where(id=image_id))
         if row is None:
-            raise NotFoundError(f"there is no image {image_id}", hint="`bake images` lists them")
+            raise _no_image(image_id)
         return row
 
     def _children(self, session: Session, image_id: str) -> list[ImageRecord]:
-        query = select(tables.Image).where(tables.Image.parent == image_id, tables.Image.removed.is_(None))
-        return [image_record(row) for row in session.scalars(query.order_by(tables.Image.serial.desc()))]
+        query = tables.Image.where(parent=image_id, removed=None).order_by(tables.Image.serial.desc())
+        return [image_record(row) for row in session.scalars(query)]
 
     def _check_free(self, session: Session, row: tables.Image, children: Sequence[ImageRecord], force: bool) -> None:
-        channels = list(session.scalars(select(tables.Channel.channel).where(tables.Channel.image == row.id).order_by("channel")))
+        channels = [each.channel for each in session.scalars(tables.Channel.where(image=row.id).order_by(tables.Channel.channel))]
         if channels:
             raise BusyError(
                 f"{row.name}@{row.version} ({row.id}) is what {row.name}@{f', {row.name}@'.join(channels)} points to",
@@ -256,17 +293,13 @@ class Catalog:
 
     def build(self, build_id: str) -> BuildRecord:
         """The build with this id, or whose id begins so. NotFoundError, or UsageError when several do."""
-        build = tables.Build
-        query = select(build).where(lookup.begins(build.id, build_id), build.id.startswith(build_id, autoescape=True))
-        query = query.order_by(build.serial.desc()).limit(9)
-        with self._reading() as session:
-            rows = list(session.scalars(query)) if build_id else []
-            if not rows:
-                raise NotFoundError(f"there is no build {build_id!r}", hint="`bake history` and `bake show IMAGE` name them")
-            if len(rows) > 1:
-                shown = "".join(f"\n    {row.id}  {row.template_name}@{row.template_version}  {row.started}  {row.status}" for row in rows)
-                raise UsageError(f"{build_id} fits several builds:{shown}", hint="type more of it")
-            return build_record(rows[0])
+        found = self._builds(lookup.begins("id", build_id), "serial DESC LIMIT 9") if build_id else []
+        if not found:
+            raise NotFoundError(f"there is no build {build_id!r}", hint="`bake history` and `bake show IMAGE` name them")
+        if len(found) > 1:
+            shown = "".join(f"\n    {one.id}  {one.template_name}@{one.template_version}  {one.started}  {one.status}" for one in found)
+            raise UsageError(f"{build_id} fits several builds:{shown}", hint="type more of it")
+        return found[0]
 
     def build_of(self, image: ImageRecord) -> BuildRecord:
         """How an image was made."""
@@ -274,51 +307,47 @@ class Catalog:
 
     def builds_of(self, images: Sequence[ImageRecord]) -> list[BuildRecord | None]:
         """How each of these images was made; None where that is not on record."""
-        found: dict[str, BuildRecord] = {}
-        with self._reading() as session:
-            for ids in lookup.batches(sorted({image.build for image in images})):
-                rows = session.scalars(select(tables.Build).where(tables.Build.id.in_(ids)))
-                found |= {row.id: build_record(row) for row in rows}
+        with self._reading() as reader:
+            rows = list(reader.rows_for("SELECT * FROM builds WHERE {where}", "id", {image.build for image in images}))
+            found = {build.id: build for build in lookup.with_parts(reader, rows)}
         return [found.get(image.build) for image in images]
 
     def builds(self, name: str | None = None, limit: int | None = None) -> list[BuildRecord]:
         """The builds (of templates of this name), last registered first, failed ones too."""
-        query = select(tables.Build).order_by(tables.Build.serial.desc())
-        if name is not None:
-            query = query.where(tables.Build.template_name == name)
-        if limit is not None:
-            query = query.limit(limit)
-        with self._reading() as session:
-            return [build_record(row) for row in session.scalars(query)]
+        return self._builds(equal(template_name=name), "serial DESC" if limit is None else f"serial DESC LIMIT {limit:d}")
 
     def was_verified(self, fingerprint: str, verify_key: str) -> bool:
         """Whether an image with this fingerprint ever passed these very tests."""
-        query = select(tables.Build.id).where(
-            tables.Build.fingerprint == fingerprint, tables.Build.verify_key == verify_key, tables.Build.verify == "passed"
-        )
-        with self._reading() as session:
-            return session.scalar(query.limit(1)) is not None
+        where, values = equal(fingerprint=fingerprint, verify_key=verify_key, verify="passed")
+        with self._reading() as reader:
+            return reader.row(f"SELECT id FROM builds WHERE {where} LIMIT 1", **values) is not None
 
     def last_planned(self, name: str) -> BuildRecord | None:
         """The last build of a template that got as far as knowing its steps' keys."""
-        keyed = select(tables.Step.build).where(tables.Step.key != "")
-        query = select(tables.Build).where(tables.Build.template_name == name, tables.Build.id.in_(keyed))
-        with self._reading() as session:
-            row = session.scalar(query.order_by(tables.Build.serial.desc()).limit(1))
-            return build_record(row) if row else None
+        keyed: Condition = "EXISTS (SELECT 1 FROM steps WHERE steps.build = builds.id AND steps.key <> '')", {}
+        found = self._builds(both(equal(template_name=name), keyed), "serial DESC LIMIT 1")
+        return found[0] if found else None
+
+    def _builds(self, condition: Condition, order: str = "serial DESC") -> list[BuildRecord]:
+        with self._reading() as reader:
+            return lookup.builds(reader, condition, order)
 
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     def referenced_digests(self) -> set[str]:
         """Every blob that something refers to: the disks of images that are not removed, the evidence of all builds."""
-        disks = (
-            select(tables.ImageBlob.digest)
-            .join(tables.Image, tables.Image.id == tables.ImageBlob.image)
-            .where(tables.Image.removed.is_(None))
-        )
-        with self._reading() as session:
-            kept = (tables.Evidence.digest, tables.Attestation.digest, tables.Rebuild.report)
-            return set(session.scalars(union(disks, *(select(column) for column in kept))))
+        with self._reading() as reader:
+            return {row.digest for row in reader.stream(REFERENCED)}
+
+
+def _migrate(path: Path, busy_seconds: float) -> None:
+    from baker.catalog import database
+
+    database.migrate(path, busy_seconds)
+
+
+def _no_image(image_id: str) -> NotFoundError:
+    return NotFoundError(f"there is no image {image_id}", hint="`bake images` lists them")
 
 
 def _in_use(row: tables.Image, children: Sequence[ImageRecord]) -> BusyError:

@@ -15,13 +15,12 @@ from baker.catalog.attestations import attestation_record
 from baker.catalog.channels import channel_record, event_record
 from baker.catalog.journal import ADOPTED, FIRST, CatalogJournal, append, digest_of, entry_faults, subject_of
 from baker.catalog.mapping import build_record, image_record
+from baker.catalog.proofs import REBUILD_COLUMNS
 from baker.catalog.publications import publication_record
 from baker.catalog.records import Rebuild
 from baker.catalog.releases import release_record
-from baker.catalog.repository import Transaction
+from baker.catalog.repository import WriteTransaction
 from baker.catalog.revocations import whole_revocation
-
-REBUILD_COLUMNS = ("image", "level", "disk", "report", "host", "who", "at")
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,8 @@ def adopt(connection: Connection) -> None:
 class Chain:
     """The checks of one catalog."""
 
-    def __init__(self, reading: Transaction, journal: CatalogJournal) -> None:
-        self._reading, self._journal = reading, journal
+    def __init__(self, session: WriteTransaction, journal: CatalogJournal) -> None:
+        self._session, self._journal = session, journal
 
     def check(self, images: Collection[str] | None = None) -> Iterator[Fault]:
         """Everything that is wrong: with the chain, with which records exist, and with the content of records. With `images` (ids), of
@@ -95,7 +94,7 @@ class Chain:
                 yield Fault("journal", message)
             serial, previous = entry.serial, entry.hash
             newest[entry.subject] = entry.digest
-        with self._reading() as session:
+        with self._session() as session:
             found: set[str] = set()
             for name, each in KINDS.items():
                 found |= self._names(session, name, each)

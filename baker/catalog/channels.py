@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Any, Literal
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Channel, ChannelEvent
-from baker.catalog.repository import Repository
+from baker.catalog.repository import Condition, Repository, equal
 from baker.core.errors import BusyError, NotFoundError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 COLUMNS = ("name", "channel", "image", "protected", "protected_by", "who", "changed")
 EVENT_COLUMNS = ("name", "channel", "action", "before", "after", "who", "at", "why")
@@ -23,33 +23,21 @@ class Channels(Repository):
 
     def get(self, name: str, channel: str) -> Channel | None:
         """The channel of `name`; None where there is no such channel now."""
-        with self.reading() as session:
-            row = session.get(tables.Channel, (name, channel))
-            return channel_record(row) if row else None
+        return next(iter(self._records(equal(name=name, channel=channel))), None)
 
     def all(self, name: str | None = None) -> list[Channel]:
         """The channels (of one name), in order of name and channel."""
-        query = select(tables.Channel).order_by(tables.Channel.name, tables.Channel.channel)
-        if name is not None:
-            query = query.where(tables.Channel.name == name)
-        with self.reading() as session:
-            return [channel_record(row) for row in session.scalars(query)]
+        return self._records(equal(name=name))
 
     def of(self, image_id: str) -> list[Channel]:
         """The channels that point to an image."""
-        query = select(tables.Channel).where(tables.Channel.image == image_id).order_by(tables.Channel.channel)
-        with self.reading() as session:
-            return [channel_record(row) for row in session.scalars(query)]
+        return sorted(self._records(equal(image=image_id)), key=lambda found: found.channel)
 
     def events(self, name: str, channel: str) -> list[ChannelEvent]:
         """What happened to a channel, last first; of one that is unset too."""
-        query = (
-            select(tables.ChannelEvent)
-            .where(tables.ChannelEvent.name == name, tables.ChannelEvent.channel == channel)
-            .order_by(tables.ChannelEvent.serial.desc())
-        )
-        with self.reading() as session:
-            return [event_record(row) for row in session.scalars(query)]
+        with self.reading() as reader:
+            rows = reader.select("channel_events", equal(name=name, channel=channel), "serial DESC")
+        return [event_record(row) for row in rows]
 
     def set(self, name: str, channel: str, image_id: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
         """Point a channel, made if it is new, to an image. BusyError for a protected one that points elsewhere, unless `force`."""
@@ -88,6 +76,10 @@ class Channels(Repository):
                 _note(session, row, "protect" if on else "unprotect", before=row.image, after=row.image, why=why)
             return channel_record(row)
 
+    def _records(self, condition: Condition) -> list[Channel]:
+        with self.reading() as reader:
+            return [channel_record(row) for row in reader.select("channels", condition, "name, channel")]
+
     def _row(self, session: Session, name: str, channel: str) -> tables.Channel:
         row = session.get(tables.Channel, (name, channel))
         if row is None:
@@ -113,9 +105,9 @@ def _note(session: Session, row: tables.Channel, action: Action, *, before: str 
     append(session, "channel", subject_of("channel", row.name, row.channel), channel_record(row) if after else None)
 
 
-def event_record(row: tables.ChannelEvent) -> ChannelEvent:
+def event_record(row: Any) -> ChannelEvent:
     return ChannelEvent(**{column: getattr(row, column) for column in EVENT_COLUMNS})
 
 
-def channel_record(row: tables.Channel) -> Channel:
+def channel_record(row: Any) -> Channel:
     return Channel(**{column: getattr(row, column) for column in COLUMNS})

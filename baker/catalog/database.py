@@ -1,4 +1,4 @@
-"""Opening the catalog's database: SQLite in a file by default, any other by SQLAlchemy URL; migrated when it is behind.
+"""Writing the catalog, and its schema: SQLAlchemy and Alembic, for SQLite in a file by default, and for any other by SQLAlchemy URL.
 
 SQLite runs in WAL mode with synchronous=FULL (a commit is on disk when it returns) and real transactions: Python's sqlite3 is kept
 from starting its own, readers begin with BEGIN and writers with BEGIN IMMEDIATE, so that no transaction fails half-way because
@@ -8,26 +8,71 @@ another one wrote (https://www.sqlite.org/lang_transaction.html).
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
+from types import SimpleNamespace
+from typing import Any, Protocol
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, exc, inspect, make_url, text
+from sqlalchemy import Connection, Engine, create_engine, event, exc, inspect, make_url, text
+from sqlalchemy.orm import Session
 
-from baker.core.disk_space import full, mount_point, read_only
-from baker.core.errors import BakeError, BusyError, HostError
-from baker.core.home import ensure
-from baker.core.locks import locked
+from baker.catalog.repository import IntegrityError, Reader
+from baker.catalog.sqlite import BUSY_SECONDS, HEAD, SqliteFile, cannot_use, check_known, explained, target
+from baker.core.errors import BakeError, HostError
 
-REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
-HEAD = REVISIONS[-1]
 UNCHAINED = ("0001", "0002", "0003")  # schemas without a journal: their records are entered when it comes
-BUSY_SECONDS = 20.0
 MIGRATION_LOCK = 0x62616B65  # the PostgreSQL advisory lock of migrations: "bake"
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class Reads(Protocol):
+    """How a catalog is read."""
+
+    def reading(self) -> AbstractContextManager[Reader]: ...
+    def close(self) -> None: ...
+
+
+class EngineReader(Reader):
+    """One transaction of a database that is not a file of SQLite."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def stream(self, sql: str, **values: Any) -> Iterator[Any]:
+        rows = self._connection.execute(text(sql), values, execution_options={"yield_per": 1000})
+        return (SimpleNamespace(**row._mapping) for row in rows)
+
+    def json_item(self, column: str, parameter: str, key: str) -> tuple[str, str]:
+        return f"{column} ->> :{parameter}", key
+
+
+class EngineReads:
+    """The database of an SQLAlchemy URL, opened and migrated when it is first read."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine: Engine | None = None
+
+    @contextmanager
+    def reading(self) -> Iterator[Reader]:
+        with translated(self._url):
+            self._engine = self._engine or open_engine(self._url)
+            with self._engine.connect() as connection:
+                yield EngineReader(connection)
+
+    def close(self) -> None:
+        """Let go of the database; the next use opens it again."""
+        if self._engine is not None:
+            self._engine.dispose()
+        self._engine = None
+
+
+def reads(url: str, busy_seconds: float) -> Reads:
+    """How the database of an SQLAlchemy URL is read."""
+    with translated(url):
+        path = sqlite_path(url)
+    return EngineReads(url) if path is None else SqliteFile(path, busy_seconds, migrate)
 
 
 def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
@@ -41,15 +86,27 @@ def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Eng
             engine = create_engine(str(place), pool_pre_ping=True, json_serializer=_to_json)
             _migrate_if_behind(engine, place)
             return engine
-        ensure(path.parent)
-        url = make_url(place) if isinstance(place, str) and "://" in place else _sqlite_url(path)
-        engine = create_engine(url, connect_args={"timeout": busy_seconds}, json_serializer=_to_json)
-        _tune_sqlite(engine)
-        if _revision(engine, place) != HEAD:
-            with locked(path.with_name(path.name + ".lock")):
-                _use_wal(engine)
-                _migrate_if_behind(engine, place)
-        return engine
+        SqliteFile(path, busy_seconds, migrate).prepare()
+        return _sqlite_engine(place, path, busy_seconds)
+
+
+def migrate(path: Path, busy_seconds: float) -> None:
+    """Bring an SQLite file up to date."""
+    engine = _sqlite_engine(path, path, busy_seconds)
+    with translated(path):
+        _migrate_if_behind(engine, path)
+    engine.dispose()
+
+
+def _sqlite_engine(place: Path | str, path: Path, busy_seconds: float) -> Engine:
+    is_url = isinstance(place, str) and "://" in place
+    name, uri = target(path)
+    url = make_url(str(place)) if is_url else make_url("sqlite://").set(database=name.partition("?")[0])
+    if uri and not is_url:
+        url = url.set(query={"mode": "ro", "immutable": "1", "uri": "true"})
+    engine = create_engine(url, connect_args={"timeout": busy_seconds}, json_serializer=_to_json)
+    _tune_sqlite(engine)
+    return engine
 
 
 def sqlite_path(place: Path | str) -> Path | None:
@@ -64,15 +121,6 @@ def sqlite_path(place: Path | str) -> Path | None:
     return Path(url.database.removeprefix("file:")).absolute()
 
 
-def _sqlite_url(path: Path) -> URL:
-    """Of a directory where nothing can be written, SQLite reads a WAL database only when told that it stands still: its -shm file
-    cannot be made (https://www.sqlite.org/wal.html, "Read-Only Databases"). A -wal file that is there may hold commits: never skipped.
-    """
-    if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
-        return URL.create("sqlite", database=str(path))
-    return URL.create("sqlite", database="file:" + quote(str(path)), query={"mode": "ro", "immutable": "1", "uri": "true"})
-
-
 def _tune_sqlite(engine: Engine) -> None:
     @event.listens_for(engine, "connect")
     def connected(connection: Any, _: Any) -> None:
@@ -85,41 +133,36 @@ def _tune_sqlite(engine: Engine) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("bake_writes") else "BEGIN")
 
 
-def writing(engine: Engine) -> Engine:
+def for_writing(engine: Engine) -> Engine:
     """The same database for transactions that write."""
     return engine.execution_options(bake_writes=True)
 
 
-def _use_wal(engine: Engine) -> None:
-    """A property of the file: set once, under the lock, because the switch does not wait for others."""
-    raw = engine.raw_connection()
-    try:
-        raw.cursor().execute("PRAGMA journal_mode=WAL")
-    finally:
-        raw.close()
+@contextmanager
+def writing(place: Path | str, engine: Callable[[], Engine]) -> Iterator[Session]:
+    """A transaction that writes: everything in the body, or nothing."""
+    with translated(place), Session(for_writing(engine())) as session, session.begin():
+        yield session
 
 
-def _revision(engine: Engine, place: Path | str) -> str | None:
-    """The schema that the database has; None for an empty one. HostError when this bake does not know it."""
-    with engine.connect() as connection:
-        return _revision_of(connection, place)
+@contextmanager
+def reading_session(place: Path | str, engine: Callable[[], Engine]) -> Iterator[Session]:
+    """A transaction that reads rows as writing has them."""
+    with translated(place), Session(engine()) as session:
+        yield session
 
 
 def _revision_of(connection: Connection, place: Path | str) -> str | None:
     if not inspect(connection).has_table("alembic_version"):
         return None
     found: str | None = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-    if found is not None and found not in REVISIONS:
-        raise HostError(
-            f"the catalog {_shown(place)} has schema {found}; this bake knows schemas up to {HEAD}",
-            hint="a newer bake wrote it: use that one, or another BAKE_HOME",
-        )
+    check_known(found, _shown(place))
     return found
 
 
 def _migrate_if_behind(engine: Engine, place: Path | str) -> None:
     """Bring the schema up to HEAD in one transaction. Whoever comes second waits and then finds nothing to do."""
-    with writing(engine).begin() as connection:
+    with for_writing(engine).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
         if (revision := _revision_of(connection, place)) != HEAD:
@@ -141,39 +184,40 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
     command.upgrade(config, revision)
 
 
+def schema_sql() -> str:
+    """What the migrations make of an empty SQLite file: schema.sql, with which a new file is made without them."""
+    engine = create_engine("sqlite://")
+    _tune_sqlite(engine)
+    with engine.begin() as connection:
+        upgrade(connection)
+    with engine.connect() as connection:
+        dump = connection.connection.driver_connection.iterdump()  # type: ignore[union-attr]
+        return "".join(f"{line}\n" for line in dump if line not in ("BEGIN TRANSACTION;", "COMMIT;"))
+
+
 @contextmanager
 def translated(place: Path | str) -> Iterator[None]:
     """Turn what the database says into bake's errors."""
     try:
         yield
-    except (BakeError, exc.IntegrityError):
-        raise  # an integrity error is the caller's to explain
+    except BakeError:
+        raise
+    except exc.IntegrityError as error:
+        raise IntegrityError(str(error.orig)) from error  # the caller explains it
     except exc.NoSuchModuleError as error:
-        raise HostError(f"no driver for the catalog {_shown(place)}: {error}") from error
+        raise HostError(f"no driver for the catalog {_shown(place)}: {error}", code="catalog.no-driver") from error
     except ModuleNotFoundError as error:
-        raise HostError(f"the catalog {_shown(place)} needs the Python package {error.name}", hint=f"pip install {error.name}") from error
+        raise HostError(
+            f"the catalog {_shown(place)} needs the Python package {error.name}",
+            hint=f"pip install {error.name}",
+            code="catalog.no-driver",
+        ) from error
     except exc.DBAPIError as error:
-        raise _database_error(str(error.orig), place) from error
+        raise explained(str(error.orig), _shown(place), sqlite_path(place)) from error
     except exc.ArgumentError as error:
-        raise HostError(f"{_shown(place)} is not a database URL: {error}") from error
+        raise HostError(f"{_shown(place)} is not a database URL: {error}", code="catalog.bad-url") from error
     except OSError as error:
-        raise HostError(f"cannot use the catalog {_shown(place)}: {error.strerror}") from error
-
-
-def _database_error(said: str, place: Path | str) -> BakeError:
-    shown, path = _shown(place), sqlite_path(place)
-    if "locked" in said:
-        return BusyError(f"another process has been writing to the catalog {shown} for too long", hint="try again when it is done")
-    if "readonly" in said or "unable to open" in said:
-        where = f"; its file system{' (read-only)' if read_only(path) else ''} is mounted at {mount_point(path)}" if path else ""
-        return HostError(f"cannot write the catalog {shown}: {said}{where}", hint="set BAKE_HOME to a directory that you may write to")
-    if "disk is full" in said and path:
-        return full(path)
-    if "not a database" in said or "malformed" in said:
-        return HostError(
-            f"{shown} is damaged or not a catalog of bake: {said}", hint="restore it from a backup, or move it away to start empty"
-        )
-    return HostError(f"the catalog {shown} does not work: {said}")
+        raise cannot_use(_shown(place), error) from error
 
 
 def _shown(place: Path | str) -> str:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING
 
 from baker.catalog import tables
 from baker.catalog.attestations import COLUMNS as ATTESTATION_COLUMNS
 from baker.catalog.bundle import Bundle
-from baker.catalog.chain import REBUILD_COLUMNS
 from baker.catalog.journal import IMPORTED, append, digest_of, subject_of
 from baker.catalog.mapping import build_record, build_row, image_record, image_row
+from baker.catalog.proofs import REBUILD_COLUMNS
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, Rebuild, Revocation
-from baker.catalog.repository import Repository
+from baker.catalog.repository import WriteTransaction
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 from baker.catalog.revocations import whole_revocation
 from baker.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,22 @@ class ImportCounts:
         return self == ImportCounts()
 
 
-class Imports(Repository):
-    """The way in for records of other catalogs."""
+class Imports:
+    """The way in for records of other catalogs. `session` and `writing` open one transaction each."""
+
+    def __init__(self, session: WriteTransaction, writing: WriteTransaction) -> None:
+        self._session, self._writing = session, writing
 
     def check(self, bundle: Bundle, *, beside: bool = False) -> None:
         """UsageError when a record here has the same id and says other things; unless `beside`, also when another disk has the name and
         version of one of its images here, for names mean the last image that came."""
-        with self.reading() as session:
+        with self._session() as session:
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
 
     def take(self, bundle: Bundle, *, beside: bool = False) -> ImportCounts:
         """Register what is not here yet, in one transaction; an image that was removed here is there again. UsageError as `check`."""
-        with self.writing() as session:
+        with self._writing() as session:
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
             builds = sum(_take_build(session, build) for build in reversed(bundle.builds))
@@ -64,13 +68,13 @@ class Imports(Repository):
 
 def _conflicts(session: Session, bundle: Bundle, beside: bool) -> Iterator[UsageError]:
     for build in bundle.builds:
-        known = session.scalar(select(tables.Build).where(tables.Build.id == build.id))
+        known = session.scalar(tables.Build.where(id=build.id))
         if known and digest_of(build_record(known)) != digest_of(build):
             yield UsageError(
                 f"build {build.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
             )
     for image in bundle.images:
-        row = session.scalar(select(tables.Image).where(tables.Image.id == image.id))
+        row = session.scalar(tables.Image.where(id=image.id))
         if row and digest_of(replace(image_record(row), removed=None)) != digest_of(replace(image, removed=None)):
             yield UsageError(
                 f"image {image.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
@@ -81,8 +85,8 @@ def _conflicts(session: Session, bundle: Bundle, beside: bool) -> Iterator[Usage
 
 def _other_disk(session: Session, image: ImageRecord) -> Iterator[UsageError]:
     other = tables.Image
-    query = select(other).where(other.name == image.name, other.version == image.version, other.removed.is_(None))
-    found = session.scalar(query.where(other.digest != image.digest).order_by(other.serial.desc()).limit(1))
+    query = other.where(other.digest != image.digest, name=image.name, version=image.version, removed=None)
+    found = session.scalar(query.order_by(other.serial.desc()).limit(1))
     if found:
         title = f"{image.name}@{image.version}"
         yield UsageError(
@@ -92,7 +96,7 @@ def _other_disk(session: Session, image: ImageRecord) -> Iterator[UsageError]:
 
 
 def _take_build(session: Session, build: BuildRecord) -> bool:
-    if session.scalar(select(tables.Build.id).where(tables.Build.id == build.id)):
+    if session.scalar(tables.Build.where(id=build.id)):
         return False
     session.add(build_row(build))
     session.flush()
@@ -102,7 +106,7 @@ def _take_build(session: Session, build: BuildRecord) -> bool:
 
 def _take_image(session: Session, image: ImageRecord) -> Iterator[ImageRecord]:
     """The image as it is on record now, if that is new."""
-    row = session.scalar(select(tables.Image).where(tables.Image.id == image.id))
+    row = session.scalar(tables.Image.where(id=image.id))
     if row is None:
         row = image_row(image)
         session.add(row)
@@ -117,7 +121,7 @@ def _take_image(session: Session, image: ImageRecord) -> Iterator[ImageRecord]:
 
 def _take_attestation(session: Session, each: Attestation) -> bool:
     table = tables.Attestation
-    if session.scalar(select(table.serial).where(table.image == each.image, table.digest == each.digest).limit(1)) is not None:
+    if session.scalar(table.where(image=each.image, digest=each.digest).limit(1)) is not None:
         return False
     row = table(**{name: getattr(each, name) for name in ATTESTATION_COLUMNS})
     session.add(row)
@@ -128,8 +132,7 @@ def _take_attestation(session: Session, each: Attestation) -> bool:
 
 def _take_rebuild(session: Session, each: Rebuild) -> bool:
     table = tables.Rebuild
-    same = select(table.serial).where(table.image == each.image, table.report == each.report, table.at == each.at)
-    if session.scalar(same.limit(1)) is not None:
+    if session.scalar(table.where(image=each.image, report=each.report, at=each.at).limit(1)) is not None:
         return False
     row = table(**{name: getattr(each, name) for name in REBUILD_COLUMNS})
     session.add(row)
@@ -141,7 +144,7 @@ def _take_rebuild(session: Session, each: Rebuild) -> bool:
 def _take_revocation(session: Session, each: Revocation) -> bool:
     """What is revoked here already stays as it is; what was undone here after the archive was made stays undone."""
     table = tables.Revocation
-    if session.scalar(select(table.serial).where(table.image == each.image, (table.undone.is_(None)) | (table.at == each.at)).limit(1)):
+    if session.scalar(table.where((table.undone.is_(None)) | (table.at == each.at), image=each.image).limit(1)):
         return False
     row = table(undone=None, undone_by="", **{name: getattr(each, name) for name in REVOCATION_COLUMNS})
     session.add(row)

@@ -13,15 +13,15 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, asdict, fields, is_dataclass
-from typing import Any
-
-from sqlalchemy import select, text
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Any
 
 from baker.catalog import tables
 from baker.catalog.records import JournalEntry
-from baker.catalog.repository import Repository
+from baker.catalog.repository import Repository, equal
 from baker.core.host_facts import now
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 FIRST = "0" * 64
 ADOPTED = "adopted"  # the kind of entries of records that are older than the journal
@@ -52,9 +52,11 @@ def subject_of(kind: str, *names: object) -> str:
 
 def append(session: Session, kind: str, subject: str, record: object) -> None:
     """Enter a record, in the transaction that registers it. `kind` is what happened; a record that is gone is None."""
+    from sqlalchemy import text
+
     if session.get_bind().dialect.name == "postgresql":
         session.execute(text("LOCK TABLE journal IN EXCLUSIVE MODE"))  # SQLite has one writer anyway
-    last = session.execute(select(tables.Journal.serial, tables.Journal.hash).order_by(tables.Journal.serial.desc()).limit(1)).first()
+    last = session.scalar(tables.Journal.where().order_by(tables.Journal.serial.desc()).limit(1))
     serial, previous = (last.serial + 1, last.hash) if last else (1, FIRST)
     entry = {"serial": serial, "kind": kind, "subject": subject, "digest": digest_of(record), "previous": previous, "at": now()}
     session.add(tables.Journal(**entry, hash=_hash(entry)))
@@ -66,23 +68,22 @@ class CatalogJournal(Repository):
 
     def entries(self, subject: str | None = None) -> Iterator[JournalEntry]:
         """All entries in order, or those of one record; in constant memory."""
-        query = select(*(getattr(tables.Journal, name) for name in COLUMNS)).order_by(tables.Journal.serial)
-        if subject is not None:
-            query = query.where(tables.Journal.subject == subject)
-        with self.reading() as session:
-            for row in session.execute(query.execution_options(yield_per=1000)):
-                yield JournalEntry(*row)
+        where, values = equal(subject=subject)
+        with self.reading() as reader:
+            for row in reader.stream(f"SELECT * FROM journal WHERE {where} ORDER BY serial", **values):
+                yield _entry(row)
 
     def head(self) -> JournalEntry | None:
         """The last entry; None of an empty catalog."""
-        with self.reading() as session:
-            row = session.scalar(select(tables.Journal).order_by(tables.Journal.serial.desc()).limit(1))
-            return JournalEntry(*(getattr(row, name) for name in COLUMNS)) if row else None
+        with self.reading() as reader:
+            row = reader.row("SELECT * FROM journal ORDER BY serial DESC LIMIT 1")
+        return _entry(row) if row else None
 
     def hash_at(self, serial: int) -> str | None:
         """The hash of one entry; None where there is none."""
-        with self.reading() as session:
-            return session.scalar(select(tables.Journal.hash).where(tables.Journal.serial == serial))
+        with self.reading() as reader:
+            row = reader.row("SELECT hash FROM journal WHERE serial = :serial", serial=serial)
+        return row.hash if row else None
 
 
 def entry_faults(entry: JournalEntry, serial: int, previous: str) -> Iterator[str]:
@@ -97,6 +98,10 @@ def entry_faults(entry: JournalEntry, serial: int, previous: str) -> Iterator[st
     del found["hash"]
     if _hash(found) != entry.hash:
         yield f"{shown} was changed"
+
+
+def _entry(row: Any) -> JournalEntry:
+    return JournalEntry(*(getattr(row, name) for name in COLUMNS))
 
 
 def _hash(entry: Mapping[str, Any]) -> str:

@@ -6,95 +6,137 @@ Only the rows that can be answers are read, by index where there is one. Whoever
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from fnmatch import fnmatchcase
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, Select, func, literal, select
-from sqlalchemy.orm import InstrumentedAttribute, Session
-
-from baker.catalog import tables
+from baker.catalog.mapping import build_record, image_record
+from baker.catalog.records import BuildRecord, ImageRecord
 from baker.catalog.reference import HEX, Candidate
+from baker.catalog.repository import AT_ONCE, PRESENT, Condition, Reader, both, equal, one_of
 
 Labels = Mapping[str, str | None]  # None: any value
 PLAIN_KEY = re.compile(r"[A-Za-z0-9_./-]+")  # a label's name that every database's JSON paths can have
-AT_ONCE = 500  # values in one query: databases limit how many there may be
-T = TypeVar("T")
+
+LINE = """
+    WITH RECURSIVE line (id, parent, depth) AS (
+        SELECT id, parent, 0 FROM images WHERE id = :id
+        UNION ALL
+        SELECT images.id, images.parent, line.depth + 1 FROM images JOIN line ON images.id = line.parent
+    )
+    SELECT {columns} FROM images JOIN line ON images.id = line.id ORDER BY line.depth
+"""
+BELOW = """
+    WITH RECURSIVE line (id, parent) AS (
+        SELECT id, parent FROM images WHERE {where}
+        UNION
+        SELECT images.id, images.parent FROM images JOIN line ON images.parent = line.id
+    )
+    SELECT id, parent FROM line
+"""
 
 
-def candidates(session: Session, text: str) -> list[Candidate]:
+def images(reader: Reader, condition: Condition, order: str = "serial DESC") -> list[ImageRecord]:
+    """The images that meet a condition, last made first, with their disks."""
+    return with_blobs(reader, reader.select("images", condition, order))
+
+
+def with_blobs(reader: Reader, rows: Collection[Any]) -> list[ImageRecord]:
+    """The images of rows; their disks are read for all of them together."""
+    blobs = _parts(reader, "image_blobs", "image", [row.id for row in rows])
+    for row in rows:
+        row.blobs = blobs.get(row.id, [])
+    return [image_record(row) for row in rows]
+
+
+def builds(reader: Reader, condition: Condition, order: str = "serial DESC") -> list[BuildRecord]:
+    """The builds that meet a condition, last registered first, with their steps, tests and evidence."""
+    return with_parts(reader, reader.select("builds", condition, order))
+
+
+def with_parts(reader: Reader, rows: Collection[Any]) -> list[BuildRecord]:
+    """The builds of rows; their steps, tests and evidence are read for all of them together."""
+    ids = [row.id for row in rows]
+    for table in ("steps", "tests", "evidence"):
+        found = _parts(reader, table, "build", ids)
+        for row in rows:
+            setattr(row, table, found.get(row.id, []))
+    return [build_record(row) for row in rows]
+
+
+def candidates(reader: Reader, text: str) -> list[Candidate]:
     """The images that a reference can mean, last made first; where none fits, one for each name, to guess what was meant."""
     name, at, wanted = text.partition("@")
-    image = tables.Image
     if text.startswith("sha256:"):
-        return _named(session, begins(image.digest, text)) if text != "sha256:" else []
-    exact = _named(session, image.name == name, image.version == wanted) if at else []
-    found = exact or _named(session, image.name == name)
+        return _candidates(reader, begins("digest", text)) if text != "sha256:" else []
+    exact = _candidates(reader, equal(name=name, version=wanted)) if at else []
+    found = exact or _candidates(reader, equal(name=name))
     if not found and not at and HEX.fullmatch(text):
-        found = _named(session, begins(image.id, text))
-    return found or [Candidate("", each, "", "") for each in names(session)]
+        found = _candidates(reader, begins("id", text))
+    return found or [Candidate("", each, "", "") for each in names(reader)]
 
 
-def names(session: Session, *, removed: bool = False) -> list[str]:
-    """The names of all images, that of the last made first."""
-    query = select(tables.Image.name).group_by(tables.Image.name).order_by(func.max(tables.Image.serial).desc())
-    return list(session.scalars(query if removed else query.where(tables.Image.removed.is_(None))))
+def names(reader: Reader, *, removed: bool = False) -> list[str]:
+    """The names of all images, that of the last made first; of the removed ones too when asked for."""
+    where = "1 = 1" if removed else "removed IS NULL"
+    return [row.name for row in reader.stream(f"SELECT name FROM images WHERE {where} GROUP BY name ORDER BY max(serial) DESC")]
 
 
-def begins(column: InstrumentedAttribute[str], text: str) -> ColumnElement[bool]:
-    """Whether a column of hexadecimal digits begins so, for the index: LIKE would read every row."""
-    return (column >= text) & (column < text + "z")
+def begins(column: str, text: str) -> Condition:
+    """The condition that a column of hexadecimal digits begins so, for the index: LIKE would read every row."""
+    where = f"{column} >= :first AND {column} < :last AND substr({column}, 1, :length) = :first"
+    return where, {"first": text, "last": text + "z", "length": len(text)}
 
 
-def named_like(session: Session, query: Select[Any], pattern: str, *, removed: bool) -> Select[Any]:
-    """`query` for images whose name fits a shell pattern. The names are compared one by one, the images are not."""
-    known = names(session, removed=removed)
+def named_like(reader: Reader, pattern: str, *, removed: bool) -> Condition:
+    """The condition that an image can have a name that fits a shell pattern. The names are compared one by one, the images are not."""
+    known = names(reader, removed=removed)
     fitting = [name for name in known if fnmatchcase(name, pattern)]
     if len(fitting) == len(known) or len(fitting) > AT_ONCE:
-        return query  # too many to name: whoever asks compares
-    return query.where(tables.Image.name.in_(fitting))
+        return "1 = 1", {}  # too many to name: whoever asks compares
+    return one_of("name", fitting)
 
 
-def labelled(query: Select[Any], labels: Labels) -> Select[Any]:
-    """`query` for images that can have these labels; one with an odd name is left to whoever asks."""
-    for key, value in labels.items():
+def labelled(reader: Reader, labels: Labels) -> Condition:
+    """The condition that an image can have these labels; one with an odd name is left to whoever asks."""
+    conditions, values = ["1 = 1"], dict[str, Any]()
+    for number, (key, value) in enumerate(labels.items()):
         if PLAIN_KEY.fullmatch(key):
-            held = tables.Image.labels[key].as_string()
-            query = query.where(held.is_not(None) if value is None else held == value)
-    return query
+            item, values[f"label_{number}"] = reader.json_item("labels", f"label_{number}", key)
+            conditions.append(f"{item} IS NOT NULL" if value is None else f"{item} = :held_{number}")
+            if value is not None:
+                values[f"held_{number}"] = value
+    return " AND ".join(conditions), values
 
 
 def has_labels(held: Mapping[str, str], wanted: Labels) -> bool:
     return all(key in held and value in (None, held[key]) for key, value in wanted.items())
 
 
-def line(session: Session, image_id: str) -> list[tables.Image]:
-    """An image, then what it is made on, up to the root, in one query."""
-    image = tables.Image
-    above = select(image.id, image.parent, literal(0).label("depth")).where(image.id == image_id).cte("above", recursive=True)
-    above = above.union_all(select(image.id, image.parent, above.c.depth + 1).where(image.id == above.c.parent))
-    return list(session.scalars(select(image).join(above, image.id == above.c.id).order_by(above.c.depth)))
+def line(reader: Reader, image_id: str) -> list[ImageRecord]:
+    """An image, then its ancestors, parent first, up to the root."""
+    return with_blobs(reader, reader.rows(LINE.format(columns="images.*"), id=image_id))
 
 
-def below(session: Session, image_ids: Collection[str]) -> dict[str, str | None]:
-    """These images and all that are made on them, removed ones too: id -> parent."""
-    image = tables.Image
-    found: dict[str, str | None] = {}
-    for ids in batches(sorted(image_ids)):
-        line = select(image.id, image.parent).where(image.id.in_(ids)).cte("below", recursive=True)
-        line = line.union(select(image.id, image.parent).where(image.parent == line.c.id))
-        found |= {row.id: row.parent for row in session.execute(select(line.c.id, line.c.parent))}
+def line_ids(reader: Reader, image_id: str) -> list[str]:
+    """The ids of an image and its ancestors, in the same order."""
+    return [row.id for row in reader.stream(LINE.format(columns="images.id"), id=image_id)]
+
+
+def below(reader: Reader, image_ids: Collection[str]) -> dict[str, str | None]:
+    """These images and all their descendants, removed ones too: id -> parent."""
+    return {row.id: row.parent for row in reader.rows_for(BELOW, "id", image_ids)}
+
+
+def _candidates(reader: Reader, condition: Condition) -> list[Candidate]:
+    where, values = both(PRESENT, condition)
+    rows = reader.stream(f"SELECT id, name, version, digest FROM images WHERE {where} ORDER BY serial DESC", **values)
+    return [Candidate(row.id, row.name, row.version, row.digest) for row in rows]
+
+
+def _parts(reader: Reader, table: str, owner: str, ids: Collection[str]) -> dict[str, list[Any]]:
+    """The rows of a table that belong to each of these records, in order."""
+    found: dict[str, list[Any]] = {}
+    for row in reader.rows_for(f"SELECT * FROM {table} WHERE {{where}} ORDER BY {owner}, position", owner, ids):
+        found.setdefault(getattr(row, owner), []).append(row)
     return found
-
-
-def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
-    for start in range(0, len(values), AT_ONCE):
-        yield values[start : start + AT_ONCE]
-
-
-def _named(session: Session, *conditions: ColumnElement[bool]) -> list[Candidate]:
-    image = tables.Image
-    query = (
-        select(image.id, image.name, image.version, image.digest).where(image.removed.is_(None), *conditions).order_by(image.serial.desc())
-    )
-    return [Candidate(row.id, row.name, row.version, row.digest) for row in session.execute(query)]

@@ -1,4 +1,4 @@
-"""Records to rows and back."""
+"""Records to rows and back. The rows that become records are those of models.py, or a reader's, which have the same attributes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def image_row(record: ImageRecord) -> tables.Image:
     return tables.Image(**_plain(record, IMAGE_COLUMNS), blobs=blobs)
 
 
-def image_record(row: tables.Image) -> ImageRecord:
+def image_record(row: Any) -> ImageRecord:
     return ImageRecord(**_plain(row, IMAGE_COLUMNS), chain=tuple(blob.digest for blob in row.blobs))
 
 
@@ -43,7 +43,7 @@ def build_row(record: BuildRecord) -> tables.Build:
     )
 
 
-def build_record(row: tables.Build) -> BuildRecord:
+def build_record(row: Any) -> BuildRecord:
     return BuildRecord(
         **_plain(row, BUILD_COLUMNS),
         steps=tuple(StepRecord(index=step.position, **_plain(step, STEP_COLUMNS)) for step in row.steps),

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import or_, select
-
-from baker.catalog import tables
 from baker.catalog.channels import EVENT_COLUMNS
 from baker.catalog.records import Attestation, ChannelEvent, Rebuild, Revocation
-from baker.catalog.repository import Repository
+from baker.catalog.repository import Repository, equal
 from baker.catalog.revocations import COLUMNS as REVOCATION_COLUMNS
 
 ATTESTATION_COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
@@ -31,28 +28,27 @@ class Proofs(Repository):
 
     def attestations(self, image_id: str) -> list[Attestation]:
         """The signed statements about an image, first made first."""
-        query = select(tables.Attestation).where(tables.Attestation.image == image_id).order_by(tables.Attestation.serial)
-        with self.reading() as session:
-            return [Attestation(**{name: getattr(row, name) for name in ATTESTATION_COLUMNS}) for row in session.scalars(query)]
+        with self.reading() as reader:
+            rows = reader.select("attestations", equal(image=image_id))
+        return [Attestation(**{name: getattr(row, name) for name in ATTESTATION_COLUMNS}) for row in rows]
 
     def rebuilds(self, image_id: str) -> list[Rebuild]:
         """How often an image was made again and how near that came, first first."""
-        query = select(tables.Rebuild).where(tables.Rebuild.image == image_id).order_by(tables.Rebuild.serial)
-        with self.reading() as session:
-            return [Rebuild(**{name: getattr(row, name) for name in REBUILD_COLUMNS}) for row in session.scalars(query)]
+        with self.reading() as reader:
+            rows = reader.select("rebuilds", equal(image=image_id))
+        return [Rebuild(**{name: getattr(row, name) for name in REBUILD_COLUMNS}) for row in rows]
 
     def revocations(self, image_ids: Sequence[str]) -> list[PastRevocation]:
         """What was ever done to these very images, first first; what was undone too."""
-        query = select(tables.Revocation).where(tables.Revocation.image.in_(image_ids)).order_by(tables.Revocation.serial)
-        with self.reading() as session:
-            return [
-                PastRevocation(Revocation(**{name: getattr(row, name) for name in REVOCATION_COLUMNS}), row.undone, row.undone_by)
-                for row in session.scalars(query)
-            ]
+        with self.reading() as reader:
+            rows = sorted(reader.rows_for("SELECT * FROM revocations WHERE {where}", "image", image_ids), key=lambda row: row.serial)
+        return [
+            PastRevocation(Revocation(**{name: getattr(row, name) for name in REVOCATION_COLUMNS}), row.undone, row.undone_by)
+            for row in rows
+        ]
 
     def channel_events(self, image_id: str) -> list[ChannelEvent]:
         """When channels came to point to an image, and when they left it, first first."""
-        event = tables.ChannelEvent
-        query = select(event).where(or_(event.after == image_id, event.before == image_id)).order_by(event.serial)
-        with self.reading() as session:
-            return [ChannelEvent(**{name: getattr(row, name) for name in EVENT_COLUMNS}) for row in session.scalars(query)]
+        with self.reading() as reader:
+            rows = reader.select("channel_events", ("after = :image OR before = :image", {"image": image_id}))
+        return [ChannelEvent(**{name: getattr(row, name) for name in EVENT_COLUMNS}) for row in rows]

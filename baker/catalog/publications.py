@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Any
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Publication
-from baker.catalog.repository import Repository
+from baker.catalog.repository import PRESENT, Condition, Repository, both, equal
 from baker.core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 COLUMNS = ("image", "kind", "reference", "region", "account", "details", "created", "removed")
 
@@ -34,21 +35,12 @@ class Publications(Repository):
 
     def of(self, image_id: str, *, kind: str | None = None, region: str | None = None, all: bool = False) -> list[Publication]:  # noqa: A002
         """The publications of an image (of one kind, in one region), first made first; `all` has those that were removed too."""
-        query = select(tables.Publication).where(tables.Publication.image == image_id).order_by(tables.Publication.serial)
-        if kind is not None:
-            query = query.where(tables.Publication.kind == kind)
-        if region is not None:
-            query = query.where(tables.Publication.region == region)
-        if not all:
-            query = query.where(tables.Publication.removed.is_(None))
-        with self.reading() as session:
-            return [publication_record(row) for row in session.scalars(query)]
+        condition = equal(image=image_id, kind=kind, region=region)
+        return self._records(condition if all else both(condition, PRESENT))
 
     def find(self, reference: str) -> list[Publication]:
         """What is published under this reference ("ami-0abc..."), removed or not."""
-        query = select(tables.Publication).where(tables.Publication.reference == reference)
-        with self.reading() as session:
-            return [publication_record(row) for row in session.scalars(query)]
+        return self._records(equal(reference=reference))
 
     def remove(self, publication: Publication, *, at: str) -> Publication:
         """Mark a publication as taken away. NotFoundError when there is none like it."""
@@ -63,13 +55,11 @@ class Publications(Repository):
             return replace(publication, removed=row.removed)
 
     def _row(self, session: Session, publication: Publication) -> tables.Publication | None:
-        return session.scalar(
-            select(tables.Publication).where(
-                tables.Publication.kind == publication.kind,
-                tables.Publication.region == publication.region,
-                tables.Publication.reference == publication.reference,
-            )
-        )
+        return session.scalar(tables.Publication.where(kind=publication.kind, region=publication.region, reference=publication.reference))
+
+    def _records(self, condition: Condition) -> list[Publication]:
+        with self.reading() as reader:
+            return [publication_record(row) for row in reader.select("publications", condition)]
 
 
 def enter(session: Session, publication: Publication) -> None:
@@ -91,5 +81,5 @@ def _filled(row: tables.Publication, publication: Publication) -> tables.Publica
     return row
 
 
-def publication_record(row: tables.Publication) -> Publication:
+def publication_record(row: Any) -> Publication:
     return Publication(**{name: getattr(row, name) for name in COLUMNS}, snapshots=tuple(row.snapshots))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from baker.catalog import tables
-from baker.catalog.chain import REBUILD_COLUMNS
 from baker.catalog.journal import append, subject_of
+from baker.catalog.proofs import REBUILD_COLUMNS
 from baker.catalog.records import Rebuild
 from baker.catalog.repository import Repository
 

@@ -6,11 +6,12 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
-
-from semantic_version import NpmSpec, SimpleSpec, Version
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from baker.core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from semantic_version import Version
 
 HEX = re.compile(r"[0-9a-f]{3,12}")
 CHANNEL = re.compile(r"[a-z][a-z0-9._-]*")
@@ -52,6 +53,8 @@ class Spec(Protocol):
 
 def parse_version(text: str) -> Version | None:
     """A semantic version (semver.org), leniently ("1.4" is 1.4.0); None where there is none in it."""
+    from semantic_version import Version
+
     try:
         return Version(text)
     except ValueError:
@@ -64,6 +67,8 @@ def parse_version(text: str) -> Version | None:
 
 def parse_constraint(text: str) -> Spec | None:
     """`1.4`, `^1.4`, `~1.2`, `>=1,<2`, `>=1 <2`, `1.x || 2.x`; None for anything else."""
+    from semantic_version import NpmSpec, SimpleSpec
+
     for kind in (SimpleSpec, NpmSpec):
         try:
             spec: Spec = kind(text)
@@ -84,6 +89,8 @@ def by_version(images: Iterable[N]) -> list[N]:
 
 
 def _rank(image: Named) -> tuple[bool, bool, Version]:
+    from semantic_version import Version
+
     version = parse_version(image.version)
     return (version is not None, version is not None and not version.prerelease, version or Version("0.0.0"))
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
-
-from sqlalchemy import exc, func, select
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Any
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
 from baker.catalog.records import Release, Status
-from baker.catalog.repository import Repository
+from baker.catalog.repository import Condition, IntegrityError, Repository, equal
 from baker.core.errors import BusyError, NotFoundError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 COLUMNS = (
     "name", "number", "image", "channel", "target", "region", "account", "status", "rollback_of", "details", "who", "started", "finished",
@@ -30,15 +30,17 @@ class Releases(Repository):
         """
         try:
             with self.writing() as session:
-                running = self._running(session, target=release.target, region=release.region, account=release.account)
-                if running:
-                    raise still_running(running[0])
-                last = session.scalar(select(func.max(tables.Release.number)).where(tables.Release.name == release.name))
+                table = tables.Release
+                running = table.where(status="running", target=release.target, region=release.region, account=release.account)
+                other = session.scalar(running.order_by(table.serial.desc()).limit(1))
+                if other is not None:
+                    raise still_running(release_record(other))
+                last = session.scalar(table.where(name=release.name).order_by(table.number.desc()).limit(1))
                 row = tables.Release(**{name: getattr(release, name) for name in COLUMNS})
-                row.number, row.details = (last or 0) + 1, dict(release.details)
+                row.number, row.details = (last.number if last else 0) + 1, dict(release.details)
                 session.add(row)
                 return _entered(session, row)
-        except exc.IntegrityError as error:
+        except IntegrityError as error:
             raise BusyError(f"somebody else has just begun a release of {release.name}", hint="bake releases") from error
 
     def note(self, release: Release, details: Mapping[str, Any]) -> Release:
@@ -57,30 +59,27 @@ class Releases(Repository):
 
     def get(self, name: str, number: int) -> Release:
         """Release `v<number>` of a name. NotFoundError when there is none."""
-        with self.reading() as session:
-            return release_record(self._row(session, name, number))
+        found = self._records(equal(name=name, number=number))
+        if not found:
+            raise _no_release(name, number)
+        return found[0]
 
     def all(self, name: str | None = None) -> list[Release]:
         """The releases (of one name), last begun first."""
-        query = select(tables.Release).order_by(tables.Release.serial.desc())
-        if name is not None:
-            query = query.where(tables.Release.name == name)
-        with self.reading() as session:
-            return [release_record(row) for row in session.scalars(query)]
+        return self._records(equal(name=name))
 
     def running(self, name: str | None = None) -> list[Release]:
         """The releases whose end is not known, last begun first."""
-        with self.reading() as session:
-            return self._running(session, **({"name": name} if name else {}))
+        return self._records(equal(status="running", name=name or None))
 
-    def _running(self, session: Session, **fits: str) -> list[Release]:
-        query = select(tables.Release).where(tables.Release.status == "running").filter_by(**fits)
-        return [release_record(row) for row in session.scalars(query.order_by(tables.Release.serial.desc()))]
+    def _records(self, condition: Condition) -> list[Release]:
+        with self.reading() as reader:
+            return [release_record(row) for row in reader.select("releases", condition, "serial DESC")]
 
     def _row(self, session: Session, name: str, number: int) -> tables.Release:
-        row = session.scalar(select(tables.Release).where(tables.Release.name == name, tables.Release.number == number))
+        row = session.scalar(tables.Release.where(name=name, number=number))
         if row is None:
-            raise NotFoundError(f"{name} has no release v{number}", hint=f"bake releases {name}")
+            raise _no_release(name, number)
         return row
 
 
@@ -91,6 +90,10 @@ def still_running(release: Release) -> BusyError:
     )
 
 
+def _no_release(name: str, number: int) -> NotFoundError:
+    return NotFoundError(f"{name} has no release v{number}", hint=f"bake releases {name}")
+
+
 def _entered(session: Session, row: tables.Release) -> Release:
     """The release as it is now, after an entry in the journal that says so."""
     session.flush()
@@ -99,5 +102,5 @@ def _entered(session: Session, row: tables.Release) -> Release:
     return release
 
 
-def release_record(row: tables.Release) -> Release:
+def release_record(row: Any) -> Release:
     return Release(**{name: getattr(row, name) for name in COLUMNS})

@@ -2,17 +2,88 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy.orm import Session
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
-Transaction = Callable[[], AbstractContextManager[Session]]
+Condition = tuple[str, dict[str, Any]]  # SQL that follows WHERE, and the values of its parameters
+AT_ONCE = 500  # values in one query: databases limit how many there may be
+T = TypeVar("T")
+
+PRESENT: Condition = ("removed IS NULL", {})
+
+
+class IntegrityError(Exception):
+    """A write broke a constraint of the database: an id is taken, or what a record refers to is not there."""
+
+
+class Reader:
+    """One transaction that reads. SQL is what SQLite and PostgreSQL both understand; `:name` stands for a value.
+
+    Rows have their columns as attributes; JSON columns hold what was put in, Boolean ones True or False.
+    """
+
+    def stream(self, sql: str, **values: Any) -> Iterator[Any]:
+        """The rows, read as they are asked for."""
+        raise NotImplementedError
+
+    def json_item(self, column: str, parameter: str, key: str) -> tuple[str, str]:
+        """SQL for the text of an item of a JSON column, and the value that its parameter must have."""
+        raise NotImplementedError
+
+    def rows(self, sql: str, **values: Any) -> list[Any]:
+        return list(self.stream(sql, **values))
+
+    def row(self, sql: str, **values: Any) -> Any:
+        """The first row; None without one."""
+        return next(self.stream(sql, **values), None)
+
+    def select(self, table: str, condition: Condition, order: str = "serial") -> list[Any]:
+        """The rows of a table that meet a condition."""
+        where, values = condition
+        return self.rows(f"SELECT * FROM {table} WHERE {where} ORDER BY {order}", **values)
+
+    def rows_for(self, sql: str, column: str, values: Collection[str]) -> Iterator[Any]:
+        """The rows of a query for which a column has one of these values (`{where}`), asked for some hundred at a time."""
+        for some in batches(sorted(set(values))):
+            where, parameters = one_of(column, some)
+            yield from self.stream(sql.format(where=where), **parameters)
+
+
+ReadTransaction = Callable[[], AbstractContextManager[Reader]]
+WriteTransaction = Callable[[], "AbstractContextManager[Session]"]
 
 
 class Repository:
     """`reading` and `writing` open one transaction each; errors of the database come out as bake's."""
 
-    def __init__(self, reading: Transaction, writing: Transaction) -> None:
+    def __init__(self, reading: ReadTransaction, writing: WriteTransaction) -> None:
         self.reading = reading
         self.writing = writing
+
+
+def equal(**values: object) -> Condition:
+    """The condition that columns have these values; those that are None do not count."""
+    given = {name: value for name, value in values.items() if value is not None}
+    return " AND ".join(f"{name} = :{name}" for name in given) or "1 = 1", given
+
+
+def one_of(column: str, values: Sequence[str]) -> Condition:
+    """The condition that a column has one of these values, which are no more than AT_ONCE."""
+    named = {f"{column}_{number}": value for number, value in enumerate(values)}
+    if not named:
+        return "1 = 0", named
+    return f"{column} IN ({', '.join(f':{name}' for name in named)})", named
+
+
+def both(one: Condition, other: Condition) -> Condition:
+    """The condition that two conditions hold."""
+    return f"({one[0]}) AND ({other[0]})", {**one[1], **other[1]}
+
+
+def batches(values: Sequence[T]) -> Iterator[Sequence[T]]:
+    for start in range(0, len(values), AT_ONCE):
+        yield values[start : start + AT_ONCE]

@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from typing import TYPE_CHECKING, Any
 
 from baker.catalog import tables
 from baker.catalog.journal import append, subject_of
-from baker.catalog.lookup import below
+from baker.catalog.lookup import below, line_ids
 from baker.catalog.records import ImageRecord, Revocation
 from baker.catalog.repository import Repository
 from baker.core.errors import NotFoundError, UsageError
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
 
 
 class RevokedError(UsageError):
@@ -51,7 +52,7 @@ class Revocations(Repository):
         with self.writing() as session:
             row = self._own(session, image_id)
             if row is None:
-                inherited = self._of(session, image_id)
+                inherited = self.of(image_id)
                 if inherited is None:
                     raise NotFoundError(f"image {image_id} is not revoked")
                 raise UsageError(
@@ -65,16 +66,18 @@ class Revocations(Repository):
 
     def of(self, image_id: str) -> Revocation | None:
         """What revokes an image, or will: of its own and the inherited ones that which takes effect first. None for most images."""
-        with self.reading() as session:
-            return self._of(session, image_id)
+        with self.reading() as reader:
+            line = line_ids(reader, image_id) or [image_id]
+            rows = reader.rows_for("SELECT * FROM revocations WHERE undone IS NULL AND {where}", "image", line)
+            return _first({row.image: _record(row) for row in rows}, line)
 
     def all(self) -> Mapping[str, Revocation]:
         """Every image that is or will be revoked -> what `of` says of it."""
-        with self.reading() as session:
-            own = {row.image: _record(row) for row in session.scalars(select(tables.Revocation).where(tables.Revocation.undone.is_(None)))}
+        with self.reading() as reader:
+            own = {row.image: _record(row) for row in reader.select("revocations", ("undone IS NULL", {}))}
             if not own:
                 return {}
-            parents = below(session, [image for image, revocation in own.items() if revocation.descendants])
+            parents = below(reader, [image for image, revocation in own.items() if revocation.descendants])
             parents |= dict.fromkeys(own.keys() - parents.keys())
         found = {image: _first(own, _line(image, parents)) for image in parents}
         return {image: revocation for image, revocation in found.items() if revocation}
@@ -95,16 +98,7 @@ class Revocations(Repository):
             )
 
     def _own(self, session: Session, image_id: str) -> tables.Revocation | None:
-        return session.scalar(select(tables.Revocation).where(tables.Revocation.image == image_id, tables.Revocation.undone.is_(None)))
-
-    def _of(self, session: Session, image_id: str) -> Revocation | None:
-        line: list[str] = []
-        above: str | None = image_id
-        while above:
-            line.append(above)
-            above = session.scalar(select(tables.Image.parent).where(tables.Image.id == above))
-        rows = session.scalars(select(tables.Revocation).where(tables.Revocation.image.in_(line), tables.Revocation.undone.is_(None)))
-        return _first({row.image: _record(row) for row in rows}, line)
+        return session.scalar(tables.Revocation.where(image=image_id, undone=None))
 
 
 def _line(image: str, parents: Mapping[str, str | None]) -> list[str]:
@@ -124,10 +118,10 @@ def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
     return min(candidates, key=lambda revocation: revocation.effective, default=None)
 
 
-def whole_revocation(row: tables.Revocation) -> Mapping[str, object]:
+def whole_revocation(row: Any) -> Mapping[str, object]:
     """A revocation with its end, for the journal."""
     return {name: getattr(row, name) for name in (*COLUMNS, "undone", "undone_by")}
 
 
-def _record(row: tables.Revocation) -> Revocation:
+def _record(row: Any) -> Revocation:
     return Revocation(**{name: getattr(row, name) for name in COLUMNS})

@@ -8,7 +8,6 @@ from typing import Any
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, variables
 from baker.cli.runner import report
-from baker.cli.validation_cache import Verdicts
 from baker.core.errors import BakeError, TemplateError
 
 EXAMPLES = """
@@ -20,17 +19,16 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
     add_template_options(parser)
-    parser.add_argument("--no-cache", action="store_true", help="look at everything again, although nothing has changed since it was valid")
     add_json(parser)
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     code, results = 0, []
-    values, verdicts = variables(args.var), Verdicts(app.home, app.env)
+    values = variables(args.var)
     for file in args.files:
         found: dict[str, Any] = {"file": str(file), "valid": True, "images": [], "problems": []}
         try:
-            found["images"] = images(file, values, verdicts, args, app)
+            found["images"] = images(file, values, args, app)
         except BakeError as error:
             code = code or error.exit_code
             found |= {"valid": False, "problems": problems(error, str(file))}
@@ -46,16 +44,10 @@ def run(args: argparse.Namespace, app: App) -> int:
     return code
 
 
-def images(file: str, values: dict[str, str], verdicts: Verdicts, args: argparse.Namespace, app: App) -> list[dict[str, str]]:
-    """Name and version of each image that a valid template makes, from memory where nothing has changed."""
-    question = (file, values, args.var_file, args.only, args.except_)
-    known = None if args.no_cache else verdicts.find(question)
-    if known is not None:
-        return known
+def images(file: str, values: dict[str, str], args: argparse.Namespace, app: App) -> list[dict[str, str]]:
+    """Name and version of each image that a valid template makes."""
     templates = app.baker().load(file, variables=values, var_files=args.var_file, only=args.only, except_=args.except_)
-    found = [{"name": template.name, "version": template.version} for template in templates]
-    verdicts.keep(question, templates[0].observed, found)
-    return found
+    return [{"name": template.name, "version": template.version} for template in templates]
 
 
 def problems(error: BakeError, file: str) -> list[dict[str, Any]]:

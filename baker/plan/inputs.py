@@ -103,7 +103,7 @@ def _context(template: Template, search: Iterable[Path]) -> Context:
 def _files(plan: Plan) -> Iterator[Path]:
     """Absolute paths: what loading read, what the steps read, what the tests are."""
     template = plan.template
-    yield from (Path(name).absolute() for name in template.observed.contents)
+    yield from (Path(name).absolute() for name in template.contents)
     yield template.path
     yield from template.files
     for planned in plan.steps:

@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from baker.template.dependencies import Observed
 from baker.template.git import project_root
 from baker.template.yaml_document import Document, Item, Place, Problems, parse, quote, read, suggest
 
@@ -26,7 +25,7 @@ class Files:
     def __init__(self, problems: Problems, search: Sequence[Path] = ()) -> None:
         self.problems = problems
         self.search = tuple(search)
-        self.observed = Observed()
+        self.contents: dict[str, bytes] = {}  # every file that was read
         self._read: dict[Path, Item | None] = {}
         self._documents: dict[tuple[Path, bool], Document | None] = {}
 
@@ -37,7 +36,6 @@ class Files:
     def open(self, path: Path, shown: str) -> Item | None:
         """The tree of a file; None when it has none, which has been reported."""
         key = path.resolve()
-        self.observed.went(path)
         if key not in self._read:
             document = self.read(path, shown)
             self._read[key] = parse(document, self.problems) if document else None
@@ -50,9 +48,7 @@ class Files:
             self._documents[key] = read(path, shown, self.problems, private=private)
         document = self._documents[key]
         if document is not None:
-            self.observed.read(path, document.data)
-            if not path.is_file():
-                self.observed.doubt(f"{path} is not a file")
+            self.contents.setdefault(str(path), document.data)
         return document
 
     def bundle(self, name: str, base_dir: Path, place: Place) -> Path | None:
@@ -70,10 +66,8 @@ class Files:
             return path
         directories = [*self._places(base_dir), *self.search]
         for directory in directories:
-            self.observed.looked(directory / name / MANIFEST)
             if (directory / name / MANIFEST).is_file():
                 return directory / name / MANIFEST
-        self.observed.doubt("installed packages")
         installed = _installed()
         found: Path | None = installed[name]() if name in installed else None
         if found is not None and (found / MANIFEST).is_file():
@@ -89,12 +83,9 @@ class Files:
         start = base_dir.resolve()
         root = project_root(start) or start.parent
         for each in (start, *start.parents):
-            self.observed.looked(each / ".git")
             yield each / DIRECTORY
             if each == root:
                 break
-        for each in root.parents if not (root / ".git").exists() else ():
-            self.observed.looked(each / ".git")  # there is none; with one, the search would go up to it
 
 
 def _installed() -> dict[str, Any]:

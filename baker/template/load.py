@@ -15,7 +15,6 @@ from baker.template import builders, matrix
 from baker.template import variables as inputs
 from baker.template.builders import BuilderConfig
 from baker.template.bundles import Files
-from baker.template.dependencies import Observed
 from baker.template.epoch import VARIABLE, DateEpoch
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
@@ -69,8 +68,6 @@ def load(
     made = [loader.template(image, images) for image in images]
     if problems:
         raise TemplateError(problems.list())
-    if any(each and each.secrets.values for each in made):
-        files.observed.doubt("sensitive values")
     chosen = [each for each, image in zip(made, images, strict=True) if matrix.selected(image.name, image.row, only, except_)]
     if not chosen:
         known = ", ".join(image.name for image in images)
@@ -92,13 +89,11 @@ class _Image:
 class _UsedEnvironment:
     """Looks up environment variables and remembers which."""
 
-    def __init__(self, env: Mapping[str, str], observed: Observed) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
-        self.observed = observed
         self.used: dict[str, str] = {}
 
     def lookup(self, name: str) -> str:
-        self.observed.asked(name, self.env.get(name))
         if name not in self.env:
             raise NoValue(f"the environment variable {name} is not set", "use a variable with a default for what may be left out")
         self.used[name] = self.env[name]
@@ -118,7 +113,7 @@ class _Loader:
         self.env = env
         self.secret_key = secret_key
         self.git = GitFacts(path.parent.resolve())
-        self.environment = _UsedEnvironment(env, files.observed)
+        self.environment = _UsedEnvironment(env)
 
     def root(self, shown: str, overrides: Mapping[str, Any]) -> Item | None:
         """The file's tree with `overrides` in place."""
@@ -141,8 +136,6 @@ class _Loader:
             extra={"param": "parameters are for bundles and includes", "matrix": "this template has no matrix"},
         )
         specs, declared = self._declarations(root, scope)
-        for name in specs:
-            self.files.observed.asked(inputs.PREFIX + name, self.env.get(inputs.PREFIX + name))
         found = inputs.resolve_all(
             specs,
             declared,
@@ -178,7 +171,6 @@ class _Loader:
         return specs, section
 
     def _git(self, name: str) -> Any:
-        self.files.observed.doubt("git")
         if name not in ("commit", "short", "branch", "dirty"):
             raise NoValue(f"git has nothing called {quote(name)}", suggest(name, ["commit", "short", "branch", "dirty"]))
         value = getattr(self.git, name)
@@ -209,7 +201,7 @@ class _Loader:
         expander = Expander(self.files, self.kinds, self.problems, [(image.name, image.row), *others])
         frame = Frame(self.directory, image.scope)
         expander.expand(image.root.get("provisioners"), frame)
-        specs = verify_items(image.root.get("verify"), image.scope, self.directory, self.files.observed, self.problems)
+        specs = verify_items(image.root.get("verify"), image.scope, self.directory, self.problems)
         if model is None or builder is None or self.problems:
             return None
         base_dir = self.directory.resolve()
@@ -237,7 +229,7 @@ class _Loader:
             environment=dict(self.environment.used),
             git=self.git,
             epoch=DateEpoch(self.path.absolute(), self.env.get(VARIABLE, ""), model.reproducible),
-            observed=self.files.observed,
+            contents=self.files.contents,
         )
 
     def _file(self, image: _Image) -> tuple[TemplateFile | None, BuilderConfig | None]:
@@ -265,12 +257,10 @@ class _Loader:
             return None
         kind = named_kind.value if named_kind is not None and isinstance(named_kind.value, str) else builders.DEFAULT
         place = named_kind.place if named_kind is not None else item.place
-        if kind not in builders.KINDS.built_in:
-            self.files.observed.doubt("a plugin's builder")
-            if kind not in builders.KINDS.names():
-                hint = suggest(kind, builders.KINDS.names())
-                self.problems.add(place, f"there is no builder {quote(kind)}", hint, code="plugin.unknown")
-                return None
+        if kind not in builders.KINDS.built_in and kind not in builders.KINDS.names():
+            hint = suggest(kind, builders.KINDS.names())
+            self.problems.add(place, f"there is no builder {quote(kind)}", hint, code="plugin.unknown")
+            return None
         try:
             config = builders.config_of(kind)
         except BakeError as error:
@@ -317,9 +307,6 @@ class _Loader:
         for key, path in named_here:
             if path is None:
                 continue
-            if str(path).startswith("~"):
-                self.files.observed.doubt("a home directory")
-            self.files.observed.looked(self.directory / path.expanduser())
             if not (self.directory / path.expanduser()).exists():
                 report_missing(item.value[key], path, self.directory, self.problems)
 

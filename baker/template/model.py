@@ -12,7 +12,6 @@ from baker.core.secrets import Secrets
 from baker.core.units import Duration
 from baker.template.base_model import Frozen, Paths, Words, one_or_more
 from baker.template.builders import BuilderConfig
-from baker.template.dependencies import Observed
 from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
 from baker.template.git import GitFacts
@@ -181,7 +180,7 @@ class Template:
     environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used
     git: GitFacts = field(default_factory=GitFacts, repr=False, compare=False)
     epoch: DateEpoch = field(default_factory=DateEpoch, repr=False, compare=False)
-    observed: Observed = field(default_factory=Observed, repr=False, compare=False)  # what loading looked at
+    contents: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)  # every file that loading read, with its bytes
 
     @property
     def git_commit(self) -> str:

@@ -12,7 +12,6 @@ from baker.provision.base import Provisioner
 from baker.provision.registry import BUILT_IN
 from baker.template.base_model import Frozen
 from baker.template.bundles import Files, shown_path
-from baker.template.dependencies import Observed
 from baker.template.interpolate import Scope, interpolate, named
 from baker.template.language import BundleFile, GroupOptions, IncludeFile, ParameterSpec, StepOptions
 from baker.template.matrix import selected
@@ -141,12 +140,10 @@ class Expander:
 
     def _provisioner(self, kind: str, item: Item) -> Provisioner | None:
         place = at_key(item, kind)
-        if kind not in BUILT_IN:
-            self.files.observed.doubt("a plugin")  # it may look at anything
-            if kind not in self.kinds.names():
-                names = [*self.kinds.names(), "uses", "include", *OPTIONS]
-                self.problems.add(place, f"there is no provisioner kind {quote(kind)}", suggest(kind, names), code="plugin.unknown")
-                return None
+        if kind not in BUILT_IN and kind not in self.kinds.names():
+            names = [*self.kinds.names(), "uses", "include", *OPTIONS]
+            self.problems.add(place, f"there is no provisioner kind {quote(kind)}", suggest(kind, names), code="plugin.unknown")
+            return None
         try:
             return self.kinds.get(kind)
         except BakeError as error:
@@ -155,12 +152,8 @@ class Expander:
 
     def _check_inputs(self, provisioner: Provisioner, config: Any, item: Item, frame: Frame) -> None:
         """Report the files that a step reads and that are not there, at the value that names each."""
-        if getattr(config, "exclude", None):
-            self.files.observed.doubt("what is in a directory")
         try:
             found = list(provisioner.inputs(config, frame.base_dir))
-            for path in found:
-                self.files.observed.looked(path)
             missing = [path for path in found if not path.exists()]
         except (BakeError, OSError) as error:
             self.problems.add(item.place, str(getattr(error, "message", error)), getattr(error, "hint", ""))
@@ -286,9 +279,8 @@ class Expander:
 
     def _verify(self, root: Item, frame: Frame, parameters: Mapping[str, Any]) -> None:
         declared = root.get("verify")
-        specs = verify_items(declared, frame.scope, frame.base_dir, self.files.observed, self.problems)
+        specs = verify_items(declared, frame.scope, frame.base_dir, self.problems)
         usual = frame.base_dir / f"test_{frame.bundle.replace('-', '_')}.py"
-        self.files.observed.looked(usual)
         named_already = any(frame.base_dir / path == usual for spec in specs for path in spec.testinfra)
         if usual.is_file() and not named_already:
             specs = [VerifySpec(testinfra=(Path(usual.name),)), *specs]
@@ -304,7 +296,7 @@ class Expander:
             )
 
 
-def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Observed, problems: Problems) -> list[VerifySpec]:
+def verify_items(item: Item | None, scope: Scope, base_dir: Path, problems: Problems) -> list[VerifySpec]:
     """The items of a `verify` list, every file looked for."""
     if item is None or item.broken:
         return []
@@ -319,7 +311,6 @@ def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Obse
             continue
         found.append(spec)
         for path in spec.testinfra:
-            observed.looked(base_dir / path)
             if not (base_dir / path).exists():
                 report_missing(one, path, base_dir, problems)
     return found

@@ -275,7 +275,7 @@ def _catalog(host: Host) -> Iterable[Finding]:
         return
     import sqlite3
 
-    from baker.catalog.database import REVISIONS
+    from baker.catalog.sqlite import REVISIONS
 
     fix = f"mv {path} {path}.damaged   # bake begins a new one; images in the store are not lost, but nothing lists them"
     try:

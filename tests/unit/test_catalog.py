@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import inspect
 
 from baker.artifacts.codecs import pack_json, pack_lines, pack_manifest, pack_packages, read_json, read_lines, read_manifest, read_packages
-from baker.catalog import database, tables
+from baker.catalog import database, sqlite, tables
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.catalog.reference import matches
@@ -301,6 +301,10 @@ def test_the_migrations_make_what_the_models_say(tmp_path: Path) -> None:
         assert compare_metadata(MigrationContext.configure(connection), tables.Base.metadata) == []
 
 
+def test_a_new_file_is_what_the_migrations_make() -> None:
+    assert sqlite.SCHEMA.read_text() == database.schema_sql(), "write it anew: make catalog-schema"
+
+
 def test_every_migration_is_known_and_goes_back(tmp_path: Path) -> None:
     from alembic import command
     from alembic.config import Config
@@ -308,9 +312,9 @@ def test_every_migration_is_known_and_goes_back(tmp_path: Path) -> None:
 
     config = Config()
     config.set_main_option("script_location", str(database.MIGRATIONS))
-    assert tuple(reversed([step.revision for step in ScriptDirectory.from_config(config).walk_revisions()])) == database.REVISIONS
+    assert tuple(reversed([step.revision for step in ScriptDirectory.from_config(config).walk_revisions()])) == sqlite.REVISIONS
     engine = database.open_engine(tmp_path / "catalog.sqlite")
-    with database.writing(engine).begin() as connection:
+    with database.for_writing(engine).begin() as connection:
         config.attributes["connection"] = connection
         command.downgrade(config, "base")
         assert inspect(connection).get_table_names() == ["alembic_version"]
@@ -356,7 +360,7 @@ def test_a_newer_schema_is_refused(catalog: Catalog) -> None:
     catalog.close()
     with sqlite3.connect(str(catalog.place)) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    with pytest.raises(HostError, match=rf"schema 9999.*up to {database.HEAD}"):
+    with pytest.raises(HostError, match=rf"schema 9999.*up to {sqlite.HEAD}"):
         catalog.images()
 
 

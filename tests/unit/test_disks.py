@@ -20,7 +20,7 @@ from baker.core.model import Disk, Package
 from baker.disks import qemuimg
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.manifest import file_manifest
-from baker.disks.packages import installed_packages, package_list
+from baker.disks.packages.installed import disk_packages
 from baker.disks.partitions import filesystem, partitions
 from baker.disks.raw import open_raw, raw_digest
 from baker.disks.rootfs import find_kernel, open_root, root_file
@@ -490,15 +490,15 @@ Version: 2
     (root / "var/lib/rpm/rpmdb.sqlite").write_text("")
     mke2fs(tmp_path / "p2", root, "-t", "ext4", size="32M")
     put(disk, tmp_path / "p2", 24576)
-    found = package_list(disk)
+    found = disk_packages(disk)
     assert found.packages == (
         Package("libc6", "2.36", "amd64", "deb"),
         Package("musl", "1.2.4-r2", "x86_64", "apk"),
         Package("nginx", "1.22.1-9", "amd64", "deb"),
         Package("zlib", "1.3", "x86_64", "apk"),
     )
-    assert "RPM" in found.notes[0]
-    assert installed_packages(disk) == found.packages
+    assert [reason.partition(" ")[0] for reason in found.unread] == ["/var/lib/rpm/rpmdb.sqlite"]
+    assert not found.complete
 
 
 def test_a_root_that_is_not_ext4_says_what_it_is(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import Session
 
 from baker.catalog import database, lookup, reference, tables
 from baker.catalog.attestations import Attestations
-from baker.catalog.chain import Chain, Fault, enter_all
+from baker.catalog.chain import Chain, Fault
 from baker.catalog.channels import Channels
 from baker.catalog.imports import Imports
 from baker.catalog.journal import CatalogJournal, append, subject_of
@@ -129,11 +129,6 @@ class Catalog:
     def publications(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> list[Publication]:
         """Where an image is published now, first made first."""
         return self.published.of(image_id, kind=kind, region=region)
-
-    def enter_all(self, kind: str) -> int:
-        """Enter records in the journal that came another way than through this class (from an archive: kind "imported"); how many."""
-        with self._writing() as session:
-            return enter_all(session, kind)
 
     def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
         """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""

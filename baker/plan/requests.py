@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from baker.core.model import Accelerator
 if TYPE_CHECKING:
     from baker.build.values import BuildOptions
     from baker.catalog.records import ImageRecord
-    from baker.template.model import OnError, Template
+    from baker.template.model import OnError
 
 
 @dataclass(frozen=True)
@@ -76,11 +76,3 @@ def options(request: BuildRequest) -> BuildOptions:
         last=request.last,
         locked=request.locked,
     )
-
-
-def with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    from baker.template.model import BuilderSpec
-
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
-        return template
-    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

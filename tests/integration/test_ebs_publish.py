@@ -31,6 +31,7 @@ from baker.publish.ami import AmiTarget
 from baker.publish.base import Baked, Published, PublishOptions, PublishRequest
 from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws
+from tests.support.disks import create_qcow2
 from tests.support.fake_app import an_image
 
 MIB = 1 << 20
@@ -52,7 +53,7 @@ def cloud(emulator: Emulator) -> Emulator:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    found = qemuimg.create(tmp_path_factory.mktemp("disk") / "disk", 4 * MIB)
+    found = create_qcow2(tmp_path_factory.mktemp("disk") / "disk", 4 * MIB)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 2M", str(found.path)], check=True, capture_output=True)
     return found
 
@@ -554,7 +555,7 @@ def test_the_command_line_against_the_emulator(cloud: Emulator, tmp_path: Path) 
 
     env = {"BAKE_HOME": str(tmp_path / "home")}
     with Baker(Home.from_environment(env)) as bake:
-        made = qemuimg.create(tmp_path / "disk", 4 * MIB)
+        made = create_qcow2(tmp_path / "disk", 4 * MIB)
         subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 1M", str(made.path)], check=True, capture_output=True)
         digest = raw_digest(made)
         blob = bake.store.add_disk(made, None)

@@ -30,6 +30,7 @@ from baker.machines.libvirt.machine import LibvirtMachine
 from baker.machines.libvirt.reclaim import qemu_processes
 from baker.machines.ssh.client import SshCommunicator, connect
 from baker.machines.ssh.communicator import Disconnected
+from tests.support.disks import create_qcow2, root_file
 from tests.support.machines import SSH_SECONDS
 
 pytestmark = pytest.mark.vm
@@ -71,7 +72,7 @@ def workshop(home: Home) -> Iterator[Workshop]:
 
 @pytest.fixture
 def empty_disk(tmp_path: Path) -> Disk:
-    return qemuimg.create(tmp_path / "empty.qcow2", 1 << 30)
+    return create_qcow2(tmp_path / "empty.qcow2", 1 << 30)
 
 
 def open_ssh(workshop: Workshop, machine: LibvirtMachine, identity: Identity):  # type: ignore[no-untyped-def]
@@ -252,7 +253,6 @@ def test_from_power_on_to_a_captured_disk(workshop: Workshop, base_disk: Disk, f
     assert (captured.path, captured.format, captured.virtual_size) == (image, "qcow2", shape.disk_size)
     assert qemuimg.info(image, "qcow2").backing_path == base_disk.path.absolute()
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image], check=True)
-    from baker.disks.rootfs import root_file
 
     assert root_file(captured, "/root/kept") == b"kept"
     assert workshop.entries() == []

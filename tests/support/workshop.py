@@ -15,11 +15,11 @@ from baker.core.clock import Clock
 from baker.core.events import Memory, Message, StepFinished, StepStarted
 from baker.core.home import Home
 from baker.core.ledger import Ledger
-from baker.disks import qemuimg
 from baker.layers.store import LayerStore
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load
+from tests.support.disks import create_qcow2
 from tests.support.fake_builder import FakeBuilder, FakeGuests
 from tests.support.fakes import FakeClock
 
@@ -96,7 +96,7 @@ class Workshop:
 @contextmanager
 def open_workshop(directory: Path) -> Iterator[Workshop]:
     clock = FakeClock()
-    qemuimg.create(directory / "disk.qcow2", 1 << 20)
+    create_qcow2(directory / "disk.qcow2", 1 << 20)
     home = Home.from_environment({"BAKE_HOME": str(directory / "home"), "HOME": str(directory)})
     home.data.mkdir(parents=True)
     guests = FakeGuests(clock, takes={"step-": 30.0})

@@ -29,8 +29,8 @@ from baker.provision.galaxy import installed
 from baker.template.epoch import lock_path
 from baker.template.load import load
 from baker.template.model import Template
+from tests.support.disks import create_qcow2, disk_of, write_tree
 from tests.support.fake_app import Cli, a_build, a_result, an_image
-from tests.support.packages import disk_of, write_tree
 from tests.support.workshop import Workshop, open_workshop
 
 CASES = Path(__file__).resolve().parent.parent / "cases" / "locks"
@@ -95,7 +95,7 @@ def test_another_source_stops_a_build_before_a_machine_starts(workshop: Workshop
     lock_of(workshop)
     disk = workshop.directory / "disk.qcow2"
     disk.unlink()
-    qemuimg.create(disk, 2 << 20)
+    create_qcow2(disk, 2 << 20)
     with pytest.raises(LockError, match=r"the source is .* in the lock"):
         build(workshop, locked=True)
     assert workshop.builder.events == []

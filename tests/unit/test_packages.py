@@ -13,7 +13,7 @@ from baker.core.model import Package, PackageList
 from baker.disks.packages import apk, dpkg, rpm
 from baker.disks.packages.installed import disk_packages
 from baker.disks.packages.unreadable import UnreadableDatabase
-from tests.support.packages import APK, RPM_HEADER, disk_of, rpm_database, write_tree
+from tests.support.disks import APK, RPM_HEADER, disk_of, rpm_database, write_tree
 
 ROOT = {"etc/x": "", "usr/bin/sh": ""}
 DPKG = """Package: libgcc-s1

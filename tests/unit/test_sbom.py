@@ -17,8 +17,8 @@ from baker.catalog.records import ImageRecord
 from baker.disks.rootfs import open_root
 from baker.trust.sbom.bill import attribute
 from baker.trust.sbom.components import Component, components
+from tests.support.disks import APK, RPM_HEADER, disk_of, rpm_database, write_tree
 from tests.support.fake_app import Cli, a_build, an_image
-from tests.support.packages import APK, RPM_HEADER, disk_of, rpm_database, write_tree
 
 DEB = """Package: {name}
 Status: {state}

@@ -1,4 +1,4 @@
-"""File trees with package databases, and disks that hold them."""
+"""Disks for tests, and file trees with package databases to put on them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from baker.core.model import Disk
+from baker.disks.rootfs import open_root
 
 # the header of a package as rpm 4.18 itself wrote it into rpmdb.sqlite: demo-tool 2:1.4-3.fc41, MIT AND BSD-3-Clause
 RPM_HEADER = base64.b64decode("""
@@ -49,3 +50,15 @@ def disk_of(tree: Path, place: Path) -> Disk:
     """A raw disk with an ext4 of this tree."""
     subprocess.run(["mke2fs", "-q", "-F", "-t", "ext4", "-d", str(tree), str(place), "16M"], check=True)
     return Disk(place, "raw", 16 << 20)
+
+
+def create_qcow2(path: Path, size: int) -> Disk:
+    """A new empty qcow2 of `size` bytes."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", str(path), str(size)], check=True)
+    return Disk(path, "qcow2", size)
+
+
+def root_file(disk: Disk, path: str) -> bytes | None:
+    """The bytes of one file of a disk; None where there is none. UnsupportedFilesystem as `open_root`."""
+    with open_root(disk) as root:
+        return root.read(path)

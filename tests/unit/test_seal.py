@@ -66,12 +66,3 @@ def test_a_rule_that_fails_fails_the_build(identity: Identity) -> None:
     guest.answers["rule="] = ended(1, "seal-failed\tlogs\n", "find: /var/log: Input/output error\n")
     with pytest.raises(BuildError, match=r"the rule logs failed with exit code 1\nfind: /var/log: Input/output error"):
         seal(guest, identity, Reporter(Memory()))
-
-
-def test_the_failing_rule_is_named_by_the_script_itself() -> None:
-    from baker.build.seal import Rule
-
-    script = seal_script([Rule("first", "x", "x", "true"), Rule("second", "x", "x", "false"), Rule("third", "x", "x", "echo never")])
-    done = subprocess.run(["sh", "-e"], input=script, text=True, capture_output=True, check=False)
-    assert done.returncode == 1
-    assert done.stdout == "seal-failed\tsecond\n"

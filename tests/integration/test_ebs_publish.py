@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -33,6 +32,7 @@ from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws
 from tests.support.disks import create_qcow2
 from tests.support.fake_app import an_image
+from tests.support.until import until
 
 MIB = 1 << 20
 REGION, OTHER, THIRD = "eu-central-1", "eu-west-1", "us-east-1"
@@ -475,12 +475,10 @@ def test_what_lacks_only_its_record_is_put_on_record(desk: Desk, cloud: Emulator
 
 
 def settled(cloud: Emulator, kinds: set[str]) -> bool:
-    """Whether there are only things of these kinds, once instances that are being terminated are gone."""
-    for _ in range(100):
-        if set(cloud.inventory().get(REGION, {})) == kinds:
-            return True
-        time.sleep(0.02)
-    return False
+    """True once there are only things of these kinds: instances that are being terminated go in time."""
+    return until(
+        lambda: set(cloud.inventory().get(REGION, {})) == kinds, 30, lambda: f"{cloud.inventory().get(REGION, {})} has {kinds} alone"
+    )
 
 
 @contextmanager

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from baker.machines.ssh.client import SshCommunicator, connect
 from baker.machines.ssh.communicator import Disconnected
 from tests.support.disks import create_qcow2, root_file
 from tests.support.machines import SSH_SECONDS
+from tests.support.until import until
 
 pytestmark = pytest.mark.vm
 
@@ -272,13 +272,13 @@ def reboot(guest: SshCommunicator) -> None:
 def serve(guest: SshCommunicator, machine: LibvirtMachine) -> None:
     """What listens in the guest answers on the forwarded port."""
     guest.run("mkdir -p /tmp/www; echo hello >/tmp/www/index.html; cd /tmp/www; python3 -m http.server 8080 >/dev/null 2>&1 &")
-    deadline = time.monotonic() + 60
-    answer = b""
-    while b"hello" not in answer and time.monotonic() < deadline:
+
+    def answer() -> bytes:
         try:
             with socket.create_connection(("127.0.0.1", machine.forwarded(8080)), 20) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+                return b"".join(iter(lambda: connection.recv(4096), b""))
         except OSError:
-            pass
-    assert b"hello" in answer
+            return b""
+
+    until(lambda: b"hello" in answer(), 60, "the web server in the guest answers")

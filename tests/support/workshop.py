@@ -39,12 +39,13 @@ class Workshop:
     heard: Memory = field(default_factory=Memory)
     env: dict[str, str] = field(default_factory=lambda: {"BAKE_HTTP_CACHE": "0"})
 
-    def template(self, *steps: str, name: str = "web", more: str = ""):
+    def template(self, *steps: str, name: str = "web", more: str = "", memory: str = "1MiB"):
         lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
         body = "".join("  - " + line.replace("\n", "\n    ") + "\n" for line in lines)
         path = self.directory / f"{name}.yaml"
         path.write_text(
-            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\nbuilder: {{memory: 1MiB}}\n{more}provisioners:\n{body}"
+            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\n"
+            f"builder: {{memory: {memory}}}\n{more}provisioners:\n{body}"
         )
         return load(path, env={}, secret_key=b"k" * 32)[0]
 

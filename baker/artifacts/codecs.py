@@ -1,4 +1,4 @@
-"""Evidence blobs: gzip without a time stamp, so that equal evidence is one blob. Text, JSON, or JSON lines."""
+"""Evidence blobs: text, JSON, or JSON lines, packed by gzip without a time stamp, so that equal evidence is one blob."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from typing import Any, BinaryIO
 
-from baker.core.model import FileEntry, Package
+from baker.core.model import FileEntry, Package, PackageList
+
+EMPTY_LIST = "the record does not say whether there were no packages or their list could not be read"
 
 
 def pack_lines(lines: Iterable[str]) -> bytes:
@@ -31,15 +33,8 @@ def pack_text(text: str) -> bytes:
     return gzip.compress(text.encode("utf-8", "surrogateescape"), mtime=0)
 
 
-def pack_manifest(entries: Iterable[FileEntry]) -> bytes:
-    """A file manifest as one blob of JSON lines, one per file; what is empty is left out."""
-    packed = io.BytesIO()
-    write_manifest(entries, packed)
-    return packed.getvalue()
-
-
 def write_manifest(entries: Iterable[FileEntry], file: BinaryIO) -> int:
-    """Write a file manifest as `pack_manifest` makes it; returns how many entries there were."""
+    """Write a file manifest as a blob of JSON lines, one per file, without empty fields; returns the number of entries."""
     count = 0
     with _writer(file) as packed:
         for entry in entries:
@@ -49,13 +44,21 @@ def write_manifest(entries: Iterable[FileEntry], file: BinaryIO) -> int:
     return count
 
 
-def pack_packages(packages: Iterable[Package]) -> bytes:
-    """A package list as one blob, sorted."""
-    ordered = sorted(packages, key=lambda package: (package.name, package.architecture, package.version))
-    return pack_json([asdict(package) for package in ordered])
+def pack_packages(found: PackageList) -> bytes:
+    """A package list as one blob of JSON, sorted: a list of packages, or, when the list is empty or not complete, an object
+    `{"packages": [...], "unread": [...]}`. An empty list alone is what records held before for both."""
+    ordered = sorted(found.packages, key=lambda package: (package.name, package.architecture, package.version))
+    packages = [package_to_json(package) for package in ordered]
+    return pack_json(packages if packages and found.complete else {"packages": packages, "unread": list(found.unread)})
+
+
+def package_to_json(package: Package) -> dict[str, str]:
+    """What records hold of a package, and what `--json` shows."""
+    return {"name": package.name, "version": package.version, "architecture": package.architecture, "kind": package.kind}
 
 
 def read_text(blob: BinaryIO) -> str:
+    """The whole text of a blob of `pack_text`."""
     with gzip.GzipFile(fileobj=blob) as file:
         return file.read().decode("utf-8", "replace")
 
@@ -68,6 +71,7 @@ def read_lines(blob: BinaryIO) -> Iterator[str]:
 
 
 def read_json(blob: BinaryIO) -> Any:
+    """The value in a blob of `pack_json`."""
     with gzip.GzipFile(fileobj=blob) as file:
         return json.load(file)
 
@@ -79,8 +83,12 @@ def read_manifest(blob: BinaryIO) -> Iterator[FileEntry]:
             yield FileEntry(**json.loads(line))
 
 
-def read_packages(blob: BinaryIO) -> tuple[Package, ...]:
-    return tuple(Package(**item) for item in read_json(blob))
+def read_packages(blob: BinaryIO) -> PackageList:
+    """The package list in a blob of `pack_packages`, or of a record that was made before lists said whether they are complete."""
+    value = read_json(blob)
+    if isinstance(value, list):
+        value = {"packages": value, "unread": [] if value else [EMPTY_LIST]}
+    return PackageList(tuple(Package(**item) for item in value["packages"]), tuple(value["unread"]))
 
 
 def _writer(file: BinaryIO) -> gzip.GzipFile:

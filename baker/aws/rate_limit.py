@@ -20,7 +20,6 @@ class Pace:
         self._gap = 0.0
         self._next = 0.0
         self._complained = float("-inf")
-        self.complaints = 0
 
     def wait(self) -> None:
         """Until this thread may ask."""
@@ -33,7 +32,6 @@ class Pace:
 
     def too_fast(self) -> None:
         with self._lock:
-            self.complaints += 1
             now = self._clock.now()
             if now - self._complained >= ONE_COMPLAINT_SECONDS:
                 self._complained = now

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -152,11 +150,3 @@ def _credentials(options: dict[str, Any]) -> dict[str, Any]:
     """Of what botocore hands to a client factory, what boto3 takes."""
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "config")
     return {name: options[name] for name in names if name in options}
-
-
-@contextmanager
-def counted(aws: Aws) -> Iterator[Counter[str]]:
-    """What the body asks of AWS: "ec2:RunInstances" -> requests."""
-    before, found = Counter(aws.calls), Counter[str]()
-    yield found
-    found.update(Counter(aws.calls) - before)

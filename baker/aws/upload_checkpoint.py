@@ -29,7 +29,6 @@ class State:
     run: str  # the id in the ledger and in the tags of what was made
     attempt: int = 0
     base: str = ""  # the snapshot that only the difference to is sent; "": everything is sent
-    base_image: str = ""  # the image that this snapshot holds
     target: str = ""  # the snapshot; "" before it is known
     more: dict[str, str] = field(default_factory=dict)
 

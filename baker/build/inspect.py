@@ -14,10 +14,11 @@ from baker.artifacts.changes import pack
 from baker.artifacts.codecs import read_manifest, write_manifest
 from baker.build.change_tracking import find_changes
 from baker.build.values import GuestListing, Inspection
-from baker.core.model import Disk, FileEntry, Package, SourceImage
+from baker.core.events import Reporter
+from baker.core.model import Disk, FileEntry, Package, PackageList, SourceImage
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.manifest import file_manifest
-from baker.disks.packages import installed_packages
+from baker.disks.packages.installed import disk_packages
 from baker.disks.raw import raw_digest
 from baker.machines.ssh.communicator import Communicator
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from baker.build.values import Captured
 
 MANIFEST = "manifest.jsonl.gz"
+SOURCE_IS_AMI = "the source is an AMI, and bake does not read the disk of one"
+NO_LISTING = "the guest has no package manager that bake asks: dpkg-query, rpm or apk"
 READABLE = frozenset({"ext2", "ext3", "ext4"})
 # NUL between files; the path is last because it may hold anything else.
 LIST_FILES = r"""
@@ -43,7 +46,7 @@ fi
 def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
     """Read what was captured once it does not change any more. Of an AMI nobody has the bytes: its digest is that of its manifest."""
     media, listing = captured.media, captured.guest_listing
-    before = _packages(source.media) if isinstance(source.media, Disk) else ()
+    before = _packages(source.media) if isinstance(source.media, Disk) else PackageList(unread=(SOURCE_IS_AMI,))
     if not isinstance(media, Disk):
         assert listing is not None  # made in the guest before its shutdown: there is nothing else to make it of
         return Inspection(listing_digest(listing), listing.manifest, _count(listing.manifest), before, listing.packages)
@@ -58,6 +61,15 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
             manifest, files = None, 0
         after = _packages(media)
         return Inspection(digest.result(), manifest, files, before, after)
+
+
+def warn_of_unread(report: Reporter, found: Inspection) -> None:
+    """Say that the package list of an image is not complete, and why."""
+    if not found.packages_after.complete:
+        report.warn(
+            f"the list of the image's packages is not complete: {'; '.join(found.packages_after.unread)}",
+            hint="a lock file does not pin these packages, and a rebuild does not reach level L1 by them",
+        )
 
 
 def write_changes(captured: Captured, media: Disk, source: Disk, manifest: Path, destination: Path) -> None:
@@ -94,7 +106,8 @@ def list_in_guest(communicator: Communicator, scratch: Path) -> GuestListing:
     packages = communicator.run(f"rm -r {work}; {LIST_PACKAGES}").stdout
     manifest = scratch / MANIFEST
     _write(sorted(_entries(scratch / "files.gz", _digests(scratch / "digests.gz")), key=lambda entry: entry.path), manifest)
-    return GuestListing(manifest, tuple(Package(*line.split("\t")) for line in packages.splitlines() if line.count("\t") == 3))
+    found = tuple(Package(*line.split("\t")) for line in packages.splitlines() if line.count("\t") == 3)
+    return GuestListing(manifest, PackageList(found, () if found else (NO_LISTING,)))
 
 
 TYPE_BITS = {"f": 0o100000, "d": 0o040000, "l": 0o120000, "c": 0o020000, "b": 0o060000, "p": 0o010000, "s": 0o140000}
@@ -115,11 +128,11 @@ def _digests(path: Path) -> dict[str, str]:
     return {record[66:]: record[:64] for record in records if len(record) > 66}
 
 
-def _packages(disk: Disk) -> tuple[Package, ...]:
+def _packages(disk: Disk) -> PackageList:
     try:
-        return tuple(installed_packages(disk))
-    except UnsupportedFilesystem:
-        return ()
+        return disk_packages(disk)
+    except UnsupportedFilesystem as error:
+        return PackageList(unread=(str(error),))
 
 
 def _count(manifest: Path) -> int:

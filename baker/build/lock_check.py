@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from baker.artifacts.ansible_content import of_build
 from baker.artifacts.codecs import read_packages
 from baker.build.job import Job
 from baker.catalog.records import ImageRecord
 from baker.core.errors import LockError, NotFoundError, Problem
-from baker.core.model import AnsibleContent, Package, SourceImage
+from baker.core.model import AnsibleContent, PackageList, SourceImage
 from baker.lockfile import check
 from baker.lockfile.model import Lock, load_lock
 from baker.sources.base import Context
@@ -42,7 +42,7 @@ def check_source(job: Job, source: SourceImage) -> None:
         raise LockError(problems)
 
 
-def check_made(job: Job, packages: Iterable[Package], contents: Sequence[AnsibleContent]) -> None:
+def check_made(job: Job, packages: PackageList, contents: Sequence[AnsibleContent]) -> None:
     """What was installed, and the roles and collections of its steps. When that is not what the lock has: LockError with `--locked`, a
     warning without it."""
     lock = _lock(job)

@@ -348,12 +348,6 @@ def seal_script(rules: Iterable[Rule]) -> str:
     return "".join(parts)
 
 
-def rules_table() -> str:
-    """The rules as the Markdown table of docs/seal.md."""
-    rows = [f"| `{rule.name}` | {rule.removes} | {rule.reason} |" for rule in SEAL_RULES]
-    return "\n".join(["| Rule | What leaves the image | Why |", "|---|---|---|", *rows]) + "\n"
-
-
 def _actions(output: str, rules: Iterable[Rule]) -> dict[str, tuple[str, ...]]:
     found: dict[str, list[str]] = {rule.name: [] for rule in rules}
     for line in output.splitlines():

@@ -10,7 +10,7 @@ from typing import Literal
 
 from baker.build import record
 from baker.build.boot import running
-from baker.build.inspect import inspect, write_changes
+from baker.build.inspect import inspect, warn_of_unread, write_changes
 from baker.build.job import Job
 from baker.build.values import Captured, Inspection, VerifyOutcome
 from baker.catalog.records import BuildRecord, ImageRecord
@@ -258,6 +258,7 @@ def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Insp
 
 def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
     found = inspect(captured, plan.source, job.scratch)
+    warn_of_unread(job.report, found)
     changes = job.scratch / "changes.jsonl.gz"
     if captured.touched is not None and found.manifest and isinstance(captured.media, Disk):
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from baker.catalog.records import Publication
-from baker.core.model import Disk, MachineFacts, Media, Package, TestReport
+from baker.core.model import Disk, MachineFacts, Media, PackageList, TestReport
 
 if TYPE_CHECKING:
     from baker.build.change_tracking import ChangedPaths
@@ -42,7 +42,7 @@ class GuestListing:
     """A manifest and a package list that were made inside the guest. `manifest` is a file of gzipped JSON lines."""
 
     manifest: Path
-    packages: tuple[Package, ...]
+    packages: PackageList
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ class Inspection:
     digest: str
     manifest: Path | None
     files: int
-    packages_before: tuple[Package, ...]
-    packages_after: tuple[Package, ...]
+    packages_before: PackageList
+    packages_after: PackageList
     changes: Path | None = None  # the evidence `changes`; None where that cannot be told

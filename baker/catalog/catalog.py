@@ -165,13 +165,6 @@ class Catalog:
         """Where an image is published now, first made first."""
         return self.published.of(image_id, kind=kind, region=region)
 
-    def enter_all(self, kind: str) -> int:
-        """Enter records in the journal that came another way than through this class (from an archive: kind "imported"); how many."""
-        from baker.catalog.chain import enter_all
-
-        with self._writing() as session:
-            return enter_all(session, kind)
-
     def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
         """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""
         from baker.catalog.chain import Chain

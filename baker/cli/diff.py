@@ -45,6 +45,8 @@ HELP = {
 def run(args: argparse.Namespace, app: App) -> int:
     found = app.baker().diff(args.before, args.after, times=args.times)
     wanted = [part for part in PARTS if getattr(args, part)] or list(PARTS)
+    for note in found.notes if "packages" in wanted else ():
+        app.note(note)
     if args.json:
         from baker.explain.diff import to_json
 

@@ -197,11 +197,13 @@ def test_lines(app: App, build: BuildRecord) -> list[str]:
 
 def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
     with baker.store.open(_evidence(build, "packages_after", "list of packages")) as blob:
-        packages = codecs.read_packages(blob)
+        found = codecs.read_packages(blob)
+    for reason in found.unread:
+        app.note(f"packages may be missing from this list: {reason}")
     if json:
-        app.json([asdict(package) for package in packages])
+        app.json([codecs.package_to_json(package) for package in found.packages])
         return
-    app.lines(app.table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in packages]))
+    app.lines(app.table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in found.packages]))
 
 
 def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:

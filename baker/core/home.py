@@ -11,9 +11,6 @@ from pathlib import Path
 
 from baker.core.errors import HostError
 
-# A UNIX socket path holds 108 bytes on Linux (unix(7)); libvirt adds about 60 below its root.
-LONGEST_RUNTIME_ROOT = 40
-
 PACKAGE = Path(__file__).resolve().parent.parent  # the directory `baker`, for child processes that import it
 
 

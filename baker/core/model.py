@@ -199,12 +199,28 @@ class FileEntry:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An installed package, as the image's own package database names it."""
+    """An installed package, as the image's own package database names it. Two packages are equal when name, version, architecture and
+    kind are: records of builds hold these four alone."""
 
     name: str
-    version: str
+    version: str  # of rpm: EPOCH:VERSION-RELEASE, with epoch 0 where there is none
     architecture: str = ""
-    kind: str = "deb"
+    kind: str = "deb"  # "deb", "apk", "rpm"
+    source: str = field(default="", compare=False)  # the source package, of rpm its file's name; "" where that is not known
+    licence: str = field(default="", compare=False)  # as the package's author wrote it; "" where that is not known
+
+
+@dataclass(frozen=True)
+class PackageList:
+    """The packages of a disk, sorted by name. `unread` says why others may be missing: a package database that could not be read. The
+    list is complete when `unread` is empty."""
+
+    packages: tuple[Package, ...] = ()
+    unread: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        return not self.unread
 
 
 @dataclass(frozen=True)

@@ -186,9 +186,3 @@ def apply(
                 changes[rule.title].append(path)
         current = following
     return Applied(current, {title: tuple(paths) for title, paths in changes.items()})
-
-
-def rules_table() -> str:
-    """The rules as the Markdown table of docs/reproducibility.md."""
-    rows = [f"| `{rule.title}` | {rule.what} | {rule.why} |" for rule in RULES]
-    return "\n".join(["| Rule | What it does | Why |", "|---|---|---|", *rows]) + "\n"

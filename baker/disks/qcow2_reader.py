@@ -50,8 +50,7 @@ class CompressedClusters:
     def __init__(self, descriptor: int) -> None:
         self._file = descriptor
         header = os.pread(descriptor, 48, 0)
-        self._bits, _, _, size, self._l1 = struct.unpack_from(">IQIIQ", header, 20)
-        self._l1_size = size
+        self._bits, _, _, _, self._l1 = struct.unpack_from(">IQIIQ", header, 20)
         self.cluster = 1 << self._bits
         self._l2_entries = self.cluster // 8
         self._tables: OrderedDict[int, bytes] = OrderedDict()

@@ -32,7 +32,6 @@ class DiskInfo:
     path: Path
     format: str
     virtual_size: int
-    actual_size: int
     backing: str | None  # as written in the image
     backing_path: Path | None  # where that leads
     backing_format: str | None
@@ -99,7 +98,6 @@ def _info(data: Mapping[str, Any]) -> DiskInfo:
         path=Path(data["filename"]),
         format=data["format"],
         virtual_size=data["virtual-size"],
-        actual_size=data.get("actual-size", 0),
         backing=data.get("backing-filename"),
         backing_path=Path(where) if where else None,
         backing_format=data.get("backing-filename-format"),
@@ -114,12 +112,6 @@ def as_disk(path: Path, format: DiskFormat | str | None = None) -> Disk:  # noqa
     """The file at `path` as a Disk."""
     found = info(path, format)
     return Disk(path, cast(DiskFormat, found.format), found.virtual_size)
-
-
-def create(path: Path, size: int) -> Disk:
-    """A new empty qcow2 of `size` bytes."""
-    _run([tool(), "create", "-q", "-f", "qcow2", _name(path), str(size)], "making the disk", path)
-    return Disk(path, "qcow2", size)
 
 
 def create_overlay(backing: Disk, path: Path, *, size: int | None = None, reference: str | None = None) -> Disk:
@@ -154,14 +146,6 @@ def convert(
     argv += ["-o", ",".join(f"{name}={value}" for name, value in options.items())] if options else []
     _watch([*argv, _name(source.path), _name(destination)], "converting the disk", destination, advance)
     return Disk(destination, format, source.virtual_size)
-
-
-def resize(disk: Disk, size: int) -> Disk:
-    """Grow `disk` to `size` bytes in place; HostError when it is larger already (bake never cuts a disk off)."""
-    if size < disk.virtual_size:
-        raise HostError(f"{disk.path.name} has {disk.virtual_size} bytes: it cannot shrink to {size}")
-    _run([tool(), "resize", "-q", "-f", disk.format, _name(disk.path), str(size)], "growing the disk", disk.path)
-    return Disk(disk.path, disk.format, size)
 
 
 def rebase(path: Path, backing: str, backing_format: DiskFormat = "qcow2") -> None:

@@ -154,12 +154,6 @@ def _is_device(device: str, part: Partition, tree: Tree) -> bool:
     return match is not None and int(match[1]) == part.number
 
 
-def root_file(disk: Disk, path: str, *, scratch: Path | None = None) -> bytes | None:
-    """The bytes of one file of a disk, at most 64 MiB of them; None where there is none. UnsupportedFilesystem as `open_root`."""
-    with open_root(disk, scratch=scratch) as root:
-        return root.read(path)
-
-
 def find_kernel(disk: Disk, *, scratch: Path | None = None) -> bytes | None:
     """The newest Linux kernel of a disk, by its name's version; None where there is none or bake cannot read the disk."""
     try:

@@ -20,12 +20,14 @@ DEPTH = 2  # directories by which sizes are summed
 
 @dataclass(frozen=True)
 class Tree:
-    """One side. `read` gives a file's bytes, None for none (or when nobody can read them any more)."""
+    """One side. `read` gives a file's bytes, None for none (or when nobody can read them any more). `unread` says why packages may be
+    missing from `packages`."""
 
     title: str
     entries: Sequence[FileEntry]
     packages: Sequence[Package]
     read: Read
+    unread: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`sizes`: bytes more (or fewer) by directory, the largest first."""
+    """`sizes`: bytes more (or fewer) by directory, the largest first. `notes`: what could not be compared, and why."""
 
     before: str
     after: str
@@ -60,6 +62,7 @@ class Comparison:
     users: tuple[Named, ...] = ()
     groups: tuple[Named, ...] = ()
     sizes: tuple[tuple[str, int], ...] = field(default_factory=tuple)
+    notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
@@ -78,6 +81,7 @@ def compare(before: Tree, after: Tree, *, times: bool = False) -> Comparison:
         tuple(_users(before, after)),
         tuple(_accounts("/etc/group", before, after, _group)),
         tuple(_sizes(found)),
+        tuple(f"{tree.title}: packages may be missing from its list: {reason}" for tree in (before, after) for reason in tree.unread),
     )
 
 

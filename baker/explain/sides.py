@@ -13,7 +13,7 @@ from baker.catalog.records import BuildRecord, ImageRecord
 from baker.core.errors import NotFoundError
 from baker.core.model import Disk
 from baker.disks.manifest import file_manifest
-from baker.disks.packages import packages_in
+from baker.disks.packages.installed import installed_packages
 from baker.disks.rootfs import open_root
 from baker.explain.diff import Tree
 
@@ -30,10 +30,10 @@ def of_image(store: BlobStore, image: ImageRecord, build: BuildRecord) -> Iterat
     with store.open(build.evidence["manifest"]) as blob:
         entries = list(read_manifest(blob))
     with store.open(build.evidence["packages_after"]) as blob:
-        packages = read_packages(blob)
+        found = read_packages(blob)
     with ExitStack() as stack:
         opened = stack.enter_context(open_root(stored(image, store))) if image.chain and not image.removed else None
-        yield Tree(title, entries, packages, opened.read if opened else lambda path: None)
+        yield Tree(title, entries, found.packages, opened.read if opened else lambda path: None, found.unread)
 
 
 @contextmanager
@@ -41,4 +41,5 @@ def of_disk(title: str, disk: Disk, scratch: Path | None = None) -> Iterator[Tre
     """A disk that was not unmounted: a layer's, or a copy of a running machine's."""
     with open_root(disk, scratch=scratch, replay=True) as root:
         entries = list(file_manifest(disk, scratch=scratch, replay=True))
-        yield Tree(title, entries, packages_in(root), root.read)
+        found = installed_packages(root)
+        yield Tree(title, entries, found.packages, root.read, found.unread)

@@ -193,7 +193,7 @@ def _packages(store: BlobStore, build: BuildRecord, name: str) -> Sequence[Packa
     if name not in build.evidence:
         return ()
     with store.open(build.evidence[name]) as blob:
-        return read_packages(blob)
+        return read_packages(blob).packages
 
 
 def _step_of_package(store: BlobStore, build: BuildRecord, package: Package) -> StepRecord | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from baker.core.digests import canonical, digest_of, file_digest
 from baker.core.errors import Problem
-from baker.core.model import AnsibleContent, Package, SourceImage
+from baker.core.model import AnsibleContent, Package, PackageList, SourceImage
 from baker.lockfile.galaxy import locked as locked_contents
 from baker.lockfile.galaxy import told as galaxy_told
 from baker.lockfile.model import MAKE_ONE, Lock, LockedImage
@@ -98,13 +98,15 @@ def source_problems(template: Template, image: LockedImage, source: SourceImage)
     return [Problem(str(lock_path(template.path)), 0, 0, message, hint)]
 
 
-def package_problems(path: Path, image: LockedImage, packages: Iterable[Package]) -> list[Problem]:
-    """Each package of a built image that is not as in the lock."""
-    changes = package_changes(image.packages, map(package_line, packages))
-    found = [Problem(str(path), 0, 0, told(change)) for change in changes[:MOST_PACKAGES]]
+def package_problems(path: Path, image: LockedImage, found: PackageList) -> list[Problem]:
+    """Each package of a built image that is not as in the lock; one problem when its packages cannot be compared with those of the lock."""
+    if image.packages and not found.complete:
+        return [Problem(str(path), 0, 0, f"the list of its packages is not complete: {'; '.join(found.unread)}")]
+    changes = package_changes(image.packages, map(package_line, found.packages))
+    problems = [Problem(str(path), 0, 0, told(change)) for change in changes[:MOST_PACKAGES]]
     if len(changes) > MOST_PACKAGES:
-        found.append(Problem(str(path), 0, 0, f"{len(changes) - MOST_PACKAGES} other packages differ too"))
-    return found
+        problems.append(Problem(str(path), 0, 0, f"{len(changes) - MOST_PACKAGES} other packages differ too"))
+    return problems
 
 
 def content_problems(path: Path, image: LockedImage, found: Sequence[AnsibleContent]) -> list[Problem]:

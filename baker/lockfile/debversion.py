@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cmp_to_key
 
 _RUNS = re.compile(r"(\D*)(\d*)")
 
@@ -15,9 +14,6 @@ def compare(one: str, other: str) -> int:
         if found:
             return found
     return 0
-
-
-KEY = cmp_to_key(compare)  # of sorted() and max()
 
 
 def _split(version: str) -> tuple[str, str, str]:

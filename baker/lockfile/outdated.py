@@ -169,7 +169,9 @@ class _Look:
             self._unknown.append("its packages: their list is not on this host")
             return
         with self.services.store.open(digest) as blob:
-            installed = [each for each in read_packages(blob) if each.kind == "deb"]
+            listed = read_packages(blob)
+        self._unknown += [f"its packages: {reason}" for reason in listed.unread]
+        installed = [each for each in listed.packages if each.kind == "deb"]
         found = self._listings() if installed else ()
         if installed and not found:
             self._unknown.append("its packages: there is no record of the indexes that they came from")

@@ -100,7 +100,7 @@ def installed(build: BuildRecord, store: BlobStore) -> tuple[str, ...]:
             f"the list of packages of build {build.id} is not on this host", hint="build the image here: bake lock --update TEMPLATE"
         )
     with store.open(digest) as blob:
-        return tuple(sorted(map(package_line, read_packages(blob))))
+        return tuple(sorted(map(package_line, read_packages(blob).packages)))
 
 
 def fetched(build: BuildRecord, store: BlobStore) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """The pull-through cache for what guests fetch over HTTP during a build: a proxy in a process of its own beside it.
 
-QEMU's user networking shows a guest the host's loopback at 10.0.2.2, so that a guest reaches the proxy at `Proxy.url_for_guest`; it
-reaches everything else that listens on the host's loopback there as well. The proxy all the same refuses to connect to loopback,
+QEMU's user networking shows a guest the host's loopback at 10.0.2.2, so that a guest reaches the proxy at 10.0.2.2 on `Proxy.port`;
+it reaches everything else that listens on the host's loopback there as well. The proxy all the same refuses to connect to loopback,
 link-local and metadata addresses: other networks than QEMU's may lead to it. What a guest fetches from 10.0.2.2 itself must
 not go through the proxy (`no_proxy=10.0.2.2`): the host knows no such address.
 
@@ -29,7 +29,6 @@ from baker.core.errors import HostError
 from baker.core.events import Reporter
 from baker.core.home import PACKAGE
 
-HOST_AS_GUESTS_SEE_IT = "10.0.2.2"  # QEMU's user networking
 START_SECONDS = 60.0
 END_SECONDS = 3.0
 TAIL_LINES = 20
@@ -93,11 +92,6 @@ class Proxy:
     def authority(self) -> str:
         """The certificate, PEM, that guests must trust for their encrypted requests to be answered; "" where these go through tunnels."""
         return self._authority if self.port else ""
-
-    @property
-    def url_for_guest(self) -> str:
-        """What a guest on QEMU's user networking sets `http_proxy` to."""
-        return f"http://{HOST_AS_GUESTS_SEE_IT}:{self.port}"
 
     def close(self) -> None:
         """Ask the process to end, and hear what it has to say until then."""

@@ -6,7 +6,7 @@ import enum
 from collections.abc import Iterable, Mapping
 
 from baker.artifacts.trees import Difference
-from baker.core.model import Package
+from baker.core.model import PackageList
 
 
 class Level(enum.IntEnum):
@@ -37,13 +37,19 @@ WORDS: Mapping[Level, str] = {
 
 
 def level_of(
-    *, inputs: bool, packages: tuple[Iterable[Package], Iterable[Package]], differences: Iterable[Difference], disks: tuple[str, str]
+    *, inputs: bool, packages: tuple[PackageList, PackageList], differences: Iterable[Difference] | None, disks: tuple[str, str]
 ) -> Level:
-    """The level reached; pairs are (on record, rebuilt)."""
+    """The level reached; pairs are (on record, rebuilt). `differences`: between the file trees, None where these were not compared.
+
+    Level.PACKAGES is not reached by lists that are not complete. The levels above it may be: a tree holds its package databases.
+    """
     if not inputs:
         return Level.NONE
-    if set(packages[0]) != set(packages[1]):
+    complete = packages[0].complete and packages[1].complete
+    if complete and set(packages[0].packages) != set(packages[1].packages):
         return Level.INPUTS
-    if any(set(difference.what) - {"time"} for difference in differences):
-        return Level.PACKAGES
-    return Level.DISK if disks[0] == disks[1] else Level.TREE
+    same_disk = disks[0] == disks[1]
+    same_tree = same_disk if differences is None else not any(set(difference.what) - {"time"} for difference in differences)
+    if same_tree:
+        return Level.DISK if same_disk else Level.TREE
+    return Level.PACKAGES if complete else Level.INPUTS

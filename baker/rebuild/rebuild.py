@@ -26,7 +26,7 @@ from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
 from baker.core.errors import HostError, Interrupted, NotFoundError, UsageError
-from baker.core.model import Disk, Fetched, FileEntry, Package, SourceImage
+from baker.core.model import Disk, Fetched, FileEntry, Package, PackageList, SourceImage
 from baker.core.resources import Resources
 from baker.core.secrets import SEALED
 from baker.core.workspace import STORE_LEASE, new_id, workplace
@@ -283,13 +283,14 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
     before = _manifest(request.build, services)
     after = _read_manifest(inspection.manifest)
     packages = _packages(request.build, services), inspection.packages_after
-    differences = compare_trees(before, after) if before is not None and after is not None else []
+    differences = compare_trees(before, after) if before is not None and after is not None else None
     words = list(reasons)
-    if before is None or after is None:
+    if differences is None:
         words.append("the file system cannot be read from outside, so files were not compared")
     level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
-    if before is None or after is None:
-        level = min(level, Level.PACKAGES) if request.image.digest != inspection.digest else level
+    unread = list(dict.fromkeys(reason for each in packages for reason in each.unread))
+    if unread and level < Level.TREE:
+        words.append(f"packages were not compared, because their list is not complete: {'; '.join(unread)}")
     if level == Level.TREE and differences:
         words.append("only times of files differ")
     elif level == Level.TREE:
@@ -299,7 +300,8 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
             f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
         )
     groups = _explained(differences, services.store.materialize(request.image.chain), disk) if differences else []
-    return RebuildOutcome(request.image, level, inspection.digest, tuple(words), tuple(_package_changes(*packages)), tuple(groups))
+    changes = () if unread else tuple(_package_changes(packages[0].packages, packages[1].packages))
+    return RebuildOutcome(request.image, level, inspection.digest, tuple(words), changes, tuple(groups))
 
 
 def _explained(differences: Sequence[Any], before: Disk, after: Disk) -> list[causes.Group]:
@@ -324,9 +326,9 @@ def _read_manifest(path: Path | None) -> list[FileEntry] | None:
         return list(read_manifest(file))
 
 
-def _packages(build: BuildRecord, services: Services) -> tuple[Package, ...]:
+def _packages(build: BuildRecord, services: Services) -> PackageList:
     if "packages_after" not in build.evidence:
-        return ()
+        return PackageList(unread=("the record has no list of packages",))
     with services.store.open(build.evidence["packages_after"]) as file:
         return read_packages(file)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from baker.artifacts.codecs import pack_packages
 from baker.artifacts.disk import stored
 from baker.build.change_tracking import ChangedPaths
-from baker.build.inspect import inspect, write_changes
+from baker.build.inspect import inspect, warn_of_unread, write_changes
 from baker.build.seal import seal
 from baker.build.services import Services
 from baker.build.values import Captured
@@ -88,6 +88,7 @@ def commit(taken: CommitSource, wish: CommitOptions) -> ImageRecord:
         captured = _capture(taken, before, source.disk)
         with taken.report.stage("inspect"):
             found = inspect(captured, source, taken.scratch)
+            warn_of_unread(taken.report, found)
             evidence = {
                 "packages_before": services.store.add_bytes(pack_packages(found.packages_before)),
                 "packages_after": services.store.add_bytes(pack_packages(found.packages_after)),

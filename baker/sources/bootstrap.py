@@ -20,6 +20,7 @@ from baker.core.ledger import BuildLedger
 from baker.core.model import Package
 from baker.core.process import CommandError, need, run
 from baker.core.user_namespace import check_host, in_private_mounts, is_root, remove_tree
+from baker.disks.packages import dpkg
 from baker.sources import machine_files
 from baker.sources.layout import Names
 
@@ -58,17 +59,7 @@ def bootstrap(request: Request, tar: Path, *, scratch: Path, ledger: BuildLedger
             )
         except CommandError as error:
             raise _explain(error, request) from error
-    return installed(status.read_text())
-
-
-def installed(status: str) -> tuple[Package, ...]:
-    """The packages in a dpkg status file (deb822; dpkg(1), "Information about packages")."""
-    found = []
-    for paragraph in status.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in paragraph.splitlines() if ": " in line and not line.startswith(" "))
-        if fields.get("Status", "").endswith(" installed"):
-            found.append(Package(fields["Package"], fields["Version"], fields.get("Architecture", "")))
-    return tuple(sorted(found, key=lambda package: package.name))
+    return tuple(sorted(dpkg.packages(status.read_bytes()), key=lambda package: package.name))
 
 
 def _options(request: Request, scratch: Path, status: Path) -> list[str]:

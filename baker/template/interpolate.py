@@ -7,13 +7,13 @@ out. `$${{` stands for a literal `${{`. An unknown name is a problem, at the ver
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from baker.template.yaml_document import Item, Place, Problems, quote, suggest, wrap
 
-OPEN, CLOSE = "${{", "}}"
+OPEN = "${{"
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)+")
 _PIECES = re.compile(r"(?P<escape>\$\$\{\{)|\$\{\{(?P<name>.*?)(?P<close>\}\}|\Z)", re.DOTALL)
 
@@ -80,13 +80,6 @@ def interpolate(item: Item, scope: Scope, problems: Problems, *, public: bool = 
     if isinstance(item.value, str) and OPEN in item.value:
         return _Scalar(item, scope, problems, public).result()
     return item
-
-
-def references(item: Item) -> Iterator[str]:
-    """The names that the expressions below `item` use."""
-    for each in item.walk():
-        if isinstance(each.value, str) and OPEN in each.value:
-            yield from (match["name"].strip() for match in _PIECES.finditer(each.value) if not match["escape"])
 
 
 class _Scalar:

@@ -211,8 +211,7 @@ def end_all() -> None:
 
 def _free_address() -> str:
     """An address of 127.0.0.0/8 at which nobody listens at 22 or 80; two emulators begin at different places."""
-    while True:
-        number = next(_numbers)
+    for number in itertools.islice(_numbers, 1000):
         address = f"127.{16 + os.getpid() % 200}.{os.getpid() // 200 % 250}.{number % 250 + 1}"
         try:
             for port in (22, 80):
@@ -221,6 +220,7 @@ def _free_address() -> str:
             return address
         except OSError:
             continue
+    raise AssertionError("no free address among 1000 of 127.0.0.0/8")
 
 
 def _firmware(overlay: Path) -> list[str]:

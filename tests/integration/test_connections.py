@@ -23,11 +23,11 @@ from baker.core.ledger import Ledger
 from baker.core.model import Disk, MachineSpec
 from baker.core.resources import Resources
 from baker.disks import qemuimg
-from baker.disks.rootfs import root_file
 from baker.machines.base import Launch
 from baker.machines.identity import make_identity
 from baker.machines.libvirt.builder import LibvirtBuilder
 from baker.machines.ssh.client import connect
+from tests.support.disks import create_qcow2, root_file
 from tests.support.libvirtd import ssh_into, system_libvirtd
 from tests.support.machines import SSH_SECONDS
 
@@ -55,7 +55,7 @@ def home(tmp_path: Path) -> Home:
 
 @pytest.fixture
 def empty_disk(tmp_path: Path) -> Disk:
-    return qemuimg.create(tmp_path / "empty.qcow2", 1 << 30)
+    return create_qcow2(tmp_path / "empty.qcow2", 1 << 30)
 
 
 def files(directory: Path) -> list[str]:
@@ -182,7 +182,7 @@ def other_user() -> Iterator[tuple[Path, list[str]]]:
 @pytest.mark.parametrize("uri", ["qemu:///embed", "qemu:///session"])
 def test_an_ordinary_user_needs_no_configuration(other_user: tuple[Path, list[str]], uri: str) -> None:
     directory, python = other_user
-    disk = qemuimg.create(directory / "disk.qcow2", 1 << 30)
+    disk = create_qcow2(directory / "disk.qcow2", 1 << 30)
     disk.path.chmod(0o644)
     argv = [*python, str(directory / "hold.py"), str(directory), "userbuild-1", str(disk.path), "leave", uri]
     result = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=180, cwd=directory)

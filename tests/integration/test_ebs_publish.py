@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -32,7 +31,9 @@ from baker.publish.ami import AmiTarget
 from baker.publish.base import Baked, Published, PublishOptions, PublishRequest
 from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws
+from tests.support.disks import create_qcow2
 from tests.support.fake_app import an_image
+from tests.support.until import until
 
 MIB = 1 << 20
 REGION, OTHER, THIRD = "eu-central-1", "eu-west-1", "us-east-1"
@@ -53,7 +54,7 @@ def cloud(emulator: Emulator) -> Emulator:
 
 @pytest.fixture(scope="module")
 def disk(tmp_path_factory: pytest.TempPathFactory) -> Disk:
-    found = qemuimg.create(tmp_path_factory.mktemp("disk") / "disk", 4 * MIB)
+    found = create_qcow2(tmp_path_factory.mktemp("disk") / "disk", 4 * MIB)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 2M", str(found.path)], check=True, capture_output=True)
     return found
 
@@ -484,12 +485,10 @@ def test_what_lacks_only_its_record_is_put_on_record(desk: Desk, cloud: Emulator
 
 
 def settled(cloud: Emulator, kinds: set[str]) -> bool:
-    """Whether there are only things of these kinds, once instances that are being terminated are gone."""
-    for _ in range(100):
-        if set(cloud.inventory().get(REGION, {})) == kinds:
-            return True
-        time.sleep(0.02)
-    return False
+    """True once there are only things of these kinds: instances that are being terminated go in time."""
+    return until(
+        lambda: set(cloud.inventory().get(REGION, {})) == kinds, 30, lambda: f"{cloud.inventory().get(REGION, {})} has {kinds} alone"
+    )
 
 
 @contextmanager
@@ -564,7 +563,7 @@ def test_the_command_line_against_the_emulator(cloud: Emulator, tmp_path: Path) 
 
     env = {"BAKE_HOME": str(tmp_path / "home")}
     with Baker(Home.from_environment(env)) as bake:
-        made = qemuimg.create(tmp_path / "disk", 4 * MIB)
+        made = create_qcow2(tmp_path / "disk", 4 * MIB)
         subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 1M", str(made.path)], check=True, capture_output=True)
         digest = raw_digest(made)
         blob = bake.store.add_disk(made, None)

@@ -34,6 +34,7 @@ from baker.disks import qemuimg
 from baker.disks.raw import open_raw
 from tests.ec2 import Emulator
 from tests.support.aws import IMPATIENT, CloudAws, snapshot_bytes
+from tests.support.disks import create_qcow2
 
 MIB = 1 << 20
 REGION = "eu-central-1"
@@ -60,7 +61,7 @@ def write(disk: Disk, *commands: str) -> Disk:
 
 @pytest.fixture
 def base(tmp_path: Path) -> Disk:
-    return write(qemuimg.create(tmp_path / "base", 16 * MIB), "write -P 1 0 8M", "write -P 2 12M 64k")
+    return write(create_qcow2(tmp_path / "base", 16 * MIB), "write -P 1 0 8M", "write -P 2 12M 64k")
 
 
 @pytest.fixture
@@ -137,7 +138,7 @@ def test_a_whole_disk(desk: Desk, cloud: Emulator, base: Disk) -> None:
 
 
 def test_an_empty_disk(desk: Desk, cloud: Emulator, tmp_path: Path) -> None:
-    uploaded = desk.upload(asked(qemuimg.create(tmp_path / "empty", MIB)))
+    uploaded = desk.upload(asked(create_qcow2(tmp_path / "empty", MIB)))
     assert snapshot_bytes(cloud, uploaded.snapshot) == {}
 
 
@@ -152,7 +153,7 @@ def test_only_the_difference_to_a_base_is_sent(desk: Desk, cloud: Emulator, base
 
 def test_the_base_that_shares_most_is_taken(desk: Desk, cloud: Emulator, base: Disk, delta: Disk, tmp_path: Path) -> None:
     bases = []
-    for number, disk in enumerate((qemuimg.create(tmp_path / "other", 16 * MIB), base, delta)):
+    for number, disk in enumerate((create_qcow2(tmp_path / "other", 16 * MIB), base, delta)):
         bases.append(Base(desk.upload(asked(disk), run=f"run{number}").snapshot, str(number), disk))
         desk.journal.forget()
     last = write(qemuimg.create_overlay(delta, tmp_path / "last"), "write -P 7 2M 512k")
@@ -162,7 +163,7 @@ def test_the_base_that_shares_most_is_taken(desk: Desk, cloud: Emulator, base: D
 
 
 def test_a_base_that_is_gone_or_too_large_is_no_base(desk: Desk, cloud: Emulator, base: Disk, tmp_path: Path) -> None:
-    large = write(qemuimg.create(tmp_path / "large", 2 << 30), "write -P 1 0 8M", "write -P 2 12M 64k")
+    large = write(create_qcow2(tmp_path / "large", 2 << 30), "write -P 1 0 8M", "write -P 2 12M 64k")
     too_large = Base(desk.upload(asked(large)).snapshot, "large", large)
     desk.journal.forget()
     uploaded = desk.upload(asked(base, bases=(Base("snap-0123456789abcdef0", "gone", base), too_large)), run="run2")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 from tests.ec2 import Emulator, machines_possible
 from tests.ec2.seed import SIZE
 from tests.support.cli import PROJECT, Bake, leftovers
+from tests.support.until import until
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(bool(machines_possible()), reason=machines_possible())]
 HOME, ABROAD = "eu-central-1", "eu-west-1"
@@ -78,15 +78,18 @@ def running(cloud: Emulator) -> list[tuple[str, str]]:
 
 def page(address: str, seconds: float = 240.0) -> str:
     """What the web server says, once it is up."""
-    deadline = time.monotonic() + seconds
-    while True:
+    answers: list[str] = []
+
+    def answered() -> bool:
         try:
             with urllib.request.urlopen(f"http://{address}/", timeout=5) as answer:
-                return str(answer.read().decode())
+                answers.append(str(answer.read().decode()))
         except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(1)
+            return False
+        return True
+
+    until(answered, seconds, f"http://{address}/ answers", pause=1)
+    return answers[0]
 
 
 def own_images(cloud: Emulator, region: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 
 from tests.ec2 import Emulator, machines_possible
 from tests.ec2.seed import SIZE
+from tests.support.until import until
 
 pytestmark = [pytest.mark.vm, pytest.mark.skipif(bool(machines_possible()), reason=machines_possible())]
 
@@ -65,15 +65,6 @@ class Key:
         return subprocess.run(["timeout", "30", *argv], capture_output=True, text=True, check=False)
 
 
-def until(look: Callable[[], Any], seconds: float) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if found := look():
-            return found
-        time.sleep(0.5)
-    raise AssertionError(f"not within {seconds} s")
-
-
 def described(ec2: Any, instance: str) -> dict[str, Any]:
     return dict(ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0])
 
@@ -84,12 +75,14 @@ def state(ec2: Any, instance: str) -> str:
 
 def logged_in(ec2: Any, key: Key, instance: str, console: Callable[[], str]) -> str:
     """The address at which SSH answers with the host key that was injected."""
-    until(lambda: state(ec2, instance) == "running", 30)
+    until(lambda: state(ec2, instance) == "running", 30, "the instance runs")
     address = described(ec2, instance)["PublicIpAddress"]
-    try:
-        until(lambda: key.ssh(address, "true").returncode == 0, 240)
-    except AssertionError:
-        raise AssertionError(f"{key.ssh(address, 'true').stderr}\n{console()[-3000:]}") from None
+    until(
+        lambda: key.ssh(address, "true").returncode == 0,
+        240,
+        lambda: f"SSH answers at {address}: {key.ssh(address, 'true').stderr}\n{console()[-3000:]}",
+        pause=0.5,
+    )
     return str(address)
 
 
@@ -117,21 +110,21 @@ def test_an_instance_is_a_machine_and_its_image_starts_another(cloud: Emulator, 
     assert key.ssh(address, "hostname").stdout == "seed\n"
     assert key.ssh(address, "ls -d /dev/nvme0n1").returncode == 0
     assert key.ssh(address, "echo baked > /root/mark; rm -f /root/.ssh/authorized_keys; sync").returncode == 0
-    until(lambda: "-----BEGIN SSH HOST KEY KEYS-----" in console(first), 60)
+    until(lambda: "-----BEGIN SSH HOST KEY KEYS-----" in console(first), 60, "the first instance shows its host keys")
     assert not [line for line in cloud.imds(first) if line.endswith("401")], "something asks without a token"
     ec2.stop_instances(InstanceIds=[first])
-    until(lambda: state(ec2, first) == "stopped", 120)
+    until(lambda: state(ec2, first) == "stopped", 120, "the first instance is stopped")
     assert "PublicIpAddress" not in described(ec2, first)
     image = ec2.create_image(InstanceId=first, Name="web-1")["ImageId"]
-    until(lambda: ec2.describe_images(ImageIds=[image])["Images"][0]["State"] == "available", 30)
+    until(lambda: ec2.describe_images(ImageIds=[image])["Images"][0]["State"] == "available", 30, "the image is available")
     ec2.terminate_instances(InstanceIds=[first])
-    until(lambda: state(ec2, first) == "terminated", 30)
+    until(lambda: state(ec2, first) == "terminated", 30, "the first instance is terminated")
     second = run(image)
     address = logged_in(ec2, key, second, lambda: console(second))
     assert key.ssh(address, "cat /root/mark").stdout == "baked\n"
     key.ssh(address, "systemctl poweroff")
-    until(lambda: state(ec2, second) == "stopped", 120)
+    until(lambda: state(ec2, second) == "stopped", 120, "the second instance is stopped")
     assert described(ec2, second)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
     ec2.terminate_instances(InstanceIds=[second])
-    until(lambda: state(ec2, second) == "terminated", 30)
+    until(lambda: state(ec2, second) == "terminated", 30, "the second instance is terminated")
     assert cloud.unread == []

@@ -14,6 +14,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from tests.ec2 import Emulator
+from tests.support.until import until
 
 PROJECT = Path(__file__).parents[2]
 REGION, OTHER = "eu-central-1", "eu-west-1"
@@ -40,13 +41,9 @@ def refused(code: str) -> Any:
     return pytest.raises(ClientError, match=code.replace(".", r"\."))
 
 
-def until(look: Callable[[], str], *wanted: str) -> str:
+def ends_in(look: Callable[[], str], *wanted: str) -> str:
     """The state that `look` ends in."""
-    for _ in range(300):
-        if (state := look()) in wanted:
-            return state
-        time.sleep(0.02)
-    raise AssertionError(f"still {state}, not {wanted}")
+    return until(lambda: state if (state := look()) in wanted else "", 30, lambda: f"{look()} becomes {' or '.join(wanted)}")
 
 
 def run(ec2: Any, image: str, **more: Any) -> str:
@@ -63,15 +60,15 @@ def image_state(ec2: Any, image: str) -> str:
 
 def stopped(ec2: Any, image: str, **more: Any) -> str:
     instance = run(ec2, image, **more)
-    until(lambda: state(ec2, instance), "running")
+    ends_in(lambda: state(ec2, instance), "running")
     ec2.stop_instances(InstanceIds=[instance])
-    until(lambda: state(ec2, instance), "stopped")
+    ends_in(lambda: state(ec2, instance), "stopped")
     return instance
 
 
 def baked(ec2: Any, source: str, name: str = "web-1") -> str:
     made = ec2.create_image(InstanceId=stopped(ec2, source), Name=name)["ImageId"]
-    until(lambda: image_state(ec2, made), "available")
+    ends_in(lambda: image_state(ec2, made), "available")
     return str(made)
 
 
@@ -81,21 +78,21 @@ def test_an_instance_comes_stops_starts_and_goes(cloud: Emulator, ec2: Any) -> N
     made = ec2.run_instances(ImageId=image, InstanceType="t3.small", MinCount=1, MaxCount=1)["Instances"][0]
     assert made["State"]["Name"] == "pending"
     instance = made["InstanceId"]
-    until(lambda: state(ec2, instance), "running")
+    ends_in(lambda: state(ec2, instance), "running")
     status = ec2.describe_instance_status(InstanceIds=[instance])["InstanceStatuses"]
     assert status[0]["InstanceStatus"]["Status"] in ("initializing", "ok")
     with cloud.delay(2.0):
         ec2.stop_instances(InstanceIds=[instance])
         with refused("IncorrectInstanceState"):
             ec2.start_instances(InstanceIds=[instance])
-    until(lambda: state(ec2, instance), "stopped")
+    ends_in(lambda: state(ec2, instance), "stopped")
     ec2.start_instances(InstanceIds=[instance])
-    until(lambda: state(ec2, instance), "running")
+    ends_in(lambda: state(ec2, instance), "running")
     assert list(cloud.inventory()[REGION]["instances"]) == [instance]
     with cloud.delay(2.0):
         ec2.terminate_instances(InstanceIds=[instance])
         assert state(ec2, instance) == "shutting-down"
-    until(lambda: state(ec2, instance), "terminated")
+    ends_in(lambda: state(ec2, instance), "terminated")
     assert cloud.inventory() == before
     assert cloud.unread == []
 
@@ -161,7 +158,7 @@ def test_a_security_group_in_use_stays(cloud: Emulator, ec2: Any) -> None:
     with refused("DependencyViolation"):
         ec2.delete_security_group(GroupId=group)
     ec2.terminate_instances(InstanceIds=[instance])
-    until(lambda: state(ec2, instance), "terminated")
+    ends_in(lambda: state(ec2, instance), "terminated")
     ec2.delete_security_group(GroupId=group)
     with refused("InvalidGroup.NotFound"):
         ec2.delete_security_group(GroupId=group)
@@ -177,14 +174,14 @@ def test_an_image_is_made_copied_and_removed(cloud: Emulator, ec2: Any) -> None:
         ec2.create_image(InstanceId=instance, Name="web-1")
     with refused("InvalidAMIName.Malformed"):
         ec2.create_image(InstanceId=instance, Name="a#b")
-    assert until(lambda: image_state(ec2, image), "pending", "available") == "pending"
-    until(lambda: image_state(ec2, image), "available")
+    assert ends_in(lambda: image_state(ec2, image), "pending", "available") == "pending"
+    ends_in(lambda: image_state(ec2, image), "available")
     key = cloud.client("kms", OTHER).create_key()["KeyMetadata"]["Arn"]
     there = cloud.as_bake("ec2", OTHER)
     copied = there.copy_image(
         Name="web-1", SourceImageId=image, SourceRegion=REGION, Encrypted=True, KmsKeyId=key, TagSpecifications=both, ClientToken="c"
     )["ImageId"]
-    until(lambda: image_state(there, copied), "available")
+    ends_in(lambda: image_state(there, copied), "available")
     snapshot = there.describe_snapshots(Filters=[{"Name": "tag:bake:build", "Values": ["b"]}])["Snapshots"][0]
     assert (snapshot["Encrypted"], snapshot["KmsKeyId"], snapshot["State"]) == (True, key, "completed")
     described = there.describe_images(Owners=["self"])["Images"][0]
@@ -207,7 +204,7 @@ def test_a_key_of_another_region_fails_a_copy(cloud: Emulator, ec2: Any) -> None
     image, key = baked(ec2, cloud.seed_image()), cloud.client("kms", REGION).create_key()["KeyMetadata"]["Arn"]
     there = cloud.as_bake("ec2", OTHER)
     copied = there.copy_image(Name="x-1", SourceImageId=image, SourceRegion=REGION, Encrypted=True, KmsKeyId=key)["ImageId"]
-    until(lambda: image_state(there, copied), "failed")
+    ends_in(lambda: image_state(there, copied), "failed")
     assert "KMS" in there.describe_images(ImageIds=[copied])["Images"][0]["StateReason"]["Message"]
 
 
@@ -243,7 +240,7 @@ def test_an_image_with_the_default_key_is_not_shared(cloud: Emulator, ec2: Any) 
     image = cloud.seed_image(size=4)
     instance = stopped(ec2, image, BlockDeviceMappings=[{"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "VolumeSize": 4}}])
     made = ec2.create_image(InstanceId=instance, Name="web-1")["ImageId"]
-    until(lambda: image_state(ec2, made), "available")
+    ends_in(lambda: image_state(ec2, made), "available")
     with refused("can't be shared"):
         ec2.modify_image_attribute(ImageId=made, LaunchPermission={"Add": [{"UserId": "111122223333"}]})
 
@@ -259,7 +256,7 @@ def test_faults_come_as_wished(cloud: Emulator, ec2: Any) -> None:
     for _ in range(2):
         with refused("InvalidInstanceID.NotFound"):
             state(ec2, instance)
-    until(lambda: state(ec2, instance), "running")
+    ends_in(lambda: state(ec2, instance), "running")
     for kind, code in (("ExpiredToken", "RequestExpired"), ("AccessDenied", "UnauthorizedOperation")):
         cloud.faults.add("DescribeInstances", kind)
         with refused(code):
@@ -267,15 +264,15 @@ def test_faults_come_as_wished(cloud: Emulator, ec2: Any) -> None:
     cloud.faults.add("*", "ServiceUnavailable", times=1)
     assert state(ec2, instance) == "running"  # asked again
     ec2.stop_instances(InstanceIds=[instance])
-    until(lambda: state(ec2, instance), "stopped")
+    ends_in(lambda: state(ec2, instance), "stopped")
     cloud.faults.add("CreateImage", "snapshot-error")
     cloud.faults.add("CreateImage", "image-failed", skip=1)
     for name in ("one", "two"):
         made = ec2.create_image(InstanceId=instance, Name=name)["ImageId"]
-        until(lambda made=made: image_state(ec2, made), "failed")
+        ends_in(lambda made=made: image_state(ec2, made), "failed")
     cloud.faults.add("RunInstances", "spot-reclaim", seconds=0.05)
     lost = run(ec2, image, InstanceMarketOptions={"MarketType": "spot"})
-    until(lambda: state(ec2, lost), "terminated")
+    ends_in(lambda: state(ec2, lost), "terminated")
     found = ec2.describe_instances(InstanceIds=[lost])["Reservations"][0]["Instances"][0]
     assert found["StateReason"]["Code"] == "Server.SpotInstanceTermination"
     cloud.faults.add("DescribeRegions", "reset", times=3)
@@ -286,7 +283,7 @@ def test_faults_come_as_wished(cloud: Emulator, ec2: Any) -> None:
 def test_slow_states(cloud: Emulator, ec2: Any) -> None:
     cloud.faults.add("RunInstances", "slow", seconds=0.4)
     began, instance = time.monotonic(), run(ec2, cloud.seed_image())
-    until(lambda: state(ec2, instance), "running")
+    ends_in(lambda: state(ec2, instance), "running")
     assert time.monotonic() - began > 0.4
 
 
@@ -388,16 +385,16 @@ def test_instances_that_fail(cloud: Emulator, ec2: Any) -> None:
     image = cloud.seed_image()
     cloud.faults.add("RunInstances", "instance-fails")
     lost = run(ec2, image)
-    until(lambda: state(ec2, lost), "terminated")
+    ends_in(lambda: state(ec2, lost), "terminated")
     assert ec2.describe_instances(InstanceIds=[lost])["Reservations"][0]["Instances"][0]["StateReason"]["Code"] == "Server.InternalError"
     cloud.faults.add("RunInstances", "impaired")
     ill = run(ec2, image)
-    until(lambda: state(ec2, ill), "running")
+    ends_in(lambda: state(ec2, ill), "running")
     status = ec2.describe_instance_status(InstanceIds=[ill])["InstanceStatuses"][0]
     assert status["InstanceStatus"]["Status"] == "impaired"
     wrong = {"DeviceName": "/dev/xvda", "Ebs": {"Encrypted": True, "KmsKeyId": f"arn:aws:kms:{REGION}:123456789012:key/none"}}
     keyless = run(ec2, image, BlockDeviceMappings=[wrong])
-    until(lambda: state(ec2, keyless), "terminated")
+    ends_in(lambda: state(ec2, keyless), "terminated")
     with pytest.raises(RuntimeError, match="no fault is called typo"):
         cloud.faults.add("RunInstances", "typo")
 
@@ -419,4 +416,4 @@ def test_the_emulator_ends_with_whoever_started_it(tmp_path: Path) -> None:
         assert (process / "cmdline").exists()
         owner.kill()
         owner.wait()
-        until(lambda: "alive" if (process / "cmdline").exists() and (process / "cmdline").read_bytes() else "gone", "gone")
+        ends_in(lambda: "alive" if (process / "cmdline").exists() and (process / "cmdline").read_bytes() else "gone", "gone")

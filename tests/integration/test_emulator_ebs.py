@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import hashlib
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.ec2 import Emulator
+from tests.support.until import until
 
 BLOCK = 512 * 1024
 
@@ -41,8 +41,12 @@ def put(ebs: Any, snapshot: str, index: int, data: bytes, **changes: Any) -> Non
 
 def complete(cloud: Emulator, ebs: Any, snapshot: str, count: int, **more: Any) -> None:
     ebs.complete_snapshot(SnapshotId=snapshot, ChangedBlocksCount=count, **more)
-    while cloud.client("ec2").describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["State"] == "pending":
-        time.sleep(0.02)
+    ec2 = cloud.client("ec2")
+    until(
+        lambda: ec2.describe_snapshots(SnapshotIds=[snapshot])["Snapshots"][0]["State"] != "pending",
+        30,
+        f"the snapshot {snapshot} is not pending any more",
+    )
 
 
 def test_blocks_come_back(cloud: Emulator, ebs: Any) -> None:

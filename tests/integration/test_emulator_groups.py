@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +9,9 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.ec2 import Emulator
+from tests.support.until import until
+
+SETTLE_SECONDS = 60.0  # a deadline: the emulator's own times are fractions of a second
 
 NUMBERS = {"MinSize": 0, "MaxSize": 4}
 
@@ -49,8 +51,12 @@ class Group:
         return list(self.asg.describe_auto_scaling_groups(AutoScalingGroupNames=["web-prod"])["AutoScalingGroups"][0]["Instances"])
 
     def settled(self) -> None:
-        while any(member["LifecycleState"] == "Pending" for member in self.members()):
-            time.sleep(0.01)
+        until(
+            lambda: not any(member["LifecycleState"] == "Pending" for member in self.members()),
+            SETTLE_SECONDS,
+            lambda: f"no member of the group is pending any more: {self.members()}",
+            pause=0.01,
+        )
 
     def images(self) -> list[str]:
         ids = [member["InstanceId"] for member in self.members() if member["LifecycleState"] == "InService"]
@@ -66,16 +72,17 @@ class Group:
     def seen(self, refresh: str) -> list[tuple[str, int]]:
         """All (status, percentage) until it ends."""
         found: list[tuple[str, int]] = []
-        for _ in range(400):
+
+        def ended() -> bool:
             said = self.asg.describe_instance_refreshes(AutoScalingGroupName="web-prod", InstanceRefreshIds=[refresh])["InstanceRefreshes"][
                 0
             ]
             if not found or found[-1] != (said["Status"], said["PercentageComplete"]):
                 found.append((said["Status"], said["PercentageComplete"]))
-            if said["Status"] not in ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking"):
-                return found
-            time.sleep(0.01)
-        raise AssertionError(f"the refresh does not end: {found}")
+            return said["Status"] not in ("Pending", "InProgress", "Cancelling", "RollbackInProgress", "Baking")
+
+        until(ended, SETTLE_SECONDS, lambda: f"the refresh ends: {found}", pause=0.01)
+        return found
 
 
 def test_a_group_needs_a_template_that_launches(cloud: Emulator) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cli import Bake, leftovers, wait_until
+from tests.support.cli import Bake, leftovers
+from tests.support.until import until
 
 pytestmark = pytest.mark.vm
 
@@ -53,7 +54,7 @@ def test_kill_9_at_any_stage_is_cleaned_up_by_sweep(baked: Bake, tmp_path: Path,
     assert code == -signal.SIGKILL
     assert "small" not in consistent(baked)
     baked("sweep").ok()
-    assert wait_until(lambda: leftovers(baked.home) == [], 10), leftovers(baked.home)
+    until(lambda: leftovers(baked.home) == [], 10, lambda: f"nothing is left: {leftovers(baked.home)}")
     assert set(consistent(baked)) == {"debian-13", "web"}
 
 
@@ -208,4 +209,4 @@ def test_on_error_abort_leaves_the_machine_until_sweep(baked: Bake, tmp_path: Pa
     baked("images").ok()
     assert leftovers(baked.home), "it is still there"
     baked("sweep", "--kept").ok()
-    assert wait_until(lambda: leftovers(baked.home) == [], 10), leftovers(baked.home)
+    until(lambda: leftovers(baked.home) == [], 10, lambda: f"nothing is left: {leftovers(baked.home)}")

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.cli import Bake, leftovers, wait_until
+from tests.support.cli import Bake, leftovers
+from tests.support.until import until
 from tests.support.web import Site, serving
 
 pytestmark = pytest.mark.vm
@@ -194,7 +195,7 @@ def test_kill_9_while_a_layer_is_made_or_used_leaves_only_whole_layers(baked: Ba
     code, _ = baked.until(["build", template, "--skip-verify", "--debug"], MOMENTS[moment], signal.SIGKILL)
     assert code == -signal.SIGKILL
     baked("sweep").ok()
-    assert wait_until(lambda: leftovers(baked.home) == [], 10), leftovers(baked.home)
+    until(lambda: leftovers(baked.home) == [], 10, lambda: f"nothing is left: {leftovers(baked.home)}")
     for layer in layer_files(baked, "layer.json"):
         assert (layer.with_name("memory.zst")).is_file() and (layer.with_name("disk.qcow2")).is_file()
     events = build(baked, template)

@@ -9,7 +9,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,7 +29,9 @@ from baker.machines.libvirt.machine import LibvirtMachine
 from baker.machines.libvirt.reclaim import qemu_processes
 from baker.machines.ssh.client import SshCommunicator, connect
 from baker.machines.ssh.communicator import Disconnected
+from tests.support.disks import create_qcow2, root_file
 from tests.support.machines import SSH_SECONDS
+from tests.support.until import until
 
 pytestmark = pytest.mark.vm
 
@@ -71,7 +72,7 @@ def workshop(home: Home) -> Iterator[Workshop]:
 
 @pytest.fixture
 def empty_disk(tmp_path: Path) -> Disk:
-    return qemuimg.create(tmp_path / "empty.qcow2", 1 << 30)
+    return create_qcow2(tmp_path / "empty.qcow2", 1 << 30)
 
 
 def open_ssh(workshop: Workshop, machine: LibvirtMachine, identity: Identity):  # type: ignore[no-untyped-def]
@@ -252,7 +253,6 @@ def test_from_power_on_to_a_captured_disk(workshop: Workshop, base_disk: Disk, f
     assert (captured.path, captured.format, captured.virtual_size) == (image, "qcow2", shape.disk_size)
     assert qemuimg.info(image, "qcow2").backing_path == base_disk.path.absolute()
     subprocess.run(["qemu-img", "check", "-q", "-f", "qcow2", image], check=True)
-    from baker.disks.rootfs import root_file
 
     assert root_file(captured, "/root/kept") == b"kept"
     assert workshop.entries() == []
@@ -272,13 +272,13 @@ def reboot(guest: SshCommunicator) -> None:
 def serve(guest: SshCommunicator, machine: LibvirtMachine) -> None:
     """What listens in the guest answers on the forwarded port."""
     guest.run("mkdir -p /tmp/www; echo hello >/tmp/www/index.html; cd /tmp/www; python3 -m http.server 8080 >/dev/null 2>&1 &")
-    deadline = time.monotonic() + 60
-    answer = b""
-    while b"hello" not in answer and time.monotonic() < deadline:
+
+    def answer() -> bytes:
         try:
             with socket.create_connection(("127.0.0.1", machine.forwarded(8080)), 20) as connection:
                 connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                answer = b"".join(iter(lambda: connection.recv(4096), b""))
+                return b"".join(iter(lambda: connection.recv(4096), b""))
         except OSError:
-            pass
-    assert b"hello" in answer
+            return b""
+
+    until(lambda: b"hello" in answer(), 60, "the web server in the guest answers")

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from baker.build.seal import Rule, seal_script
 from baker.build.verify import verify
 from baker.core.errors import StepError
 from baker.core.events import Memory, Reporter
@@ -155,6 +156,12 @@ def test_verification_waits_until_the_services_are_up_and_sees_the_machine(guest
     check = TestinfraVerify(testinfra=(Path("test_it.py"),), base_dir=tmp_path)
     report = verify([check], guest.communicator.ssh_config, guest.communicator.host, scratch=tmp_path / "v", report=Reporter(Memory()))
     assert report.passed, report.junit
+
+
+def test_a_failing_rule_of_sealing_is_named_by_the_script_itself(guest: Guest) -> None:
+    rules = [Rule("first", "x", "x", "true"), Rule("second", "x", "x", "false"), Rule("third", "x", "x", "echo never")]
+    done = guest.communicator.run(seal_script(rules))
+    assert (done.exit_code, done.stdout) == (1, "seal-failed\tsecond\n")
 
 
 @pytest.mark.parametrize("command", ["systemctl reboot", "echo b > /proc/sysrq-trigger; sleep 60"])

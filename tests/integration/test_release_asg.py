@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,9 @@ from tests.ec2 import Emulator
 from tests.support.fake_app import a_build, an_image
 from tests.support.hasty import Hasty
 from tests.support.keyed import KeyedAws
+from tests.support.until import until
 
+SETTLE_SECONDS = 60.0  # a deadline: the emulator's own times are fractions of a second
 REGION, ZONE = "eu-central-1", "eu-central-1a"
 OLD, NEW = an_image("web", "1.0.0", 1), an_image("web", "1.1.0", 2)
 KINDS: dict[str, Any] = {"asg": AutoScalingGroup, "lt": LaunchTemplate, "ssm": Parameter}
@@ -80,8 +81,12 @@ class Shop:
         return dict(self.asg.describe_auto_scaling_groups(AutoScalingGroupNames=["web-prod"])["AutoScalingGroups"][0])
 
     def settled(self) -> None:
-        while any(member["LifecycleState"] == "Pending" for member in self.group()["Instances"]):
-            time.sleep(0.01)
+        until(
+            lambda: not any(member["LifecycleState"] == "Pending" for member in self.group()["Instances"]),
+            SETTLE_SECONDS,
+            lambda: f"no member of the group is pending any more: {self.group()['Instances']}",
+            pause=0.01,
+        )
 
     def images(self) -> list[str]:
         ids = [member["InstanceId"] for member in self.group()["Instances"] if member["LifecycleState"] == "InService"]

@@ -24,7 +24,7 @@ from baker.core.model import Endpoint, Identity, MachineFacts
 from baker.machines.identity import make_identity
 from baker.machines.ssh.client import SshCommunicator, connect
 from baker.machines.ssh.communicator import Disconnected, GuestTimeout
-from tests.support.cli import wait_until
+from tests.support.until import until
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="an sshd that lets root in must be started by root")
 REPORT = Reporter(Null())
@@ -190,7 +190,7 @@ def test_secrets_are_in_no_argument_list_and_leave_no_file(guest: SshCommunicato
     done.set()
     watcher.join()
     assert seen == []
-    assert wait_until(lambda: _scripts() == before, seconds=10)
+    until(lambda: _scripts() == before, 10, "the script leaves no file")
 
 
 def test_the_environment_is_the_users_and_does_not_speak_of_the_connection(guest: SshCommunicator) -> None:

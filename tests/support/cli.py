@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -136,12 +135,3 @@ def leftovers(home: Path) -> list[str]:
         if int(process.name) != os.getpid() and any(mark in line for mark in marks):
             found.append(f"process {process.name}: {line.replace(bytes(1), b' ').decode(errors='replace')[:200]}")
     return found
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = 30.0) -> bool:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return condition()

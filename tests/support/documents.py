@@ -1,9 +1,12 @@
-"""The worked examples of the documentation, as files: what people copy is what is tested."""
+"""The worked examples of the documentation as files, and its tables that are made from the code."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from baker.build.seal import SEAL_RULES
+from baker.disks.normalize_rules import RULES
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -18,3 +21,15 @@ def write_examples(document: str, directory: Path) -> list[Path]:
         path.write_text(text)
         paths.append(path)
     return paths
+
+
+def seal_rules_table() -> str:
+    """The rules of sealing as the Markdown table of docs/seal.md."""
+    rows = [f"| `{rule.name}` | {rule.removes} | {rule.reason} |" for rule in SEAL_RULES]
+    return "\n".join(["| Rule | What leaves the image | Why |", "|---|---|---|", *rows]) + "\n"
+
+
+def normalize_rules_table() -> str:
+    """The rules of reproducibility as the Markdown table of docs/reproducibility.md."""
+    rows = [f"| `{rule.title}` | {rule.what} | {rule.why} |" for rule in RULES]
+    return "\n".join(["| Rule | What it does | Why |", "|---|---|---|", *rows]) + "\n"

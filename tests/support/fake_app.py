@@ -75,7 +75,7 @@ class Script:
     published: Sequence[Published] = ()
     verdicts: dict[str, RebuildOutcome] = field(default_factory=dict)  # by image id
     machine: FakeMachine = field(default_factory=FakeMachine)
-    ssh: tuple[str, ...] = ("sh", "-c")
+    ssh: tuple[str, ...] = ("true",)  # ignores its arguments: no command of a guest is run; see tests.support.record_argv
     requests: list[BuildRequest] = field(default_factory=list)
     asked: dict[str, Any] = field(default_factory=dict)
 

@@ -6,13 +6,13 @@ import os
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from baker.core import process
 from baker.machines.identity import make_identity
+from tests.support.until import until
 
 # /dev has no kvm: where it is there and the QEMU user may not open it, libvirt asks QEMU for its capabilities again and again.
 START = r"""
@@ -45,8 +45,8 @@ def system_libvirtd(directory: Path) -> Iterator[str]:
     argv = ["unshare", "-m", "--propagation", "private", "sh", "-c", START, "sh", str(directory)]
     with (directory / "out").open("wb") as out, subprocess.Popen(argv, stdout=out, stderr=out, start_new_session=True) as child:
         try:
-            _virsh(uri, "uri", until=time.monotonic() + 60)
-            _virsh(uri, "pool-create-as", "default", "dir", "--target", str(directory / "pool"))
+            until(lambda: _virsh(uri, "uri").returncode == 0, 60, lambda: f"libvirtd answers: {_virsh(uri, 'uri').stderr}", pause=0.1)
+            _virsh(uri, "pool-create-as", "default", "dir", "--target", str(directory / "pool")).check_returncode()
             yield uri
         finally:
             os.killpg(child.pid, signal.SIGTERM)
@@ -74,18 +74,12 @@ def ssh_into(libvirtd: Path, directory: Path) -> Iterator[str]:
     with (directory / "sshd.log").open("wb") as log, subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True) as child:
         try:
             uri = f"qemu+ssh://root@127.0.0.1:{port}/system?keyfile={identity.client_key}&no_verify=1"
-            _virsh(uri, "uri", until=time.monotonic() + 30)
+            until(lambda: _virsh(uri, "uri").returncode == 0, 30, lambda: f"libvirtd answers: {_virsh(uri, 'uri').stderr}", pause=0.1)
             yield uri
         finally:
             os.killpg(child.pid, signal.SIGTERM)
             child.wait(20)
 
 
-def _virsh(uri: str, *args: str, until: float = 0.0) -> None:
-    while True:
-        result = subprocess.run(["virsh", "-q", "-c", uri, *args], capture_output=True, text=True, check=False, timeout=60)
-        if result.returncode == 0:
-            return
-        if time.monotonic() > until:
-            raise AssertionError(f"virsh {' '.join(args)}: {result.stderr}")
-        time.sleep(0.1)
+def _virsh(uri: str, *args: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["virsh", "-q", "-c", uri, *args], capture_output=True, text=True, check=False, timeout=60)

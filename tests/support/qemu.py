@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.until import until
 
 OVMF_CODE, OVMF_VARS = Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 BOOT_SECONDS = 420
@@ -42,13 +43,17 @@ class Guest:
         argv = ["ssh", "-F", "none", *flags, "-i", str(self.key), "-p", str(self.port), "root@127.0.0.1", command]
         return subprocess.run(argv, capture_output=True, text=True, check=check, timeout=300)
 
-    def _wait(self, reached: object, what: str) -> None:
-        deadline = time.monotonic() + BOOT_SECONDS
-        while not reached():  # type: ignore[operator]
-            tail = self.console.read_text(errors="replace")[-2000:]
-            assert self.process.poll() is None, f"QEMU ended before {what}\n{tail}"
-            assert time.monotonic() < deadline, f"no {what} in {BOOT_SECONDS} s\n{tail}"
-            time.sleep(1)
+    def _wait(self, reached: Callable[[], bool], what: str) -> None:
+        def tail() -> str:
+            return self.console.read_text(errors="replace")[-2000:]
+
+        def reached_while_it_runs() -> bool:
+            if reached():
+                return True
+            assert self.process.poll() is None, f"QEMU ended before {what}\n{tail()}"
+            return False
+
+        until(reached_while_it_runs, BOOT_SECONDS, lambda: f"{what}\n{tail()}", pause=1)
 
 
 @contextmanager

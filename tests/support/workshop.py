@@ -15,12 +15,12 @@ from baker.core.events import Memory, Message, StepFinished, StepStarted
 from baker.core.home import Home
 from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
-from baker.disks import qemuimg
 from baker.layers.store import LayerStore
 from baker.plan.requests import BuildOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load
+from tests.support.disks import create_qcow2
 from tests.support.fake_builder import FakeBuilder, FakeGuests
 from tests.support.fakes import FakeClock
 
@@ -40,12 +40,13 @@ class Workshop:
     heard: Memory = field(default_factory=Memory)
     env: dict[str, str] = field(default_factory=lambda: {"BAKE_HTTP_CACHE": "0"})
 
-    def template(self, *steps: str, name: str = "web", more: str = ""):
+    def template(self, *steps: str, name: str = "web", more: str = "", memory: str = "1MiB"):
         lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
         body = "".join("  - " + line.replace("\n", "\n    ") + "\n" for line in lines)
         path = self.directory / f"{name}.yaml"
         path.write_text(
-            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\nbuilder: {{memory: 1MiB}}\n{more}provisioners:\n{body}"
+            f"schema: 1\nname: {name}\nversion: 1.0.0\nsource: {{file: disk.qcow2}}\n"
+            f"builder: {{memory: {memory}}}\n{more}provisioners:\n{body}"
         )
         return load(path, env={}, secret_key=b"k" * 32)[0]
 
@@ -98,7 +99,7 @@ class Workshop:
 @contextmanager
 def open_workshop(directory: Path) -> Iterator[Workshop]:
     clock = FakeClock()
-    qemuimg.create(directory / "disk.qcow2", 1 << 20)
+    create_qcow2(directory / "disk.qcow2", 1 << 20)
     home = Home.from_environment({"BAKE_HOME": str(directory / "home"), "HOME": str(directory)})
     home.data.mkdir(parents=True)
     guests = FakeGuests(clock, takes={"step-": 30.0})

@@ -23,6 +23,7 @@ from baker.disks import qemuimg
 from baker.disks.raw import raw_digest
 from baker.trust.attest.signing import attest
 from baker.trust.attest.verify import verify
+from tests.support.disks import create_qcow2
 from tests.unit.test_catalog import a_build, an_image
 
 AT = "2026-11-22T20:45:51Z"
@@ -45,7 +46,7 @@ class Made:
 def disk(baker: Baker, scratch: Path, parent: str | None, content: bytes) -> str:
     below = baker.store.materialize([parent]) if parent else None
     path = scratch / "new.qcow2"
-    made = qemuimg.create_overlay(below, path) if below else qemuimg.create(path, 1 << 20)
+    made = qemuimg.create_overlay(below, path) if below else create_qcow2(path, 1 << 20)
     raw = scratch / "data"
     raw.write_bytes(content)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -s {raw} 65536 {len(content)}", made.path], check=True, capture_output=True)
@@ -226,7 +227,7 @@ def test_an_archive_that_is_cut_off_is_refused(made: Made, other: Baker, part: f
 def test_a_disk_that_stands_on_a_file_of_this_host_is_refused(made: Made, other: Baker, tmp_path: Path) -> None:
     """Whoever makes an archive by hand gets its digests right, but reads no file of whoever takes it in."""
     secret = tmp_path / "secret.qcow2"
-    qemuimg.create(secret, 1 << 20)
+    create_qcow2(secret, 1 << 20)
     evil = made.baker.store.add_bytes(qemuimg.create_overlay(qemuimg.as_disk(secret, "qcow2"), tmp_path / "evil.qcow2").path.read_bytes())
     image = replace(made.base, id="e00000000000", name="evil", chain=(evil,), build="e00000000001")
     made.baker.catalog.register(a_build("e00000000001", evidence={}), image)

@@ -26,6 +26,7 @@ from baker.trust.attest.signing import attest
 from baker.trust.audit.checks import Check, Subject
 from baker.trust.audit.html import page
 from baker.trust.audit.story import Story
+from tests.support.disks import create_qcow2
 from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
 
 BODY = b"<html>a package</html>"
@@ -39,7 +40,7 @@ def entry(path: str, content: str = "0" * 64) -> FileEntry:
 
 def a_disk(path: Path, backing: Disk | None = None, *, fill: int) -> Disk:
     """A small qcow2 with some bytes of its own."""
-    disk = qemuimg.create(path, 1 << 20) if backing is None else qemuimg.create_overlay(backing, path)
+    disk = create_qcow2(path, 1 << 20) if backing is None else qemuimg.create_overlay(backing, path)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {fill} {fill * 65536} 65536", path], check=True, capture_output=True)
     return disk
 

@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from baker.machines.identity import make_identity, user_data, write_credentials,
 from baker.machines.libvirt.connection import is_embedded, is_session
 from baker.machines.libvirt.firmware import copy_variables, find
 from baker.machines.libvirt.reclaim import end_qemu, qemu_processes
+from tests.support.until import until
 
 # --- identity ---------------------------------------------------------------------------------------------------------
 
@@ -237,9 +237,7 @@ def test_only_the_process_with_our_uuid_is_ended(tmp_path: Path) -> None:
     ours, others = "11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"
     children = [subprocess.Popen(["bash", "-c", script, "bash", str(fake), uuid], start_new_session=True) for uuid in (ours, others)]
     try:
-        deadline = time.monotonic() + 10
-        while not (list(qemu_processes(ours)) and list(qemu_processes(others))) and time.monotonic() < deadline:
-            time.sleep(0.02)
+        until(lambda: list(qemu_processes(ours)) and list(qemu_processes(others)), 10, "both processes have their names")
         end_qemu(ours)
         assert children[0].wait(10) == -9
         assert children[1].poll() is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import sqlite3
 import subprocess
@@ -12,14 +13,14 @@ from pathlib import Path
 import pytest
 from sqlalchemy import inspect
 
-from baker.artifacts.codecs import pack_json, pack_lines, pack_manifest, pack_packages, read_json, read_lines, read_manifest, read_packages
+from baker.artifacts.codecs import pack_json, pack_lines, read_json, read_lines, read_manifest, write_manifest
 from baker.catalog import database, sqlite, tables
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.catalog.reference import matches
 from baker.core.errors import BakeError, BusyError, HostError, NotFoundError, UsageError
 from baker.core.leases import FileLeases
-from baker.core.model import FileEntry, Package, TestOutcome
+from baker.core.model import FileEntry, TestOutcome
 from baker.core.workspace import STORE_LEASE
 from baker.store.directory import DirectoryStore
 from baker.upkeep.orphans import collect_orphans
@@ -400,11 +401,9 @@ def test_a_read_only_catalog(catalog: Catalog) -> None:
 def test_evidence_comes_back(tmp_path: Path) -> None:
     store = DirectoryStore(tmp_path / "blobs")
     files = (FileEntry("/", 0o40755, 0, 0, 0), FileEntry("/\udcff", 0o100644, 1, 2, 3, "0" * 64, xattrs={"user.a": "00"}))
-    packages = (Package("b", "1"), Package("a", "2", "amd64"))
-    with store.open(store.add_bytes(pack_manifest(iter(files)))) as blob:
-        assert tuple(read_manifest(blob)) == files
-    with store.open(store.add_bytes(pack_packages(packages))) as blob:
-        assert read_packages(blob) == (packages[1], packages[0])
+    manifest = io.BytesIO()
+    assert write_manifest(iter(files), manifest) == 2
+    assert tuple(read_manifest(io.BytesIO(manifest.getvalue()))) == files
     with store.open(store.add_bytes(pack_lines(["one", "", "zwei ü"]))) as blob:
         assert list(read_lines(blob)) == ["one", "", "zwei ü"]
     with store.open(store.add_bytes(pack_json({"a": [1]}))) as blob:

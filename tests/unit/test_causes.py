@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import pytest
 
 from baker.artifacts.trees import compare_trees
-from baker.core.model import FileEntry
+from baker.core.model import FileEntry, Package, PackageList
 from baker.rebuild import causes
 from baker.rebuild.levels import Level, level_of
 
@@ -92,10 +92,36 @@ def test_a_file_that_only_one_side_has_is_no_renamed_one() -> None:
 def test_only_a_time() -> None:
     found = compare_trees([entry("/a", b"x", 1)], [entry("/a", b"x", 2)])
     assert [group.cause for group in causes.explain(found, lambda _: b"x", lambda _: b"x")] == [causes.TIME_ONLY]
-    assert level_of(inputs=True, packages=((), ()), differences=found, disks=("a", "b")) == Level.TREE
+    assert level_of(inputs=True, packages=(PackageList(), PackageList()), differences=found, disks=("a", "b")) == Level.TREE
 
 
 def test_a_change_of_content_is_no_same_tree() -> None:
     found = compare_trees([entry("/a", b"x")], [entry("/a", b"y")])
     assert found[0].what == ("content",)
-    assert level_of(inputs=True, packages=((), ()), differences=found, disks=("a", "b")) == Level.PACKAGES
+    assert level_of(inputs=True, packages=(PackageList(), PackageList()), differences=found, disks=("a", "b")) == Level.PACKAGES
+
+
+LIST = PackageList((Package("nginx", "1"),))
+UNREAD = PackageList((Package("nginx", "1"),), ("the RPM database cannot be read",))
+
+
+@pytest.mark.parametrize(
+    "packages, differ, disks, level",
+    [
+        ((LIST, LIST), True, "ab", Level.PACKAGES),
+        ((LIST, PackageList((Package("nginx", "2"),))), True, "ab", Level.INPUTS),
+        ((UNREAD, UNREAD), True, "ab", Level.INPUTS),
+        ((PackageList(unread=("x",)), PackageList(unread=("x",))), True, "ab", Level.INPUTS),
+        ((LIST, UNREAD), True, "ab", Level.INPUTS),
+        ((UNREAD, UNREAD), False, "ab", Level.TREE),
+        ((UNREAD, UNREAD), False, "aa", Level.DISK),
+        ((LIST, LIST), None, "ab", Level.PACKAGES),
+        ((UNREAD, UNREAD), None, "ab", Level.INPUTS),
+        ((UNREAD, UNREAD), None, "aa", Level.DISK),
+    ],
+)
+def test_packages_that_are_not_known_are_not_the_same_packages(
+    packages: tuple[PackageList, PackageList], differ: bool | None, disks: str, level: Level
+) -> None:
+    found = None if differ is None else compare_trees([entry("/a", b"x")], [entry("/a", b"y" if differ else b"x")])
+    assert level_of(inputs=True, packages=packages, differences=found, disks=(disks[0], disks[1])) == level

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from baker.plan.requests import BuildOptions
 from baker.upkeep.doctor import Finding
 from baker.upkeep.sweep import Swept
 from tests.support.fake_app import Cli, FakeMachine, Screen, a_build, a_result, an_image, fill
+from tests.support.record_argv import recorded, recorder
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 
@@ -554,14 +556,16 @@ def test_ctrl_c_is_how_run_ends(shop: Cli) -> None:
     assert shop("run", "web").code == 143
 
 
-def test_run_has_the_exit_code_of_its_command(shop: Cli) -> None:
-    shop.script.ssh = ("sh", "-c")
+def test_run_has_the_exit_code_of_its_command(shop: Cli, tmp_path: Path) -> None:
+    shop.script.ssh = recorder(tmp_path / "argv", 7)
     assert shop("run", "web", "--", "exit", "7").code == 7
 
 
 def test_run_quotes_its_command_for_the_shell_over_there(shop: Cli, tmp_path: Path) -> None:
-    assert shop("run", "web", "--", "touch", str(tmp_path / "a b")).code == 0
-    assert (tmp_path / "a b").exists()
+    shop.script.ssh = recorder(tmp_path / "argv")
+    assert shop("run", "web", "--", "touch", "/srv/a b", "$HOME").code == 0
+    (command,) = recorded(tmp_path / "argv")
+    assert shlex.split(command) == ["touch", "/srv/a b", "$HOME"] and command != "touch /srv/a b $HOME"
 
 
 @pytest.mark.parametrize("port", ["x", "0", "70000", "80:", ":80", "1:2:3", "-1"])
@@ -590,9 +594,9 @@ def test_run_can_change_the_machine(shop: Cli) -> None:
 
 
 def test_shell_goes_in_by_ssh(shop: Cli, tmp_path: Path) -> None:
-    shop.script.ssh = ("touch", str(tmp_path / "been there"))
+    shop.script.ssh = recorder(tmp_path / "argv")
     assert shop("shell", "web").code == 0
-    assert (tmp_path / "been there").exists()
+    assert recorded(tmp_path / "argv") == []
 
 
 def test_a_serial_console_needs_a_terminal(shop: Cli) -> None:

@@ -17,6 +17,7 @@ from baker.core.model import Disk
 from baker.disks import qemuimg
 from baker.disks.blocks import candidates, differences
 from baker.disks.raw import open_raw
+from tests.support.disks import create_qcow2
 from tests.support.fakes import FakeClock
 
 MIB = 1 << 20
@@ -32,7 +33,7 @@ def write(disk: Disk, *commands: str) -> Disk:
 @pytest.fixture
 def base(tmp_path: Path) -> Disk:
     """16 MiB, of which the blocks 0-3 and 20 hold something."""
-    return write(qemuimg.create(tmp_path / "base", 16 * MIB), "write -P 1 0 2M", "write -P 2 10M 512k")
+    return write(create_qcow2(tmp_path / "base", 16 * MIB), "write -P 1 0 2M", "write -P 2 10M 512k")
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_with_a_parent_only_what_differs_is_sent_and_zeros_too(base: Disk, delta
 
 
 def test_what_the_parent_has_and_the_disk_never_had_is_sent_as_zeros(base: Disk, tmp_path: Path) -> None:
-    other = write(qemuimg.create(tmp_path / "other", 16 * MIB), "write -P 1 0 512k")
+    other = write(create_qcow2(tmp_path / "other", 16 * MIB), "write -P 1 0 512k")
     with blocks(other, base) as found:
         assert changed(found) == {1: 0, 2: 0, 3: 0, 20: 0}
 

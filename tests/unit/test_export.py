@@ -23,6 +23,7 @@ from baker.disks.raw import raw_digest
 from baker.publish.export import COMPRESSED, export
 from baker.store.directory import DirectoryStore
 from baker.template.model import COMPRESSIONS
+from tests.support.disks import create_qcow2
 
 QUIET = Reporter(Null())
 
@@ -49,7 +50,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageRecor
     """A store with an image that is a delta on a base."""
     directory = tmp_path_factory.mktemp("prepared")
     store = DirectoryStore(directory / "blobs")
-    base = qemuimg.create(directory / "base", 16 << 20)
+    base = create_qcow2(directory / "base", 16 << 20)
     sh("qemu-io", "-f", "qcow2", "-c", "write -P 1 0 2M", base.path)
     delta = qemuimg.create_overlay(base, directory / "delta")
     sh("qemu-io", "-f", "qcow2", "-c", "write -P 2 1M 2M", delta.path)

@@ -9,7 +9,6 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ import pytest
 
 from baker.core.errors import HostError
 from baker.proxy.store import Entry, Store
+from tests.support.until import until
 
 URL = "http://deb.example/x?token=abc"
 
@@ -259,10 +259,13 @@ def test_processes_that_add_while_others_clean_up(store: Store) -> None:
         assert adder.stdin
         adder.stdin.write("\n")
         adder.stdin.flush()
-    while any(adder.poll() is None for adder in adders):
-        time.sleep(0.005)
+
+    def cleaned_up() -> bool:
         store.clean()
         store.remove(*store.entries()[:2])
+        return all(adder.poll() is not None for adder in adders)
+
+    until(cleaned_up, 60, "the processes that add have ended", pause=0.005)
     assert [adder.returncode for adder in adders] == [0, 0]
     for adder in adders:
         assert adder.stdin and adder.stdout

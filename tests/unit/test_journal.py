@@ -17,6 +17,7 @@ from baker.catalog.catalog import Catalog
 from baker.catalog.journal import canonical
 from baker.catalog.records import Attestation, Publication, Release, Revocation
 from tests.support.fake_app import a_build, an_image
+from tests.support.journal import enter_all
 
 AT = "2026-11-22T20:45:51Z"
 BASE, WEB = an_image("debian-13", "13.1.0", 1), an_image("web", "1.4.0", 2, parent="a00000000001")
@@ -156,7 +157,7 @@ def test_records_that_are_older_than_the_journal_are_entered_when_it_comes(tmp_p
 
 def test_records_that_came_from_an_archive_can_be_entered(catalog: Catalog) -> None:
     behind(catalog, "INSERT INTO revocations SELECT 9, image, reason, who, at, effective, descendants, undone, undone_by FROM revocations")
-    assert catalog.enter_all("imported") == 1
+    assert enter_all(catalog, "imported") == 1
     assert faults(catalog) == []
 
 

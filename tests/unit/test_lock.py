@@ -17,7 +17,7 @@ from baker.catalog.records import BuildRecord
 from baker.core import host_facts
 from baker.core.errors import LockError
 from baker.core.events import Memory, Message, StepStarted
-from baker.core.model import Package
+from baker.core.model import Package, PackageList
 from baker.core.process import run
 from baker.disks import qemuimg
 from baker.lockfile.changes import changes
@@ -29,6 +29,7 @@ from baker.provision.galaxy import installed
 from baker.template.epoch import lock_path
 from baker.template.load import load
 from baker.template.model import Template
+from tests.support.disks import create_qcow2, disk_of, write_tree
 from tests.support.fake_app import Cli, a_build, a_result, an_image
 from tests.support.workshop import Workshop, open_workshop
 
@@ -94,7 +95,7 @@ def test_another_source_stops_a_build_before_a_machine_starts(workshop: Workshop
     lock_of(workshop)
     disk = workshop.directory / "disk.qcow2"
     disk.unlink()
-    qemuimg.create(disk, 2 << 20)
+    create_qcow2(disk, 2 << 20)
     with pytest.raises(LockError, match=r"the source is .* in the lock"):
         build(workshop, locked=True)
     assert workshop.builder.events == []
@@ -106,11 +107,35 @@ def test_without_a_lock_a_build_that_wants_one_fails(workshop: Workshop) -> None
     assert not [event for event in workshop.heard.events if isinstance(event, StepStarted)]
 
 
-def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(workshop: Workshop) -> None:
-    build(workshop)
+def with_a_root(workshop: Workshop) -> None:
+    """Give the workshop's source a file system that bake can read, without packages."""
+    disk = disk_of(write_tree(workshop.directory / "tree", {"etc/x": "", "usr/bin/sh": ""}), workshop.directory / "root")
+    qemuimg.convert(disk, workshop.directory / "disk.qcow2", "qcow2")
+
+
+def with_a_locked_package(workshop: Workshop) -> None:
+    """The lock of the last image, with a package in it that the image has not."""
     made = lock_of(workshop)
     image = made.images["web"].model_copy(update={"packages": ("nginx 1.22.1-9 amd64 deb",)})
     write_lock(workshop.directory / "web.lock.yaml", made.model_copy(update={"images": {"web": image}}))
+
+
+def test_packages_that_are_not_known_are_not_those_of_a_lock(workshop: Workshop) -> None:
+    build(workshop)
+    assert "the list of the image's packages is not complete" in workshop.said, "the disk is blank"
+    with_a_locked_package(workshop)
+    for force in (True, False):
+        with pytest.raises(LockError) as caught:
+            build(workshop, locked=True, force=force)
+        (problem,) = caught.value.problems
+        assert "not complete" in problem.message and "no file system that bake knows" in problem.message
+
+
+def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(workshop: Workshop) -> None:
+    with_a_root(workshop)
+    build(workshop)
+    assert "not complete" not in workshop.said
+    with_a_locked_package(workshop)
     images = len(workshop.catalog.images("web"))
     for force in (True, False):  # a new image, and the one that is there
         with pytest.raises(LockError, match=r"package nginx:amd64: 1.22.1-9 in the lock, none in the image"):
@@ -156,7 +181,7 @@ def test_what_was_fetched_is_in_the_lock_with_the_date_of_each_index(workshop: W
     ]
     evidence = {
         "fetches": store.add_bytes(pack_lines(lines)),
-        "packages_after": store.add_bytes(pack_packages([Package("b", "2"), Package("a", "1")])),
+        "packages_after": store.add_bytes(pack_packages(PackageList((Package("b", "2"), Package("a", "1"))))),
     }
     record: BuildRecord = workshop.catalog.build_of(workshop.catalog.images("web")[0])
     made = make_lock([Built(workshop.template(*STEPS), replace(record, evidence=evidence))], store, lambda: TOOLS).images["web"]
@@ -210,7 +235,7 @@ def test_changes_between_locks_name_each_thing(workshop: Workshop) -> None:
 def test_many_other_packages_are_not_all_listed(workshop: Workshop) -> None:
     build(workshop)
     image = lock_of(workshop).images["web"]
-    found = package_problems(Path("web.lock.yaml"), image, [Package(f"p{n:03}", "1") for n in range(50)])
+    found = package_problems(Path("web.lock.yaml"), image, PackageList(tuple(Package(f"p{n:03}", "1") for n in range(50))))
     assert len(found) == 21 and found[-1].message == "30 other packages differ too"
 
 
@@ -271,7 +296,7 @@ def registered(cli: Cli, path: Path, package: str, source: Mapping[str, object] 
         baker.home.data.mkdir(parents=True, exist_ok=True)
         for template in load(path, env={}, secret_key=b"k" * 32):
             evidence = {
-                "packages_after": baker.store.add_bytes(pack_packages([Package(*package.split(), "amd64")])),
+                "packages_after": baker.store.add_bytes(pack_packages(PackageList((Package(*package.split(), "amd64"),)))),
                 "brought": baker.store.add_bytes(pack([AnsibleContent("role", "nginx", "1.0", "sha256:" + "1" * 64)])),
             }
             spec = source or {"kind": "debootstrap", "title": "debian", "digest": "sha256:" + "e" * 64, "pins": {"suite": "trixie"}}
@@ -349,6 +374,7 @@ def test_all_templates_with_a_lock(tmp_path: Path) -> None:
     ids=["file", "source", "inputs", "package", "role", "version", "no digest"],
 )
 def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, after: str, named: str) -> None:
+    with_a_root(workshop)
     build(workshop)
     lock_of(workshop)
     path = workshop.directory / "web.lock.yaml"

@@ -14,7 +14,7 @@ from baker.api import Baker
 from baker.artifacts.ansible_content import pack
 from baker.artifacts.codecs import pack_lines, pack_packages
 from baker.core.errors import NotFoundError
-from baker.core.model import AnsibleContent, Package
+from baker.core.model import AnsibleContent, Package, PackageList
 from baker.core.process import run
 from baker.lockfile.aptsources import lines, stanzas
 from baker.lockfile.candidates import Listing
@@ -26,8 +26,8 @@ from tests.support.fake_app import Cli, a_build, an_image, fill
 CASES = Path(__file__).resolve().parent.parent / "cases" / "outdated"
 
 
-def packages(lines: Sequence[str]) -> list[Package]:
-    return [Package(*line.split()) for line in lines]
+def packages(lines: Sequence[str]) -> PackageList:
+    return PackageList(tuple(Package(*line.split()) for line in lines))
 
 
 def register(baker: Baker, lines: Sequence[str], archive: Archive, read: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from baker.core import process
 from baker.core.errors import HostError
 from baker.upkeep.sweep import end_processes, processes_of
+from tests.support.until import until
 
 
 def test_output_and_exit_code_come_back() -> None:
@@ -40,10 +40,7 @@ def test_a_command_that_takes_too_long_is_ended_with_its_children(tmp_path: Path
     with pytest.raises(process.CommandTimeout, match=r"did not end within 0\.5 s"):
         process.run(["sh", "-c", f"sleep 60 & echo $! > {pidfile}; wait"], timeout=0.5)
     child = int(pidfile.read_text())
-    deadline = time.monotonic() + 5
-    while _runs(child) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not _runs(child)
+    until(lambda: not _runs(child), 5, "the child has ended")
 
 
 def test_lines_stream_as_they_come_and_input_reaches_the_command() -> None:
@@ -69,9 +66,7 @@ def test_what_carries_a_builds_id_is_ended_and_nothing_else() -> None:
     marked = subprocess.Popen(["sleep", "60"], env={**os.environ, process.BUILD_ID_VARIABLE: "feedfacecafe"})
     other = subprocess.Popen(["sleep", "60"], env={**os.environ, process.BUILD_ID_VARIABLE: "feedfacecaff"})
     try:
-        deadline = time.monotonic() + 5
-        while marked.pid not in set(processes_of("feedfacecafe")) and time.monotonic() < deadline:
-            time.sleep(0.01)
+        until(lambda: marked.pid in set(processes_of("feedfacecafe")), 5, "the process has its environment")
         assert end_processes("feedfacecafe") == [marked.pid]
         assert marked.wait(5) == -15
         assert other.poll() is None

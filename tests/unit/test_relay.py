@@ -22,6 +22,7 @@ from baker.disks.extents import Free, clipped, first_of, gaps, merged, untouched
 from baker.disks.manifest import file_manifest
 from baker.disks.normalize import normalize
 from baker.disks.raw import raw_digest
+from tests.support.documents import normalize_rules_table
 
 EPOCH = 1_700_000_000
 UUID = "5b1a9b0e-1f0e-4f8e-9d0a-0123456789ab"
@@ -287,8 +288,8 @@ def test_whether_a_time_server_answered_cannot_be_seen() -> None:
 
 def test_the_documentation_has_the_rules() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs/reproducibility.md").read_text()
-    assert normalize_rules.rules_table() in text, (
-        "write what baker.disks.normalize_rules.rules_table() returns into docs/reproducibility.md"
+    assert normalize_rules_table() in text, (
+        "write what tests.support.documents.normalize_rules_table() returns into docs/reproducibility.md"
     )
 
 

@@ -15,7 +15,6 @@ import pytest
 from baker.core.errors import HostError, SourceError
 from baker.sources import layout, machine_files
 from baker.sources.base import Context
-from baker.sources.bootstrap import installed
 from baker.sources.cache_index import Index, kept_blobs
 from baker.sources.debootstrap import Debootstrap, inputs_key
 from baker.sources.layout import MIB, SECTOR, Layout, Names
@@ -174,15 +173,3 @@ def test_machine_files_are_filled_in_and_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("script", sorted(machine_files.DIRECTORY.glob("*.sh")), ids=lambda path: path.name)
 def test_scripts_parse(script: Path) -> None:
     subprocess.run(["sh", "-n", script], check=True)
-
-
-def test_installed_packages_of_a_dpkg_status() -> None:
-    status = (
-        "Package: b\nStatus: install ok installed\nArchitecture: amd64\nVersion: 1:2-3\nDescription: x\n more: of it\n\n"
-        "Package: gone\nStatus: deinstall ok config-files\nVersion: 1\n\n"
-        "Package: a\nStatus: install ok installed\nVersion: 0.1\nArchitecture: all\n"
-    )
-    assert [(package.name, package.version, package.architecture) for package in installed(status)] == [
-        ("a", "0.1", "all"),
-        ("b", "1:2-3", "amd64"),
-    ]

@@ -15,6 +15,7 @@ import pytest
 from baker.core.errors import HostError, NotFoundError, UsageError
 from baker.disks import qemuimg
 from baker.store.directory import DirectoryStore
+from tests.support.disks import create_qcow2
 
 
 def sha256(data: bytes) -> str:
@@ -157,7 +158,7 @@ def test_a_really_full_file_system(tmp_path: Path) -> None:
         pytest.skip("this root may not mount")
     try:
         store = DirectoryStore(small / "blobs")
-        disk = qemuimg.create(tmp_path / "disk.qcow2", 64 << 20)
+        disk = create_qcow2(tmp_path / "disk.qcow2", 64 << 20)
         subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 1 0 4M", disk.path], check=True, capture_output=True)
         with pytest.raises(HostError, match=f"no space left.*file system at {small} has"):
             store.add_disk(disk, None)
@@ -173,7 +174,7 @@ def test_a_really_full_file_system(tmp_path: Path) -> None:
 
 def disk_with(path: Path, backing: Path | None, byte: int, at: str) -> None:
     if backing is None:
-        qemuimg.create(path, 8 << 20)
+        create_qcow2(path, 8 << 20)
     else:
         qemuimg.create_overlay(qemuimg.as_disk(backing, "qcow2"), path)
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", f"write -P {byte} {at} 64k", path], check=True, capture_output=True)

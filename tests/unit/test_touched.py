@@ -31,8 +31,8 @@ from baker.sessions.commit import CommitOptions, commit, take
 from baker.sessions.diff_sides import side
 from baker.sessions.running import Shell
 from baker.store.directory import DirectoryStore
-from tests.support.cli import wait_until
 from tests.support.fakes import Call
+from tests.support.until import until
 from tests.unit.test_layers import Workshop, shop  # noqa: F401 - a fixture
 
 
@@ -90,7 +90,7 @@ def edit(disk: Disk, commands: list[str], here: Path) -> None:
     """Change a qcow2 overlay's file system from outside: its backing reference stays."""
     (here / "count").write_text(str(time.monotonic_ns()))
     raw, named = here / "edit.raw", disk.path.parent / (qemuimg.info(disk.path, "qcow2").backing or "")
-    assert wait_until(named.exists)  # a layer has its name once it is whole
+    until(named.exists, 30, "the layer has its name, which it gets once it is whole")
     qemuimg.convert(disk, raw, "raw")
     sh("debugfs", "-w", "-f", "-", raw, input="\n".join(commands))
     below = qemuimg.info(disk.path, "qcow2")

@@ -43,7 +43,7 @@ WORDS = {
         0x10000: "files to be deleted at the next mount",
     },
 }  # fmt: skip
-BAD_BLOCKS, BOOT_LOADER, RESIZE, JOURNAL = 1, 5, 7, 8  # inodes with a fixed meaning (section 4.2, "Special inodes")
+BAD_BLOCKS, BOOT_LOADER, RESIZE = 1, 5, 7  # inodes with a fixed meaning (section 4.2, "Special inodes")
 ZEROED = 0x4  # bg_flags: the inode table is written, so nobody has to
 COUNTS = ((0x0C, 0x2C), (0x0E, 0x2E), (0x10, 0x30), (0x1C, 0x32))  # low and high halves in a descriptor
 BITMAP_SUMS = ((0x18, 0x38), (0x1A, 0x3A))

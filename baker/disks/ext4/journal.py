@@ -17,10 +17,9 @@ from baker.disks.raw import RawReader
 
 MAGIC = 0xC03B3998
 DESCRIPTOR, COMMIT, SUPER_V1, SUPER_V2, REVOKE = 1, 2, 3, 4, 5
-CHECKSUM_V2, CHECKSUM_V3, WIDE, REVOKES, FAST_COMMIT = 0x8, 0x10, 0x2, 0x1, 0x20
+CHECKSUM_V2, CHECKSUM_V3, WIDE, REVOKES = 0x8, 0x10, 0x2, 0x1
 KNOWN = CHECKSUM_V2 | CHECKSUM_V3 | WIDE | REVOKES | 0x4  # 0x4: commits may be written asynchronously
 ESCAPED, SAME_UUID, LAST = 0x1, 0x2, 0x8  # flags of a tag
-COMPAT_CHECKSUM = 0x1
 
 
 def replayed(reader: RawReader, start: int) -> Ext4:

@@ -1,1 +1,1 @@
-"""What software is in an image, as a bill of materials."""
+"""Bills of materials: the software in an image."""

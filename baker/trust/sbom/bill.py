@@ -1,4 +1,4 @@
-"""The bill of materials of an image of the catalog: what is in it, and which of the images that it is made on it came with."""
+"""The bill of materials of an image: the software in it, and which of its ancestors each component comes from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FORMATS = ("cyclonedx", "spdx")
 
 @dataclass(frozen=True)
 class Level:
-    """An image, and the components that it brought: those that are in it and all images above, but not in the one it is made on."""
+    """An image, and the components that it added: those in it and in all its descendants in the bill, but not in its parent."""
 
     image: ImageRecord
     components: tuple[Component, ...]
@@ -27,7 +27,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Bill:
-    """`levels`: the image itself first, its root last. `notes`: what could not be read."""
+    """What is in `image`. `levels`: the image itself first, then its ancestors, the oldest last. `notes`: what could not be read."""
 
     image: ImageRecord
     levels: tuple[Level, ...]
@@ -36,7 +36,8 @@ class Bill:
 
 
 def bill(image: ImageRecord, catalog: Catalog, store: BlobStore) -> Bill:
-    """Read the disks. NotFoundError when the image has none here, HostError when bake cannot read its file system."""
+    """The bill of an image, read from its disk and its ancestors' disks. NotFoundError when its disk is not on this host, HostError
+    when bake cannot read the disk's file system."""
     line = catalog.history(image)
     found: dict[str, list[Component]] = {}
     notes: list[str] = []
@@ -48,20 +49,20 @@ def bill(image: ImageRecord, catalog: Catalog, store: BlobStore) -> Bill:
                 system = distribution(root) if each is line[0] else system
         except UnsupportedFilesystem as error:
             if each is line[0]:
-                raise HostError(f"{each.name}@{each.version}: {error}") from error
-            notes.append(f"{each.name}@{each.version}: {error}; what it brought is not told apart")
+                raise HostError(f"{each.name}@{each.version}: {error}", code="disk.unsupported-filesystem") from error
+            notes.append(f"{each.name}@{each.version}: {error}; its components are not told apart from those of its descendants")
             break
         notes += remarks if each is line[0] else []
     return Bill(image, attribute(line, found), system, tuple(notes))
 
 
 def attribute(line: Sequence[ImageRecord], found: Mapping[str, Sequence[Component]]) -> tuple[Level, ...]:
-    """Give each component of the first image to the one furthest up that has it, with all between them."""
+    """Assign each component of the first image to its oldest ancestor from which every image down to the first has the component."""
     sets = [set(found.get(image.id, ())) for image in line]
-    brought: list[list[Component]] = [[] for _ in line]
+    added: list[list[Component]] = [[] for _ in line]
     for component in found[line[0].id]:
         depth = 0
         while depth + 1 < len(line) and component in sets[depth + 1]:
             depth += 1
-        brought[depth].append(component)
-    return tuple(Level(image, tuple(each)) for image, each in zip(line, brought, strict=True))
+        added[depth].append(component)
+    return tuple(Level(image, tuple(each)) for image, each in zip(line, added, strict=True))

@@ -7,43 +7,34 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.parser import HeaderParser
-from typing import Any, Protocol
+from typing import Any
 
 from packageurl import PackageURL
 
-from baker.disks import rpmdb
-from baker.disks.packages import APK_INSTALLED, DPKG_STATUS, DPKG_STATUS_D, RPM_DIRECTORIES
-from baker.disks.rootfs import Found
+from baker.core.model import Package
+from baker.disks.packages.installed import installed_packages
+from baker.disks.rootfs import Root
 
 OS_RELEASE = ("/etc/os-release", "/usr/lib/os-release")
-RPM_DATABASE = "rpmdb.sqlite"
-LARGEST_DATABASE = 1 << 30
 OF_LANGUAGES = re.compile(r".*/[^/]+\.dist-info/METADATA|.*/node_modules/(?:@[^/]+/)?[^/]+/package\.json", re.DOTALL)
-
-
-class Tree(Protocol):
-    """The part of baker.disks.rootfs.Root that is read."""
-
-    def read(self, path: str, *, limit: int = ...) -> bytes | None: ...
-    def names(self, path: str) -> list[str]: ...
-    def walk(self) -> Iterator[Found]: ...
 
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """One package. `kind` is its purl's type: deb, rpm, apk, pypi, npm; `path` where it lies, for those that may be there twice."""
+    """One package. `kind` is its purl's type: deb, rpm, apk, pypi, npm. `path` is where it is installed, for kinds that may be installed
+    more than once, else empty."""
 
     kind: str
     name: str
     version: str
     purl: str
     path: str = ""
-    licence: str = ""  # as its author wrote it
+    licence: str = ""  # as the package's author wrote it; "" where that is not known
 
 
 @dataclass(frozen=True)
 class Distribution:
-    """What os-release(5) says: "debian", "12"."""
+    """ID and VERSION_ID of os-release(5): "debian", "12"."""
 
     id: str = ""
     version: str = ""
@@ -53,27 +44,21 @@ class Distribution:
         return f"{self.id}-{self.version}" if self.version else self.id
 
 
-def components(tree: Tree) -> tuple[list[Component], list[str]]:
-    """Everything found, sorted, and remarks on what could not be read."""
-    system, notes = distribution(tree), []
-    found = {*_dpkg(tree, system), *_apk(tree, system)}
-    for directory in RPM_DIRECTORIES:
-        try:
-            found |= set(_rpm(tree, directory, system))
-        except rpmdb.DamagedError as error:
-            notes.append(f"{directory}/{RPM_DATABASE} cannot be read: {error}")
-        if any(name in ("Packages", "Packages.db") for name in tree.names(directory)) and RPM_DATABASE not in tree.names(directory):
-            notes.append(f"the RPM database in {directory} is of an older kind (not SQLite) and is not read")
-    for path in _paths(tree):
-        component = _python(tree, path) if path.endswith("METADATA") else _node(tree, path)
+def components(root: Root) -> tuple[list[Component], list[str]]:
+    """The components of a tree, sorted, and remarks on what could not be read."""
+    system, installed = distribution(root), installed_packages(root)
+    found = {_of_system(package, system) for package in installed.packages}
+    for path in _paths(root):
+        component = _python(root, path) if path.endswith("METADATA") else _node(root, path)
         if component:
             found.add(component)
-    return sorted(found), notes
+    return sorted(found), list(installed.unread)
 
 
-def distribution(tree: Tree) -> Distribution:
+def distribution(root: Root) -> Distribution:
+    """The distribution that a tree's os-release names; an empty one where there is no such file."""
     for path in OS_RELEASE:
-        data = tree.read(path)
+        data = root.read(path)
         if data:
             lines = (line.partition("=") for line in data.decode("utf-8", "replace").splitlines())
             values = {name.strip(): value.strip().strip("\"'") for name, equals, value in lines if equals}
@@ -81,80 +66,47 @@ def distribution(tree: Tree) -> Distribution:
     return Distribution()
 
 
-def _paths(tree: Tree) -> Iterator[str]:
-    for found in tree.walk():
+def _paths(root: Root) -> Iterator[str]:
+    for found in root.walk():
         if found.inode.is_file and OF_LANGUAGES.fullmatch(found.path):
             yield found.path
 
 
-# --- packages of the system --------------------------------------------------------------------------------------------
-
-
-def _dpkg(tree: Tree, system: Distribution) -> Iterator[Component]:
-    """deb822 paragraphs; see baker.disks.packages. Licences are in free texts (/usr/share/doc/*/copyright) and left out."""
-    texts = [(tree.read(DPKG_STATUS, limit=LARGEST_DATABASE) or b"", True)]
-    for name in tree.names(DPKG_STATUS_D):
-        if not name.endswith(".md5sums"):
-            texts.append((tree.read(f"{DPKG_STATUS_D}/{name}") or b"", False))
-    for data, whole in texts:
-        for paragraph in data.decode("utf-8", "replace").split("\n\n"):
-            lines = (line.partition(":") for line in paragraph.splitlines() if not line.startswith((" ", "\t")))
-            fields = {name: value.strip() for name, colon, value in lines if colon}
-            state = fields.get("Status", "" if whole else "installed").rpartition(" ")[2]
-            if state == "installed" and "Package" in fields:
-                source = fields.get("Source", "").partition(" ")[0]
-                upstream = {"upstream": source} if source and source != fields["Package"] else {}
-                version = fields.get("Version", "")
-                yield _of_system("deb", fields["Package"], version, {"arch": fields.get("Architecture", ""), **upstream}, system)
-
-
-def _apk(tree: Tree, system: Distribution) -> Iterator[Component]:
-    """Paragraphs of one-letter fields: P name, V version, A architecture, L licence, o origin (Alpine's "Apk spec")."""
-    for path in APK_INSTALLED:
-        for paragraph in (tree.read(path, limit=LARGEST_DATABASE) or b"").decode("utf-8", "replace").split("\n\n"):
-            fields = dict(line.split(":", 1) for line in paragraph.splitlines() if line[1:2] == ":")
-            if "P" in fields:
-                yield _of_system(
-                    "apk", fields["P"], fields.get("V", ""), {"arch": fields.get("A", "")}, system, licence=fields.get("L", "")
-                )
-
-
-def _rpm(tree: Tree, directory: str, system: Distribution) -> Iterator[Component]:
-    data = tree.read(f"{directory}/{RPM_DATABASE}", limit=LARGEST_DATABASE)
-    if not data:
-        return
-    for each in rpmdb.packages(data, tree.read(f"{directory}/{RPM_DATABASE}-wal", limit=LARGEST_DATABASE) or b""):
-        qualifiers = {"arch": each.architecture, "epoch": str(each.epoch) if each.epoch else "", "upstream": each.source}
-        yield _of_system("rpm", each.name, f"{each.version}-{each.release}", qualifiers, system, licence=each.licence)
-
-
-def _of_system(kind: str, name: str, version: str, qualifiers: dict[str, str], system: Distribution, *, licence: str = "") -> Component:
-    """A purl as the purl specification's types deb, rpm and apk say: the vendor is the namespace."""
-    namespace = system.id or {"deb": "debian", "apk": "alpine"}.get(kind, "")
-    told = {key: value for key, value in {**qualifiers, "distro": system.text}.items() if value}
-    purl = PackageURL(kind, namespace or None, name, version or None, told).to_string()
-    return Component(kind, name, version, purl, licence=licence.strip())
+def _of_system(package: Package, system: Distribution) -> Component:
+    """A package with its purl as the purl specification's types deb, rpm and apk have it: the vendor is the namespace, and the epoch of an
+    RPM is a qualifier. Licences of Debian's packages are free texts (/usr/share/doc/*/copyright) and left out."""
+    epoch, _, version = package.version.rpartition(":") if package.kind == "rpm" else ("", "", package.version)
+    namespace = system.id or {"deb": "debian", "apk": "alpine"}.get(package.kind, "")
+    qualifiers = {
+        "arch": package.architecture,
+        "distro": system.text,
+        "epoch": epoch if epoch != "0" else "",
+        "upstream": package.source if package.kind != "apk" and package.source != package.name else "",
+    }
+    known = {key: value for key, value in qualifiers.items() if value}
+    purl = PackageURL(package.kind, namespace or None, package.name, version or None, known).to_string()
+    return Component(package.kind, package.name, version, purl, licence=package.licence.strip())
 
 
 # --- packages of languages ---------------------------------------------------------------------------------------------
 
 
-def _python(tree: Tree, path: str) -> Component | None:
-    """Core metadata (PyPA): headers as of a mail."""
-    fields = HeaderParser().parsestr((tree.read(path) or b"").decode("utf-8", "replace"))
+def _python(root: Root, path: str) -> Component | None:
+    """A distribution's METADATA: headers like those of a mail (PyPA, "Core metadata specifications"). None without name or version."""
+    fields = HeaderParser().parsestr((root.read(path) or b"").decode("utf-8", "replace"))
     name, version = fields.get("Name"), fields.get("Version")
     if not name or not version:
         return None
     licence = fields.get("License-Expression") or fields.get("License") or ""
-    licence = licence if "\n" not in licence and licence != "UNKNOWN" else ""  # some have the whole text there
+    licence = licence if "\n" not in licence and licence != "UNKNOWN" else ""  # some packages have the licence's whole text there
     normal = re.sub(r"[-_.]+", "-", name).lower()
     return Component("pypi", name, version, PackageURL("pypi", None, normal, version).to_string(), path, licence.strip())
 
 
-def _node(tree: Tree, path: str) -> Component | None:
-    """package.json (npm): its name and version; files of a package that only look like one have none."""
+def _node(root: Root, path: str) -> Component | None:
+    """A module's package.json (npm). None without name or version: then it is another file of that name."""
     try:
-        value: Any = json.loads(tree.read(path) or b"")
+        value: Any = json.loads(root.read(path) or b"")
     except ValueError:
         return None
     name, version = (value.get("name"), value.get("version")) if isinstance(value, dict) else (None, None)

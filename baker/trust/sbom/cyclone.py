@@ -1,4 +1,4 @@
-"""CycloneDX 1.6 JSON. The image is the subject; an image it is made on is a component that holds what it brought."""
+"""CycloneDX 1.6 JSON. The image is the subject; each ancestor is a component that contains the components which it added."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from baker.trust.sbom.bill import Bill, Level
 
 
 def write(bill: Bill) -> str:
-    """The document, the same for the same image."""
+    """The document: the same text for the same image."""
     bom = Bom(serial_number=uuid.uuid5(uuid.NAMESPACE_URL, f"bake:{bill.image.id}:{bill.image.digest}"))
     made = when(bill.image.created)
     assert made is not None  # the catalog's own times
@@ -71,5 +71,5 @@ def _components(level: Level) -> Iterable[Component]:
 
 
 def _reference(each: found.Component) -> str:
-    """A purl, and for what may be there twice where it lies."""
+    """A purl, followed by the path of a component that may be installed twice."""
     return f"{each.purl}#{each.path.lstrip('/')}" if each.path else each.purl

@@ -1,4 +1,4 @@
-"""Formats."""
+"""The formats that a bill of materials is written in."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from baker.trust.sbom.bill import Bill
 
 
 def write(found: Bill, format: str) -> str:  # noqa: A002 - as in bake export
-    """The bill as a JSON document: the same text for the same image."""
+    """The bill as a JSON document in one of baker.trust.sbom.bill.FORMATS: the same text for the same image."""
     if format == "spdx":
         from baker.trust.sbom import spdx
 

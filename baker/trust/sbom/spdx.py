@@ -1,5 +1,5 @@
-"""SPDX 2.3 JSON (https://spdx.github.io/spdx-spec/v2.3/): the document describes the image, which contains what it brought and descends
-from the image that it is made on."""
+"""SPDX 2.3 JSON (https://spdx.github.io/spdx-spec/v2.3/): the document describes the image, which contains the components that it added
+and is a descendant of its parent."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING = "NOASSERTION"
 
 
 def write(bill: Bill) -> str:
-    """The document, the same for the same image."""
+    """The document: the same text for the same image."""
     image = bill.image
     packages: list[dict[str, Any]] = []
     relations = [_relation(DOCUMENT, "DESCRIBES", _image_id(image))]
@@ -64,7 +64,7 @@ def _package(each: Component) -> dict[str, Any]:
 
 
 def _licence(each: Component) -> Iterator[tuple[str, str]]:
-    """What the author wrote, where that is an SPDX expression, else as a comment."""
+    """The declared licence where it is an SPDX expression, else a comment with the author's words."""
     known = bool(each.licence) and is_expression(each.licence)
     yield "licenseDeclared", each.licence if known else NOTHING
     if each.licence and not known:
@@ -93,6 +93,6 @@ def _image_id(image: ImageRecord) -> str:
 
 
 def _component_id(each: Component) -> str:
-    """Letters, digits, dots and dashes; the digest keeps those apart that would be alike."""
+    """An SPDX identifier, of letters, digits, dots and dashes; the digest tells apart names that would become the same."""
     short = re.sub(r"[^A-Za-z0-9.-]+", "-", each.name).strip("-")
     return f"SPDXRef-{each.kind}-{short}-{hashlib.sha256(f'{each.purl} {each.path}'.encode()).hexdigest()[:12]}"

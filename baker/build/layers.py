@@ -18,7 +18,7 @@ from pathlib import Path
 
 from baker.artifacts import ansible_content, egress
 from baker.build import network_report
-from baker.build.boot import DEFAULT_USERNAME, connected, keep_console, launched
+from baker.build.boot import DEFAULT_USERNAME, build_request, launched, restored
 from baker.build.change_tracking import Tracker
 from baker.build.downloads import EARLIER, RECORD
 from baker.build.job import Job
@@ -32,7 +32,6 @@ from baker.core.model import OPEN, Disk, Identity, NetworkPolicy
 from baker.core.user_namespace import remove_tree
 from baker.layers import policy
 from baker.layers.policy import Candidate
-from baker.layers.resume import wake
 from baker.layers.store import LayerRecord, LayerStore, with_key_files
 from baker.machines.base import Launch, Machine, SupportsSnapshot
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
@@ -137,8 +136,7 @@ class Layering:
             name = candidate.layer.record.name
             attempt = ExitStack()
             try:
-                with self._job.report.stage("restore", name):
-                    start = self._restore(candidate, attempt)
+                start = self._restore(candidate, attempt)
             except (BakeError, Disconnected, GuestTimeout) as error:
                 attempt.close()
                 words = error.message if isinstance(error, BakeError) else str(error)
@@ -167,17 +165,22 @@ class Layering:
         request = Launch(
             NAME, self._plan.source.disk, self._plan.shape, identity, scratch, job.ledger, job.report, overlay=overlay, gate=self._gate
         )
-        machine = stack.enter_context(self._keeper.restore(request, layer.directory))
-        stack.callback(lambda: keep_console(job, NAME, machine.console_log))
-        connection = stack.enter_context(ExitStack())
-        connect = job.services.connect(machine.endpoint, identity, machine, scratch, report=job.report, timeout=RESTORE_SECONDS)
-        communicator = connection.enter_context(connect)
-        wake(communicator, None if self._plan.shape.clock is not None else time.time())
+        machine = stack.enter_context(
+            restored(
+                self._keeper,
+                request,
+                layer,
+                job.services.connect,
+                timeout=RESTORE_SECONDS,
+                set_clock=self._plan.shape.clock is None,
+                artifacts=job.artifacts,
+            )
+        )
         join([layer.directory / RECORD], job.scratch / EARLIER)
         ansible_content.note(job.scratch, ansible_content.read(layer.directory))
         if (layer.directory / egress.NAME).exists():
             shutil.copyfile(layer.directory / egress.NAME, job.scratch / egress.EARLIER)
-        return Started(machine, identity, communicator, candidate.depth, connection, layer.directory)
+        return Started(machine.machine, identity, machine.communicator, candidate.depth, machine.connection, layer.directory)
 
     def _tell_cached(self, candidate: Candidate) -> None:
         for planned in self._plan.steps[: candidate.depth]:
@@ -198,7 +201,7 @@ class Layering:
         overlay = self._rooms.next() / DISK if self._keeper else None
         recorded = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
         clock = recorded if plan.shape.clock is None else plan.shape.clock
-        launch = launched(
+        request = build_request(
             job,
             NAME,
             plan.source.media,
@@ -209,14 +212,14 @@ class Layering:
             clock=clock,
             gate=self._gate,
         )
-        machine, identity = stack.enter_context(launch)
-        connection = stack.enter_context(ExitStack())
-        communicator = connection.enter_context(connected(job, machine, identity))
+        timeout = job.template.communicator.ssh_timeout
+        booted = stack.enter_context(launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts))
+        communicator = booted.communicator
         if clock is not None:
             communicator.run(STOP_CLOCKS)
         if plan.shape.clock is not None:  # systemd goes on from the day of its own build where the clock stands before that
             communicator.run(f"date -u -s @{plan.shape.clock} >/dev/null")
-        start = Started(machine, identity, communicator, 0, connection)
+        start = Started(booted.machine, request.identity, communicator, 0, booted.connection)
         self._consider(start, 0, "boot")
         return start
 

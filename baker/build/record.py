@@ -195,8 +195,8 @@ def _steps(job: Job) -> Iterable[StepRecord]:
 def _evidence(job: Job) -> dict[str, str]:
     """Put the logs and the test report into the store."""
     found = {"log": _keep_text(job, job.log.path)}
-    for path in sorted(job.scratch.glob("*.console.log")):
-        found[path.name.removesuffix(".log").replace(".", "_")] = _keep_text(job, path)
+    for machine, path in job.artifacts.snapshot().consoles.items():
+        found[f"{machine}_console"] = _keep_text(job, path)
     if (job.scratch / JUNIT).exists():
         found["junit"] = _keep_text(job, job.scratch / JUNIT)
     return found

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Literal
 
 from baker.build import record
-from baker.build.boot import running
+from baker.build.boot import build_request, launched
 from baker.build.inspect import inspect, write_changes
 from baker.build.job import Job
 from baker.build.values import Captured, Inspection, VerifyOutcome
@@ -277,7 +277,10 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
     if not template.verify:
         return VerifyOutcome("none")
     with job.report.stage("verify"):
-        with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
+        request = build_request(job, "verify", captured.media, plan.shape, plan.source.ssh_username)
+        timeout = template.communicator.ssh_timeout
+        with launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts) as verified:
+            machine, communicator = verified.machine, verified.communicator
             report = job.services.test(
                 template.verify,
                 communicator.ssh_config,

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from baker.artifacts.codecs import pack_packages
 from baker.artifacts.disk import stored
+from baker.build.boot import launched
 from baker.build.change_tracking import ChangedPaths
 from baker.build.inspect import inspect, write_changes
 from baker.build.seal import seal
@@ -124,18 +125,15 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
     identity = taken.identity
     shape = replace(MachineSpec(**known(before.shape)), disk_size=None, accelerator="auto")
     request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
-    with builder.launch(request) as machine, ExitStack() as connected:
-        with report.stage("boot"):
-            communicator = connected.enter_context(
-                services.connect(machine.endpoint, identity, machine, directory, report=report, timeout=BOOT_SECONDS)
-            )
+    with launched(builder, request, services.connect, timeout=BOOT_SECONDS) as connected:
+        machine = connected.machine
         with report.stage("seal"):
-            seal(communicator, identity, report)
+            seal(connected.communicator, identity, report)
             try:
-                communicator.run(POWER_OFF, timeout=DOWN_SECONDS)
+                connected.communicator.run(POWER_OFF, timeout=DOWN_SECONDS)
             except (Disconnected, GuestTimeout):
                 pass
-        connected.close()
+        connected.connection.close()
         with report.stage("capture"):
             machine.shutdown(DOWN_SECONDS)
             media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))

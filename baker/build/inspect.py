@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from baker.build.values import Captured
 
 MANIFEST = "manifest.jsonl.gz"
+CHANGES = "changes.jsonl.gz"
 READABLE = frozenset({"ext2", "ext3", "ext4"})
 # NUL between files; the path is last because it may hold anything else.
 LIST_FILES = r"""
@@ -60,13 +61,18 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
         return Inspection(digest.result(), manifest, files, before, after)
 
 
-def write_changes(captured: Captured, media: Disk, source: Disk, manifest: Path, destination: Path) -> None:
-    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk. UnsupportedFilesystem when that cannot be told."""
-    assert captured.touched is not None
+def write_changes(captured: Captured, source: SourceImage, manifest: Path | None, scratch: Path) -> Path | None:
+    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk; None where nothing is known of it. UnsupportedFilesystem
+    when a disk cannot be read."""
+    if captured.changed_inodes is None or manifest is None or not isinstance(captured.media, Disk):
+        return None
     ruled = frozenset(path for paths in captured.normalized.rules.values() for path in paths) if captured.normalized else frozenset()
+    left = captured.before_normalizing or captured.media
     with manifest.open("rb") as file:
-        found = find_changes(source, captured.left or media, read_manifest(file), captured.touched, ruled=ruled, scratch=destination.parent)
+        found = find_changes(source.disk, left, read_manifest(file), captured.changed_inodes, ruled=ruled, scratch=scratch)
+    destination = scratch / CHANGES
     destination.write_bytes(pack(found))
+    return destination
 
 
 def listing_digest(listing: GuestListing) -> str:

@@ -7,20 +7,17 @@ a later one is), and who wants to carry out the same step waits for that and the
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
-from baker.artifacts import ansible_content, egress
-from baker.build import network_report
+from baker.build import layer_history
 from baker.build.boot import DEFAULT_USERNAME, build_request, launched, restored
-from baker.build.change_tracking import Tracker
-from baker.build.downloads import EARLIER, RECORD
+from baker.build.change_tracking import ChangedInodes, Tracker
 from baker.build.job import Job
 from baker.core.disk_space import free
 from baker.core.errors import BakeError, BootError, BuildError, HostError, LayerError
@@ -37,7 +34,6 @@ from baker.machines.base import Launch, Machine, SupportsSnapshot
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 from baker.plan.plan import Plan
 from baker.plan.step_range import LayerOptions
-from baker.proxy.recording import join
 
 RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
 NAME = "build"  # of the machine
@@ -56,7 +52,7 @@ class Started:
     communicator: Communicator
     depth: int
     connection: ExitStack  # closes the connection; the machine goes on
-    layer: Path | None = None  # the directory of the layer that it goes on from
+    changed_inodes: ChangedInodes | None = field(default_factory=ChangedInodes)  # by the steps before; None: that is not known
 
 
 class Layering:
@@ -176,11 +172,8 @@ class Layering:
                 artifacts=job.artifacts,
             )
         )
-        join([layer.directory / RECORD], job.scratch / EARLIER)
-        ansible_content.note(job.scratch, ansible_content.read(layer.directory))
-        if (layer.directory / egress.NAME).exists():
-            shutil.copyfile(layer.directory / egress.NAME, job.scratch / egress.EARLIER)
-        return Started(machine.machine, identity, machine.communicator, candidate.depth, machine.connection, layer.directory)
+        changed = layer_history.load(layer.directory, job.scratch, job.artifacts)
+        return Started(machine.machine, identity, machine.communicator, candidate.depth, machine.connection, changed)
 
     def _tell_cached(self, candidate: Candidate) -> None:
         for planned in self._plan.steps[: candidate.depth]:
@@ -232,7 +225,7 @@ class Layering:
     def begin(self, start: Started) -> None:
         """The first step is about to be carried out."""
         if self._job.options.replay is None:
-            self.tracker.begin(start.machine, start.communicator, start.layer)
+            self.tracker.begin(start.machine, start.communicator, start.changed_inodes)
 
     def after(self, start: Started, depth: int) -> None:
         """Step number `depth` is done: note what it changed, and keep the machine as it is now, if that pays."""
@@ -302,12 +295,9 @@ class Layering:
         self._keeper.keep(start.machine, place, self._rooms.next() / DISK, f"../{final}/disk.qcow2")
         self._rooms.show(place, final)
         with_key_files(place, start.identity)
-        self.tracker.keep(place)
-        join([job.scratch / EARLIER, job.scratch / RECORD], place / RECORD)
-        if found := ansible_content.read(job.scratch):
-            ansible_content.note(place, found)
         if self._gate.dump is not None:
-            network_report.note(start.machine, job.scratch, place / egress.NAME)
+            job.artifacts.add_egress(start.machine.reached())
+        layer_history.save(place, job.artifacts.snapshot(), self.tracker.changed)
         standing = self._clock.now() - began
         record = LayerRecord(
             key=key,

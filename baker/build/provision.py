@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from baker.artifacts import ansible_content, egress
-from baker.build import network_report
-from baker.build.change_tracking import ChangedPaths
+from baker.artifacts import egress
+from baker.build.change_tracking import ChangedInodes
 from baker.build.downloads import Downloads, network_of, shared_downloads
 from baker.build.execute import execute
 from baker.build.inspect import list_in_guest, readable_offline
@@ -22,6 +21,7 @@ from baker.core.model import Disk
 from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.layers import policy
+from baker.machines.base import Machine
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 from baker.plan.plan import Plan, PlannedStep
 
@@ -44,23 +44,23 @@ def provision_and_capture(job: Job, plan: Plan, products: Resources) -> Captured
     if not plan.steps and isinstance(plan.source.media, Disk):
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
-            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=ChangedPaths())
+            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), changed_inodes=ChangedInodes())
     with Layering(job, plan, job.layer_options) as layers, shared_downloads(job) as downloads, layers.started(downloads.gate) as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
             layers.settle()
-            _tell_egress(job, start)
+            _report_egress(job, start.machine)
             media = job.builder.capture(start.machine, destination, products)
-        return Captured(media, start.machine.facts, listing, touched=layers.tracker.touched)
+        return Captured(media, start.machine.facts, listing, changed_inodes=layers.tracker.changed)
 
 
-def _tell_egress(job: Job, start: Started) -> None:
-    """Note what the machine reached past the proxy, where that is asked for."""
+def _report_egress(job: Job, machine: Machine) -> None:
+    """Collect what the machine reached past the proxy, where the template asks for that."""
     if network_of(job) == "report":
-        found = network_report.note(start.machine, job.scratch, job.scratch / egress.NAME)
-        if found:
-            job.report.warn(f"the machine reached past what is recorded: {egress.told(found)}", hint="network: closed forbids it")
+        job.artifacts.add_egress(machine.reached())
+        if found := job.artifacts.snapshot().egress:
+            job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -156,8 +156,7 @@ def _step(job: Job, planned: PlannedStep, communicator: Communicator, env: Mappi
     except StepError as error:
         finished(False, error.exit_code_of_step, planned.step.retries + 1)
         raise
-    if result.brought:
-        ansible_content.note(job.scratch, result.brought)
+    job.artifacts.add_ansible_content(result.brought)
     finished(True, result.exit_code, result.attempts)
 
 

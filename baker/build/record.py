@@ -6,14 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any, Literal
 
-from baker.artifacts import ansible_content, egress
-from baker.artifacts.codecs import pack_lines, pack_packages, pack_text
-from baker.build.downloads import recorded
+from baker.build.artifacts import BuildArtifacts, Evidence
 from baker.build.job import Job
-from baker.build.values import Captured, Inspection, VerifyOutcome
+from baker.build.values import Captured, VerifyOutcome
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.core import host_facts
 from baker.core.errors import BakeError
@@ -21,14 +18,13 @@ from baker.core.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.core.workspace import new_id
 from baker.plan.inputs import pack
 from baker.plan.plan import Plan, machine_spec, recorded_machine_spec, verify_key
-from baker.proxy.recording import incomplete, read
-from baker.proxy.store import Store
-
-JUNIT = "junit.xml"
+from baker.store.base import BlobStore
 
 
-def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, verdict: VerifyOutcome) -> ImageRecord:
+def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, artifacts: BuildArtifacts) -> ImageRecord:
     """Register the image with the whole record of its build: before this there is no image, after it there is one."""
+    inspection = artifacts.inspection
+    assert inspection is not None  # an image is recorded once its disk has been read
     with job.report.stage("record"):
         source = plan.source
         chain, size = _stored(job, source, captured.media)
@@ -44,7 +40,7 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             size=size,
             virtual_size=captured.media.virtual_size,
             chain=chain,
-            verified=verdict.status == "passed",
+            verified=outcome.status == "passed",
             build=job.id,
             builder=template.builder.kind,
             firmware=machine_spec(template.builder).firmware,
@@ -53,15 +49,15 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             labels=dict(template.labels),
             matrix=dict(template.matrix),
         )
-        evidence = _evidence(job) | _inspection_evidence(job, inspection)
+        evidence = _stored_evidence(job.services.store, artifacts.evidence(template.secrets.mask))
         evidence["inputs"] = job.services.store.add_file(pack(plan, job.scratch / "inputs.tar.gz", search=job.services.search))
         build = replace(
-            _record(job, "built", captured.facts or verdict.facts),
+            _record(job, "built", captured.facts or outcome.facts),
             inputs=plan.inputs,
-            verify=verdict.status,
-            tests=verdict.report.outcomes if verdict.report else (),
+            verify=outcome.status,
+            tests=outcome.report.outcomes if outcome.report else (),
             evidence=evidence,
-            reproduction=_reproduction(job, captured),
+            reproduction=_reproduction(job, captured, artifacts),
         )
         job.services.catalog.register(
             build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications]
@@ -103,25 +99,20 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
         error=job.template.secrets.mask(str(error)),
         verify="failed" if tests else "not reached",
         tests=tests,
-        evidence=_evidence(job),
+        evidence=_logs(job),
     )
     job.services.catalog.register(build, None)
 
 
 def record_verified(job: Job, report: TestReport, facts: MachineFacts | None) -> None:
     """Keep the record of a build that had nothing to make, but an image of before to test with other tests."""
-    build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_evidence(job))
+    build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_logs(job))
     job.services.catalog.register(build, None)
 
 
 def record_stopped(job: Job) -> None:
     """Keep the record of a build that was to stop after a step."""
-    job.services.catalog.register(replace(_record(job, "stopped", None), evidence=_evidence(job)), None)
-
-
-def note_tests(job: Job, report: TestReport) -> None:
-    """Keep the JUnit report of a verification where the evidence is looked for."""
-    (job.scratch / JUNIT).write_text(report.junit)
+    job.services.catalog.register(replace(_record(job, "stopped", None), evidence=_logs(job)), None)
 
 
 def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", "interrupted"], facts: MachineFacts | None) -> BuildRecord:
@@ -156,7 +147,7 @@ def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", 
     )
 
 
-def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
+def _reproduction(job: Job, captured: Captured, artifacts: BuildArtifacts) -> dict[str, Any]:
     """What made the build repeatable: the time that it said it is, and how the disk was laid out."""
     template = job.template
     found: dict[str, Any] = {"epoch": template.epoch.seconds, "epoch_from": template.epoch.origin, "wanted": template.reproducible}
@@ -166,7 +157,7 @@ def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
         found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.kept}
     if captured.not_normalized:
         found["refused"] = captured.not_normalized
-    if any(map(incomplete, recorded(job))):
+    if not artifacts.downloads_complete:
         found["unrecorded"] = "what the build fetched could not all be written down"
     return found
 
@@ -192,51 +183,17 @@ def _steps(job: Job) -> Iterable[StepRecord]:
         yield record
 
 
-def _evidence(job: Job) -> dict[str, str]:
-    """Put the logs and the test report into the store."""
-    found = {"log": _keep_text(job, job.log.path)}
-    for machine, path in job.artifacts.snapshot().consoles.items():
-        found[f"{machine}_console"] = _keep_text(job, path)
-    if (job.scratch / JUNIT).exists():
-        found["junit"] = _keep_text(job, job.scratch / JUNIT)
+def _stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, str]:
+    """Put evidence into the store; name -> digest. What the store has already is not read again."""
+    found = {}
+    for each in items:
+        if each.digest and store.has(each.digest):
+            found[each.name] = each.digest
+        else:
+            found[each.name] = store.add_bytes(each.content) if isinstance(each.content, bytes) else store.add_file(each.content)
     return found
 
 
-def _fetched(job: Job) -> dict[str, str]:
-    """What the build's machines fetched: the list, and every body. What has a secret in its address stays out, and is listed so."""
-    store, lines, bodies = job.services.store, [], {}
-    for directory in recorded(job):
-        place = Store(directory)
-        for fetched in read(directory):
-            if job.template.secrets.mask(fetched.url) != fetched.url:
-                fetched = replace(
-                    fetched, url=job.template.secrets.mask(fetched.url), digest="", headers=(), why="a secret is in its address"
-                )
-            if fetched.digest and not store.has(fetched.digest):
-                store.add_file(place.body(fetched.digest))
-            if fetched.digest:
-                bodies[f"body:{fetched.digest.removeprefix('sha256:')}"] = fetched.digest
-            lines.append(json.dumps(asdict(fetched), sort_keys=True, separators=(",", ":")))
-    return {"fetches": store.add_bytes(pack_lines(lines)), **bodies} if lines else {}
-
-
-def _keep_text(job: Job, path: Path) -> str:
-    text = job.template.secrets.mask(path.read_text(errors="replace"))
-    return job.services.store.add_bytes(pack_text(text))
-
-
-def _inspection_evidence(job: Job, inspection: Inspection) -> dict[str, str]:
-    store = job.services.store
-    found = _fetched(job) | {
-        "packages_before": store.add_bytes(pack_packages(inspection.packages_before)),
-        "packages_after": store.add_bytes(pack_packages(inspection.packages_after)),
-    }
-    if contents := ansible_content.read(job.scratch):
-        found[ansible_content.EVIDENCE] = store.add_bytes(ansible_content.pack(contents))
-    if (job.scratch / egress.NAME).exists():
-        found["egress"] = store.add_file(job.scratch / egress.NAME)
-    if inspection.manifest:
-        found["manifest"] = store.add_file(inspection.manifest)
-    if inspection.changes:
-        found["changes"] = store.add_file(inspection.changes)
-    return found
+def _logs(job: Job) -> dict[str, str]:
+    """The logs and the test report of a build, in the store."""
+    return _stored_evidence(job.services.store, job.artifacts.snapshot().logs(job.template.secrets.mask))

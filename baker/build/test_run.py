@@ -7,7 +7,7 @@ from fnmatch import fnmatch
 
 from baker.artifacts.trees import compare_trees
 from baker.build import stages
-from baker.build.change_tracking import Tracker, key_of
+from baker.build.change_tracking import ChangedInodes, Tracker, key_of
 from baker.build.downloads import shared_downloads
 from baker.build.job import Job, open_job
 from baker.build.layers import Layering, Started
@@ -74,12 +74,12 @@ def again(job: Job) -> list[RepeatedChange]:
         carry_out(job, start, layers, plan.steps[start.depth :], downloads)
         tracker = Tracker(builder, job.report, layers.view)
         before, _ = _tree(builder, start, layers)
-        tracker.begin(start.machine, start.communicator, None)
+        tracker.begin(start.machine, start.communicator, ChangedInodes())
         with job.report.stage("again"):
             for planned in plan.steps:
                 carry_out(job, start, None, [planned], downloads)
                 tracker.after(start.machine, start.communicator, planned.index)
-        if tracker.touched is None:
+        if tracker.changed is None:
             raise HostError("the disk of the machine cannot be read from outside, so nobody can say what the second run changed")
         after, keys = _tree(builder, start, layers)
         return _changed(plan, before, after, keys, tracker)
@@ -99,9 +99,9 @@ def _tree(builder: SupportsPause, start: Started, layers: Layering) -> tuple[lis
 def _changed(
     plan: Plan, before: list[FileEntry], after: list[FileEntry], keys: dict[str, tuple[int, int]], tracker: Tracker
 ) -> list[RepeatedChange]:
-    assert tracker.touched is not None
+    assert tracker.changed is not None
     names = {planned.index: planned.name for planned in plan.steps}
-    last = tracker.touched.last
+    last = tracker.changed.last
     found = []
     for each in compare_trees(before, after):
         if set(each.what) <= {"time"} or any(fnmatch(each.path, pattern) for pattern in NOISE):

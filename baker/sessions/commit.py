@@ -14,7 +14,7 @@ from pathlib import Path
 from baker.artifacts.codecs import pack_packages
 from baker.artifacts.disk import stored
 from baker.build.boot import launched
-from baker.build.change_tracking import ChangedPaths
+from baker.build.change_tracking import ChangedInodes
 from baker.build.inspect import inspect, write_changes
 from baker.build.seal import seal
 from baker.build.services import Services
@@ -94,8 +94,8 @@ def commit(taken: CommitSource, wish: CommitOptions) -> ImageRecord:
                 "packages_after": services.store.add_bytes(pack_packages(found.packages_after)),
             }
             if found.manifest:
-                changes = taken.scratch / "changes.jsonl.gz"
-                write_changes(captured, captured.media, source.disk, found.manifest, changes)  # type: ignore[arg-type]
+                changes = write_changes(captured, source, found.manifest, taken.scratch)
+                assert changes is not None
                 evidence |= {"changes": services.store.add_file(changes), "manifest": services.store.add_file(found.manifest)}
         with taken.report.stage("record"):
             delta = services.store.add_disk(captured.media, parent.chain[0])  # type: ignore[arg-type]
@@ -140,7 +140,7 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
             assert isinstance(media, Disk)
             qemuimg.join(media.path, below)  # it is a delta on the copy
             captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)
-    return Captured(captured, machine.facts, touched=ChangedPaths())
+    return Captured(captured, machine.facts, changed_inodes=ChangedInodes())
 
 
 def _build(taken: CommitSource, wish: CommitOptions, before: BuildRecord, evidence: dict[str, str]) -> BuildRecord:

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from baker.artifacts.changes import Change, changes
-from baker.core.errors import BakeError
-from baker.core.events import Reporter
 from baker.core.model import Disk, FileEntry
 from baker.disks.inode_stamps import Key, Stamps, differing, find, generation, read_stamps
 from baker.disks.manifest import entry_of
 from baker.disks.rootfs import Found, Root, open_root
-from baker.machines.base import Builder, Machine, SupportsPause
-from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 FORMAT = 1  # of the file in a layer
-SYNC_SECONDS = 120.0
 
 
 @dataclass
@@ -54,39 +48,6 @@ def read(path: Path) -> ChangedInodes | None:
         return ChangedInodes({(start, number): step for start, number, step in value["last"]}, gone)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-class Tracker:
-    """Follows a build machine's disk from step to step, from outside. `changed` is None once that has failed: then nobody guesses."""
-
-    def __init__(self, builder: Builder, report: Reporter, view: Callable[[Disk], Disk]) -> None:
-        """`view` gives the place at which a disk of the machine can be read with all that it is backed by."""
-        self._still: SupportsPause | None = builder if isinstance(builder, SupportsPause) and builder.can_pause() else None
-        self._report, self._view = report, view
-        self.changed: ChangedInodes | None = ChangedInodes() if self._still else None
-
-    def begin(self, machine: Machine, communicator: Communicator, earlier: ChangedInodes | None) -> None:
-        """Note how the disk is before the first step. `earlier`: what the steps before that changed, None where that is not known."""
-        if self.changed is not None:
-            self.changed = earlier
-            if self.changed is None:
-                self._report.info("what each step changed is not on record: the layer that the build goes on from does not say it")
-        self.after(machine, communicator, None)
-
-    def after(self, machine: Machine, communicator: Communicator, step: int | None) -> None:
-        """A step is done. The machine stands still while its inodes are read."""
-        if self._still is None or self.changed is None:
-            return
-        began = time.monotonic()
-        try:
-            communicator.run("sync", timeout=SYNC_SECONDS)
-            with self._still.paused_disk(machine) as disk:
-                stamps = read_stamps(self._view(disk))
-            self.changed.add(stamps, step)
-            self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
-        except (BakeError, Disconnected, GuestTimeout, OSError) as error:
-            self.changed = None
-            self._report.info(f"what each step changed is not on record: {error.message if isinstance(error, BakeError) else error}")
 
 
 # --- from inodes to paths ----------------------------------------------------------------------------------------------

@@ -18,9 +18,11 @@ from baker.layers.resume import wake
 from baker.layers.store import Layer
 from baker.machines.base import Builder, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
-from baker.machines.ssh.communicator import Communicator
+from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 DEFAULT_USERNAME = "root"
+# Run in the guest: a small one may have nothing that listens to the power button.
+POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,14 @@ def build_request(
     return Launch(
         name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock, gate=gate
     )  # fmt: skip
+
+
+def power_off(communicator: Communicator, timeout: float) -> None:
+    """Tell the guest to power off. The connection may end with it."""
+    try:
+        communicator.run(POWER_OFF, timeout=timeout)
+    except (Disconnected, GuestTimeout):
+        pass
 
 
 def _keep_console(stack: ExitStack, machine: Machine, artifacts: ArtifactCollector | None) -> None:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from baker.artifacts import egress
+from baker.build.boot import POWER_OFF, power_off
 from baker.build.change_tracking import ChangedInodes
 from baker.build.downloads import Downloads, network_of, shared_downloads
 from baker.build.execute import execute
@@ -28,8 +29,6 @@ from baker.machines.base import Machine
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 from baker.plan.plan import Plan, PlannedStep
 
-# Asked from inside: a small guest may have nothing that listens to the power button.
-POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
 FINISH = f"""
 kind=$(findmnt -no FSTYPE / 2>/dev/null || stat -f -c %T /)
 echo "$kind"
@@ -189,8 +188,5 @@ def _power_off(job: Job, communicator: Communicator, *, local: bool) -> GuestLis
         if readable_offline(kind):
             return None
     listing = list_in_guest(communicator, job.scratch)
-    try:
-        communicator.run(POWER_OFF, timeout=FINISH_SECONDS)
-    except (Disconnected, GuestTimeout):
-        pass
+    power_off(communicator, FINISH_SECONDS)
     return listing

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, replace
 from typing import Any, Literal
 
 from baker.build.artifacts import BuildArtifacts, Evidence
 from baker.build.job import Job
+from baker.build.services import Services
 from baker.build.values import Captured, VerifyOutcome
-from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
+from baker.catalog.records import BuildRecord, ImageRecord, Publication, StepRecord
 from baker.core import host_facts
 from baker.core.errors import BakeError
+from baker.core.events import Reporter
 from baker.core.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.core.workspace import new_id
 from baker.plan.inputs import pack
 from baker.plan.plan import Plan, machine_spec, recorded_machine_spec, verify_key
 from baker.store.base import BlobStore
+
+Status = Literal["built", "verified", "stopped", "failed", "interrupted"]
 
 
 def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, artifacts: BuildArtifacts) -> ImageRecord:
@@ -27,7 +31,7 @@ def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, art
     assert inspection is not None  # an image is recorded once its disk has been read
     with job.report.stage("record"):
         source = plan.source
-        chain, size = _stored(job, source, captured.media)
+        chain, size = stored_media(job.services, source, captured.media)
         template = job.template
         image = ImageRecord(
             id=new_id(),
@@ -49,7 +53,7 @@ def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, art
             labels=dict(template.labels),
             matrix=dict(template.matrix),
         )
-        evidence = _stored_evidence(job.services.store, artifacts.evidence(template.secrets.mask))
+        evidence = stored_evidence(job.services.store, artifacts.evidence(template.secrets.mask))
         evidence["inputs"] = job.services.store.add_file(pack(plan, job.scratch / "inputs.tar.gz", search=job.services.search))
         build = replace(
             _record(job, "built", captured.facts or outcome.facts),
@@ -59,35 +63,8 @@ def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, art
             evidence=evidence,
             reproduction=_reproduction(job, captured, artifacts),
         )
-        job.services.catalog.register(
-            build, image, [replace(each, image=image.id, created=image.created) for each in captured.publications]
-        )
-        _attest(job, image)
+        register(job.services, job.report, build, image, captured.publications)
     return image
-
-
-def _attest(job: Job, image: ImageRecord) -> None:
-    """Sign where the image comes from, when there is a key for that. The image is there by now: what fails is told, not fatal."""
-    if not (job.services.home.data / "keys" / "default").exists():
-        return
-    from baker.trust.attest.signing import TrustContext, attest
-
-    services = job.services
-    try:
-        attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env))
-    except BakeError as error:
-        job.report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
-
-
-def _stored(job: Job, source: SourceImage, media: Media) -> tuple[tuple[str, ...], int]:
-    """The blobs that hold the image, and how many bytes of them are new; none of an image that is elsewhere."""
-    if not isinstance(media, Disk):
-        return (), 0
-    store = job.services.store
-    parent = job.services.catalog.image(source.parent) if source.parent else None
-    below = parent.chain if parent else source.chain
-    delta = store.add_disk(media, below[0] if below else None)
-    return (delta, *below), store.size(delta) + (0 if parent else sum(map(store.size, below)))
 
 
 def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:
@@ -105,7 +82,7 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
 
 
 def record_verified(job: Job, report: TestReport, facts: MachineFacts | None) -> None:
-    """Keep the record of a build that had nothing to make, but an image of before to test with other tests."""
+    """Keep the record of a build that made nothing, because it only tested an earlier image with other tests."""
     build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_logs(job))
     job.services.catalog.register(build, None)
 
@@ -115,33 +92,30 @@ def record_stopped(job: Job) -> None:
     job.services.catalog.register(replace(_record(job, "stopped", None), evidence=_logs(job)), None)
 
 
-def _record(job: Job, status: Literal["built", "verified", "stopped", "failed", "interrupted"], facts: MachineFacts | None) -> BuildRecord:
+def _record(job: Job, status: Status, facts: MachineFacts | None) -> BuildRecord:
     template, secrets, planned = job.template, job.template.secrets, job.story.planned
     source: dict[str, Any] = {"spec": json.loads(secrets.seal(template.source.model_dump_json()))}
-    source |= planned.source if planned else {}
-    machine = asdict(facts) if facts else {}
-    return BuildRecord(
+    common = build_record(
+        job.services,
         id=job.id,
         status=status,
         started=job.started_at,
-        finished=host_facts.now(),
-        template_name=template.name,
-        template_version=template.version,
+        name=template.name,
+        version=template.version,
+        source=source | (planned.source if planned else {}),
+        shape=recorded_machine_spec(template),
+        timings=job.story.timings,
+        facts=facts,
+    )
+    return replace(
+        common,
         template_path=str(template.path),
         template_text=template.text,
         template_digest="sha256:" + hashlib.sha256(template.text.encode()).hexdigest(),
         git_commit=template.git_commit,
         git_dirty=template.git_dirty,
         variables=_variables(job),
-        source=source,
         steps=tuple(_steps(job)),
-        shape=recorded_machine_spec(template),
-        machine=machine,
-        host=host_facts.host_facts(),
-        tools=host_facts.tool_versions() | machine.get("tools", {}),
-        who=host_facts.who(),
-        ci=host_facts.ci_run(job.services.env),
-        timings=dict(job.story.timings),
         fingerprint=planned.fingerprint if planned else "",
         verify_key=verify_key(template),
     )
@@ -183,7 +157,55 @@ def _steps(job: Job) -> Iterable[StepRecord]:
         yield record
 
 
-def _stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, str]:
+def _logs(job: Job) -> dict[str, str]:
+    """The logs and the test report of a build, in the store."""
+    return stored_evidence(job.services.store, job.artifacts.snapshot().logs(job.template.secrets.mask))
+
+
+# --- shared with `bake commit` (baker.sessions.commit) ------------------------------------------------------------------
+
+
+def build_record(
+    services: Services,
+    *,
+    id: str,  # noqa: A002 - the record's own word
+    status: Status,
+    started: str,
+    name: str,
+    version: str,
+    source: Mapping[str, Any],
+    shape: Mapping[str, Any],
+    timings: Mapping[str, float],
+    facts: MachineFacts | None = None,
+) -> BuildRecord:
+    """The record of work that this process has just done: when, where, by whom, on which machine. It names no template and no steps."""
+    machine = asdict(facts) if facts else {}
+    return BuildRecord(
+        id=id,
+        status=status,
+        started=started,
+        finished=host_facts.now(),
+        template_name=name,
+        template_version=version,
+        template_path="",
+        template_text="",
+        template_digest="",
+        git_commit="",
+        git_dirty=False,
+        variables={},
+        source=source,
+        steps=(),
+        shape=shape,
+        machine=machine,
+        host=host_facts.host_facts(),
+        tools=host_facts.tool_versions() | machine.get("tools", {}),
+        who=host_facts.who(),
+        ci=host_facts.ci_run(services.env),
+        timings=dict(timings),
+    )
+
+
+def stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, str]:
     """Put evidence into the store; name -> digest. What the store has already is not read again."""
     found = {}
     for each in items:
@@ -194,6 +216,28 @@ def _stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, s
     return found
 
 
-def _logs(job: Job) -> dict[str, str]:
-    """The logs and the test report of a build, in the store."""
-    return _stored_evidence(job.services.store, job.artifacts.snapshot().logs(job.template.secrets.mask))
+def register(
+    services: Services, report: Reporter, build: BuildRecord, image: ImageRecord, publications: Iterable[Publication] = ()
+) -> None:
+    """Write the rows of an image in one transaction, then sign where it comes from when there is a default key. A failure to sign is a
+    warning: the image exists by then."""
+    services.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in publications])
+    if not (services.home.data / "keys" / "default").exists():
+        return
+    from baker.trust.attest.signing import TrustContext, attest
+
+    try:
+        attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env))
+    except BakeError as error:
+        report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
+
+
+def stored_media(services: Services, source: SourceImage, media: Media) -> tuple[tuple[str, ...], int]:
+    """Put an image's disk into the store. Returns the blobs of its chain and the number of bytes that are new; nothing for an AMI."""
+    if not isinstance(media, Disk):
+        return (), 0
+    store = services.store
+    parent = services.catalog.image(source.parent) if source.parent else None
+    below = parent.chain if parent else source.chain
+    delta = store.add_disk(media, below[0] if below else None)
+    return (delta, *below), store.size(delta) + (0 if parent else sum(map(store.size, below)))

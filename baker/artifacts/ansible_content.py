@@ -1,4 +1,4 @@
-"""What host programs fetched for a step, besides the guest's own downloads: roles and collections. Evidence `brought`: JSON lines.
+"""The Ansible roles and collections that steps installed on this host, beside the guest's own downloads. Evidence `brought`: JSON lines.
 
 {"kind": "role", "name": "nginx", "version": "1.2.0", "digest": "sha256:...", "source": "https://...", "ref": "main", "commit": "40 hex"}
 """
@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,31 +16,34 @@ from baker.core.errors import NotFoundError
 from baker.core.model import AnsibleContent
 from baker.store.base import BlobStore
 
-NAME = "brought.jsonl"  # in a layer's directory, and in a build's scratch directory
 EVIDENCE = "brought"
 
 
-def note(scratch: Path, found: Iterable[AnsibleContent]) -> None:
-    """Add to what the build's steps, and those of the layer that it goes on from, brought so far."""
-    with (scratch / NAME).open("a") as file:
-        file.writelines(json.dumps(asdict(each), sort_keys=True) + "\n" for each in found)
+def write(path: Path, found: Iterable[AnsibleContent]) -> None:
+    """Write a file of JSON lines."""
+    path.write_text("".join(line + "\n" for line in _lines(found)))
 
 
-def read(scratch: Path) -> tuple[AnsibleContent, ...]:
-    """What `note` wrote, each once, sorted; nothing where there is no such file."""
+def read(path: Path) -> tuple[AnsibleContent, ...]:
+    """What `write` wrote; nothing where there is no such file."""
     try:
-        return _parse((scratch / NAME).read_text().splitlines())
+        return _parse(path.read_text().splitlines())
     except FileNotFoundError:
         return ()
 
 
-def pack(found: Sequence[AnsibleContent]) -> bytes:
-    """As evidence."""
-    return pack_lines(json.dumps(asdict(each), sort_keys=True) for each in found)
+def merge(*groups: Iterable[AnsibleContent]) -> tuple[AnsibleContent, ...]:
+    """All of them, each once, sorted."""
+    return tuple(sorted({each for group in groups for each in group}, key=lambda each: (each.kind, each.name, each.version, each.digest)))
+
+
+def pack(found: Iterable[AnsibleContent]) -> bytes:
+    """The content as a blob of evidence."""
+    return pack_lines(_lines(found))
 
 
 def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]:
-    """What a build's record has. NotFoundError when its evidence is not on this host."""
+    """The content on record for a build. NotFoundError when the evidence is not on this host."""
     digest = build.evidence.get(EVIDENCE, "")
     if not digest:
         return ()
@@ -51,5 +54,8 @@ def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]
 
 
 def _parse(lines: Iterable[str]) -> tuple[AnsibleContent, ...]:
-    found = {AnsibleContent(**json.loads(line)) for line in lines}
-    return tuple(sorted(found, key=lambda each: (each.kind, each.name, each.version, each.digest)))
+    return merge(AnsibleContent(**json.loads(line)) for line in lines)
+
+
+def _lines(found: Iterable[AnsibleContent]) -> Iterator[str]:
+    return (json.dumps(asdict(each), sort_keys=True) for each in found)

@@ -6,24 +6,31 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from baker.core.model import EgressEndpoint
 
-NAME = "egress.json"  # in a layer's directory, and in a build's scratch directory
-EARLIER = "egress-before.json"  # what the layer that a build goes on from brings
-SHOWN = 5  # places that a warning names
+EVIDENCE = "egress"
+SHOWN = 5  # endpoints that a warning names
+
+
+def pack(found: Iterable[EgressEndpoint]) -> bytes:
+    """The endpoints as JSON."""
+    return json.dumps({"reached": [vars(each) for each in found]}, sort_keys=True).encode()
+
+
+def write(path: Path, found: Iterable[EgressEndpoint]) -> None:
+    """Write the endpoints to a file."""
+    path.write_bytes(pack(found))
 
 
 def read(path: Path) -> tuple[EgressEndpoint, ...]:
-    """What `note` wrote; nothing where there is no such file."""
-    try:
-        return tuple(EgressEndpoint(**each) for each in json.loads(path.read_text())["reached"])
-    except FileNotFoundError:
-        return ()
+    """What `write` wrote."""
+    return tuple(EgressEndpoint(**each) for each in json.loads(path.read_text())["reached"])
 
 
-def told(found: tuple[EgressEndpoint, ...]) -> str:
+def summary(found: Sequence[EgressEndpoint]) -> str:
     """One line for people."""
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
     return f"{', '.join(each.title for each in found[:SHOWN])}{more}"

@@ -1,24 +1,82 @@
-"""A machine of a build, from launch to an open connection; and what is done to it when its build fails."""
+"""From a launch request, or a layer, to a machine with an open connection: for builds, ephemeral machines and commits."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from baker.build.artifacts import ArtifactCollector
 from baker.build.job import Job
+from baker.build.services import Connect
 from baker.core.errors import BootError
 from baker.core.home import ensure
-from baker.core.model import OPEN, Identity, MachineSpec, Media, NetworkPolicy
-from baker.machines.base import Launch, Machine
+from baker.core.model import OPEN, MachineSpec, Media, NetworkPolicy
+from baker.layers.resume import wake
+from baker.layers.store import Layer
+from baker.machines.base import Builder, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
-from baker.machines.ssh.communicator import Communicator
+from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 DEFAULT_USERNAME = "root"
+# Run in the guest: a small one may have nothing that listens to the power button.
+POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
+
+
+@dataclass(frozen=True)
+class ConnectedMachine:
+    """A machine that answers. `connection` closes the connection early, while the machine goes on running."""
+
+    machine: Machine
+    communicator: Communicator
+    connection: ExitStack
 
 
 @contextmanager
 def launched(
+    builder: Builder, request: Launch, connect: Connect, *, timeout: float, artifacts: ArtifactCollector | None = None
+) -> Iterator[ConnectedMachine]:
+    """Launch a machine and connect to it; on leaving, the connection and then the machine end. Its console log goes to `artifacts`,
+    whatever happens. BootError when it does not answer within `timeout` seconds; the console's last lines have been reported then."""
+    report = request.report
+    with ExitStack() as stack:
+        with report.stage("launch", request.name):
+            machine = stack.enter_context(builder.launch(request))
+        _keep_console(stack, machine, artifacts)
+        with report.stage("boot", request.name):
+            try:
+                connected = _connect(stack, machine, request, connect, timeout)
+            except BootError as error:
+                for line in error.console:
+                    report.output(line, stream="console")
+                raise
+        yield connected
+
+
+@contextmanager
+def restored(
+    builder: SupportsSnapshot,
+    request: Launch,
+    layer: Layer,
+    connect: Connect,
+    *,
+    timeout: float,
+    set_clock: bool = True,
+    artifacts: ArtifactCollector | None = None,
+) -> Iterator[ConnectedMachine]:
+    """The same for a machine that goes on where the one in `layer` stopped. `set_clock`: whether its clock is set to the time now."""
+    with ExitStack() as stack:
+        with request.report.stage("restore", layer.record.name):
+            machine = stack.enter_context(builder.restore(request, layer.directory))
+            _keep_console(stack, machine, artifacts)
+            connected = _connect(stack, machine, request, connect, timeout)
+            wake(connected.communicator, time.time() if set_clock else None)
+        yield connected
+
+
+def build_request(
     job: Job,
     name: str,
     media: Media,
@@ -29,48 +87,31 @@ def launched(
     overlay: Path | None = None,
     clock: int | None = None,
     gate: NetworkPolicy = OPEN,
-) -> Iterator[tuple[Machine, Identity]]:
-    """A machine that boots from `media`, with a new identity; its console log is kept whatever happens. `hostname`: the template's
-    name if left out. `clock`: what it takes for the time, seconds since 1970. `gate`: what it may reach."""
+) -> Launch:
+    """The request for a machine of a build, with a new identity. `hostname`: the template's name if left out. `clock`: the time that the
+    machine starts with, in seconds since 1970. `gate`: what it may reach."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
     identity = make_identity(directory, hostname or job.template.name, username)
-    request = Launch(
+    return Launch(
         name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock, gate=gate
     )  # fmt: skip
-    with ExitStack() as stack:
-        with job.report.stage("launch", name):
-            machine = stack.enter_context(job.builder.launch(request))
-        stack.callback(lambda: keep_console(job, name, machine.console_log))
-        yield machine, identity
 
 
-@contextmanager
-def connected(job: Job, machine: Machine, identity: Identity) -> Iterator[Communicator]:
-    """The connection to a machine that has been launched, as soon as it answers."""
-    timeout = job.template.communicator.ssh_timeout
-    directory = job.scratch / machine.name
-    with ExitStack() as stack:
-        with job.report.stage("boot", machine.name):
-            connection = job.services.connect(machine.endpoint, identity, machine, directory, report=job.report, timeout=timeout)
-            try:
-                communicator = stack.enter_context(connection)
-            except BootError as error:
-                for line in error.console:
-                    job.report.output(line, stream="console")
-                raise
-        yield communicator
+def power_off(communicator: Communicator, timeout: float) -> None:
+    """Tell the guest to power off. The connection may end with it."""
+    try:
+        communicator.run(POWER_OFF, timeout=timeout)
+    except (Disconnected, GuestTimeout):
+        pass
 
 
-@contextmanager
-def running(job: Job, name: str, media: Media, shape: MachineSpec, source_username: str | None) -> Iterator[tuple[Machine, Communicator]]:
-    """A machine that is up and answers."""
-    with launched(job, name, media, shape, source_username) as (machine, identity):
-        with connected(job, machine, identity) as communicator:
-            yield machine, communicator
+def _keep_console(stack: ExitStack, machine: Machine, artifacts: ArtifactCollector | None) -> None:
+    if artifacts is not None:
+        stack.callback(artifacts.keep_console, machine.name, machine.console_log)
 
 
-def keep_console(job: Job, name: str, console_log: Path) -> None:
-    """Keep what the guest wrote to its serial console: the launch's directory goes away with the machine."""
-    if console_log.exists():
-        (job.scratch / f"{name}.console.log").write_bytes(console_log.read_bytes())
+def _connect(stack: ExitStack, machine: Machine, request: Launch, connect: Connect, timeout: float) -> ConnectedMachine:
+    connection = stack.enter_context(ExitStack())
+    opening = connect(machine.endpoint, request.identity, machine, request.scratch, report=request.report, timeout=timeout)
+    return ConnectedMachine(machine, connection.enter_context(opening), connection)

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from baker.artifacts.changes import Change, changes
-from baker.core.errors import BakeError
-from baker.core.events import Reporter
 from baker.core.model import Disk, FileEntry
 from baker.disks.inode_stamps import Key, Stamps, differing, find, generation, read_stamps
 from baker.disks.manifest import entry_of
 from baker.disks.rootfs import Found, Root, open_root
-from baker.machines.base import Builder, Machine, SupportsPause
-from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 FORMAT = 1  # of the file in a layer
-NAME = "touched.json"  # in a layer's directory
-SYNC_SECONDS = 120.0
 
 
 @dataclass
-class ChangedPaths:
+class ChangedInodes:
     """What is known of inodes by the steps that changed them. None as a step: it was none of the steps."""
 
     last: dict[Key, int | None] = field(default_factory=dict)
@@ -45,54 +38,16 @@ class ChangedPaths:
         path.write_text(json.dumps({"format": FORMAT, "last": last, "gone": gone}))
 
 
-def read(path: Path) -> ChangedPaths | None:
+def read(path: Path) -> ChangedInodes | None:
     """What `write` wrote; None where there is nothing that this version knows."""
     try:
         value = json.loads(path.read_text())
         if value["format"] != FORMAT:
             return None
         gone = {((start, number), mark): step for start, number, mark, step in value["gone"]}
-        return ChangedPaths({(start, number): step for start, number, step in value["last"]}, gone)
+        return ChangedInodes({(start, number): step for start, number, step in value["last"]}, gone)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-class Tracker:
-    """Follows a build machine's disk from step to step, from outside. `touched` is None once that has failed: then nobody guesses."""
-
-    def __init__(self, builder: Builder, report: Reporter, view: Callable[[Disk], Disk]) -> None:
-        """`view` gives the place at which a disk of the machine can be read with all that it is backed by."""
-        self._still: SupportsPause | None = builder if isinstance(builder, SupportsPause) and builder.can_pause() else None
-        self._report, self._view = report, view
-        self.touched: ChangedPaths | None = ChangedPaths() if self._still else None
-
-    def begin(self, machine: Machine, communicator: Communicator, layer: Path | None) -> None:
-        """Before the first step. `layer`: the directory of the layer that the machine goes on from."""
-        if layer is not None and self.touched is not None:
-            self.touched = read(layer / NAME)
-            if self.touched is None:
-                self._report.info("what each step changed is not on record: the layer of before does not tell")
-        self.after(machine, communicator, None)
-
-    def after(self, machine: Machine, communicator: Communicator, step: int | None) -> None:
-        """A step is done. The machine stands still while its inodes are read."""
-        if self._still is None or self.touched is None:
-            return
-        began = time.monotonic()
-        try:
-            communicator.run("sync", timeout=SYNC_SECONDS)
-            with self._still.paused_disk(machine) as disk:
-                stamps = read_stamps(self._view(disk))
-            self.touched.add(stamps, step)
-            self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
-        except (BakeError, Disconnected, GuestTimeout, OSError) as error:
-            self.touched = None
-            self._report.info(f"what each step changed is not on record: {error.message if isinstance(error, BakeError) else error}")
-
-    def keep(self, directory: Path) -> None:
-        """Put what is known so far beside a machine that is kept."""
-        if self.touched is not None:
-            self.touched.write(directory / NAME)
 
 
 # --- from inodes to paths ----------------------------------------------------------------------------------------------
@@ -102,7 +57,7 @@ def find_changes(
     source: Disk,
     left: Disk,
     manifest: Iterable[FileEntry],
-    touched: ChangedPaths,
+    changed: ChangedInodes,
     *,
     ruled: frozenset[str] = frozenset(),
     scratch: Path | None = None,
@@ -112,7 +67,7 @@ def find_changes(
     after = {entry.path: entry for entry in manifest}
     with open_root(source, scratch=scratch, replay=True) as old, open_root(left, scratch=scratch, replay=True) as new:
         before_stamps, stamps = read_stamps(source), read_stamps(left)
-        touched.add(stamps, None)
+        changed.add(stamps, None)
         now = {found.path: key_of(found) for found in new.walk()}
         was: dict[str, tuple[Key, str]] = {}
 
@@ -125,21 +80,21 @@ def find_changes(
                 yield entry_of(found, known.sha256 if known else _sha256(old, found))
 
         found = list(changes(entries(), after.values(), {}))
-    return [Change(each.path, each.change, _step(each, now, was, touched), each.before, each.after) for each in found]
+    return [Change(each.path, each.change, _step(each, now, was, changed), each.before, each.after) for each in found]
 
 
-def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], touched: ChangedPaths) -> int | None:
+def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], changed: ChangedInodes) -> int | None:
     """Who touched a path last. What came or went with the renaming of a directory was not touched itself: the directory was."""
     path = change.path
     while True:
         if change.change == "removed":
-            if path in was and was[path] in touched.gone:
-                return touched.gone[was[path]]
+            if path in was and was[path] in changed.gone:
+                return changed.gone[was[path]]
             key = was[path][0] if path in was else None
         else:
             key = now.get(path)
-        if key in touched.last:
-            return touched.last[key]
+        if key in changed.last:
+            return changed.last[key]
         if change.change == "changed" or path in ("/", ""):
             return None
         path = path.rpartition("/")[0] or "/"

@@ -19,7 +19,7 @@ from baker.proxy import recording
 from baker.proxy.proxy import Proxy, http_cache
 
 DIRECTORY = "http"  # below the cache directory
-RECORD, EARLIER = "fetched", "fetched-before"  # below a build's scratch directory
+RECORDING = "fetched"  # below a build's scratch directory
 SWITCH = "BAKE_HTTP_CACHE"  # in the environment: 0 turns it off
 PLACE = "/run/bake"  # in the guest: memory, gone with the next boot
 TRUST = f"{PLACE}/ca-certificates.crt"
@@ -48,11 +48,13 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
     if replay is None and (job.services.env.get(SWITCH) == "0" or not job.template.builder.reaches_host):
         yield Downloads(job, None, network=network)
         return
-    kept = None if replay else job.scratch / RECORD
+    recording = None if replay else job.scratch / RECORDING
+    if recording:
+        job.artifacts.add_downloads(recording)
     cache = job.services.home.cache / DIRECTORY
     intercept = job.template.reproducible or network == "closed"
-    with http_cache(cache, report=job.report, record=kept, replay=replay, intercept=intercept) as proxy:
-        yield Downloads(job, proxy, network=network, intercept=intercept)
+    with http_cache(cache, report=job.report, record=recording, replay=replay, intercept=intercept) as proxy:
+        yield Downloads(job, proxy, network=network, intercept=intercept, recording=recording)
 
 
 def network_of(job: Job) -> Network:
@@ -63,8 +65,8 @@ def network_of(job: Job) -> Network:
 class Downloads:
     """What machines are told of the proxy, and whether something is wrong with it, once."""
 
-    def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False) -> None:
-        self._job, self._proxy, self._network, self._intercept = job, proxy, network, intercept
+    def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False, recording: Path | None = None) -> None:
+        self._job, self._proxy, self._network, self._intercept, self._recording = job, proxy, network, intercept, recording
         self._broken = proxy is None
 
     @property
@@ -83,7 +85,8 @@ class Downloads:
             if self._network == "closed":
                 raise
             self._broken = True
-            recording.give_up(self._job.scratch / RECORD)
+            if self._recording:
+                recording.give_up(self._recording)
             self._job.report.warn(f"what steps download is not kept: {error.message}")
             return {}
         if place is None:
@@ -102,8 +105,3 @@ class Downloads:
         result = communicator.run(INSTALL, env={"BAKE_AUTHORITY": self._proxy.authority})
         if result.exit_code:
             raise BuildError(f"the guest does not take the build's certificate authority: {result.stderr.strip()}")
-
-
-def recorded(job: Job) -> list[Path]:
-    """The directories with what the build's machines fetched, in order: for the layer that it went on from, then by itself."""
-    return [directory for name in (EARLIER, RECORD) if recording.exists(directory := job.scratch / name)]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MANIFEST = "manifest.jsonl.gz"
 SOURCE_IS_AMI = "the source is an AMI, and bake does not read the disk of one"
 NO_LISTING = "the guest has no package manager that bake asks: dpkg-query, rpm or apk"
+CHANGES = "changes.jsonl.gz"
 READABLE = frozenset({"ext2", "ext3", "ext4"})
 # NUL between files; the path is last because it may hold anything else.
 LIST_FILES = r"""
@@ -64,7 +65,7 @@ def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspectio
 
 
 def warn_of_unread(report: Reporter, found: Inspection) -> None:
-    """Say that the package list of an image is not complete, and why."""
+    """Warn that the package list of an image is not complete, and why."""
     if not found.packages_after.complete:
         report.warn(
             f"the list of the image's packages is not complete: {'; '.join(found.packages_after.unread)}",
@@ -72,13 +73,18 @@ def warn_of_unread(report: Reporter, found: Inspection) -> None:
         )
 
 
-def write_changes(captured: Captured, media: Disk, source: Disk, manifest: Path, destination: Path) -> None:
-    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk. UnsupportedFilesystem when that cannot be told."""
-    assert captured.touched is not None
+def write_changes(captured: Captured, source: SourceImage, manifest: Path | None, scratch: Path) -> Path | None:
+    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk; None where nothing is known of it. UnsupportedFilesystem
+    when a disk cannot be read."""
+    if captured.changed_inodes is None or manifest is None or not isinstance(captured.media, Disk):
+        return None
     ruled = frozenset(path for paths in captured.normalized.rules.values() for path in paths) if captured.normalized else frozenset()
+    left = captured.before_normalizing or captured.media
     with manifest.open("rb") as file:
-        found = find_changes(source, captured.left or media, read_manifest(file), captured.touched, ruled=ruled, scratch=destination.parent)
+        found = find_changes(source.disk, left, read_manifest(file), captured.changed_inodes, ruled=ruled, scratch=scratch)
+    destination = scratch / CHANGES
     destination.write_bytes(pack(found))
+    return destination
 
 
 def listing_digest(listing: GuestListing) -> str:

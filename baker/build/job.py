@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from baker.build.artifacts import ArtifactCollector
 from baker.build.services import Services
 from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinished, StepStarted, Tee, TestFinished
 from baker.core.home import check_writable
@@ -22,9 +22,6 @@ from baker.plan.step_range import LayerOptions, layer_options
 from baker.render.logfile import LogFile
 from baker.render.mask import Masked
 from baker.template.model import Template
-
-if TYPE_CHECKING:
-    pass
 
 
 class BuildEvents:
@@ -66,6 +63,7 @@ class Job:
     layer_options: LayerOptions
     story: BuildEvents
     log: LogFile
+    artifacts: ArtifactCollector
     started: float = field(default_factory=time.monotonic)
     started_at: str = field(default_factory=now)
 
@@ -104,4 +102,5 @@ def open_job(template: Template, options: BuildOptions, services: Services, buil
             layer_options=layer_options(template, options),
             story=story,
             log=log,
+            artifacts=ArtifactCollector(scratch, log.path),
         )

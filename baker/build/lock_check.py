@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from baker.artifacts.ansible_content import of_build
 from baker.artifacts.codecs import read_packages
+from baker.build.artifacts import BuildArtifacts
 from baker.build.job import Job
 from baker.catalog.records import ImageRecord
 from baker.core.errors import LockError, NotFoundError, Problem
@@ -42,9 +43,14 @@ def check_source(job: Job, source: SourceImage) -> None:
         raise LockError(problems)
 
 
-def check_made(job: Job, packages: PackageList, contents: Sequence[AnsibleContent]) -> None:
-    """What was installed, and the roles and collections of its steps. When that is not what the lock has: LockError with `--locked`, a
-    warning without it."""
+def check_made(job: Job, artifacts: BuildArtifacts) -> None:
+    """Compare what a build installed with the lock: packages, and the Ansible content of its steps. When they differ: LockError with
+    `--locked`, a warning without it."""
+    packages = artifacts.inspection.packages_after if artifacts.inspection else PackageList()
+    _compare(job, packages, artifacts.ansible_content)
+
+
+def _compare(job: Job, packages: PackageList, contents: Sequence[AnsibleContent]) -> None:
     lock = _lock(job)
     image = lock.images.get(job.template.name) if lock else None
     if image is None:
@@ -71,7 +77,7 @@ def check_known(job: Job, image: ImageRecord) -> None:
             [Problem(str(lock_path(job.template.path)), 0, 0, f"the packages of image {image.id} are not on record", "use --force")]
         )
     with job.services.store.open(digest) as blob:
-        check_made(job, read_packages(blob), of_build(build, job.services.store))
+        _compare(job, read_packages(blob), of_build(build, job.services.store))
 
 
 def _lock(job: Job) -> Lock | None:

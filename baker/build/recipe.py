@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from baker.artifacts import ansible_content
 from baker.build import lock_check, record, stages
 from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture, provision_until
@@ -58,8 +57,8 @@ def make(job: Job, plan: Plan) -> ImageRecord:
     stages.check(job, plan)
     with stages.products(job) as products:
         captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))
-        with stages.inspecting(job, plan, captured) as inspection:
-            verdict = stages.verify(job, plan, captured)
-        lock_check.check_made(job, inspection.result().packages_after, ansible_content.read(job.scratch))
+        outcome = stages.verify_and_inspect(job, plan, captured)
+        artifacts = job.artifacts.snapshot()
+        lock_check.check_made(job, artifacts)
         published = stages.publish(job, captured, products)
-        return record.record(job, plan, published, inspection.result(), verdict)
+        return record.record(job, plan, published, outcome, artifacts)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Literal
 
 from baker.build import record
-from baker.build.boot import running
+from baker.build.boot import build_request, launched
 from baker.build.inspect import inspect, warn_of_unread, write_changes
 from baker.build.job import Job
 from baker.build.values import Captured, Inspection, VerifyOutcome
@@ -246,28 +246,28 @@ def normalize(job: Job, plan: Plan, captured: Captured) -> Captured:
         except UnsupportedFilesystem as error:
             job.report.warn(f"the image is not reproducible bit by bit: {error.message}")
             return replace(captured, not_normalized=error.message)
-    return replace(captured, media=normalized.disk, normalized=normalized, left=captured.media)
+    return replace(captured, media=normalized.disk, normalized=normalized, before_normalizing=captured.media)
 
 
-@contextmanager
-def inspecting(job: Job, plan: Plan, captured: Captured) -> Iterator[Future[Inspection]]:
-    """Digest, manifest and package list of the captured disk, taken on the host while verification boots the image."""
+def verify_and_inspect(job: Job, plan: Plan, captured: Captured) -> VerifyOutcome:
+    """Verify the captured image, and meanwhile read its digest, files and packages on the host. VerifyError when a test fails."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
-        yield pool.submit(_inspect, job, plan, captured)
+        inspection = pool.submit(_inspect, job, plan, captured)
+        outcome = verify(job, plan, captured)
+    job.artifacts.set_inspection(inspection.result())
+    return outcome
 
 
 def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
-    found = inspect(captured, plan.source, job.scratch)
-    warn_of_unread(job.report, found)
-    changes = job.scratch / "changes.jsonl.gz"
-    if captured.touched is not None and found.manifest and isinstance(captured.media, Disk):
-        try:
-            write_changes(captured, captured.media, plan.source.disk, found.manifest, changes)
-        except (BakeError, OSError) as error:
-            job.report.info(f"what the build changed is not on record: {error}")
-    if captured.left:
-        captured.left.path.unlink()
-    return replace(found, changes=changes if changes.exists() else None)
+    inspection = inspect(captured, plan.source, job.scratch)
+    warn_of_unread(job.report, inspection)
+    try:
+        inspection = replace(inspection, changes=write_changes(captured, plan.source, inspection.manifest, job.scratch))
+    except (BakeError, OSError) as error:
+        job.report.info(f"what the build changed is not on record: {error}")
+    if captured.before_normalizing:
+        captured.before_normalizing.path.unlink()
+    return inspection
 
 
 def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> VerifyOutcome:
@@ -278,7 +278,10 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
     if not template.verify:
         return VerifyOutcome("none")
     with job.report.stage("verify"):
-        with running(job, "verify", captured.media, plan.shape, plan.source.ssh_username) as (machine, communicator):
+        request = build_request(job, "verify", captured.media, plan.shape, plan.source.ssh_username)
+        timeout = template.communicator.ssh_timeout
+        with launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts) as verified:
+            machine, communicator = verified.machine, verified.communicator
             report = job.services.test(
                 template.verify,
                 communicator.ssh_config,
@@ -293,7 +296,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
                 job.report.warn(f"the failed machine is left running: ssh -F {communicator.ssh_config} {communicator.host}")
             facts = machine.facts
     verdict = VerifyOutcome("passed", report, facts)
-    record.note_tests(job, report)
+    job.artifacts.set_junit(report.junit)
     if not report.passed:
         failed = [outcome for outcome in report.outcomes if outcome.outcome in ("failed", "error")]
         names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 from baker.artifacts.trees import compare_trees
 from baker.build import stages
-from baker.build.change_tracking import Tracker, key_of
-from baker.build.downloads import shared_downloads
+from baker.build.change_tracking import ChangedInodes, key_of
 from baker.build.job import Job, open_job
-from baker.build.layers import Layering, Started
-from baker.build.provision import carry_out, provision_and_capture
+from baker.build.provision import build_machine, provision_and_capture, run_steps
 from baker.build.services import Services
+from baker.build.started import StartedMachine
+from baker.build.tracker import Tracker
 from baker.core.errors import BuildError, HostError
 from baker.core.model import FileEntry
 from baker.core.workspace import new_id
@@ -68,43 +68,38 @@ def again(job: Job) -> list[RepeatedChange]:
     if not isinstance(builder, SupportsPause) or not builder.can_pause():
         raise HostError("only machines of this host's own libvirt show their disks: this template's does not", hint="leave out --connect")
     plan = stages.plan(job, stages.resolve(job))
-    with (
-        Layering(job, plan, job.layer_options) as layers,
-        shared_downloads(job) as downloads,
-        layers.started(downloads.gate) as start,
-        start.connection,
-    ):
-        carry_out(job, start, layers, plan.steps[start.depth :], downloads)
-        tracker = Tracker(builder, job.report, layers.view)
-        before, _ = _tree(builder, start, layers)
-        tracker.begin(start.machine, start.communicator, None)
+    with build_machine(job, plan) as build, build.start.connection:
+        run_steps(job, build, plan.steps[build.start.depth :])
+        before, _ = _tree(builder, build.start)
+        second = Tracker(builder, job.report)
+        again = replace(build, start=replace(build.start, changed_inodes=ChangedInodes()), observers=(second,))
         with job.report.stage("again"):
-            for planned in plan.steps:
-                carry_out(job, start, None, [planned], downloads)
-                tracker.after(start.machine, start.communicator, planned.index)
-        if tracker.touched is None:
-            raise HostError("the disk of the machine cannot be read from outside, so nobody can say what the second run changed")
-        after, keys = _tree(builder, start, layers)
-        return _changed(plan, before, after, keys, tracker)
+            run_steps(job, again, plan.steps)
+        if second.changed is None:
+            raise HostError(
+                "the disk of the machine cannot be read from outside, so nobody can say what the second run changed",
+                code="test.disk-unreadable",
+            )
+        after, keys = _tree(builder, build.start)
+        return _changed(plan, before, after, keys, second.changed)
 
 
-def _tree(builder: SupportsPause, start: Started, layers: Layering) -> tuple[list[FileEntry], dict[str, tuple[int, int]]]:
+def _tree(builder: SupportsPause, start: StartedMachine) -> tuple[list[FileEntry], dict[str, tuple[int, int]]]:
     """All files of the machine as it is now, and their inodes."""
     from baker.disks.rootfs import open_root
 
     start.communicator.run("sync", timeout=SYNC_SECONDS)
     with builder.paused_disk(start.machine) as disk:
-        seen = layers.view(disk)
-        with open_root(seen, replay=True) as root:
-            return list(file_manifest(seen, replay=True)), {found.path: key_of(found) for found in root.walk()}
+        readable = start.readable(disk)
+        with open_root(readable, replay=True) as root:
+            return list(file_manifest(readable, replay=True)), {found.path: key_of(found) for found in root.walk()}
 
 
 def _changed(
-    plan: Plan, before: list[FileEntry], after: list[FileEntry], keys: dict[str, tuple[int, int]], tracker: Tracker
+    plan: Plan, before: list[FileEntry], after: list[FileEntry], keys: dict[str, tuple[int, int]], changed: ChangedInodes
 ) -> list[RepeatedChange]:
-    assert tracker.touched is not None
     names = {planned.index: planned.name for planned in plan.steps}
-    last = tracker.touched.last
+    last = changed.last
     found = []
     for each in compare_trees(before, after):
         if set(each.what) <= {"time"} or any(fnmatch(each.path, pattern) for pattern in NOISE):

@@ -10,7 +10,7 @@ from baker.catalog.records import Publication
 from baker.core.model import Disk, MachineFacts, Media, PackageList, TestReport
 
 if TYPE_CHECKING:
-    from baker.build.change_tracking import ChangedPaths
+    from baker.build.change_tracking import ChangedInodes
     from baker.disks.normalize import Normalized
 
 
@@ -23,8 +23,8 @@ class Captured:
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
     normalized: Normalized | None = None  # how its disk was laid out again, for a template that is to be reproducible
     not_normalized: str = ""  # why it was not
-    left: Disk | None = None  # the disk as the machine left it, where `media` was laid out anew of it
-    touched: ChangedPaths | None = None  # which step changed what on that disk; None: that is not known
+    before_normalizing: Disk | None = None  # the disk as the machine left it, where `media` is the normalized one
+    changed_inodes: ChangedInodes | None = None  # which step changed what on the machine's disk; None: that is not known
     publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
 
 

@@ -1,27 +1,30 @@
-"""An image made of a machine that somebody changed by hand. It is marked everywhere as what nobody can make again.
+"""Makes an image of a machine that somebody changed by hand. It is marked everywhere as one that cannot be made again.
 
-The machine that somebody is in goes on: a copy of its disk is started, sealed as every image is, shut down and put on record.
+The machine that somebody is in goes on running: a copy of its disk is started, sealed as every image is, shut down and recorded.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from baker.artifacts.codecs import pack_packages
 from baker.artifacts.disk import stored
-from baker.build.change_tracking import ChangedPaths
+from baker.build import record
+from baker.build.artifacts import ArtifactCollector
+from baker.build.boot import launched, power_off
+from baker.build.change_tracking import ChangedInodes
 from baker.build.inspect import inspect, warn_of_unread, write_changes
+from baker.build.job import BuildEvents
 from baker.build.seal import seal
 from baker.build.services import Services
 from baker.build.values import Captured
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.core import host_facts
 from baker.core.errors import UsageError
-from baker.core.events import Reporter
+from baker.core.events import Reporter, Tee
 from baker.core.home import ensure
 from baker.core.ledger import BuildLedger
 from baker.core.model import Disk, Identity, MachineSpec, SourceImage
@@ -31,18 +34,17 @@ from baker.disks import qemuimg
 from baker.machines.base import ImageName, Launch
 from baker.machines.identity import copy_identity
 from baker.machines.spec import spec_of
-from baker.machines.ssh.communicator import Disconnected, GuestTimeout
+from baker.render.logfile import LogFile
 from baker.sessions.ephemeral import known, session
 from baker.sessions.running import copy_disk, shell_of
 
 BOOT_SECONDS = 600.0
 DOWN_SECONDS = 120.0
-POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
 
 
 @dataclass(frozen=True)
 class CommitOptions:
-    """What the image is to be called, and why it was made."""
+    """The name and version of the image, and why it was made."""
 
     name: str
     version: str
@@ -51,16 +53,18 @@ class CommitOptions:
 
 @dataclass(frozen=True)
 class CommitSource:
-    """A copy of a machine's disk, to be made an image."""
+    """A copy of a machine's disk, from which an image is to be made. It is there until the context of `take` ends."""
 
     services: Services
     shell: str
     parent: ImageRecord
     disk: Disk
-    identity: Identity  # the shell's: what is on the disk has seen its first boot, and lets nobody else in
+    identity: Identity  # the shell's: the system on the disk has had its first boot, and lets nobody else in
     ledger: BuildLedger
     scratch: Path
     report: Reporter
+    artifacts: ArtifactCollector
+    events: BuildEvents
     started: str
 
 
@@ -70,44 +74,83 @@ def take(services: Services, text: str) -> Iterator[CommitSource]:
     shell = shell_of(services.home, text)
     parent = services.catalog.image(shell.image)
     services.catalog.check_usable(parent, "to be made another image of")
-    with session(services) as (ledger, scratch, report):
+    with session(services) as (ledger, scratch, outer), LogFile(scratch / "commit.log") as log:
+        events = BuildEvents()
+        report = Reporter(Tee(outer.sink, events, log), outer.build)
         with report.stage("copy", shell.id):
             disk = copy_disk(services, shell, parent, scratch / "copy.qcow2")
             identity = copy_identity(services.home.work(shell.id), scratch, parent.name, parent.ssh_username)
-        yield CommitSource(services, shell.id, parent, disk, identity, ledger, scratch, report, host_facts.now())
+        artifacts = ArtifactCollector(scratch, log.path)
+        yield CommitSource(services, shell.id, parent, disk, identity, ledger, scratch, report, artifacts, events, host_facts.now())
 
 
-def commit(taken: CommitSource, wish: CommitOptions) -> ImageRecord:
+def commit(taken: CommitSource, options: CommitOptions) -> ImageRecord:
     """Seal, capture and register what was taken. BakeError when that fails: there is no image then."""
     services, parent = taken.services, taken.parent
-    if any(image.version == wish.version for image in services.catalog.images(wish.name)):
-        raise UsageError(f"there is a {wish.name}@{wish.version} already", hint="--version names another one")
+    if any(image.version == options.version for image in services.catalog.images(options.name)):
+        raise UsageError(
+            f"there is a {options.name}@{options.version} already", hint="--version names another one", code="image.version-taken"
+        )
     before = services.catalog.build_of(parent)
     source = _source(services, parent)
     with services.leases.shared(STORE_LEASE):
         captured = _capture(taken, before, source.disk)
         with taken.report.stage("inspect"):
-            found = inspect(captured, source, taken.scratch)
-            warn_of_unread(taken.report, found)
-            evidence = {
-                "packages_before": services.store.add_bytes(pack_packages(found.packages_before)),
-                "packages_after": services.store.add_bytes(pack_packages(found.packages_after)),
-            }
-            if found.manifest:
-                changes = taken.scratch / "changes.jsonl.gz"
-                write_changes(captured, captured.media, source.disk, found.manifest, changes)  # type: ignore[arg-type]
-                evidence |= {"changes": services.store.add_file(changes), "manifest": services.store.add_file(found.manifest)}
+            inspection = inspect(captured, source, taken.scratch)
+            warn_of_unread(taken.report, inspection)
+            inspection = replace(inspection, changes=write_changes(captured, source, inspection.manifest, taken.scratch))
+            taken.artifacts.set_inspection(inspection)
         with taken.report.stage("record"):
-            delta = services.store.add_disk(captured.media, parent.chain[0])  # type: ignore[arg-type]
-            build = _build(taken, wish, before, evidence)
-            image = ImageRecord(
-                id=new_id(), name=wish.name, version=wish.version, digest=found.digest, fingerprint=build.fingerprint, parent=parent.id,
-                created=host_facts.now(), size=services.store.size(delta), virtual_size=captured.media.virtual_size,
-                chain=(delta, *parent.chain),
-                verified=False, build=build.id, builder=parent.builder, firmware=parent.firmware, ssh_username=parent.ssh_username,
-                description=wish.message, labels=dict(parent.labels), origin="committed",
-            )  # fmt: skip
-            services.catalog.register(build, image)
+            return _record(taken, options, before, source, captured)
+
+
+def _record(taken: CommitSource, options: CommitOptions, before: BuildRecord, source: SourceImage, captured: Captured) -> ImageRecord:
+    """Register the image. Its record says who made it and why; there is no template, and there are no steps."""
+    services, parent, created = taken.services, taken.parent, host_facts.now()
+    artifacts = taken.artifacts.snapshot()
+    assert artifacts.inspection is not None  # an image is recorded once its disk has been read
+    chain, size = record.stored_media(services, source, captured.media)
+    origin = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": parent.id, "pins": {}}
+    committed = {"kind": "shell", "session": taken.shell, "parent": parent.id, "message": options.message}
+    build = replace(
+        record.build_record(
+            services,
+            id=new_id(),
+            status="built",
+            started=taken.started,
+            name=options.name,
+            version=options.version,
+            source=origin,
+            shape=before.shape,
+            timings=taken.events.timings,
+            facts=captured.facts,
+        ),
+        verify="none",
+        fingerprint=hashlib.sha256(f"committed {taken.shell} {options.name}@{options.version} {created}".encode()).hexdigest(),
+        evidence=record.stored_evidence(services.store, artifacts.evidence(str)),
+        reproduction={"wanted": False, "committed": committed},
+    )
+    image = ImageRecord(
+        id=new_id(),
+        name=options.name,
+        version=options.version,
+        digest=artifacts.inspection.digest,
+        fingerprint=build.fingerprint,
+        parent=parent.id,
+        created=created,
+        size=size,
+        virtual_size=captured.media.virtual_size,
+        chain=chain,
+        verified=False,
+        build=build.id,
+        builder=parent.builder,
+        firmware=parent.firmware,
+        ssh_username=parent.ssh_username,
+        description=options.message,
+        labels=dict(parent.labels),
+        origin="committed",
+    )
+    record.register(services, taken.report, build, image)
     return image
 
 
@@ -118,45 +161,23 @@ def _source(services: Services, parent: ImageRecord) -> SourceImage:
 
 
 def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
-    """Start the copy, seal it, shut it down; its disk as a delta on its parent's."""
+    """Start the copy, seal it and shut it down. Returns its disk as a delta on the parent's."""
     services, report, parent = taken.services, taken.report, taken.parent
     builder = services.builder(spec_of(parent.builder, before.shape), None)
     directory = ensure(taken.scratch / "commit")
     identity = taken.identity
     shape = replace(MachineSpec(**known(before.shape)), disk_size=None, accelerator="auto")
     request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
-    with builder.launch(request) as machine, ExitStack() as connected:
-        with report.stage("boot"):
-            communicator = connected.enter_context(
-                services.connect(machine.endpoint, identity, machine, directory, report=report, timeout=BOOT_SECONDS)
-            )
+    with launched(builder, request, services.connect, timeout=BOOT_SECONDS, artifacts=taken.artifacts) as connected:
+        machine = connected.machine
         with report.stage("seal"):
-            seal(communicator, identity, report)
-            try:
-                communicator.run(POWER_OFF, timeout=DOWN_SECONDS)
-            except (Disconnected, GuestTimeout):
-                pass
-        connected.close()
+            seal(connected.communicator, identity, report)
+            power_off(connected.communicator, DOWN_SECONDS)
+        connected.connection.close()
         with report.stage("capture"):
             machine.shutdown(DOWN_SECONDS)
             media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))
             assert isinstance(media, Disk)
             qemuimg.join(media.path, below)  # it is a delta on the copy
             captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)
-    return Captured(captured, machine.facts, touched=ChangedPaths())
-
-
-def _build(taken: CommitSource, wish: CommitOptions, before: BuildRecord, evidence: dict[str, str]) -> BuildRecord:
-    """The record says who and why; there is no template, and there are no steps."""
-    parent = taken.parent
-    made = {"kind": "shell", "session": taken.shell, "parent": parent.id, "message": wish.message}
-    return BuildRecord(
-        id=new_id(), status="built", started=taken.started, finished=host_facts.now(), template_name=wish.name,
-        template_version=wish.version,
-        template_path="", template_text="", template_digest="", git_commit="", git_dirty=False, variables={},
-        source={"kind": "image", "title": f"{parent.name}@{parent.version}", "digest": parent.digest, "parent": parent.id, "pins": {}},
-        steps=(), shape=before.shape, machine={}, host=host_facts.host_facts(), tools=host_facts.tool_versions(), who=host_facts.who(),
-        ci=host_facts.ci_run(taken.services.env), timings={}, verify="none",
-        fingerprint=hashlib.sha256(f"committed {taken.shell} {wish.name}@{wish.version} {host_facts.now()}".encode()).hexdigest(),
-        evidence=evidence, reproduction={"wanted": False, "committed": made},
-    )  # fmt: skip
+    return Captured(captured, machine.facts, changed_inodes=ChangedInodes())

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from baker.build.boot import ConnectedMachine, launched, restored
 from baker.build.services import Services
 from baker.catalog.records import BuildRecord, ImageRecord
 from baker.core.errors import BootError, HostError, NotFoundError
 from baker.core.events import Reporter
 from baker.core.ledger import BuildLedger
-from baker.core.model import BootOptions, Disk, Identity, MachineSpec
+from baker.core.model import BootOptions, Disk, MachineSpec
 from baker.core.workspace import new_id, process_mark, scratch_directory
-from baker.layers.resume import wake
 from baker.layers.store import Layer
 from baker.machines.base import ImageName, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
@@ -48,11 +47,10 @@ def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wa
         identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
         called = ImageName(image.name, image.version)
         request = Launch("run", media, shape, identity, scratch, ledger, report, wanted.forwards, image=called)
-        with builder.launch(request) as machine:
-            with _connected(services, machine, identity, request, wanted) as communicator:
-                running = _running(f"{image.name} {image.version}", machine, communicator, wanted, ledger.build_id)
-                note(scratch, image, builder, machine, running.ssh)
-                yield running
+        with _boot_errors_explained(), launched(builder, request, services.connect, timeout=wanted.timeout) as connected:
+            running = _running(f"{image.name} {image.version}", connected, wanted, ledger.build_id)
+            note(scratch, image, builder, connected.machine, running.ssh)
+            yield running
 
 
 @contextmanager
@@ -68,10 +66,9 @@ def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOp
         identity = layer.identity(scratch)
         disk = Disk(layer.directory / "disk.qcow2", "qcow2", 0)
         request = Launch("run", disk, MachineSpec(**known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
-        machine = stack.enter_context(builder.restore(request, layer.directory))
-        communicator = stack.enter_context(_connected(services, machine, identity, request, wanted))
-        wake(communicator, time.time())
-        yield _running(f"{record.template} after step {record.step} ({record.name})", machine, communicator, wanted)
+        stack.enter_context(_boot_errors_explained())
+        connected = stack.enter_context(restored(builder, request, layer, services.connect, timeout=wanted.timeout))
+        yield _running(f"{record.template} after step {record.step} ({record.name})", connected, wanted)
 
 
 @contextmanager
@@ -83,20 +80,18 @@ def session(services: Services) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
 
 
 @contextmanager
-def _connected(services: Services, machine: Machine, identity: Identity, request: Launch, wanted: BootOptions) -> Iterator[Communicator]:
-    connection = services.connect(machine.endpoint, identity, machine, request.scratch, report=request.report, timeout=wanted.timeout)
-    with ExitStack() as stack:
-        with request.report.stage("boot"):
-            try:
-                communicator = stack.enter_context(connection)
-            except BootError as error:
-                error.hint = "--timeout gives it longer; --memory and --cpus make it larger"
-                error.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in error.console)]))
-                raise
-        yield communicator
+def _boot_errors_explained() -> Iterator[None]:
+    """Add to a BootError what a person at a terminal can do about it, and the last lines of the console."""
+    try:
+        yield
+    except BootError as error:
+        error.hint = "--timeout gives it longer; --memory and --cpus make it larger"
+        error.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in error.console)]))
+        raise
 
 
-def _running(title: str, machine: Machine, communicator: Communicator, wanted: BootOptions, name: str = "") -> Running:
+def _running(title: str, connected: ConnectedMachine, wanted: BootOptions, name: str = "") -> Running:
+    machine, communicator = connected.machine, connected.communicator
     ports = {forward.guest_port: machine.forwarded(forward.guest_port) for forward in wanted.forwards}
     return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports, name)
 

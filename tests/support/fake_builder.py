@@ -98,6 +98,7 @@ class FakeBuilder:
         self.events.append(f"launch {request.name}")
         self.clock.sleep(self.boot_seconds)
         self.base = request.disk
+        (request.scratch / "console.log").write_text(f"{request.name} login:\n")
         yield FakeMachine(request.name, self._overlay(request.disk, request), request.scratch, no_way=self.no_way)
 
     def capture(self, machine: Any, destination: Path, products: Any = None) -> Disk:

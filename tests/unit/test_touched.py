@@ -14,6 +14,7 @@ import pytest
 
 from baker.artifacts import changes
 from baker.artifacts.changes import Change
+from baker.artifacts.codecs import read_text
 from baker.build import test_run
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError, UsageError
@@ -31,6 +32,11 @@ from baker.sessions.commit import CommitOptions, commit, take
 from baker.sessions.diff_sides import side
 from baker.sessions.running import Shell
 from baker.store.directory import DirectoryStore
+from baker.trust.attest.keys import Keys
+from baker.trust.attest.signing import TrustContext
+from baker.trust.audit.attestations import checker
+from baker.trust.audit.story import gather
+from tests.support.fake_builder import FACTS
 from tests.support.fakes import Call
 from tests.support.until import until
 from tests.unit.test_layers import Workshop, shop  # noqa: F401 - a fixture
@@ -232,6 +238,52 @@ def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Sh
         assert root.read("/etc/hotfix") == b"two\n"
     with pytest.raises(UsageError, match="committed from a shell"):
         rebuild(Request(image, build), work.services(work.heard))
+
+
+def committed(work: Workshop, shell: Shell, version: str = "1.0.1") -> ImageRecord:
+    with take(work.services(work.heard), shell.id) as taken:
+        return commit(taken, CommitOptions("web", version, "it was urgent"))
+
+
+def test_a_committed_image_has_its_log_and_its_console_on_record(work: Workshop, shell: Shell) -> None:
+    image = committed(work, shell)
+    build, store = work.catalog.build_of(image), DirectoryStore(work.home.blobs)
+    assert set(build.evidence) == {"log", "commit_console", "packages_before", "packages_after", "manifest", "changes"}
+    with store.open(build.evidence["log"]) as blob:
+        log = read_text(blob)
+    assert all(stage in log for stage in ("copy", "launch", "boot", "seal", "capture", "inspect"))
+    with store.open(build.evidence["commit_console"]) as blob:
+        assert read_text(blob) == "commit login:\n"
+    assert set(build.timings) >= {"copy", "boot", "seal", "capture"}
+    assert build.machine["hypervisor"] == FACTS.hypervisor
+    assert (build.template_text, build.template_digest, build.steps) == ("", "", ())
+
+
+def test_a_committed_image_is_attested_when_there_is_a_key(work: Workshop, shell: Shell) -> None:
+    Keys(work.home.data / "keys", {}).create()
+    image = committed(work, shell)
+    (attestation,) = work.catalog.attestations.of(image.id)
+    assert attestation.predicate == "https://slsa.dev/provenance/v1"
+
+
+@pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
+def test_no_check_of_an_audit_fails_because_an_image_was_committed(work: Workshop, shell: Shell, signed: bool) -> None:
+    if signed:
+        Keys(work.home.data / "keys", {}).create()
+    image, store = committed(work, shell), DirectoryStore(work.home.blobs)
+    trust = TrustContext.of(work.home, work.catalog, store, {})
+    story = gather(work.catalog, store, image, (checker(trust),))
+    assert [f"{check.name}: {check.detail}" for check in story.failed] == []
+    status = {check.name: check.status for check in story.checks}
+    assert (status["template"], status["evidence"], status["lineage"]) == ("unknown", "ok", "ok")
+    assert status["signatures"] == ("ok" if signed else "unknown")
+
+
+def test_a_committed_image_that_cannot_be_signed_is_there(work: Workshop, shell: Shell) -> None:
+    Keys(work.home.data / "keys", {"BAKE_KEY_PASSPHRASE": "x"}).create()
+    image = committed(work, shell)
+    assert work.catalog.image(image.id) == image
+    assert "the image is not attested: the key default cannot be opened" in work.said
 
 
 def test_a_version_that_is_taken_is_not_committed_to(work: Workshop, shell: Shell) -> None:

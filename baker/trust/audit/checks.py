@@ -64,6 +64,10 @@ def template(subject: Subject) -> Iterator[Check]:
         if build is None:
             yield Check("record of the build", "failed", f"the record of build {image.build}, which made {title(image)}, is gone")
             continue
+        if image.origin == "committed" and not build.template_text and not build.template_digest:
+            if image is subject.image:
+                yield Check("template", "unknown", "it was committed from a shell, not built from a template")
+            continue
         found = "sha256:" + hashlib.sha256(build.template_text.encode()).hexdigest()
         if image is subject.image or found != build.template_digest:
             good = f"the text on record has the digest {build.template_digest}"

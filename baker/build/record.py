@@ -163,7 +163,7 @@ def _reproduction(job: Job, captured: Captured) -> dict[str, Any]:
     if captured.normalized:
         normalized = captured.normalized
         rules = {rule: len(paths) for rule, paths in normalized.rules.items()}
-        found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.kept}
+        found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.files_in_place}
     if captured.not_normalized:
         found["refused"] = captured.not_normalized
     if any(map(incomplete, recorded(job))):

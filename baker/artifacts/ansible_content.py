@@ -1,4 +1,4 @@
-"""What host programs fetched for a step, besides the guest's own downloads: roles and collections. Evidence `brought`: JSON lines.
+"""Ansible roles and collections that ansible-galaxy fetched on the host for a step: the evidence `brought`, JSON lines.
 
 {"kind": "role", "name": "nginx", "version": "1.2.0", "digest": "sha256:...", "source": "https://...", "ref": "main", "commit": "40 hex"}
 """
@@ -20,36 +20,40 @@ NAME = "brought.jsonl"  # in a layer's directory, and in a build's scratch direc
 EVIDENCE = "brought"
 
 
-def note(scratch: Path, found: Iterable[AnsibleContent]) -> None:
-    """Add to what the build's steps, and those of the layer that it goes on from, brought so far."""
+def note(scratch: Path, content: Iterable[AnsibleContent]) -> None:
+    """Append to the file that lists the content of earlier steps, those in the build's base layer included."""
     with (scratch / NAME).open("a") as file:
-        file.writelines(json.dumps(asdict(each), sort_keys=True) + "\n" for each in found)
+        file.writelines(json.dumps(asdict(each), sort_keys=True) + "\n" for each in content)
 
 
 def read(scratch: Path) -> tuple[AnsibleContent, ...]:
-    """What `note` wrote, each once, sorted; nothing where there is no such file."""
+    """Read the file that `note` writes: without duplicates, sorted; empty when there is no such file."""
     try:
         return _parse((scratch / NAME).read_text().splitlines())
     except FileNotFoundError:
         return ()
 
 
-def pack(found: Sequence[AnsibleContent]) -> bytes:
-    """As evidence."""
-    return pack_lines(json.dumps(asdict(each), sort_keys=True) for each in found)
+def pack(content: Sequence[AnsibleContent]) -> bytes:
+    """Encode as an evidence blob."""
+    return pack_lines(json.dumps(asdict(each), sort_keys=True) for each in content)
 
 
 def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]:
-    """What a build's record has. NotFoundError when its evidence is not on this host."""
+    """The content that a build's record lists. NotFoundError when this evidence is not on this host."""
     digest = build.evidence.get(EVIDENCE, "")
     if not digest:
         return ()
     if not store.has(digest):
-        raise NotFoundError(f"what build {build.id} brought is not on this host", hint="build the image here")
+        raise NotFoundError(
+            f"the list of Ansible content of build {build.id} is not on this host",
+            hint="build the image on this host, or import it with its evidence",
+            code="evidence.missing",
+        )
     with store.open(digest) as blob:
         return _parse(read_lines(blob))
 
 
 def _parse(lines: Iterable[str]) -> tuple[AnsibleContent, ...]:
-    found = {AnsibleContent(**json.loads(line)) for line in lines}
-    return tuple(sorted(found, key=lambda each: (each.kind, each.name, each.version, each.digest)))
+    content = {AnsibleContent(**json.loads(line)) for line in lines}
+    return tuple(sorted(content, key=lambda each: (each.kind, each.name, each.version, each.digest)))

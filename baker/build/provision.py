@@ -60,7 +60,7 @@ def _tell_egress(job: Job, start: Started) -> None:
     if network_of(job) == "report":
         found = network_report.note(start.machine, job.scratch, job.scratch / egress.NAME)
         if found:
-            job.report.warn(f"the machine reached past what is recorded: {egress.told(found)}", hint="network: closed forbids it")
+            job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")
 
 
 def provision_until(job: Job, plan: Plan) -> None:

@@ -83,7 +83,7 @@ class Downloads:
             if self._network == "closed":
                 raise
             self._broken = True
-            recording.give_up(self._job.scratch / RECORD)
+            recording.mark_incomplete(self._job.scratch / RECORD)
             self._job.report.warn(f"what steps download is not kept: {error.message}")
             return {}
         if place is None:

@@ -1,1 +1,1 @@
-"""The evidence of a build: what is in the files that a record refers to, and the code that reads and writes them."""
+"""The evidence of a build: readers and writers for the files that a build's record refers to."""

@@ -1,4 +1,4 @@
-"""The Ansible roles and collections that steps installed on this host, beside the guest's own downloads. Evidence `brought`: JSON lines.
+"""Ansible roles and collections that ansible-galaxy fetched on the host for a step: the evidence `brought`, JSON lines.
 
 {"kind": "role", "name": "nginx", "version": "1.2.0", "digest": "sha256:...", "source": "https://...", "ref": "main", "commit": "40 hex"}
 """
@@ -48,7 +48,11 @@ def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]
     if not digest:
         return ()
     if not store.has(digest):
-        raise NotFoundError(f"what build {build.id} brought is not on this host", hint="build the image here")
+        raise NotFoundError(
+            f"the list of Ansible content of build {build.id} is not on this host",
+            hint="build the image on this host, or import it with its evidence",
+            code="evidence.missing",
+        )
     with store.open(digest) as blob:
         return _parse(read_lines(blob))
 

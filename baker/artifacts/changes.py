@@ -1,9 +1,9 @@
-"""What a build changed in its parent's file tree, and which step did: the evidence `changes`, JSON lines, one for each path.
+"""The changes of a build to its parent's file tree, with the step that made them: the evidence `changes`, one JSON line per path.
 
     {"path": "/etc/nginx/nginx.conf", "change": "changed", "step": 3, "before": {...}, "after": {...}}
 
-`step` is the number of the step that touched the path last; null where none did: sealing, a rule of reproducibility, a boot. `before` and
-`after` are entries of file manifests; null where there is no file.
+`step` is the number of the step that changed the path last, or null when no step did: sealing, a normalization rule, a boot. `before`
+and `after` are entries of file manifests, or null when the file does not exist.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ EMPTY: tuple[object, ...] = ("", {}, 0)
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One path."""
+    """The change of one path."""
 
     path: str
     change: Kind
@@ -33,7 +33,7 @@ class Change:
 
 
 def changes(before: Iterable[FileEntry], after: Iterable[FileEntry], steps: Mapping[str, int]) -> Iterator[Change]:
-    """The changes between two manifests. `steps`: path -> number of the step that touched it last."""
+    """Yield the changes between two manifests, sorted by path. `steps`: number of the step that changed a path last, by path."""
     for each in compare_trees(before, after):
         yield Change(each.path, _kind(each), steps.get(each.path), each.before, each.after)
 
@@ -42,18 +42,19 @@ def _kind(difference: Difference) -> Kind:
     return "added" if difference.before is None else "removed" if difference.after is None else "changed"
 
 
-def pack(found: Iterable[Change]) -> bytes:
-    return pack_lines(json.dumps(_to_json(each), sort_keys=True, separators=(",", ":")) for each in found)
+def pack(listed: Iterable[Change]) -> bytes:
+    """Encode as an evidence blob."""
+    return pack_lines(json.dumps(_to_json(each), sort_keys=True, separators=(",", ":")) for each in listed)
 
 
 def read(blob: BinaryIO) -> Iterator[Change]:
-    """The changes in a blob, one at a time."""
+    """Yield the changes in an evidence blob."""
     for line in read_lines(blob):
         yield parse(json.loads(line))
 
 
 def parse(value: Mapping[str, Any]) -> Change:
-    """One line's value."""
+    """The change in the parsed JSON of one line."""
     return Change(value["path"], value["change"], value["step"], _entry(value["before"]), _entry(value["after"]))
 
 

@@ -1,4 +1,4 @@
-"""What a machine boots from to run an image of the catalog: its disk in the store, or where its builder has it."""
+"""The disk of a catalog image in the store."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
 
 def stored(image: ImageRecord, store: BlobStore) -> Disk:
-    """The image's disk in the store. NotFoundError for one that was not baked on this host."""
+    """The image's disk in the store. NotFoundError for an image whose builder keeps no disk on this host."""
     if not image.chain:
         raise NotFoundError(
-            f"{image.name}@{image.version} ({image.id}) was baked by {image.builder}: there is no disk of it on this host",
-            hint=f"only builder: {{kind: {image.builder}, ...}} starts from it",
+            f"the image {image.name}@{image.version} ({image.id}) was baked by {image.builder}: its disk is not on this host",
+            hint=f"only builder: {{kind: {image.builder}, ...}} can start from it",
+            code="image.no-local-disk",
         )
     return store.materialize(image.chain, image.virtual_size)

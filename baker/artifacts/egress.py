@@ -1,4 +1,4 @@
-"""What build machines reached past bake's proxy, for `network: report`: the evidence `egress`, JSON.
+"""Endpoints that build machines reached without bake's proxy, for `network: report`: the evidence `egress`, JSON.
 
 {"reached": [{"protocol": "tcp", "address": "192.0.2.7", "port": 443, "name": "example.org"}]}
 """

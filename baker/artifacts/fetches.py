@@ -1,4 +1,4 @@
-"""Fetches."""
+"""The downloads of a build: the evidence `fetches`, JSON lines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from baker.store.base import BlobStore
 
 
 def fetched(build: BuildRecord, store: BlobStore) -> Iterator[Fetched]:
-    """What the build's machines fetched, as far as it is on record."""
+    """Yield the recorded downloads of the build's machines, without their headers; none when the build recorded none."""
     if "fetches" in build.evidence:
         with store.open(build.evidence["fetches"]) as file:
             for line in read_lines(file):

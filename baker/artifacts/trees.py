@@ -1,4 +1,4 @@
-"""Trees."""
+"""Comparison of file trees by their manifests."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from baker.core.model import FileEntry
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One path that is not the same. `what`: "added" (only the rebuilt image has it), "removed", "content", "mode", "owner", "time", ..."""
+    """A path that differs. `what`: "added" (missing before), "removed" (missing after), or what differs: "content", "mode", "owner", ..."""
 
     path: str
     what: tuple[str, ...]
@@ -23,22 +23,22 @@ FIELDS = (("mode", "mode"), ("uid", "owner"), ("gid", "owner"), ("size", "conten
 
 
 def compare_trees(before: Iterable[FileEntry], after: Iterable[FileEntry]) -> list[Difference]:
-    """What differs between two manifests, by path."""
+    """The differences between two manifests, sorted by path."""
     old, new = {entry.path: entry for entry in before}, {entry.path: entry for entry in after}
-    found = []
+    differences = []
     for path in sorted(old.keys() | new.keys()):
         if path not in old:
-            found.append(Difference(path, ("added",), None, new[path]))
+            differences.append(Difference(path, ("added",), None, new[path]))
         elif path not in new:
-            found.append(Difference(path, ("removed",), old[path], None))
+            differences.append(Difference(path, ("removed",), old[path], None))
         elif old[path] != new[path]:
-            found.append(Difference(path, _what(old[path], new[path]), old[path], new[path]))
-    return found
+            differences.append(Difference(path, _differing_fields(old[path], new[path]), old[path], new[path]))
+    return differences
 
 
-def _what(before: FileEntry, after: FileEntry) -> tuple[str, ...]:
-    differing = (word for name, word in FIELDS if _field(before, name) != _field(after, name))
-    return tuple(dict.fromkeys(differing))
+def _differing_fields(before: FileEntry, after: FileEntry) -> tuple[str, ...]:
+    words = (word for name, word in FIELDS if _field(before, name) != _field(after, name))
+    return tuple(dict.fromkeys(words))
 
 
 def _field(entry: FileEntry, name: str) -> object:

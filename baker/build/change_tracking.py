@@ -9,9 +9,9 @@ from pathlib import Path
 
 from baker.artifacts.changes import Change, changes
 from baker.core.model import Disk, FileEntry
-from baker.disks.inode_stamps import Key, Stamps, differing, find, generation, read_stamps
-from baker.disks.manifest import entry_of
-from baker.disks.rootfs import Found, Root, open_root
+from baker.disks.inode_tables import InodeTables, Key, changed_inodes, fingerprint_of, generation, read_inode_tables
+from baker.disks.manifest import manifest_entry
+from baker.disks.rootfs import Root, RootFile, open_root
 
 FORMAT = 1  # of the file in a layer
 
@@ -22,11 +22,11 @@ class ChangedInodes:
 
     last: dict[Key, int | None] = field(default_factory=dict)
     gone: dict[tuple[Key, str], int | None] = field(default_factory=dict)  # (inode, its generation in hex) -> when that file went
-    boundary: Stamps | None = None  # as it was after the last step
+    boundary: InodeTables | None = None  # as it was after the last step
 
-    def add(self, after: Stamps, step: int | None) -> None:
+    def add(self, after: InodeTables, step: int | None) -> None:
         """Note what differs from the boundary before. The first one is what the others count from."""
-        for key, old, new in differing(self.boundary, after) if self.boundary is not None else ():
+        for key, old, new in changed_inodes(self.boundary, after) if self.boundary is not None else ():
             self.last[key] = step
             if old and (not new or generation(old) != generation(new)):
                 self.gone[key, generation(old).hex()] = step
@@ -66,18 +66,18 @@ def find_changes(
     that rules changed in between. Only what differs is read. UnsupportedFilesystem when a disk cannot be read."""
     after = {entry.path: entry for entry in manifest}
     with open_root(source, scratch=scratch, replay=True) as old, open_root(left, scratch=scratch, replay=True) as new:
-        before_stamps, stamps = read_stamps(source), read_stamps(left)
-        changed.add(stamps, None)
+        before_tables, tables = read_inode_tables(source), read_inode_tables(left)
+        changed.add(tables, None)
         now = {found.path: key_of(found) for found in new.walk()}
         was: dict[str, tuple[Key, str]] = {}
 
         def entries() -> Iterator[FileEntry]:
             for found in old.walk():
-                mark = find(before_stamps, found.tree.fs, found.inode.number)
+                mark = fingerprint_of(before_tables, found.tree.fs, found.inode.number)
                 was[found.path] = (key_of(found), generation(mark).hex())
-                same = now.get(found.path) == key_of(found) and mark == find(stamps, found.tree.fs, found.inode.number)
+                same = now.get(found.path) == key_of(found) and mark == fingerprint_of(tables, found.tree.fs, found.inode.number)
                 known = after.get(found.path) if same and found.path not in ruled else None
-                yield entry_of(found, known.sha256 if known else _sha256(old, found))
+                yield manifest_entry(found, known.sha256 if known else _sha256(old, found))
 
         found = list(changes(entries(), after.values(), {}))
     return [Change(each.path, each.change, _step(each, now, was, changed), each.before, each.after) for each in found]
@@ -100,10 +100,10 @@ def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], 
         path = path.rpartition("/")[0] or "/"
 
 
-def key_of(found: Found) -> Key:
+def key_of(found: RootFile) -> Key:
     """The inode that a file of a tree is."""
     return found.tree.fs.start, found.inode.number
 
 
-def _sha256(root: Root, found: Found) -> str:
+def _sha256(root: Root, found: RootFile) -> str:
     return root.sha256(found) if found.inode.is_file else ""

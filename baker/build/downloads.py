@@ -86,7 +86,7 @@ class Downloads:
                 raise
             self._broken = True
             if self._recording:
-                recording.give_up(self._recording)
+                recording.mark_incomplete(self._recording)
             self._job.report.warn(f"what steps download is not kept: {error.message}")
             return {}
         if place is None:

@@ -20,7 +20,7 @@ from baker.machines.base import Builder, ImageName
 from baker.plan.requests import BuildOptions
 from baker.plan.step_range import LayerOptions, layer_options
 from baker.render.logfile import LogFile
-from baker.render.mask import Masked
+from baker.render.mask import MaskingSink
 from baker.template.model import Template
 
 
@@ -89,7 +89,7 @@ def open_job(template: Template, options: BuildOptions, services: Services, buil
         ledger = stack.enter_context(services.ledger.open(build_id))
         scratch = stack.enter_context(scratch_directory(services.home, build_id, ledger))
         log = stack.enter_context(LogFile(scratch / "build.log"))
-        sink = Masked(Tee(services.sink, story, log), template.secrets)
+        sink = MaskingSink(Tee(services.sink, story, log), template.secrets)
         yield Job(
             id=build_id,
             template=template,

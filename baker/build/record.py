@@ -128,7 +128,7 @@ def _reproduction(job: Job, captured: Captured, artifacts: BuildArtifacts) -> di
     if captured.normalized:
         normalized = captured.normalized
         rules = {rule: len(paths) for rule, paths in normalized.rules.items()}
-        found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.kept}
+        found["layout"] = {"version": normalized.version, "rules": rules, "files": normalized.files, "kept": normalized.files_in_place}
     if captured.not_normalized:
         found["refused"] = captured.not_normalized
     if not artifacts.downloads_complete:

@@ -8,7 +8,7 @@ from baker.build.change_tracking import ChangedInodes
 from baker.build.started import StartedMachine, StepObserver
 from baker.core.errors import BakeError
 from baker.core.events import Reporter
-from baker.disks.inode_stamps import read_stamps
+from baker.disks.inode_tables import read_inode_tables
 from baker.machines.base import Builder, SupportsPause
 from baker.machines.ssh.communicator import Disconnected, GuestTimeout
 from baker.plan.plan import PlannedStep
@@ -44,8 +44,8 @@ class Tracker(StepObserver):
         try:
             start.communicator.run("sync", timeout=SYNC_SECONDS)
             with self._builder.paused_disk(start.machine) as disk:
-                stamps = read_stamps(start.readable(disk))
-            self.changed.add(stamps, step)
+                tables = read_inode_tables(start.readable(disk))
+            self.changed.add(tables, step)
             self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
         except (BakeError, Disconnected, GuestTimeout, OSError) as error:
             self.changed = None

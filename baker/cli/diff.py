@@ -12,7 +12,7 @@ from baker.cli.options import add_json
 from baker.render.text import clean, size
 
 if TYPE_CHECKING:
-    from baker.explain.diff import Comparison, FileChange, Named
+    from baker.explain.diff import Comparison, FileChange, ItemChange
 
 EXAMPLES = """
   bake diff web@1.3.0 web@1.4.0
@@ -79,7 +79,7 @@ def _lines(app: App, found: Comparison, wanted: Sequence[str]) -> Iterator[str]:
             first = False
 
 
-def _named(app: App, changes: Sequence[Named], kind: str = "") -> Iterator[str]:
+def _named(app: App, changes: Sequence[ItemChange], kind: str = "") -> Iterator[str]:
     for each in changes:
         name = kind + clean(each.name)
         if not each.before:

@@ -1,7 +1,7 @@
-"""Which blocks of a disk can differ from those of another disk, told from the maps of both, before any byte is read.
+"""Blocks in which two disks may differ, found by comparing their extent maps before any byte is read.
 
-Two runs that are the same bytes of the same file cannot differ. So for an image and its parent what is left is what the image's own delta
-holds; what of that really differs, reading tells.
+Two extents that refer to the same bytes of the same file cannot differ. For an image and its parent, the comparison therefore
+leaves what the image's own delta holds. Only reading the blocks tells which of them really differ.
 """
 
 from __future__ import annotations
@@ -10,39 +10,41 @@ from collections.abc import Iterator
 
 from baker.disks.qemuimg import DATA, ZERO, DiskInfo, Extents
 
-Same = tuple[int, ...] | None  # what a run reads as: equal for equal bytes; None for zeros
+Content = tuple[int, ...] | None  # identifies what an extent reads as: equal values mean equal bytes; None means zeros
 
 
-def candidates(disk: Extents, size: int, below: Extents | None = None) -> Iterator[int]:
-    """The numbers of the blocks of `size` bytes in which `disk` may differ from `below`, ascending. Where there is no disk below, or
-    where it has ended, it reads as zeros."""
+def candidates(disk: Extents, size: int, base: Extents | None = None) -> Iterator[int]:
+    """Yield the numbers of the blocks of `size` bytes in which `disk` may differ from `base`, ascending.
+
+    Without a base, or after its end, `disk` is compared with zeros.
+    """
     following = 0
-    for start, end in differences(disk, below):
+    for start, end in differences(disk, base):
         for index in range(max(following, start // size), -(-end // size)):
             yield index
             following = index + 1
 
 
-def differences(disk: Extents, below: Extents | None = None) -> Iterator[tuple[int, int]]:
-    """The ranges (start, end) of `disk` that are not known to read as `below` does, ascending."""
-    others = _runs(below) if below is not None else iter(())
-    other_end, other = 0, None
-    for start, end, same in _runs(disk):
+def differences(disk: Extents, base: Extents | None = None) -> Iterator[tuple[int, int]]:
+    """Yield the byte ranges (start, end) of `disk` that are not known to read as `base` does, ascending."""
+    base_runs = _runs(base) if base is not None else iter(())
+    base_end, base_content = 0, None
+    for start, end, content in _runs(disk):
         while start < end:
-            while other_end <= start:
-                found = next(others, None)
-                if found is None:
-                    other_end, other = 1 << 63, None
+            while base_end <= start:
+                run = next(base_runs, None)
+                if run is None:
+                    base_end, base_content = 1 << 63, None
                     break
-                other_end, other = found[1], found[2]
-            stop = min(end, other_end)
-            if same != other:
+                base_end, base_content = run[1], run[2]
+            stop = min(end, base_end)
+            if content != base_content:
                 yield start, stop
             start = stop
 
 
-def _runs(extents: Extents) -> Iterator[tuple[int, int, Same]]:
-    """(start, end, what it reads as) of each run."""
+def _runs(extents: Extents) -> Iterator[tuple[int, int, Content]]:
+    """Yield (start, end, content) of each extent."""
     files = [_identity(part) for part in extents.parts]
     for start, length, kind, depth, offset in extents:
         if kind == ZERO:
@@ -54,5 +56,5 @@ def _runs(extents: Extents) -> Iterator[tuple[int, int, Same]]:
 
 
 def _identity(part: DiskInfo) -> tuple[int, int]:
-    found = part.path.stat()
-    return found.st_dev, found.st_ino
+    status = part.path.stat()
+    return status.st_dev, status.st_ino

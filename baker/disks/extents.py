@@ -1,4 +1,4 @@
-"""Sets of blocks as runs: (first, count)."""
+"""Arithmetic on sets of blocks, stored as runs: (first block, count)."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ Run = tuple[int, int]
 
 
 def merged(runs: Iterable[Run]) -> list[Run]:
-    """The runs in order, those joined that touch or overlap."""
-    found: list[Run] = []
+    """Sort the runs and join those that touch or overlap."""
+    result: list[Run] = []
     for start, count in sorted(runs):
-        if found and start <= sum(found[-1]):
-            found[-1] = (found[-1][0], max(sum(found[-1]), start + count) - found[-1][0])
+        if result and start <= sum(result[-1]):
+            result[-1] = (result[-1][0], max(sum(result[-1]), start + count) - result[-1][0])
         elif count:
-            found.append((start, count))
-    return found
+            result.append((start, count))
+    return result
 
 
 def gaps(runs: Iterable[Run], start: int, end: int) -> Iterator[Run]:
-    """What of start..end is in none of `runs`, which are merged."""
+    """Yield the parts of start..end that are in none of `runs`, which must be merged."""
     for first, count in runs:
         if first > start:
             yield start, min(first, end) - start
@@ -31,29 +31,29 @@ def gaps(runs: Iterable[Run], start: int, end: int) -> Iterator[Run]:
         yield start, end - start
 
 
-def without(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
-    """What of `runs` is in none of `others`."""
-    taken = merged(others)
-    found: list[Run] = []
+def subtract(runs: Iterable[Run], others: Iterable[Run]) -> list[Run]:
+    """The parts of `runs` that are in none of `others`."""
+    subtrahend = merged(others)
+    result: list[Run] = []
     for start, count in merged(runs):
-        inside = [(start + first, length) for first, length in clipped(taken, start, count)]
-        found += gaps(inside, start, start + count)
-    return found
+        inside = [(start + first, length) for first, length in clipped(subtrahend, start, count)]
+        result += gaps(inside, start, start + count)
+    return result
 
 
-def first_of(runs: Iterable[Run], count: int) -> list[Run]:
-    """The first `count` blocks of `runs`, in their order."""
-    found = []
+def first_blocks(runs: Iterable[Run], count: int) -> list[Run]:
+    """The first `count` blocks of `runs`, in their order; all of them when there are fewer."""
+    result = []
     for start, length in runs:
         if count <= 0:
             break
-        found.append((start, min(length, count)))
+        result.append((start, min(length, count)))
         count -= length
-    return found
+    return result
 
 
 def clipped(runs: Sequence[Run], start: int, count: int) -> Iterator[Run]:
-    """What of merged runs lies in start..start+count, counted from `start`."""
+    """Yield the parts of `runs`, which must be merged, in start..start+count, counted from `start`."""
     index = max(0, bisect_right(runs, (start, 0)) - 1)
     for position in range(index, len(runs)):
         first, length = runs[position]
@@ -64,33 +64,33 @@ def clipped(runs: Sequence[Run], start: int, count: int) -> Iterator[Run]:
             yield low - start, high - low
 
 
-def untouched(runs: Iterable[Run], others: Sequence[Run]) -> list[Run]:
-    """Those of `runs`, in their order, that touch none of `others`, which are merged."""
+def disjoint(runs: Iterable[Run], others: Sequence[Run]) -> list[Run]:
+    """Those of `runs`, in their order, that share no block with `others`, which must be merged."""
     return [run for run in runs if not any(True for _ in clipped(others, *run))]
 
 
-class Free:
-    """Blocks to be had. The lowest run that is long enough is taken; where there is none, the lowest runs."""
+class FreeBlocks:
+    """Allocates blocks from `runs`: from the lowest run that is long enough, otherwise from several of the lowest runs."""
 
     def __init__(self, runs: Iterable[Run]) -> None:
         self._runs = [run for run in runs if run[1]]
-        self._lowest = 0  # runs before this one are used up
+        self._lowest = 0  # index of the first run that is not used up
 
-    def take(self, count: int) -> list[Run]:
-        """`count` blocks; ValueError when there are not so many."""
+    def allocate(self, count: int) -> list[Run]:
+        """Allocate `count` blocks. ValueError when there are fewer."""
         if count == 0:
             return []
         for index in range(self._lowest, len(self._runs)):
             if self._runs[index][1] >= count:
                 return [self._cut(index, count)]
-        found = []
+        result = []
         while count and self._lowest < len(self._runs):
             run = self._cut(self._lowest, min(count, self._runs[self._lowest][1]))
-            found.append(run)
+            result.append(run)
             count -= run[1]
         if count:
             raise ValueError("no free blocks")
-        return found
+        return result
 
     def _cut(self, index: int, count: int) -> Run:
         start, length = self._runs[index]

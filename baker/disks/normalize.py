@@ -1,8 +1,8 @@
-"""From a captured disk to the one disk that its content stands for: rules, then every ext4 file system laid out again in place.
+"""Normalization of a captured disk: rules change its files, and every ext4 file system gets a layout that depends on them only.
 
-Partition table, boot areas, EFI system partition, file system identifiers and features stay as they are. The new disk is a delta on the
-same backing disk as the captured one, as small as what the build changed. It is read back and compared entry by entry before
-anybody uses it. What cannot be carried over makes this refuse, with the reason.
+Partition table, boot areas, EFI system partition, identifiers and features of file systems stay as they are. The new disk is a
+delta to the same backing disk as the captured one, about as large as what the build changed. It is read back and compared file by
+file before anything uses it. When something cannot be carried over, normalization fails and names the reason.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from pathlib import Path
 from baker.core.errors import BuildError
 from baker.core.model import Disk
 from baker.disks import normalize_rules
-from baker.disks.ext4.encode import kept_flags
+from baker.disks.ext4.encode import preserved_flags
 from baker.disks.ext4.geometry import Geometry
-from baker.disks.ext4.layout import Before, Copy, FileNode, Layout, lay_out, walk
-from baker.disks.ext4.reader import Ext4, Inode, UnsupportedFilesystem
+from baker.disks.ext4.layout import BackingFilesystem, Copy, FileNode, Layout, compute_layout, walk
+from baker.disks.ext4.reader import Ext4, Inode, NotUnmounted, UnsupportedFilesystem
 from baker.disks.ext4.tree import Tree
 from baker.disks.qcow2_writer import CLUSTER, write_overlay
 from baker.disks.qemuimg import ZERO
 from baker.disks.raw import RawReader, open_raw
-from baker.disks.rootfs import root_of, whole
+from baker.disks.rootfs import damage_as_error, mounted_root
 
-VERSION = 1  # of the layout: part of every reproducible image's record; raised when equal trees would give other disks
+VERSION = 1  # of the layout, recorded with every reproducible image; goes up when equal files would give a different disk
 
 
 @dataclass(frozen=True)
 class Normalized:
-    """A disk that depends on its content only, and how it came to be."""
+    """A normalized disk, and what normalization did. `epoch` in seconds since 1970."""
 
     disk: Disk
     epoch: int
     version: int = VERSION
-    rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # rule -> paths that it changed
+    rules: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # paths that each rule changed, by the rule's title
     files: int = 0
-    kept: int = 0  # regular files that are where the backing disk has them
+    files_in_place: int = 0  # regular files whose blocks are those of the backing disk
 
 
 @dataclass(frozen=True)
-class _Part:
-    """One file system: where it is mounted, what it is, what is to be in it."""
+class _Filesystem:
+    """One file system: its mount point, the captured content, its new files, and their layout."""
 
-    mount: str
+    mount: str  # "" for the root
     tree: Tree
     nodes: tuple[FileNode, ...]
     layout: Layout
@@ -53,65 +53,67 @@ class _Part:
 
     @property
     def end(self) -> int:
+        """The offset on the disk after the file system, in bytes."""
         return self.tree.fs.start + self.geometry.blocks * self.geometry.block_size
 
 
 @dataclass(frozen=True, slots=True)
-class _Piece:
-    """Bytes of the new disk: `fetch(offset in it, length)` gives them; None for zeros."""
+class _Segment:
+    """A range of the new disk, in bytes. `fetch(offset on the disk, length)` returns its content; None stands for zeros."""
 
     start: int
     length: int
     fetch: Callable[[int, int], bytes] | None
 
 
-def normalize(
-    captured: Disk, backing: Disk | None, destination: Path, *, epoch: int, scratch: Path | None = None, fresh: bool = False
-) -> Normalized:
-    """Write the disk that `captured`, a delta on `backing`, stands for to `destination`, a qcow2 delta on `backing`.
+def normalize(captured: Disk, backing: Disk | None, destination: Path, *, epoch: int, scratch: Path | None = None) -> Normalized:
+    """Normalize `captured`, a delta to `backing`, and write the result to `destination`, a qcow2 delta to `backing`.
 
-    `epoch`: seconds since 1970; no file is newer. `fresh`: nothing stays where `backing` has it, so that the layout depends on the files
-    alone. UnsupportedFilesystem when something would be lost; BuildError when what was written is not what was to be written.
+    `epoch`, in seconds since 1970, is the time that no file is newer than, unless it had its time on `backing` already.
+    UnsupportedFilesystem when the disk cannot be normalized; BuildError when the new disk lacks content that it should have.
     """
     with ExitStack() as stack:
         reader = stack.enter_context(open_raw(captured, scratch=scratch))
-        below = stack.enter_context(open_raw(backing, scratch=scratch)) if backing else None
-        stack.enter_context(whole())
-        root = root_of(reader)
+        base = stack.enter_context(open_raw(backing, scratch=scratch)) if backing else None
+        stack.enter_context(damage_as_error())
+        root = mounted_root(reader)
         if root.needs_recovery:
-            raise UnsupportedFilesystem("the file system was not unmounted: its last changes are in its journal only")
+            raise NotUnmounted()
         changes: dict[str, tuple[str, ...]] = {}
-        parts = []
+        filesystems = []
         for mount, tree in {"": root.tree, **root.mounts}.items():
-            part, ruled = _lay_part(mount, tree, reader, below, epoch=epoch, fresh=fresh)
-            parts.append(part)
-            changes = {title: (*changes.get(title, ()), *paths) for title, paths in ruled.items()}
-        pieces = sorted(_pieces(parts, reader, below), key=lambda piece: piece.start)
-        disk = write_overlay(_clusters(pieces, below, reader.size), destination, size=reader.size, backing=backing)
-        check(disk, parts, scratch)
+            normalized, changed = _normalize_filesystem(mount, tree, reader, base, epoch=epoch)
+            filesystems.append(normalized)
+            changes = {title: (*changes.get(title, ()), *paths) for title, paths in changed.items()}
+        segments = sorted(_segments(filesystems, reader, base), key=lambda segment: segment.start)
+        disk = write_overlay(_clusters(segments, base, reader.size), destination, size=reader.size, backing=backing)
+        _check(disk, filesystems, scratch)
         return Normalized(
             disk, epoch, rules={title: paths for title, paths in changes.items() if paths},
-            files=sum(len(part.nodes) for part in parts), kept=sum(part.layout.kept for part in parts),
+            files=sum(len(each.nodes) for each in filesystems),
+            files_in_place=sum(each.layout.files_in_place for each in filesystems),
         )  # fmt: skip
 
 
-def _lay_part(
-    mount: str, tree: Tree, reader: RawReader, below: RawReader | None, *, epoch: int, fresh: bool
-) -> tuple[_Part, Mapping[str, tuple[str, ...]]]:
-    """One file system with its new layout, and the paths that each rule changed."""
+def _normalize_filesystem(
+    mount: str, tree: Tree, reader: RawReader, base: RawReader | None, *, epoch: int
+) -> tuple[_Filesystem, Mapping[str, tuple[str, ...]]]:
+    """Apply the rules to one file system and compute its layout; also returns the paths that each rule changed."""
     geometry = Geometry(tree.fs)
-    before = _before(tree, reader, below)
-    known = {f"{mount}{path}": before.tree.fs.inode(number).mtime for path, number in before.paths.items()} if before else {}
-    applied = normalize_rules.apply({f"{mount}{path}": node for path, node in nodes_of(mount, tree)}, _reading(tree), epoch, known)
-    laid = tuple(applied.nodes.values())
-    return _Part(mount, tree, laid, lay_out(geometry, laid, tree, None if fresh else before, epoch=epoch), geometry), applied.changes
+    backing = _backing_filesystem(tree, reader, base)
+    base_mtimes = {f"{mount}{path}": backing.tree.fs.inode(number).mtime for path, number in backing.paths.items()} if backing else {}
+    captured = {f"{mount}{path}": node for path, node in _file_nodes(mount, tree)}
+    applied = normalize_rules.apply(captured, _content_of(tree), epoch, base_mtimes)
+    nodes = tuple(applied.nodes.values())
+    layout = compute_layout(geometry, nodes, tree, backing, epoch=epoch)
+    return _Filesystem(mount, tree, nodes, layout, geometry), applied.changes
 
 
-# --- the tree --------------------------------------------------------------------------------------------------------
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
-def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, FileNode]]:
-    """(path in the file system, file) of everything in it; `mount` is for messages."""
+def _file_nodes(mount: str, tree: Tree) -> Iterator[tuple[str, FileNode]]:
+    """Yield (path in the file system, file) of every file. `mount` appears in messages."""
     for path, number in walk(tree):
         inode = tree.fs.inode(number)
         yield (
@@ -122,7 +124,7 @@ def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, FileNode]]:
                 inode.uid,
                 inode.gid,
                 inode.mtime,
-                kept_flags(inode.flags, f"{mount}{path}"),
+                preserved_flags(inode.flags, f"{mount}{path}"),
                 tuple(tree.stored_xattrs(inode)),
                 tree.target(inode).encode("utf-8", "surrogateescape") if inode.is_link else b"",
                 inode.device,
@@ -133,8 +135,8 @@ def nodes_of(mount: str, tree: Tree) -> Iterator[tuple[str, FileNode]]:
         )
 
 
-def _reading(tree: Tree) -> normalize_rules.Read:
-    """How a rule gets a file's bytes."""
+def _content_of(tree: Tree) -> normalize_rules.Read:
+    """A function that reads the content of a file, for the rules."""
 
     def read(node: FileNode) -> bytes:
         if node.content is not None:
@@ -144,41 +146,44 @@ def _reading(tree: Tree) -> normalize_rules.Read:
     return read
 
 
-def _before(tree: Tree, reader: RawReader, below: RawReader | None) -> Before | None:
-    """The same file system on the backing disk, if it was there."""
-    if below is None:
+def _backing_filesystem(tree: Tree, reader: RawReader, base: RawReader | None) -> BackingFilesystem | None:
+    """The same file system on the backing disk; None when there is none with the same place, UUID and block size."""
+    if base is None:
         return None
     try:
-        old = Tree(Ext4(below, tree.fs.start))
+        old = Tree(Ext4(base, tree.fs.start))
     except UnsupportedFilesystem:
         return None
     if (old.fs.uuid, old.fs.block_size) != (tree.fs.uuid, tree.fs.block_size):
         return None
-    return Before(old, _comparing(tree, old, reader))
+    return BackingFilesystem(old, _content_comparison(tree, old, reader))
 
 
-def _comparing(tree: Tree, old: Tree, reader: RawReader) -> Callable[[Inode, Inode], bool]:
-    """Whether two inodes of equal size have equal bytes: nothing is read where the overlay has none of them."""
+def _content_comparison(tree: Tree, old: Tree, reader: RawReader) -> Callable[[Inode, Inode], bool]:
+    """A function that tells whether two inodes of equal size have equal content.
+
+    It reads nothing when both have the same blocks and the overlay has none of them.
+    """
     size = tree.fs.block_size
 
-    def same(new: Inode, before: Inode) -> bool:
-        runs = list(tree.fs.runs(new))
-        if runs == list(old.fs.runs(before)) and all(
+    def same_content(new_inode: Inode, old_inode: Inode) -> bool:
+        runs = list(tree.fs.runs(new_inode))
+        if runs == list(old.fs.runs(old_inode)) and all(
             place is not None and reader.inherited(tree.fs.start + place * size, count * size) for _, place, count in runs
         ):
             return True
-        return _equal(tree.data(new), old.data(before))
+        return _equal(tree.data(new_inode), old.data(old_inode))
 
-    return same
+    return same_content
 
 
 def _equal(left: Iterable[bytes], right: Iterable[bytes]) -> bool:
-    """Whether two streams have the same bytes, however they are cut."""
-    one, other = iter(left), iter(right)
+    """Whether two streams have the same bytes, wherever their pieces end."""
+    left_pieces, right_pieces = iter(left), iter(right)
     a = b = b""
     while True:
-        a = a or next(one, b"")
-        b = b or next(other, b"")
+        a = a or next(left_pieces, b"")
+        b = b or next(right_pieces, b"")
         count = min(len(a), len(b))
         if not count:
             return not a and not b
@@ -190,50 +195,54 @@ def _equal(left: Iterable[bytes], right: Iterable[bytes]) -> bool:
 # --- the disk --------------------------------------------------------------------------------------------------------
 
 
-def _pieces(parts: Sequence[_Part], reader: RawReader, below: RawReader | None) -> Iterator[_Piece]:
-    for part in parts:
-        yield from _of_part(part, reader, below)
+def _segments(filesystems: Sequence[_Filesystem], reader: RawReader, base: RawReader | None) -> Iterator[_Segment]:
+    """Yield the segments of the new disk that may differ from the backing disk, unsorted."""
+    for each in filesystems:
+        yield from _inside(each, reader, base)
     position = 0
-    for start, end in [*sorted((part.tree.fs.start, part.end) for part in parts), (reader.size, reader.size)]:
-        yield from _outside(position, start, reader, below)
+    for start, end in [*sorted((each.tree.fs.start, each.end) for each in filesystems), (reader.size, reader.size)]:
+        yield from _outside(position, start, reader, base)
         position = end
 
 
-def _outside(start: int, end: int, reader: RawReader, below: RawReader | None) -> Iterator[_Piece]:
-    """What is not in a file system that is laid out again is the captured disk's, as it is."""
+def _outside(start: int, end: int, reader: RawReader, base: RawReader | None) -> Iterator[_Segment]:
+    """Yield the segments in start..end, which is outside of normalized file systems and stays as captured."""
     for offset, length, kind, depth in reader.runs(start, end - start):
-        if below is not None and kind != ZERO and depth:
+        if base is not None and kind != ZERO and depth:
             continue
         if kind == ZERO:
-            yield from _zeros(offset, length, below)
+            yield from _zeros(offset, length, base)
         else:
-            yield _Piece(offset, length, reader.pread)
+            yield _Segment(offset, length, reader.pread)
 
 
-def _of_part(part: _Part, reader: RawReader, below: RawReader | None) -> Iterator[_Piece]:
-    size, start = part.geometry.block_size, part.tree.fs.start
-    for block, data in part.layout.blocks.items():
-        yield _Piece(start + block * size, size, _literal(data, start + block * size))
-    for copy in part.layout.copies:
+def _inside(filesystem: _Filesystem, reader: RawReader, base: RawReader | None) -> Iterator[_Segment]:
+    """Yield the segments of a normalized file system."""
+    size, start = filesystem.geometry.block_size, filesystem.tree.fs.start
+    for block, data in filesystem.layout.blocks.items():
+        yield _Segment(start + block * size, size, _from_bytes(data, start + block * size))
+    for copy in filesystem.layout.copies:
         if copy.origin is None:
-            yield from _zeros(start + copy.place * size, copy.count * size, below)
+            yield from _zeros(start + copy.place * size, copy.count * size, base)
         else:
-            yield _Piece(start + copy.place * size, copy.count * size, _copied(copy, start, size, reader))
-    for block, count in part.layout.zeros:
-        yield from _zeros(start + block * size, count * size, below)
+            yield _Segment(start + copy.place * size, copy.count * size, _from_copy(copy, start, size, reader))
+    for block, count in filesystem.layout.zeros:
+        yield from _zeros(start + block * size, count * size, base)
 
 
-def _zeros(start: int, length: int, below: RawReader | None) -> Iterator[_Piece]:
-    """Zeros where the backing disk has something else."""
-    if below is not None:
-        yield from (_Piece(offset, count, None) for offset, count, kind, _ in below.runs(start, length) if kind != ZERO)
+def _zeros(start: int, length: int, base: RawReader | None) -> Iterator[_Segment]:
+    """Yield segments of zeros where the backing disk has something else."""
+    if base is not None:
+        yield from (_Segment(offset, count, None) for offset, count, kind, _ in base.runs(start, length) if kind != ZERO)
 
 
-def _literal(data: bytes, start: int) -> Callable[[int, int], bytes]:
+def _from_bytes(data: bytes, start: int) -> Callable[[int, int], bytes]:
+    """The `fetch` of a segment that begins at `start` and holds `data`."""
     return lambda offset, length: data[offset - start : offset - start + length]
 
 
-def _copied(copy: Copy, start: int, size: int, reader: RawReader) -> Callable[[int, int], bytes]:
+def _from_copy(copy: Copy, start: int, size: int, reader: RawReader) -> Callable[[int, int], bytes]:
+    """The `fetch` of a segment that copies blocks of `size` bytes from the captured disk, in a file system that begins at `start`."""
     assert copy.origin is not None
     shift, end = (copy.origin - copy.place) * size, start + copy.place * size + copy.size
 
@@ -244,69 +253,74 @@ def _copied(copy: Copy, start: int, size: int, reader: RawReader) -> Callable[[i
     return fetch
 
 
-def _clusters(pieces: Sequence[_Piece], below: RawReader | None, size: int) -> Iterator[tuple[int, bytes]]:
-    """The clusters of the new disk that are not those of the backing disk, in order. `pieces` are sorted and do not overlap."""
-    number, base, cluster = -1, b"", bytearray()
-    for piece in pieces:
-        offset, end = piece.start, piece.start + piece.length
+def _clusters(segments: Sequence[_Segment], base: RawReader | None, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (number, content) of the clusters that differ from the backing disk, ascending. `segments` are sorted and do not overlap."""
+    number, base_cluster, cluster = -1, b"", bytearray()
+    for segment in segments:
+        offset, end = segment.start, segment.start + segment.length
         while offset < end:
             if offset // CLUSTER != number:
-                if number >= 0 and cluster != base:
+                if number >= 0 and cluster != base_cluster:
                     yield number, bytes(cluster)
                 number = offset // CLUSTER
                 length = min(CLUSTER, size - number * CLUSTER)
-                base = (below.pread(number * CLUSTER, length) if below else b"").ljust(length, b"\0")
-                cluster = bytearray(base)
+                base_cluster = (base.pread(number * CLUSTER, length) if base else b"").ljust(length, b"\0")
+                cluster = bytearray(base_cluster)
             count = min(end, (number + 1) * CLUSTER) - offset
             inside = offset - number * CLUSTER
-            cluster[inside : inside + count] = piece.fetch(offset, count) if piece.fetch else bytes(count)
+            cluster[inside : inside + count] = segment.fetch(offset, count) if segment.fetch else bytes(count)
             offset += count
-    if number >= 0 and cluster != base:
+    if number >= 0 and cluster != base_cluster:
         yield number, bytes(cluster)
 
 
-# --- the proof -------------------------------------------------------------------------------------------------------
+# --- check of the new disk -------------------------------------------------------------------------------------------
 
 
-def check(disk: Disk, parts: Sequence[_Part], scratch: Path | None) -> None:
-    """Read the new disk and compare it with what was to be on it. BuildError naming the first file that is not."""
-    with open_raw(disk, scratch=scratch) as reader, whole():
-        for part in parts:
-            tree = Tree(Ext4(reader, part.tree.fs.start))
-            found = dict(nodes_of(part.mount, tree))
-            wanted = {node.path: node for node in part.nodes}
-            for path in sorted(found.keys() ^ wanted.keys()):
-                raise _wrong(part, path, "it is missing" if path in wanted else "it is there")
-            _check_links(part, found, wanted)
-            for path, node in wanted.items():
-                _check_node(part, tree, path, node, found[path])
+def _check(disk: Disk, filesystems: Sequence[_Filesystem], scratch: Path | None) -> None:
+    """Read the new disk and compare it with what should be on it. BuildError, naming the first file that differs."""
+    with open_raw(disk, scratch=scratch) as reader, damage_as_error():
+        for each in filesystems:
+            tree = Tree(Ext4(reader, each.tree.fs.start))
+            actual = dict(_file_nodes(each.mount, tree))
+            expected = {node.path: node for node in each.nodes}
+            for path in sorted(actual.keys() ^ expected.keys()):
+                raise _mismatch(each, path, "it is missing" if path in expected else "it should not exist")
+            _check_links(each, actual, expected)
+            for path, node in expected.items():
+                _check_node(each, tree, path, node, actual[path])
 
 
-def _check_node(part: _Part, tree: Tree, path: str, wanted: FileNode, found: FileNode) -> None:
+def _check_node(filesystem: _Filesystem, tree: Tree, path: str, expected: FileNode, actual: FileNode) -> None:
     for name in ("mode", "uid", "gid", "mtime", "flags", "target", "device", "size"):
-        if name == "size" and stat.S_ISDIR(wanted.mode):
+        if name == "size" and stat.S_ISDIR(expected.mode):
             continue
-        if getattr(wanted, name) != getattr(found, name):
-            raise _wrong(part, path, f"its {name} is {getattr(found, name)!r}, not {getattr(wanted, name)!r}")
-    if sorted(wanted.xattrs) != sorted(found.xattrs):
-        raise _wrong(part, path, "its extended attributes differ")
-    if found.source is not None:
-        expected = [wanted.content] if wanted.content is not None else part.tree.data(wanted.source) if wanted.source else []
-        if not _equal(expected, tree.data(found.source)):
-            raise _wrong(part, path, "its content differs")
+        if getattr(expected, name) != getattr(actual, name):
+            raise _mismatch(filesystem, path, f"its {name} is {getattr(actual, name)!r}, not {getattr(expected, name)!r}")
+    if sorted(expected.xattrs) != sorted(actual.xattrs):
+        raise _mismatch(filesystem, path, "its extended attributes differ")
+    if actual.source is not None:
+        content = [expected.content] if expected.content is not None else filesystem.tree.data(expected.source) if expected.source else []
+        if not _equal(content, tree.data(actual.source)):
+            raise _mismatch(filesystem, path, "its content differs")
 
 
-def _check_links(part: _Part, found: Mapping[str, FileNode], wanted: Mapping[str, FileNode]) -> None:
+def _check_links(filesystem: _Filesystem, actual: Mapping[str, FileNode], expected: Mapping[str, FileNode]) -> None:
     def groups(nodes: Mapping[str, FileNode]) -> set[frozenset[str]]:
+        """The sets of paths that are names of one file."""
         names: dict[int, set[str]] = {}
         for path, node in nodes.items():
-            if node.linked:
-                names.setdefault(node.linked, set()).add(path)
+            if node.link_group:
+                names.setdefault(node.link_group, set()).add(path)
         return {frozenset(paths) for paths in names.values() if len(paths) > 1}
 
-    for paths in groups(found) ^ groups(wanted):
-        raise _wrong(part, min(paths), "other names are links to the same file")
+    for paths in groups(actual) ^ groups(expected):
+        raise _mismatch(filesystem, min(paths), "other paths are hard links to the same file")
 
 
-def _wrong(part: _Part, path: str, what: str) -> BuildError:
-    return BuildError(f"the new layout of the disk is not what it should be: {part.mount}{path}: {what}", hint="this is a bug in bake")
+def _mismatch(filesystem: _Filesystem, path: str, what: str) -> BuildError:
+    return BuildError(
+        f"the normalized disk differs from the captured files at {filesystem.mount}{path}: {what}",
+        hint="this is a bug in bake: please report it, and build without `reproducible` until it is fixed",
+        code="disk.normalize-mismatch",
+    )

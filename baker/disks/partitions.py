@@ -1,4 +1,4 @@
-"""The partitions of a disk: GPT (UEFI Specification 2.10, section 5) or MBR, and what file system each holds by its signature."""
+"""The partitions of a disk (GPT, by the UEFI Specification 2.10, section 5, or MBR) and the file systems in them, by signature."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ GPT_HEADER = struct.Struct("<8sIIIIQQQQ16sQIII")
 GPT_ENTRY = struct.Struct("<16s16sQQQ72s")
 UNUSED = bytes(16)
 EXTENDED = frozenset({0x05, 0x0F, 0x85})
-PROTECTIVE = 0xEE
-LONGEST_CHAIN = 128
-LARGEST_TABLE = 1 << 20
+PROTECTIVE_MBR = 0xEE
+MAX_LOGICAL = 128
+MAX_TABLE_BYTES = 1 << 20
 
-# (offset, bytes, name): where each format has its magic, from its own documentation
+# (offset in bytes, magic, name) of each format, from its own documentation
 SIGNATURES = (
     (0, b"XFSB", "xfs"),
     (0x10040, b"_BHRfS_M", "btrfs"),
@@ -37,7 +37,7 @@ SIGNATURES = (
 
 @dataclass(frozen=True)
 class Partition:
-    """A partition, or the whole disk (`number` 0) when it has no table. Offsets and sizes in bytes."""
+    """A partition, or the whole disk (`number` 0) when it has no partition table. `start` and `size` are in bytes."""
 
     number: int
     start: int
@@ -48,18 +48,18 @@ class Partition:
 
 
 def partitions(reader: RawReader) -> tuple[Partition, ...]:
-    """The partitions of a disk in the order of their numbers; the whole disk as one where there is no partition table."""
+    """The partitions of a disk: of a GPT or its backup, otherwise of an MBR, otherwise the whole disk as one."""
     for sector in (512, 4096):
         for place in (sector, reader.size - sector):  # the second is GPT's backup
-            found = tuple(_gpt(reader, sector, place))
-            if found:
-                return found
-    found = tuple(_mbr(reader))
-    return found or (Partition(0, 0, reader.size),)
+            parts = tuple(_gpt(reader, sector, place))
+            if parts:
+                return parts
+    parts = tuple(_mbr(reader))
+    return parts or (Partition(0, 0, reader.size),)
 
 
 def filesystem(reader: RawReader, partition: Partition) -> str:
-    """The name of what a partition holds ("ext4" stands for ext2 and ext3 too); "" for what is not known."""
+    """The name of the file system in a partition ("ext4" also for ext2 and ext3); "" when its signature is unknown."""
     for offset, magic, name in SIGNATURES:
         if reader.pread(partition.start + offset, len(magic)) == magic:
             return name
@@ -72,7 +72,7 @@ def _gpt(reader: RawReader, sector: int, place: int) -> Iterator[Partition]:
         return
     fields = GPT_HEADER.unpack(header)
     table, count, size = fields[10], fields[11], fields[12]
-    if size < GPT_ENTRY.size or count * size > LARGEST_TABLE:
+    if size < GPT_ENTRY.size or count * size > MAX_TABLE_BYTES:
         return
     entries = reader.pread(table * sector, count * size)
     for index in range(len(entries) // size):
@@ -93,7 +93,7 @@ def _mbr(reader: RawReader, sector: int = 512) -> Iterator[Partition]:
     (signature,) = struct.unpack_from("<I", boot, 440)
     number = 4
     for index, (kind, start, size) in enumerate(_mbr_entries(boot), start=1):
-        if kind in (0, PROTECTIVE) or size == 0 or (start + size) * sector > reader.size:
+        if kind in (0, PROTECTIVE_MBR) or size == 0 or (start + size) * sector > reader.size:
             continue
         if kind not in EXTENDED:
             yield Partition(index, start * sector, size * sector, f"{kind:#04x}", f"{signature:08x}-{index:02x}")
@@ -104,9 +104,9 @@ def _mbr(reader: RawReader, sector: int = 512) -> Iterator[Partition]:
 
 
 def _logical(reader: RawReader, extended: int, sector: int) -> Iterator[tuple[int, int, int]]:
-    """(type, first sector, sectors) of the partitions inside an extended one: a chain of small tables."""
+    """Yield (type, first sector, sectors) of the logical partitions in an extended one, which form a linked list of tables."""
     here = extended
-    for _ in range(LONGEST_CHAIN):
+    for _ in range(MAX_LOGICAL):
         table = reader.pread(here * sector, 512)
         if len(table) < 512 or table[510:512] != b"\x55\xaa":
             return
@@ -119,5 +119,6 @@ def _logical(reader: RawReader, extended: int, sector: int) -> Iterator[tuple[in
 
 
 def _mbr_entries(boot: bytes) -> list[tuple[int, int, int]]:
+    """(type, first sector, sectors) of the four entries of a partition table."""
     entries = (struct.unpack_from("<B3xB3xII", boot, 446 + index * 16) for index in range(4))
     return [(kind, start, size) for _, kind, start, size in entries]

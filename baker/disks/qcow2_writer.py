@@ -1,4 +1,4 @@
-"""Writing a qcow2 file that differs from its backing disk in some clusters, in one pass and always to the same bytes.
+"""Writer for qcow2 files that hold some clusters on top of a backing disk; equal input gives equal bytes.
 
 Format: QEMU's docs/interop/qcow2.txt, version 3: header, refcount table and blocks, the two-level cluster table, data.
 """
@@ -14,18 +14,22 @@ from baker.core.disk_space import host_error
 from baker.core.model import Disk
 from baker.disks.raw import ZEROS
 
-BITS = 16
+BITS = 16  # of the offset in a cluster
 CLUSTER = 1 << BITS
 HEADER = struct.Struct(">4sIQIIQIIQQIIQQQQII")
-FORMAT_EXTENSION, END = 0xE2792ACA, 0
-USED, READS_ZERO = 1 << 63, 1
-ENTRIES = CLUSTER // 8
-COUNTS = CLUSTER // 2  # refcounts of 16 bits in a block
+BACKING_FORMAT_EXTENSION, END_OF_EXTENSIONS = 0xE2792ACA, 0
+USED, READS_ZERO = 1 << 63, 1  # flags of a table entry: the refcount is 1; the cluster reads as zeros
+ENTRIES = CLUSTER // 8  # in a second-level table
+COUNTS = CLUSTER // 2  # refcounts of 16 bits in a refcount block
 
 
 def write_overlay(clusters: Iterable[tuple[int, bytes]], destination: Path, *, size: int, backing: Disk | None) -> Disk:
-    """Write `clusters`, (number, 64 KiB) in ascending order, to `destination`, a disk of `size` bytes over `backing`; the rest is the
-    backing disk's, or zeros. A cluster that is all zeros takes no room. HostError when the disk is full."""
+    """Write `clusters` to `destination`, a disk of `size` bytes backed by `backing`.
+
+    `clusters` are (number, content of up to 64 KiB), ascending by number. All other clusters read as the backing disk, or as zeros without
+    one. A cluster of zeros takes no space. HostError when the file cannot be written, for example on a full file system; the
+    unfinished file is removed.
+    """
     writer = _Writer(size, backing)
     try:
         with destination.open("wb") as file:
@@ -40,7 +44,7 @@ def write_overlay(clusters: Iterable[tuple[int, bytes]], destination: Path, *, s
 
 
 class _Writer:
-    """The header takes cluster 0, the first-level table follows, then data and second-level tables as they come, refcounts last."""
+    """Order in the file: the header in cluster 0, the first-level table, data and second-level tables as they come, refcounts."""
 
     def __init__(self, size: int, backing: Disk | None) -> None:
         self._size, self._backing = size, backing
@@ -57,10 +61,11 @@ class _Writer:
             table[number % ENTRIES] = READS_ZERO if data == ZEROS[:CLUSTER] else self._append(file, data) | USED
         self._close_table(file, index, table)
         os.pwrite(file, struct.pack(f">{len(self._first_level)}Q", *self._first_level), CLUSTER)
-        where, tables = self._write_refcounts(file)
-        os.pwrite(file, self._header(where, tables), 0)
+        refcounts, refcount_clusters = self._write_refcounts(file)
+        os.pwrite(file, self._header(refcounts, refcount_clusters), 0)
 
     def _append(self, file: int, data: bytes) -> int:
+        """Write the next cluster; its offset in the file."""
         place = self._next * CLUSTER
         os.pwrite(file, data.ljust(CLUSTER, b"\0"), place)
         self._next += 1
@@ -71,14 +76,17 @@ class _Writer:
             self._first_level[index] = self._append(file, struct.pack(f">{ENTRIES}Q", *table)) | USED
 
     def _write_refcounts(self, file: int) -> tuple[int, int]:
-        """Every cluster up to the end is used once. (offset of the table, its clusters)."""
+        """Write refcounts of 1 for every cluster of the file. Returns the offset of the refcount table and its size in clusters.
+
+        The table and its blocks are counted too, so their sizes are computed until they no longer change.
+        """
         blocks, tables = 0, 0
         while True:
             total = self._next + blocks + tables
-            wanted = -(-total // COUNTS)
-            if (wanted, -(-wanted * 8 // CLUSTER)) == (blocks, tables):
+            needed = -(-total // COUNTS)
+            if (needed, -(-needed * 8 // CLUSTER)) == (blocks, tables):
                 break
-            blocks, tables = wanted, -(-wanted * 8 // CLUSTER)
+            blocks, tables = needed, -(-needed * 8 // CLUSTER)
         first = self._next + tables
         start = self._next * CLUSTER
         os.pwrite(file, struct.pack(f">{blocks}Q", *((first + index) * CLUSTER for index in range(blocks))), start)
@@ -91,10 +99,10 @@ class _Writer:
     def _header(self, refcounts: int, refcount_clusters: int) -> bytes:
         name = str(self._backing.path.absolute()).encode() if self._backing else b""
         kind = self._backing.format.encode() if self._backing else b""
-        extensions = struct.pack(">II", FORMAT_EXTENSION, len(kind)) + kind + bytes(-len(kind) % 8) if kind else b""
-        extensions += struct.pack(">II", END, 0)
-        where = HEADER.size + len(extensions) if name else 0
+        extensions = struct.pack(">II", BACKING_FORMAT_EXTENSION, len(kind)) + kind + bytes(-len(kind) % 8) if kind else b""
+        extensions += struct.pack(">II", END_OF_EXTENSIONS, 0)
+        name_offset = HEADER.size + len(extensions) if name else 0
         return HEADER.pack(
-            b"QFI\xfb", 3, where, len(name), BITS, self._size, 0, len(self._first_level), CLUSTER, refcounts, refcount_clusters, 0, 0,
+            b"QFI\xfb", 3, name_offset, len(name), BITS, self._size, 0, len(self._first_level), CLUSTER, refcounts, refcount_clusters, 0, 0,
             0, 0, 0, 4, HEADER.size,
         ) + extensions + name  # fmt: skip

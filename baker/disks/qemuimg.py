@@ -1,7 +1,7 @@
-"""qemu-img (QEMU's disk image utility), one function per verb that bake needs.
+"""Wrapper for qemu-img (QEMU's disk image utility): one function per subcommand that bake needs. Source: the qemu-img(1) manual.
 
-Formats are always named and never guessed from content: a guest that writes a qcow2 header to its raw disk must not make
-the host open files of the guest's choosing. Source: the qemu-img(1) manual.
+Disks have an explicit format, which is not guessed from content: a guest that writes a qcow2 header to its raw disk must not
+make the host open files of the guest's choice. Only `info` and `as_disk` can guess, for files that a user named.
 """
 
 from __future__ import annotations
@@ -20,20 +20,21 @@ from baker.core.errors import HostError
 from baker.core.model import Disk, DiskFormat
 from baker.core.process import CommandError, Result, need, run, spawn
 
-Advance = Callable[[float], None]  # called with the part that is done, 0.0 to 1.0
+Advance = Callable[[float], None]  # called with the fraction that is done, 0.0 to 1.0
 PERCENT = re.compile(rb"\(\s*([0-9.]+)/100%\)")
-ZERO, DATA, PACKED = 0, 1, 2  # kinds of extents: reads as zeros; bytes at an offset of a file; compressed, or not to be had otherwise
+# kinds of extents: reads as zeros; bytes at an offset of a file; compressed, or otherwise not stored as the plain bytes
+ZERO, DATA, ENCODED = 0, 1, 2
 
 
 @dataclass(frozen=True)
 class DiskInfo:
-    """What qemu-img says of one image file. Sizes in bytes."""
+    """What `qemu-img info` reports of one image file. Sizes in bytes."""
 
     path: Path
     format: str
     virtual_size: int
     backing: str | None  # as written in the image
-    backing_path: Path | None  # where that leads
+    backing_path: Path | None  # the file that `backing` resolves to
     backing_format: str | None
     encrypted: bool = False
     data_file: str | None = None  # qcow2's external data file
@@ -42,14 +43,17 @@ class DiskInfo:
 
     @property
     def plain(self) -> bool:
-        """Whether the offsets that `qemu-img map` tells are those of the disk's own bytes in this file."""
+        """Whether `qemu-img map` reports offsets at which this file holds the disk's bytes unchanged."""
         return self.format in ("qcow2", "raw") and not self.encrypted and not self.data_file
 
 
 @dataclass
 class Extents:
-    """A disk's runs of bytes in order, without gaps: run i covers `starts[i]` and `lengths[i]` bytes, is of kind `kinds[i]` and, for
-    DATA, lies at `offsets[i]` of the file `parts[depths[i]]`. Plain arrays: a fragmented terabyte has a million runs."""
+    """The extent map of a disk: its runs of bytes, ascending and without gaps.
+
+    Run i begins at `starts[i]`, has `lengths[i]` bytes and the kind `kinds[i]`. A DATA run lies at `offsets[i]` of the file
+    `parts[depths[i]]`. Offsets and lengths are in bytes. Arrays keep it small: a fragmented terabyte has a million runs.
+    """
 
     parts: tuple[DiskInfo, ...]
     starts: array[int] = field(default_factory=lambda: array("Q"))
@@ -66,40 +70,41 @@ class Extents:
         self.offsets.append(offset)
 
     def __iter__(self) -> Iterator[tuple[int, int, int, int, int]]:
-        """(start, length, kind, depth, offset) of each run."""
+        """Yield (start, length, kind, depth, offset) of each run."""
         return zip(self.starts, self.lengths, self.kinds, self.depths, self.offsets, strict=True)
 
-    def packed_in(self) -> set[int]:
-        """The indices into `parts` of the files that hold PACKED runs."""
-        return {depth for kind, depth in zip(self.kinds, self.depths, strict=True) if kind == PACKED}
+    def encoded_parts(self) -> set[int]:
+        """The indices in `parts` of the files that hold ENCODED runs."""
+        return {depth for kind, depth in zip(self.kinds, self.depths, strict=True) if kind == ENCODED}
 
 
 def tool() -> str:
+    """The path of qemu-img. HostError, naming its package, when it is not installed."""
     return need("qemu-img", package="qemu-utils")
 
 
 def info(path: Path, format: DiskFormat | str | None = None) -> DiskInfo:  # noqa: A002 - qemu-img's own word
-    """What `path` is. Without `format` qemu-img guesses it: only for files that a person named and no guest wrote raw."""
-    known = ["-f", format] if format else []
-    result = _run([tool(), "info", "-U", "--output=json", *known, _name(path)], "reading the disk image", path)
-    return _info(json.loads(result.stdout))
+    """Describe the file at `path`. Without `format` qemu-img guesses it: only for files that a user named and no guest wrote."""
+    explicit = ["-f", format] if format else []
+    result = _run([tool(), "info", "-U", "--output=json", *explicit, _safe_name(path)], "reading the disk image", path)
+    return _parse_info(json.loads(result.stdout))
 
 
 def chain(disk: Disk) -> tuple[DiskInfo, ...]:
-    """What `disk` is made of: itself first, then what it is backed by, down to the root. HostError when a part is missing."""
-    argv = [tool(), "info", "-U", "--output=json", "--backing-chain", "-f", disk.format, _name(disk.path)]
-    return tuple(_info(part) for part in json.loads(_run(argv, "reading the disk image", disk.path).stdout))
+    """Describe the backing chain of `disk`: the disk itself first, the root of the chain last. HostError when a file is missing."""
+    argv = [tool(), "info", "-U", "--output=json", "--backing-chain", "-f", disk.format, _safe_name(disk.path)]
+    return tuple(_parse_info(part) for part in json.loads(_run(argv, "reading the disk image", disk.path).stdout))
 
 
-def _info(data: Mapping[str, Any]) -> DiskInfo:
+def _parse_info(data: Mapping[str, Any]) -> DiskInfo:
     specific = data.get("format-specific", {}).get("data", {}) if data["format"] == "qcow2" else {}
-    where = data.get("full-backing-filename") or data.get("backing-filename")
+    backing_path = data.get("full-backing-filename") or data.get("backing-filename")
     return DiskInfo(
         path=Path(data["filename"]),
         format=data["format"],
         virtual_size=data["virtual-size"],
         backing=data.get("backing-filename"),
-        backing_path=Path(where) if where else None,
+        backing_path=Path(backing_path) if backing_path else None,
         backing_format=data.get("backing-filename-format"),
         encrypted=bool(data.get("encrypted")),
         data_file=specific.get("data-file"),
@@ -109,20 +114,26 @@ def _info(data: Mapping[str, Any]) -> DiskInfo:
 
 
 def as_disk(path: Path, format: DiskFormat | str | None = None) -> Disk:  # noqa: A002
-    """The file at `path` as a Disk."""
-    found = info(path, format)
-    return Disk(path, cast(DiskFormat, found.format), found.virtual_size)
+    """The file at `path` as a Disk. Without `format` qemu-img guesses it, see `info`."""
+    described = info(path, format)
+    return Disk(path, cast(DiskFormat, described.format), described.virtual_size)
 
 
 def create_overlay(backing: Disk, path: Path, *, size: int | None = None, reference: str | None = None) -> Disk:
-    """A new qcow2 at `path` that reads as `backing` until it is written to. `size` in bytes: larger than the backing disk, or None.
-    `reference` is what it names its backing disk (relative to itself, and not looked up now); left out, the absolute path."""
+    """Create a qcow2 at `path` that reads as `backing` until it is written to.
+
+    `size` is in bytes; without it the overlay has the size of the backing disk. HostError when it is smaller than that.
+    `reference` is the name of the backing disk that is stored in the overlay, relative to the overlay; it need not exist yet.
+    Without it, the absolute path is stored.
+    """
     named = ["-u", "-b", reference] if reference else ["-b", str(backing.path.absolute())]
-    argv: list[str] = [tool(), "create", "-q", "-f", "qcow2", "-F", backing.format, *named, _name(path)]
+    argv: list[str] = [tool(), "create", "-q", "-f", "qcow2", "-F", backing.format, *named, _safe_name(path)]
     if size is not None and size < backing.virtual_size:
-        raise HostError(f"a disk of {size} bytes cannot hold {backing.path.name}, which has {backing.virtual_size}")
-    known = size if size is not None else backing.virtual_size if reference else None
-    _run(argv + ([str(known)] if known is not None else []), "making the overlay", path)
+        raise HostError(
+            f"a disk of {size} bytes cannot hold {backing.path.name}, which has {backing.virtual_size} bytes", code="disk.too-small"
+        )
+    explicit = size if size is not None else backing.virtual_size if reference else None
+    _run(argv + ([str(explicit)] if explicit is not None else []), "creating the overlay", path)
     return Disk(path, "qcow2", size or backing.virtual_size)
 
 
@@ -138,71 +149,74 @@ def convert(
 ) -> Disk:
     """Write `source` (its whole backing chain, or what differs from `backing`) to `destination` in `format`.
 
-    The output depends on the content only: no out-of-order writes. HostError naming the file system when it is full.
+    The output depends on the content only, since writes stay in order. HostError, naming the file system, when that is full.
     """
     argv = [tool(), "convert", "-p", "-f", source.format, "-O", format]
     argv += ["-c"] if compress else []
     argv += ["-B", str(backing.path.absolute()), "-F", backing.format] if backing else []
     argv += ["-o", ",".join(f"{name}={value}" for name, value in options.items())] if options else []
-    _watch([*argv, _name(source.path), _name(destination)], "converting the disk", destination, advance)
+    _watch([*argv, _safe_name(source.path), _safe_name(destination)], "converting the disk", destination, advance)
     return Disk(destination, format, source.virtual_size)
 
 
 def rebase(path: Path, backing: str, backing_format: DiskFormat = "qcow2") -> None:
-    """Write another backing reference (relative to the image's own directory, or absolute) into a qcow2. No data moves; whether
-    the new backing disk has the same content is the caller's business."""
-    _run([tool(), "rebase", "-u", "-f", "qcow2", "-F", backing_format, "-b", backing, _name(path)], "rebasing the disk", path)
+    """Write another backing reference (relative to the image's own directory, or absolute) into a qcow2, without moving data.
+
+    The caller makes sure that the new backing disk has the same content.
+    """
+    _run([tool(), "rebase", "-u", "-f", "qcow2", "-F", backing_format, "-b", backing, _safe_name(path)], "rebasing the disk", path)
 
 
-def join(path: Path, base: Disk) -> None:
-    """Take into the qcow2 at `path` whatever the overlays between it and `base` hold, so that `base` becomes what it is backed by."""
-    argv = [tool(), "rebase", "-t", "unsafe", "-f", "qcow2", "-F", base.format, "-b", str(base.path.absolute()), _name(path)]
-    _run(argv, "joining the overlays", path)
+def merge_chain(path: Path, base: Disk) -> None:
+    """Merge the overlays between the qcow2 at `path` and `base` into that qcow2, so that `base` becomes its backing disk."""
+    argv = [tool(), "rebase", "-t", "unsafe", "-f", "qcow2", "-F", base.format, "-b", str(base.path.absolute()), _safe_name(path)]
+    _run(argv, "merging the overlays", path)
 
 
 def map_extents(disk: Disk) -> Extents:
-    """Where each byte of a qcow2 or raw `disk` lies, through its whole backing chain. Neighbouring runs are joined."""
+    """The extent map of `disk` through its whole backing chain. Neighbouring runs are merged. HostError when qemu-img fails."""
     parts = chain(disk)
     extents = Extents(parts)
-    with spawn([tool(), "map", "-U", "--output=json", "-f", disk.format, _name(disk.path)]) as child:
+    with spawn([tool(), "map", "-U", "--output=json", "-f", disk.format, _safe_name(disk.path)]) as child:
         assert child.stdout is not None and child.stderr is not None
-        run_of: list[int] | None = None
+        pending: list[int] | None = None
         for raw in child.stdout:
             line = raw.strip().lstrip(b"[").rstrip(b"],")
             if not line:
                 continue
-            found = _run_of(json.loads(line), parts)
-            if run_of and _follows(run_of, found):
-                run_of[1] += found[1]
+            extent = _parse_extent(json.loads(line), parts)
+            if pending and _continues(pending, extent):
+                pending[1] += extent[1]
                 continue
-            if run_of:
-                extents.add(*run_of)
-            run_of = found
-        if run_of:
-            extents.add(*run_of)
+            if pending:
+                extents.add(*pending)
+            pending = extent
+        if pending:
+            extents.add(*pending)
         message = child.stderr.read().decode("utf-8", "replace")
         if child.wait() != 0:
-            raise HostError(f"cannot map {disk.path}: {message.strip()}")
+            raise HostError(f"qemu-img cannot map the disk {disk.path}: {message.strip()}", code="disk.qemu-img-failed")
     return extents
 
 
-def _run_of(line: Mapping[str, Any], parts: Sequence[DiskInfo]) -> list[int]:
-    """[start, length, kind, depth, offset] of one object that `qemu-img map` printed."""
+def _parse_extent(line: Mapping[str, Any], parts: Sequence[DiskInfo]) -> list[int]:
+    """[start, length, kind, depth, offset] from one object of the output of `qemu-img map`."""
     depth, offset = line["depth"], line.get("offset")
     if line["zero"] or not line["data"]:
         return [line["start"], line["length"], ZERO, 0, 0]
     if offset is None or line.get("compressed") or not parts[depth].plain:
-        return [line["start"], line["length"], PACKED, depth, 0]
+        return [line["start"], line["length"], ENCODED, depth, 0]
     return [line["start"], line["length"], DATA, depth, offset]
 
 
-def _follows(left: list[int], right: list[int]) -> bool:
+def _continues(left: list[int], right: list[int]) -> bool:
+    """Whether `right`, the run after `left`, can be merged into it."""
     same = left[2] == right[2] and left[3] == right[3]
     return same and (left[2] != DATA or left[4] + left[1] == right[4])
 
 
-def _name(path: Path) -> str:
-    """A path that qemu-img does not take for an option, a protocol ("nbd:...") or a JSON description."""
+def _safe_name(path: Path) -> str:
+    """A path that qemu-img does not read as an option, a protocol ("nbd:...") or a JSON description."""
     return str(path.absolute())
 
 
@@ -214,21 +228,22 @@ def _run(argv: Sequence[str], what: str, path: Path) -> Result:
 
 
 def _watch(argv: Sequence[str], what: str, path: Path, advance: Advance | None) -> None:
-    """Run a verb with -p, which prints "(12.34/100%)" and a carriage return on stdout as it goes."""
+    """Run a subcommand with -p, which prints its progress on stdout as "(12.34/100%)" and a carriage return."""
     tail = b""
     with spawn(argv, stderr=subprocess.STDOUT) as child:
         assert child.stdout is not None
         while chunk := child.stdout.read1(4096):  # type: ignore[attr-defined]
             tail = (tail + chunk)[-4096:]
-            found = PERCENT.findall(chunk)
-            if found and advance:
-                advance(min(float(found[-1]) / 100, 1.0))
+            percentages = PERCENT.findall(chunk)
+            if percentages and advance:
+                advance(min(float(percentages[-1]) / 100, 1.0))
         if child.wait() != 0:
             raise _failure(PERCENT.sub(b"", tail).decode("utf-8", "replace"), what, path)
 
 
 def _failure(text: str, what: str, path: Path) -> HostError:
+    """The error for a failed qemu-img that printed `text`, which is most often about a full file system at `path`."""
     text = text.strip()
     if "No space left on device" in text or "File too large" in text or "Disk quota exceeded" in text or free(path) == 0:
         return full(path)
-    return HostError(f"{what} failed: {text.removeprefix('qemu-img: ')}")
+    return HostError(f"{what} failed: {text.removeprefix('qemu-img: ')}", code="disk.qemu-img-failed")

@@ -1,4 +1,4 @@
-"""A disk image's bytes as the machine sees them, read in place: no conversion, no mount, constant memory."""
+"""The bytes of a disk image as the machine sees them, read in place: without conversion or mounting, in constant memory."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from baker.core.disk_space import host_error
 from baker.core.errors import HostError
 from baker.core.model import Disk
 from baker.disks import qcow2_reader, qemuimg
-from baker.disks.qemuimg import DATA, PACKED, ZERO, Extents
+from baker.disks.qemuimg import DATA, ENCODED, ZERO, Extents
 
 CHUNK = 1 << 20
 ZEROS = bytes(CHUNK)
-LARGE_FILES = Path("/var/tmp")  # noqa: S108 - where the FHS wants large temporary files
+LARGE_TEMPORARY_FILES = Path("/var/tmp")  # noqa: S108 - where the Filesystem Hierarchy Standard puts them
 
 
 class RawReader:
-    """The virtual disk of `extents`. Made by `open_raw`."""
+    """Reads the virtual disk that `extents` describe; `files` are open descriptors of `extents.parts`. Returned by `open_raw`."""
 
     def __init__(self, extents: Extents, files: list[int]) -> None:
         self.extents = extents
         self._files = files
-        self._packed = {depth: qcow2_reader.CompressedClusters(files[depth]) for depth in extents.packed_in()}
+        self._compressed = {depth: qcow2_reader.CompressedClusters(files[depth]) for depth in extents.encoded_parts()}
         self.size = extents.starts[-1] + extents.lengths[-1] if extents.starts else 0
 
     def pread(self, offset: int, length: int) -> bytes:
-        """`length` bytes at `offset`; fewer at the end of the disk."""
+        """Read `length` bytes at `offset`; fewer at the end of the disk."""
         pieces = list(self.chunks(offset, length))
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def chunks(self, offset: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes from `offset` on in pieces of at most 1 MiB. A piece that is `ZEROS` itself lies in a hole."""
+        """Yield the bytes from `offset` on in pieces of at most 1 MiB. A piece that is the object `ZEROS` lies in a hole."""
         runs = self.extents
         end = self.size if length is None else min(offset + length, self.size)
         index = bisect_right(runs.starts, offset) - 1
@@ -52,13 +52,13 @@ class RawReader:
                     # a raw file that ends inside a sector reads as zeros to the sector's end
                     piece += bytes(count - len(piece)) if len(piece) < count else b""
                 else:
-                    piece = self._packed[depth].pread(count, offset)
+                    piece = self._compressed[depth].pread(count, offset)
                 yield piece
                 offset += count
             index += 1
 
     def runs(self, offset: int, length: int) -> Iterator[tuple[int, int, int, int]]:
-        """(start, length, kind, depth in the backing chain) of what offset..offset+length consists of."""
+        """Yield (start, length, kind, depth in the backing chain) of each extent in offset..offset+length."""
         extents, end = self.extents, min(offset + length, self.size)
         index = bisect_right(extents.starts, offset) - 1
         while offset < end:
@@ -67,21 +67,21 @@ class RawReader:
             offset, index = stop, index + 1
 
     def inherited(self, offset: int, length: int) -> bool:
-        """Whether all of these bytes come from a backing disk. Zeros count as the disk's own: nobody knows whose they are."""
+        """Whether all of these bytes come from a backing disk. Zeros count as the disk's own: the map does not say whose they are."""
         return offset + length <= self.size and all(kind != ZERO and depth for _, _, kind, depth in self.runs(offset, length))
 
 
 @contextmanager
 def open_raw(disk: Disk, *, scratch: Path | None = None) -> Iterator[RawReader]:
-    """Read `disk` through its whole backing chain.
+    """Open `disk` for reading through its whole backing chain. HostError when a file of it cannot be read.
 
-    Where bake cannot read a format in place (zstd-compressed clusters, vmdk, ...) the disk is converted into a temporary
-    file in `scratch` first.
+    A format that bake cannot read in place (zstd-compressed clusters, vmdk, ...) is first converted into a temporary raw file
+    in `scratch`.
     """
     with ExitStack() as stack:
         extents = qemuimg.map_extents(disk)
-        if not all(qcow2_reader.readable(extents.parts[depth]) for depth in extents.packed_in()):
-            extents = stack.enter_context(_converted(disk, scratch or LARGE_FILES))
+        if not all(qcow2_reader.readable(extents.parts[depth]) for depth in extents.encoded_parts()):
+            extents = stack.enter_context(_as_raw_file(disk, scratch or LARGE_TEMPORARY_FILES))
         files = []
         for part in extents.parts:
             try:
@@ -94,16 +94,20 @@ def open_raw(disk: Disk, *, scratch: Path | None = None) -> Iterator[RawReader]:
 
 
 @contextmanager
-def _converted(disk: Disk, scratch: Path) -> Iterator[Extents]:
+def _as_raw_file(disk: Disk, scratch: Path) -> Iterator[Extents]:
+    """Convert `disk` into a temporary raw file; yields its extents."""
     with tempfile.TemporaryDirectory(prefix="bake-raw-", dir=scratch) as directory:
         extents = qemuimg.map_extents(qemuimg.convert(disk, Path(directory) / "disk.raw", "raw"))
-        if PACKED in extents.kinds:
-            raise HostError(f"cannot read {disk.path}")
+        if ENCODED in extents.kinds:
+            raise HostError(f"cannot read the disk {disk.path}: qemu-img does not say where its bytes are", code="disk.unsupported-format")
         yield extents
 
 
 def raw_digest(disk: Disk, *, advance: Callable[[float], None] | None = None, scratch: Path | None = None) -> str:
-    """ "sha256:..." of the raw disk: what `sha256sum` says of it once it is converted to raw. `advance` hears of the part done, 0 to 1."""
+    """The digest ("sha256:...") of the disk's bytes, equal to the SHA-256 of the disk converted to raw.
+
+    `advance` is called with the fraction that is done, 0.0 to 1.0.
+    """
     digest = hashlib.sha256()
     with open_raw(disk, scratch=scratch) as reader:
         done = 0

@@ -1,1 +1,1 @@
-"""What is in an image, what differs between two, and which step of which build put it there."""
+"""Comparison of images, and the origin of their files and packages."""

@@ -1,4 +1,4 @@
-"""The difference between two file trees as a person means it: files, packages, services, users, and where the bytes went."""
+"""The difference between two file trees in a user's terms: files, packages, services, users, groups, and sizes of directories."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from baker.artifacts.trees import Difference, compare_trees
 from baker.core.model import FileEntry, Package
 
 Read = Callable[[str], bytes | None]
-LARGEST_TEXT = 64 << 10  # bytes of a file whose lines are compared
-LONGEST_DIFF = 200  # lines shown of one file
-UNITS = ("/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/")
-DEPTH = 2  # directories by which sizes are summed
+MAX_TEXT_BYTES = 64 << 10  # the lines of larger files are not compared
+MAX_DIFF_LINES = 200  # of one file
+UNIT_DIRECTORIES = ("/etc/systemd/system/", "/usr/lib/systemd/system/", "/lib/systemd/system/")
+SIZE_DEPTH = 2  # path components of the directories by which sizes are summed
 
 
 @dataclass(frozen=True)
 class Tree:
-    """One side. `read` gives a file's bytes, None for none (or when nobody can read them any more). `unread` says why packages may be
-    missing from `packages`."""
+    """One side of a comparison.
+
+    `read` returns the content of the file at a path, or None when it cannot be read. `unread` has the reasons why packages may be
+    missing from `packages`.
+    """
 
     title: str
     entries: Sequence[FileEntry]
@@ -32,7 +35,7 @@ class Tree:
 
 @dataclass(frozen=True)
 class FileChange:
-    """One path. `diff`: unified lines of a small text file."""
+    """The change of one path. `diff`: the lines of a unified diff, for a small text file."""
 
     path: str
     what: tuple[str, ...]  # "added", "removed", or what differs: "content", "mode", "owner", "time", ...
@@ -42,8 +45,8 @@ class FileChange:
 
 
 @dataclass(frozen=True)
-class Named:
-    """Something that is there, gone, or other: a package, a service, a user. `before` and `after` are "" where it is not."""
+class ItemChange:
+    """The change of a package, service, user or group. `before` and `after` describe it; "" when it does not exist."""
 
     name: str
     before: str
@@ -52,66 +55,70 @@ class Named:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`sizes`: bytes more (or fewer) by directory, the largest first. `notes`: what could not be compared, and why."""
+    """The result of a comparison.
+
+    `sizes`: (directory, change of size in bytes), the largest changes first. `notes`: what could not be compared, and why.
+    """
 
     before: str
     after: str
     files: tuple[FileChange, ...] = ()
-    packages: tuple[Named, ...] = ()
-    services: tuple[Named, ...] = ()
-    users: tuple[Named, ...] = ()
-    groups: tuple[Named, ...] = ()
+    packages: tuple[ItemChange, ...] = ()
+    services: tuple[ItemChange, ...] = ()
+    users: tuple[ItemChange, ...] = ()
+    groups: tuple[ItemChange, ...] = ()
     sizes: tuple[tuple[str, int], ...] = field(default_factory=tuple)
     notes: tuple[str, ...] = ()
 
     @property
     def same(self) -> bool:
+        """Whether neither files nor packages differ."""
         return not (self.files or self.packages)
 
 
 def compare(before: Tree, after: Tree, *, times: bool = False) -> Comparison:
-    """What differs. A file of which only the time differs is left out, unless `times`."""
-    found = [each for each in compare_trees(before.entries, after.entries) if times or each.what != ("time",)]
+    """Compare two trees. A file of which only the modification time differs is left out, unless `times` is set."""
+    differences = [each for each in compare_trees(before.entries, after.entries) if times or each.what != ("time",)]
     return Comparison(
         before.title,
         after.title,
-        tuple(_file(each, before.read, after.read) for each in found),
-        tuple(_named(_packages(before.packages), _packages(after.packages))),
-        tuple(_named(_services(before.entries), _services(after.entries))),
+        tuple(_file_change(each, before.read, after.read) for each in differences),
+        tuple(_item_changes(_packages(before.packages), _packages(after.packages))),
+        tuple(_item_changes(_services(before.entries), _services(after.entries))),
         tuple(_users(before, after)),
         tuple(_accounts("/etc/group", before, after, _group)),
-        tuple(_sizes(found)),
+        tuple(_sizes(differences)),
         tuple(f"{tree.title}: packages may be missing from its list: {reason}" for tree in (before, after) for reason in tree.unread),
     )
 
 
-def _file(difference: Difference, old: Read, new: Read) -> FileChange:
+def _file_change(difference: Difference, old: Read, new: Read) -> FileChange:
     lines: tuple[str, ...] = ()
-    if "content" in difference.what and difference.path not in SECRET:
+    if "content" in difference.what and difference.path not in SECRET_FILES:
         before, after = old(difference.path), new(difference.path)
         if before is not None and after is not None:
-            lines = tuple(_lines(difference.path, before, after))
+            lines = tuple(_unified_diff(difference.path, before, after))
     return FileChange(difference.path, difference.what, difference.before, difference.after, lines)
 
 
 ACCOUNTS = ("/etc/shadow", "/etc/gshadow", "/etc/passwd", "/etc/group")
-SECRET = frozenset([*ACCOUNTS, *(f"{path}-" for path in ACCOUNTS)])  # nobody needs to see a hash to know that it changed: users tell that
+SECRET_FILES = frozenset([*ACCOUNTS, *(f"{path}-" for path in ACCOUNTS)])  # no diff shows a password hash; `users` says that it changed
 
 
-def _lines(path: str, before: bytes, after: bytes) -> Iterator[str]:
-    old, new = _text(before), _text(after)
+def _unified_diff(path: str, before: bytes, after: bytes) -> Iterator[str]:
+    old, new = _text_lines(before), _text_lines(after)
     if old is None or new is None:
         return
     for number, line in enumerate(difflib.unified_diff(old, new, f"a{path}", f"b{path}", lineterm="")):
-        if number == LONGEST_DIFF:
+        if number == MAX_DIFF_LINES:
             yield "..."
             return
         yield line
 
 
-def _text(data: bytes) -> list[str] | None:
-    """The lines of a small text; None for what is large or no text."""
-    if len(data) > LARGEST_TEXT or b"\0" in data:
+def _text_lines(data: bytes) -> list[str] | None:
+    """The lines of a small text file; None for a large file, or one that is not UTF-8 text."""
+    if len(data) > MAX_TEXT_BYTES or b"\0" in data:
         return None
     try:
         return data.decode().splitlines()
@@ -119,27 +126,27 @@ def _text(data: bytes) -> list[str] | None:
         return None
 
 
-def _named(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[Named]:
+def _item_changes(before: Mapping[str, str], after: Mapping[str, str]) -> Iterator[ItemChange]:
     for name in sorted(before.keys() | after.keys()):
         if before.get(name) != after.get(name):
-            yield Named(name, before.get(name, ""), after.get(name, ""))
+            yield ItemChange(name, before.get(name, ""), after.get(name, ""))
 
 
 def _packages(packages: Iterable[Package]) -> dict[str, str]:
-    """Name to versions; several (kernels, other architectures) are one text."""
-    found: dict[str, list[str]] = {}
+    """The versions of packages by name, comma-separated when there are several (kernels, other architectures)."""
+    by_name: dict[str, list[str]] = {}
     for each in packages:
-        found.setdefault(each.name, []).append(each.version)
-    return {name: ", ".join(sorted(versions)) for name, versions in found.items()}
+        by_name.setdefault(each.name, []).append(each.version)
+    return {name: ", ".join(sorted(versions)) for name, versions in by_name.items()}
 
 
 def _services(entries: Iterable[FileEntry]) -> dict[str, str]:
-    """Units of systemd, and whether they are enabled (a link from a .wants or .requires directory) or masked (a link to /dev/null)."""
+    """The state of systemd units: enabled (a link in a .wants or .requires directory), masked (a link to /dev/null) or installed."""
     installed: set[str] = set()
     enabled: set[str] = set()
     masked: set[str] = set()
     for entry in entries:
-        if not entry.path.startswith(UNITS):
+        if not entry.path.startswith(UNIT_DIRECTORIES):
             continue
         directory, _, name = entry.path.rpartition("/")
         if directory.endswith((".wants", ".requires")):
@@ -151,59 +158,61 @@ def _services(entries: Iterable[FileEntry]) -> dict[str, str]:
     return {name: "masked" if name in masked else "enabled" if name in enabled else "installed" for name in installed | enabled | masked}
 
 
-def _accounts(path: str, before: Tree, after: Tree, read: Callable[[list[str]], str]) -> Iterator[Named]:
-    yield from _named(*({name: read(fields) for name, fields in _lines_of(tree, path).items()} for tree in (before, after)))
+def _accounts(path: str, before: Tree, after: Tree, read: Callable[[list[str]], str]) -> Iterator[ItemChange]:
+    yield from _item_changes(*({name: read(fields) for name, fields in _entries_by_name(tree, path).items()} for tree in (before, after)))
 
 
-def _lines_of(tree: Tree, path: str) -> dict[str, list[str]]:
-    """The lines of a file like passwd(5), by name."""
+def _entries_by_name(tree: Tree, path: str) -> dict[str, list[str]]:
+    """The fields of the lines of a file like passwd(5), by their first field."""
     text = (tree.read(path) or b"").decode("utf-8", "replace")
     return {line.partition(":")[0]: line.split(":") for line in text.splitlines() if ":" in line}
 
 
-def _users(before: Tree, after: Tree) -> Iterator[Named]:
-    """Users; that a password is another one is said, and nothing more of it."""
-    old, new = ({name: _user(fields) for name, fields in _lines_of(tree, "/etc/passwd").items()} for tree in (before, after))
+def _users(before: Tree, after: Tree) -> Iterator[ItemChange]:
+    """Yield the changes of users. A changed password is reported without its hash."""
+    old, new = ({name: _user(fields) for name, fields in _entries_by_name(tree, "/etc/passwd").items()} for tree in (before, after))
     hashes = [
-        {path: {name: fields[1] for name, fields in _lines_of(tree, path).items()} for path in ("/etc/passwd", "/etc/shadow")}
+        {path: {name: fields[1] for name, fields in _entries_by_name(tree, path).items()} for path in ("/etc/passwd", "/etc/shadow")}
         for tree in (before, after)
     ]
     for name in sorted(old.keys() | new.keys()):
         both = name in old and name in new
         changed = both and any(hashes[0][path].get(name) != hashes[1][path].get(name) for path in hashes[0])
         if changed or old.get(name) != new.get(name):
-            yield Named(name, old.get(name, ""), new.get(name, "") + (", password changed" if changed else ""))
+            yield ItemChange(name, old.get(name, ""), new.get(name, "") + (", password changed" if changed else ""))
 
 
 def _user(fields: list[str]) -> str:
-    """passwd(5): name, password, uid, gid, GECOS, home, shell."""
+    """Describe a line of passwd(5): name, password, uid, gid, GECOS, home, shell."""
     return f"uid {fields[2]}, home {fields[5]}, {fields[6]}" if len(fields) >= 7 else ":".join(fields[1:])
 
 
 def _group(fields: list[str]) -> str:
-    """group(5): name, password, gid, members."""
+    """Describe a line of group(5): name, password, gid, members."""
     return f"gid {fields[2]}" + (f": {fields[3]}" if fields[3] else "") if len(fields) >= 4 else ":".join(fields[1:])
 
 
 def _sizes(differences: Iterable[Difference]) -> list[tuple[str, int]]:
+    """(directory, change of size in bytes), the largest changes first."""
     total: dict[str, int] = {}
     for each in differences:
         change = (each.after.size if each.after else 0) - (each.before.size if each.before else 0)
         if change:
             parts = each.path.split("/")
-            directory = "/".join(parts[: min(DEPTH + 1, len(parts) - 1)]) or "/"
+            directory = "/".join(parts[: min(SIZE_DEPTH + 1, len(parts) - 1)]) or "/"
             total[directory] = total.get(directory, 0) + change
     return sorted(total.items(), key=lambda item: (-abs(item[1]), item[0]))
 
 
-def to_json(found: Comparison) -> dict[str, Any]:
+def to_json(comparison: Comparison) -> dict[str, Any]:
+    """The comparison as `bake diff --json` prints it."""
     return {
-        "before": found.before,
-        "after": found.after,
-        "files": [{"path": each.path, "what": list(each.what), "diff": list(each.diff)} for each in found.files],
+        "before": comparison.before,
+        "after": comparison.after,
+        "files": [{"path": each.path, "what": list(each.what), "diff": list(each.diff)} for each in comparison.files],
         **{
-            name: [{"name": each.name, "before": each.before, "after": each.after} for each in getattr(found, name)]
+            name: [{"name": each.name, "before": each.before, "after": each.after} for each in getattr(comparison, name)]
             for name in ("packages", "services", "users", "groups")
         },
-        "sizes": [{"directory": directory, "bytes": size} for directory, size in found.sizes],
+        "sizes": [{"directory": directory, "bytes": size} for directory, size in comparison.sizes],
     }

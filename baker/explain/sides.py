@@ -1,4 +1,4 @@
-"""The two sides of `bake diff`: images by what is on record of them, layers and running shells by their disks."""
+"""The sides of `bake diff`: an image is read from its build's evidence, a layer or a running shell from its disk."""
 
 from __future__ import annotations
 
@@ -23,23 +23,30 @@ if TYPE_CHECKING:
 
 @contextmanager
 def of_image(store: BlobStore, image: ImageRecord, build: BuildRecord) -> Iterator[Tree]:
-    """An image, by the evidence of its build; its disk is only opened for the text of files."""
+    """The file tree of an image, from the evidence of its build. Its disk, if it is here, is used for the content of files.
+
+    NotFoundError when the evidence has no file manifest.
+    """
     title = f"{image.name}@{image.version}"
     if "manifest" not in build.evidence:
-        raise NotFoundError(f"no list of the files of {title} ({image.id}) is on record", hint="bake could not read its file system")
+        raise NotFoundError(
+            f"no file manifest of the image {title} ({image.id}) is on record",
+            hint="bake could not read its file system when it was built",
+            code="image.no-manifest",
+        )
     with store.open(build.evidence["manifest"]) as blob:
         entries = list(read_manifest(blob))
     with store.open(build.evidence["packages_after"]) as blob:
-        found = read_packages(blob)
+        listed = read_packages(blob)
     with ExitStack() as stack:
-        opened = stack.enter_context(open_root(stored(image, store))) if image.chain and not image.removed else None
-        yield Tree(title, entries, found.packages, opened.read if opened else lambda path: None, found.unread)
+        root = stack.enter_context(open_root(stored(image, store))) if image.chain and not image.removed else None
+        yield Tree(title, entries, listed.packages, root.read if root else lambda path: None, listed.unread)
 
 
 @contextmanager
 def of_disk(title: str, disk: Disk, scratch: Path | None = None) -> Iterator[Tree]:
-    """A disk that was not unmounted: a layer's, or a copy of a running machine's."""
+    """The file tree of a disk that need not be unmounted: of a layer, or a copy of the disk of a running machine."""
     with open_root(disk, scratch=scratch, replay=True) as root:
         entries = list(file_manifest(disk, scratch=scratch, replay=True))
-        found = installed_packages(root)
-        yield Tree(title, entries, found.packages, root.read, found.unread)
+        listed = installed_packages(root)
+        yield Tree(title, entries, listed.packages, root.read, listed.unread)

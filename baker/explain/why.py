@@ -1,8 +1,8 @@
-"""Which step of which build put a file, or a package, into an image: asked of the builds' own records, the newest first.
+"""The origin of a file or package in an image: the build and step that put it there, from the records of builds, newest first.
 
-Only the differences between an image and its parent are read (the evidence `changes`), so a long chain costs little; what no build
-changed is the root's: it came with the source. Whole manifests are read where a build's changes are not on record, each once; lists of
-packages where a build changed them.
+Normally only the changes of each build to its parent are read (the evidence `changes`), so a long lineage costs little. What no
+build changed came with the source of the root. Whole manifests are read, each once, for builds without recorded changes;
+package lists are read for builds that changed them.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from baker.core.model import Fetched
     from baker.store.base import BlobStore
 
-NEAR = 3  # guesses
+MAX_GUESSES = 3  # similar names in a hint
 
 
 @dataclass(frozen=True)
 class Reason:
-    """What put a path there, or took it away. `step` is None when no step did: the source, sealing, a rule."""
+    """What added, changed or removed a path last. `step` is None when no step did: the source, sealing, a normalization rule."""
 
     path: str
     change: str  # "added", "changed", "removed"
@@ -40,47 +40,48 @@ class Reason:
     build: BuildRecord
     step: StepRecord | None
     entry: FileEntry | None
-    earlier: tuple[tuple[ImageRecord, str, StepRecord | None], ...] = ()  # what happened to it before, newest first
-    inputs: tuple[tuple[str, str], ...] = ()  # files that the step read -> digest
-    source: bool = False  # nobody in the chain touched it: it came with the root's source
-    known: bool = True  # False: which step it was is not on record
+    earlier: tuple[tuple[ImageRecord, str, StepRecord | None], ...] = ()  # earlier changes: image, change, step; newest first
+    inputs: tuple[tuple[str, str], ...] = ()  # (file that the step read, its digest)
+    source: bool = False  # no build changed it: it came with the source of the root
+    known: bool = True  # False when the step is not on record
 
 
 @dataclass(frozen=True)
 class PackageReason:
-    """What brought a package in this version. `fetched`: the file that it came in, where that is on record."""
+    """What installed a package in this version. `fetched`: the download of the package, if it is on record."""
 
     package: Package
-    before: str  # the version of before, "" where there was none
+    before: str  # the version before; "" when the package was not installed
     image: ImageRecord
     build: BuildRecord
     step: StepRecord | None
     fetched: Fetched | None
-    source: bool = False  # nobody in the chain brought it: it came with the root's source
+    source: bool = False  # no build installed it: it came with the source of the root
 
 
 def why(catalog: Catalog, store: BlobStore, image: ImageRecord, path: str) -> Reason:
-    """Who put `path` into the image, or took it away. NotFoundError, with names that are near, when it never was there."""
+    """Find what added, changed or removed `path` last. NotFoundError, with similar paths, when the image never had it."""
     path = "/" + path.strip("/")
-    line, builds = _line_of(catalog, image)
+    lineage, builds = _lineage(catalog, image)
 
     @cache
-    def listed(number: int) -> FileEntry | None:
-        return _listed(store, builds[number], path)
+    def manifest_entry(number: int) -> FileEntry | None:
+        return _manifest_entry(store, builds[number], path)
 
     events: list[_Event] = []
     for number, build in enumerate(builds):
         known = "changes" in build.evidence
-        change = _change(store, build, path) if known else _compared(builds, number, listed, path)
+        change = _change(store, build, path) if known else _change_from_manifests(builds, number, manifest_entry, path)
         if change:
-            events.append(_Event(line[number], build, change, known or not build.steps))
+            events.append(_Event(lineage[number], build, change, known or not build.steps))
     if not events:
-        entry = listed(len(builds) - 1)
+        entry = manifest_entry(len(builds) - 1)
         if entry is None:
-            near = _near(store, builds[0], path)
-            hint = f"is it {' or '.join(near)}?" if near else f"bake show {image.name}@{image.version} --files lists what there is"
-            raise NotFoundError(f"{image.name}@{image.version} has no {path}, and no image that it is made on had", hint=hint)
-        return Reason(path, "added", line[-1], builds[-1], None, entry, source=True)
+            similar = _similar_paths(store, builds[0], path)
+            hint = f"did you mean {' or '.join(similar)}?" if similar else f"bake show {image.name}@{image.version} --files lists all files"
+            message = f"neither {image.name}@{image.version} nor one of its ancestors has a file {path}"
+            raise NotFoundError(message, hint=hint, code="image.no-such-path")
+        return Reason(path, "added", lineage[-1], builds[-1], None, entry, source=True)
     newest = events[0]
     earlier = tuple((each.image, each.change.change, _step(each.build, each.change.step)) for each in events[1:])
     step = _step(newest.build, newest.change.step)
@@ -93,72 +94,78 @@ class _Event:
     image: ImageRecord
     build: BuildRecord
     change: Change
-    known: bool  # whether it is on record which step it was
+    known: bool  # whether the step is on record
 
 
 def why_package(catalog: Catalog, store: BlobStore, image: ImageRecord, name: str) -> PackageReason:
-    """What brought a package into the image. NotFoundError when it has none of that name."""
-    line, builds = _line_of(catalog, image)
-    there = _packages(store, builds[0], "packages_after")
-    package = next((each for each in there if each.name == name), None)
+    """Find what installed a package in its present version. NotFoundError, with similar names, when the image has no such package."""
+    lineage, builds = _lineage(catalog, image)
+    installed = _packages(store, builds[0], "packages_after")
+    package = next((each for each in installed if each.name == name), None)
     if package is None:
-        near = difflib.get_close_matches(name, [each.name for each in there], 3)
+        similar = difflib.get_close_matches(name, [each.name for each in installed], MAX_GUESSES)
         raise NotFoundError(
             f"{image.name}@{image.version} has no package {name}",
-            hint=f"it has {', '.join(near)}" if near else f"bake show {image.name}@{image.version} --packages lists them",
+            hint=f"did you mean {' or '.join(similar)}?" if similar else f"bake show {image.name}@{image.version} --packages lists them",
+            code="image.no-such-package",
         )
-    for each, build in zip(line, builds, strict=True):
+    for each, build in zip(lineage, builds, strict=True):
         if "packages_before" in build.evidence and build.evidence["packages_before"] == build.evidence.get("packages_after"):
             continue  # the same list: this build changed no package
-        before = next((old.version for old in _packages(store, build, "packages_before") if _same(old, package)), "")
+        before = next((old.version for old in _packages(store, build, "packages_before") if _same_package(old, package)), "")
         if before != package.version:
             return PackageReason(package, before, each, build, _step_of_package(store, build, package), _fetched(store, build, package))
-    return PackageReason(package, "", line[-1], builds[-1], None, None, source=True)
+    return PackageReason(package, "", lineage[-1], builds[-1], None, None, source=True)
 
 
-def _line_of(catalog: Catalog, image: ImageRecord) -> tuple[Sequence[ImageRecord], Sequence[BuildRecord]]:
-    """An image and what it is made on, and how each of them was made. NotFoundError where that is not on record."""
-    line = catalog.history(image)
-    found = catalog.builds_of(line)
-    return line, [build or catalog.build_of(each) for each, build in zip(line, found, strict=True)]
+def _lineage(catalog: Catalog, image: ImageRecord) -> tuple[Sequence[ImageRecord], Sequence[BuildRecord]]:
+    """An image with its ancestors, newest first, and their builds. NotFoundError when a build is not on record."""
+    lineage = catalog.history(image)
+    builds = catalog.builds_of(lineage)
+    return lineage, [build or catalog.build_of(each) for each, build in zip(lineage, builds, strict=True)]
 
 
-def _same(left: Package, right: Package) -> bool:
+def _same_package(left: Package, right: Package) -> bool:
     return (left.name, left.architecture, left.kind) == (right.name, right.architecture, right.kind)
 
 
 def _change(store: BlobStore, build: BuildRecord, path: str) -> Change | None:
-    """What the build did to a path."""
-    found = _line(store, build, "changes", path)
-    return parse(found) if found else None
+    """The recorded change of a path by a build; None when it did not change the path."""
+    value = _find_json_line(store, build, "changes", path)
+    return parse(value) if value else None
 
 
-def _compared(builds: Sequence[BuildRecord], number: int, listed: Callable[[int], FileEntry | None], path: str) -> Change | None:
-    """The same told from two manifests, for a build whose changes are not on record: nobody knows the step then. Without an image below it
-    is the source that the build started from, of which there is no manifest. `listed`: the path in a build's manifest."""
+def _change_from_manifests(
+    builds: Sequence[BuildRecord], number: int, manifest_entry: Callable[[int], FileEntry | None], path: str
+) -> Change | None:
+    """The change of a path by a build without recorded changes, found by comparing its manifest with its parent's; the step is unknown.
+
+    `manifest_entry` returns the entry of the path in the manifest of a build. The root has no parent: all files count as added by
+    it, unless it has no steps.
+    """
     root = number == len(builds) - 1
     if root and not builds[number].steps:
-        return None  # the source's own
-    after, before = listed(number), None if root else listed(number + 1)
+        return None  # an import: everything came with the source
+    after, before = manifest_entry(number), None if root else manifest_entry(number + 1)
     if after == before:
         return None
     return Change(path, "added" if before is None else "changed" if after else "removed", None, before, after)
 
 
-def _listed(store: BlobStore, build: BuildRecord, path: str) -> FileEntry | None:
-    """A path in the build's whole manifest."""
-    found = _line(store, build, "manifest", path)
-    return FileEntry(**found) if found else None
+def _manifest_entry(store: BlobStore, build: BuildRecord, path: str) -> FileEntry | None:
+    """The entry of a path in the file manifest of a build; None when it has none."""
+    value = _find_json_line(store, build, "manifest", path)
+    return FileEntry(**value) if value else None
 
 
-def _line(store: BlobStore, build: BuildRecord, evidence: str, path: str) -> dict[str, Any] | None:
-    """The JSON line of a path; the blob is searched as text, and only a line that fits is parsed."""
+def _find_json_line(store: BlobStore, build: BuildRecord, evidence: str, path: str) -> dict[str, Any] | None:
+    """The JSON line of a path in an evidence blob; None without one. The text is searched first, so that few lines are parsed."""
     if evidence not in build.evidence:
         return None
     with store.open(build.evidence[evidence]) as blob:
         text = gzip.decompress(blob.read())
-    wanted, place = f'"path":{json.dumps(path)}'.encode(), 0
-    while (place := text.find(wanted, place)) >= 0:
+    pattern, place = f'"path":{json.dumps(path)}'.encode(), 0
+    while (place := text.find(pattern, place)) >= 0:
         value: dict[str, Any] = json.loads(text[text.rfind(b"\n", 0, place) + 1 : text.find(b"\n", place)])
         if value["path"] == path:
             return value
@@ -166,18 +173,18 @@ def _line(store: BlobStore, build: BuildRecord, evidence: str, path: str) -> dic
     return None
 
 
-def _near(store: BlobStore, build: BuildRecord, path: str) -> list[str]:
-    """Paths that may be meant: those that a pattern fits, those called the same elsewhere, then what is called nearly so beside it."""
+def _similar_paths(store: BlobStore, build: BuildRecord, path: str) -> list[str]:
+    """Paths that the user may have meant: matches of a pattern, or similar names in the directory, then the same name elsewhere."""
     if "manifest" not in build.evidence:
         return []
     directory, _, name = path.rpartition("/")
     with store.open(build.evidence["manifest"]) as blob:
         paths = [json.loads(line)["path"] for line in read_lines(blob)]
     if any(sign in path for sign in "*?["):
-        return fnmatch.filter(paths, path)[:NEAR]
-    beside = {each.rpartition("/")[2]: each for each in paths if each.rpartition("/")[0] == directory}
-    found = [beside[each] for each in difflib.get_close_matches(name, beside, NEAR)]
-    return [*found, *(each for each in paths if each.endswith(f"/{name}") and each not in found)][:NEAR]
+        return fnmatch.filter(paths, path)[:MAX_GUESSES]
+    siblings = {each.rpartition("/")[2]: each for each in paths if each.rpartition("/")[0] == directory}
+    similar = [siblings[each] for each in difflib.get_close_matches(name, siblings, MAX_GUESSES)]
+    return [*similar, *(each for each in paths if each.endswith(f"/{name}") and each not in similar)][:MAX_GUESSES]
 
 
 def _step(build: BuildRecord, number: int | None) -> StepRecord | None:
@@ -197,7 +204,7 @@ def _packages(store: BlobStore, build: BuildRecord, name: str) -> Sequence[Packa
 
 
 def _step_of_package(store: BlobStore, build: BuildRecord, package: Package) -> StepRecord | None:
-    """The step that touched the package's own files in dpkg's database; None where that is not known."""
+    """The step that changed the list of the package's files in dpkg's database last; None when that is not known."""
     name = package.name
     for path in (f"/var/lib/dpkg/info/{name}.list", f"/var/lib/dpkg/info/{name}:{package.architecture}.list"):
         change = _change(store, build, path)
@@ -207,7 +214,7 @@ def _step_of_package(store: BlobStore, build: BuildRecord, package: Package) -> 
 
 
 def _fetched(store: BlobStore, build: BuildRecord, package: Package) -> Fetched | None:
-    """The file of a package among what was fetched: NAME_VERSION_ARCH.deb without the epoch, NAME-VERSION.ARCH.rpm, NAME-VERSION.apk."""
+    """The download of a package: NAME_VERSION_ARCH.deb (without the epoch), NAME-VERSION.ARCH.rpm or NAME-VERSION.apk."""
     if "fetches" not in build.evidence:
         return None
     from baker.core.model import Fetched

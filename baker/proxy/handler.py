@@ -1,4 +1,4 @@
-"""One request of a guest and its answer: from the cache, from the server, or from the one because the other said so."""
+"""The handling of one request of a guest: answered from the cache, from the server, or from the cache after the server confirmed it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from baker.core.errors import HostError
 from baker.core.model import Fetched
 from baker.proxy import policy
 from baker.proxy.recording import Recording, Replay
-from baker.proxy.store import Entry, Found, Incoming, Store
+from baker.proxy.store import Entry, IncomingFile, Store, StoredResponse
 from baker.proxy.upstream import CHUNK, Upstream, UpstreamError, authorization, chunks
 
 VIA = "1.1 bake"
@@ -26,7 +26,7 @@ How = Literal["hit", "revalidated", "miss", "passed", "failed"]
 
 @dataclass
 class Served:
-    """What became of a request. `digest` is that of the body in the cache, where it is there."""
+    """The outcome of a request. `digest` is that of the body in the cache, if it is stored."""
 
     method: str
     url: str  # without its query
@@ -38,7 +38,11 @@ class Served:
 
 
 class Cache:
-    """Answers requests (in absolute form) out of `store`, and out of what `upstream` says where that is not enough."""
+    """Answers requests in absolute form from `store` and, when that does not suffice, from `upstream`.
+
+    `served` is called with the outcome of every request, `warn` with warnings. `offline`, `recording` and `replay` are as in
+    `baker.proxy.proxy.http_cache`.
+    """
 
     def __init__(
         self,
@@ -61,42 +65,43 @@ class Cache:
         self._warned = False
 
     async def answer(self, request: web.BaseRequest, base: str = "") -> web.StreamResponse:
-        """The handler of the web server. What goes wrong is the client's answer; nothing is logged that could hold a secret.
+        """Handle a request of the web server. Errors are answered to the client; nothing that may contain a secret is logged.
 
-        `base`: scheme and authority of what the client takes this for, in a tunnel that ends here."""
+        `base`: in an intercepted tunnel, the origin that the client has connected to.
+        """
         try:
             target = policy.target(base + request.raw_path if base else request.raw_path)
         except ValueError:
-            return _problem(400, f"this is a proxy: it wants an absolute http URL, and not a {request.method} of this")
+            return _problem(400, f"this is a proxy: {request.method} needs an absolute http URL")
         exchange = Exchange(self, request, target)
         try:
             return await exchange.run()
         except UpstreamError as error:
             return exchange.problem(error.status, str(error))
         except ConnectionError:
-            return exchange.broken()  # the client is gone
+            return exchange.broken()  # the client has closed the connection
         finally:
             self.served(exchange.served)
 
-    def record(self, fetched: Fetched, body: Incoming | Path | None) -> None:
-        """Note a response, where this build's are noted."""
+    def record(self, fetched: Fetched, body: IncomingFile | Path | None) -> None:
+        """Record a response, if this build is recorded. After a failure the recording is incomplete and nothing more is recorded."""
         if self.recording is not None:
             try:
                 self.recording.add(fetched, body)
             except HostError as error:
-                self.recording.give_up()
+                self.recording.mark_incomplete()
                 self.recording = None
-                self._warn(f"what this build fetches cannot be recorded any more: {error.message}")
+                self._warn(f"further downloads of this build cannot be recorded: {error.message}")
 
     def unwritable(self, error: HostError) -> None:
-        """The directory does not take what it should keep: no reason to fail a build, and told once."""
+        """Warn once that the cache cannot be written, which is no reason to fail a build."""
         if not self._warned:
             self._warn(f"the HTTP cache cannot be written: {error.message}")
         self._warned = True
 
 
 class Exchange:
-    """A request, and how it is answered."""
+    """One request and its answer."""
 
     def __init__(self, cache: Cache, request: web.BaseRequest, target: policy.Target) -> None:
         self.cache = cache
@@ -106,76 +111,77 @@ class Exchange:
         if target.login and "Authorization" not in request.headers:
             self.lines += (authorization(target.login),)
         self.fields = policy.fields(self.lines)
-        if cache.recording or cache.replay:  # whole answers only, so that each is one whoever asks
+        if cache.recording or cache.replay:  # request complete responses only, so that they suit every client
             self.lines = tuple((name, value) for name, value in self.lines if name.lower() not in PARTIAL)
             self.fields = policy.fields(self.lines)
-        self.served = Served(request.method, target.shown)
+        self.served = Served(request.method, target.url_without_query)
         self.reply: web.StreamResponse | None = None
 
     async def run(self) -> web.StreamResponse:
+        """Answer the request. UpstreamError when there is no answer."""
         if self.cache.replay is not None:
-            return await self._replayed(self.cache.replay)
+            return await self._answer_from_recording(self.cache.replay)
         if not policy.cacheable(self.request.method, self.fields):
             return await self._fetch(None)
-        with self.cache.store.find("GET", self.url, self.fields) as found:
-            if found and (self.cache.offline or policy.usable(self.fields, found.entry.response, time.time())):
-                return await self._from_cache(found, "hit")
-            return await self._fetch(found)
+        with self.cache.store.find("GET", self.url, self.fields) as stored:
+            if stored and (self.cache.offline or policy.usable(self.fields, stored.entry.response, time.time())):
+                return await self._answer_from_cache(stored, "hit")
+            return await self._fetch(stored)
 
     # --- from the server -----------------------------------------------------------------------------------------
 
-    async def _fetch(self, found: Found | None) -> web.StreamResponse:
-        """Ask the server. `found` is kept, but it is for the server to say whether it is still good."""
+    async def _fetch(self, stored: StoredResponse | None) -> web.StreamResponse:
+        """Ask the server, conditionally when the response `stored` has validators."""
         if self.cache.offline or "only-if-cached" in policy.directives(self.fields):
             return self.problem(504, f"{self.served.url} is not in the cache")
-        conditions = {} if found is None or "range" in self.fields else policy.validators(found.entry.response.fields)
+        conditions = {} if stored is None or "range" in self.fields else policy.validators(stored.entry.response.fields)
         requested_at = time.time()
         body = self.request.content.iter_any() if policy.has_body(self.fields) else None
         try:
-            async with self.cache.upstream.request(self.request.method, self.url, self._forwarded(conditions), body) as response:
+            async with self.cache.upstream.request(self.request.method, self.url, self._request_lines(conditions), body) as response:
                 received_at = time.time()
-                if found and conditions and response.status == 304:
-                    return await self._from_cache(self._renewed(found, response, requested_at, received_at), "revalidated")
-                if response.status < 500 or not self._stands_in(found):
-                    return await self._relay(response, requested_at, received_at)
+                if stored and conditions and response.status == 304:
+                    return await self._answer_from_cache(self._renewed(stored, response, requested_at, received_at), "revalidated")
+                if response.status < 500 or not self._usable_without_server(stored):
+                    return await self._forward(response, requested_at, received_at)
         except UpstreamError:
-            if self.reply is not None or not self._stands_in(found):
+            if self.reply is not None or not self._usable_without_server(stored):
                 raise
-        assert found is not None
-        return await self._from_cache(found, "hit")
+        assert stored is not None
+        return await self._answer_from_cache(stored, "hit")
 
-    def _stands_in(self, found: Found | None) -> bool:
-        """Whether what is kept serves while the server does not: who asked wanted it checked, but it is fresh."""
-        return found is not None and policy.fresh(found.entry.response, time.time())
+    def _usable_without_server(self, stored: StoredResponse | None) -> bool:
+        """Whether a stored response may be served although the server fails: it is fresh, only the client asked for revalidation."""
+        return stored is not None and policy.fresh(stored.entry.response, time.time())
 
-    def _forwarded(self, conditions: dict[str, str]) -> list[tuple[str, str]]:
+    def _request_lines(self, conditions: dict[str, str]) -> list[tuple[str, str]]:
         ours = {"host", "via", "expect"} | (policy.CONDITIONS if conditions else set())
         lines = [(name, value) for name, value in policy.end_to_end(self.lines) if name.lower() not in ours]
         return [*lines, *conditions.items(), ("Via", ", ".join(filter(None, (self.fields.get("via"), VIA))))]
 
-    def _renewed(self, found: Found, response: aiohttp.ClientResponse, requested_at: float, received_at: float) -> Found:
-        lines = policy.renewed_lines(found.entry.headers, response.headers.items())
+    def _renewed(self, stored: StoredResponse, response: aiohttp.ClientResponse, requested_at: float, received_at: float) -> StoredResponse:
+        lines = policy.renewed_lines(stored.entry.headers, response.headers.items())
         try:
-            return Found(self.cache.store.renew(found.entry, lines, requested_at, received_at), found.body)
+            return StoredResponse(self.cache.store.renew(stored.entry, lines, requested_at, received_at), stored.body)
         except HostError as error:
             self.cache.unwritable(error)
-            return found
+            return stored
 
-    async def _relay(self, response: aiohttp.ClientResponse, requested_at: float, received_at: float) -> web.StreamResponse:
-        """Pass the server's answer on, and keep it on the way if that may be."""
+    async def _forward(self, response: aiohttp.ClientResponse, requested_at: float, received_at: float) -> web.StreamResponse:
+        """Forward the server's response to the client, and store or record it if allowed."""
         lines = policy.end_to_end(response.headers.items())
         known = policy.Response(self.url, policy.fields(response.headers.items()), requested_at, received_at)
         caching = policy.cacheable(self.request.method, self.fields)
         self.served.how = "miss" if caching else "passed"
         if caching and response.status == 200 and policy.not_modified(self.fields, known.fields):
-            return await self._not_modified(lines)  # the server was asked about what is kept, the client has what is new
+            return await self._not_modified(lines)  # the stored response is outdated, but the client has the new one
         if self.request.method in policy.UNSAFE and response.status < 400:
             self.cache.store.forget("GET", self.url)
         reply = await self._start(response.status, lines, response.reason)
         if policy.storable(self.request.method, self.fields, response.status, known):
-            await self._tee(response, reply, known)
+            await self._forward_and_store(response, reply, known)
         elif self.cache.recording is not None:
-            await self._record(self.cache.recording, response, reply)
+            await self._forward_and_record(self.cache.recording, response, reply)
         else:
             async for chunk in chunks(response):
                 self.served.fetched += len(chunk)
@@ -183,8 +189,8 @@ class Exchange:
         await reply.write_eof()
         return reply
 
-    async def _tee(self, response: aiohttp.ClientResponse, reply: web.StreamResponse, known: policy.Response) -> None:
-        """Pass a body on and keep it. The client gets the last of it when the cache has all: so the next who asks finds it."""
+    async def _forward_and_store(self, response: aiohttp.ClientResponse, reply: web.StreamResponse, known: policy.Response) -> None:
+        """Forward a body and store it. The client gets the last chunk after the body is stored, so that the next request finds it."""
         last = b""
         with self.cache.store.incoming() as incoming:
             async for chunk in chunks(response):
@@ -193,43 +199,43 @@ class Exchange:
                 if last:
                     await reply.write(last)
                 last = chunk
-            await self._keep(incoming, known, policy.kept_lines(response.headers.items()))
+            await self._store(incoming, known, policy.stored_lines(response.headers.items()))
         await reply.write(last)
 
-    async def _record(self, recording: Recording, response: aiohttp.ClientResponse, reply: web.StreamResponse) -> None:
-        """Pass a body on that the cache does not keep, but the record of the build does, unless it was for this client alone."""
-        private = "asked for with credentials" if policy.CREDENTIALS & self.fields.keys() else ""
-        private = private or ("asked for with a body" if policy.has_body(self.fields) else "")
+    async def _forward_and_record(self, recording: Recording, response: aiohttp.ClientResponse, reply: web.StreamResponse) -> None:
+        """Forward a body that the cache does not store and record it, unless it may be confidential."""
+        private = "requested with credentials" if policy.CREDENTIALS & self.fields.keys() else ""
+        private = private or ("requested with a body" if policy.has_body(self.fields) else "")
         with recording.incoming() as incoming:
             async for chunk in chunks(response):
                 self.served.fetched += len(chunk)
                 incoming.write(b"" if private else chunk)
                 await reply.write(chunk)
-            lines = () if private else policy.kept_lines(response.headers.items())
+            lines = () if private else policy.stored_lines(response.headers.items())
             fetched = Fetched(self.request.method, self.url, response.status, lines, why=private)
             if private:
                 self.cache.record(fetched, None)
             else:
                 self.cache.record(replace(fetched, digest=incoming.digest, size=incoming.size), incoming)
 
-    def _note(self, entry: Entry) -> None:
-        """Record a response that the cache has."""
+    def _record_stored(self, entry: Entry) -> None:
+        """Record a response that is in the cache."""
         fetched = Fetched(self.request.method, self.url, 200, entry.headers, entry.digest, entry.size)
         self.cache.record(fetched, self.cache.store.body(entry.digest))
 
-    async def _keep(self, incoming: Incoming, known: policy.Response, lines: tuple[tuple[str, str], ...]) -> None:
+    async def _store(self, incoming: IncomingFile, known: policy.Response, lines: tuple[tuple[str, str], ...]) -> None:
         fetched = Fetched("GET", self.url, 200, lines, incoming.digest, incoming.size)
         if policy.promised_digest(self.url) not in (None, incoming.digest):
-            self.cache.record(fetched, incoming)  # damaged on the way, or a liar: the client will notice as well, and again in a rebuild
+            self.cache.record(fetched, incoming)  # damaged; recorded all the same, since the client gets it too
             return
         entry = Entry(
-            "GET", self.url, policy.varying(self.fields, known.fields), lines, incoming.digest, incoming.size,
+            "GET", self.url, policy.selecting_fields(self.fields, known.fields), lines, incoming.digest, incoming.size,
             known.requested_at, known.received_at,
         )  # fmt: skip
         try:
-            kept = await asyncio.to_thread(self.cache.store.keep, incoming, entry)  # waits while another process cleans up
+            entry = await asyncio.to_thread(self.cache.store.add, incoming, entry)  # waits while another process cleans up
             self.served.digest = incoming.digest
-            self._note(kept)
+            self._record_stored(entry)
         except HostError as error:
             self.cache.unwritable(error)
             place = self.cache.store.body(incoming.digest)
@@ -237,54 +243,54 @@ class Exchange:
 
     # --- from the cache ------------------------------------------------------------------------------------------
 
-    async def _from_cache(self, found: Found, how: How) -> web.StreamResponse:
-        entry = found.entry
+    async def _answer_from_cache(self, stored: StoredResponse, how: How) -> web.StreamResponse:
+        entry = stored.entry
         known = entry.response
         self.served.how, self.served.digest = how, entry.digest
         self.cache.store.touch(entry)
-        self._note(entry)
+        self._record_stored(entry)
         lines = [(name, value) for name, value in entry.headers if name.lower() not in ("age", "content-length")]
         lines.append(("Age", str(int(policy.age(known, time.time())))))
         if policy.not_modified(self.fields, known.fields):
             return await self._not_modified(lines)
-        wanted = policy.byte_range(self.fields, known.fields, entry.size) if self.request.method == "GET" else None
-        if wanted is None:
-            return await self._send(200, lines, found.body, range(entry.size))
-        if not wanted:
-            return await self._send(416, [("Content-Range", f"bytes */{entry.size}")], found.body, wanted)
-        lines.append(("Content-Range", f"bytes {wanted.start}-{wanted.stop - 1}/{entry.size}"))
-        return await self._send(206, lines, found.body, wanted)
+        positions = policy.byte_range(self.fields, known.fields, entry.size) if self.request.method == "GET" else None
+        if positions is None:
+            return await self._send(200, lines, stored.body, range(entry.size))
+        if not positions:
+            return await self._send(416, [("Content-Range", f"bytes */{entry.size}")], stored.body, positions)
+        lines.append(("Content-Range", f"bytes {positions.start}-{positions.stop - 1}/{entry.size}"))
+        return await self._send(206, lines, stored.body, positions)
 
-    async def _replayed(self, replay: Replay) -> web.StreamResponse:
-        """What was answered when this was recorded."""
-        with replay.find(self.request.method, self.url) as found:
-            if found is None:
-                return self.problem(504, f"{self.served.url} is not on record{replay.why(self.request.method, self.url)}")
-            fetched, body = found
+    async def _answer_from_recording(self, replay: Replay) -> web.StreamResponse:
+        """Answer with the recorded response."""
+        with replay.find(self.request.method, self.url) as stored:
+            if stored is None:
+                return self.problem(504, f"{self.served.url} is not in the recording{replay.why(self.request.method, self.url)}")
+            fetched, body = stored
             self.served.how, self.served.digest = "hit", fetched.digest
             lines = [(name, value) for name, value in fetched.headers if name.lower() != "content-length"]
-            told = policy.fields(fetched.headers).get("content-length", "") if fetched.method == "HEAD" else ""
-            return await self._send(fetched.status, lines, body, range(int(told) if told.isdigit() else fetched.size))
+            recorded_length = policy.fields(fetched.headers).get("content-length", "") if fetched.method == "HEAD" else ""
+            return await self._send(fetched.status, lines, body, range(int(recorded_length) if recorded_length.isdigit() else fetched.size))
 
-    async def _send(self, status: int, lines: list[tuple[str, str]], body: BinaryIO, wanted: range) -> web.StreamResponse:
-        reply = await self._start(status, [*lines, ("Content-Length", str(len(wanted)))])
+    async def _send(self, status: int, lines: list[tuple[str, str]], body: BinaryIO, positions: range) -> web.StreamResponse:
+        reply = await self._start(status, [*lines, ("Content-Length", str(len(positions)))])
         if self.request.method != "HEAD":
-            body.seek(wanted.start)
-            while chunk := body.read(min(CHUNK, len(wanted) - self.served.from_cache)):
+            body.seek(positions.start)
+            while chunk := body.read(min(CHUNK, len(positions) - self.served.from_cache)):
                 self.served.from_cache += len(chunk)
                 await reply.write(chunk)
         await reply.write_eof()
         return reply
 
     async def _not_modified(self, lines: Iterable[tuple[str, str]]) -> web.StreamResponse:
-        reply = await self._start(304, [(name, value) for name, value in lines if name.lower() in policy.OF_NOT_MODIFIED])
+        reply = await self._start(304, [(name, value) for name, value in lines if name.lower() in policy.NOT_MODIFIED_FIELDS])
         await reply.write_eof()
         return reply
 
     # --- the answer ----------------------------------------------------------------------------------------------
 
     async def _start(self, status: int, lines: Iterable[tuple[str, str]], reason: str | None = None) -> web.StreamResponse:
-        """Send the head of the answer."""
+        """Send the status line and headers of the answer."""
         self.reply = web.StreamResponse(status=status, reason=reason)
         for name, value in (*lines, ("Via", VIA)):
             self.reply.headers.add(name, value)
@@ -293,7 +299,7 @@ class Exchange:
         return self.reply
 
     def problem(self, status: int, message: str) -> web.StreamResponse:
-        """An answer that the proxy gives by itself; when one has begun already, its end is missing, which the client will notice."""
+        """An error answer of the proxy itself. If an answer has begun, the connection is closed early, which the client notices."""
         self.served.how = "failed"
         if self.reply is not None:
             return self.broken()
@@ -301,9 +307,10 @@ class Exchange:
         return _problem(status, message)
 
     def broken(self) -> web.StreamResponse:
+        """Close the connection to the client."""
         if self.request.transport is not None:
             self.request.transport.close()
-        return self.reply or _problem(502, "the connection is gone")
+        return self.reply or _problem(502, "the connection is closed")
 
 
 def _problem(status: int, message: str) -> web.Response:

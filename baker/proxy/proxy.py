@@ -1,11 +1,11 @@
-"""The pull-through cache for what guests fetch over HTTP during a build: a proxy in a process of its own beside it.
+"""The pull-through cache for what guests fetch over HTTP during a build: a proxy that runs in a process of its own.
 
-QEMU's user networking shows a guest the host's loopback at 10.0.2.2, so that a guest reaches the proxy at 10.0.2.2 on `Proxy.port`;
-it reaches everything else that listens on the host's loopback there as well. The proxy all the same refuses to connect to loopback,
-link-local and metadata addresses: other networks than QEMU's may lead to it. What a guest fetches from 10.0.2.2 itself must
-not go through the proxy (`no_proxy=10.0.2.2`): the host knows no such address.
+QEMU's user networking maps 10.0.2.2 in a guest to the host's loopback, so a guest reaches the proxy at 10.0.2.2 on `Proxy.port`, and
+everything else that listens on the host's loopback as well. The proxy nevertheless refuses to connect to loopback, link-local and
+metadata addresses, because guests on other networks may use it. Requests to 10.0.2.2 itself must not go through the proxy
+(`no_proxy=10.0.2.2`), because the host has no such address.
 
-Encrypted traffic goes through tunnels and is not kept, unless guests are told of an authority that lives as long as the proxy.
+Encrypted traffic goes through tunnels and is not stored, unless guests trust an authority that exists as long as the proxy.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from baker.core.home import PACKAGE
 
 START_SECONDS = 60.0
 END_SECONDS = 3.0
-TAIL_LINES = 20
-TRUSTED = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # whom OpenSSL trusts on a host that says so itself
+TAIL_LINES = 20  # of the process's stderr that messages show
+TRUST_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR")  # the environment's certificates that OpenSSL trusts
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What became of the requests so far."""
+    """Counts of requests by outcome, and of bytes of bodies by source."""
 
     requests: int = 0
-    hits: int = 0  # answered from the cache, and nobody was asked
-    revalidated: int = 0  # answered from the cache: the server said that it is current
-    misses: int = 0  # fetched
-    passed: int = 0  # not for the cache: tunnels, requests with credentials, other methods
+    hits: int = 0  # answered from the cache without asking the server
+    revalidated: int = 0  # answered from the cache after the server confirmed it
+    misses: int = 0  # fetched from the server
+    passed: int = 0  # not handled by the cache: tunnels, requests with credentials, other methods
     failed: int = 0
     bytes_from_cache: int = 0
     bytes_fetched: int = 0
 
     def __str__(self) -> str:
-        kept, fetched = human(self.bytes_from_cache), human(self.bytes_fetched)
-        parts = [f"{self.hits + self.revalidated} from the cache ({kept})", f"{self.misses + self.passed} fetched ({fetched})"]
+        cached, fetched = human(self.bytes_from_cache), human(self.bytes_fetched)
+        parts = [f"{self.hits + self.revalidated} from the cache ({cached})", f"{self.misses + self.passed} fetched ({fetched})"]
         return f"{self.requests} requests: " + ", ".join(parts + [f"{self.failed} failed"] * bool(self.failed))
 
-    def plus(self, served: dict[str, Any]) -> Statistics:
-        """With one more request, as the proxy told of it."""
+    def including(self, served: dict[str, Any]) -> Statistics:
+        """The counts with one more request; `served` is the proxy's message about it."""
         name = {"hit": "hits", "revalidated": "revalidated", "miss": "misses", "passed": "passed"}.get(served["how"], "failed")
         return replace(
             self,
@@ -66,7 +66,7 @@ class Statistics:
 
 
 class Proxy:
-    """A proxy that is starting or running. Its `statistics` can be read at any time, also after its end."""
+    """A proxy process that is starting or running. Its `statistics` can be read at any time, also after it has ended."""
 
     def __init__(self, child: Popen[bytes], report: Reporter) -> None:
         self.statistics = Statistics()
@@ -75,26 +75,27 @@ class Proxy:
         self._port: Future[int] = Future()
         self._authority = ""
         self._ending = False
-        self._said: deque[str] = deque(maxlen=TAIL_LINES)
-        self._threads = [threading.Thread(target=read, daemon=True) for read in (self._listen, self._hear_errors)]
+        self._stderr_tail: deque[str] = deque(maxlen=TAIL_LINES)
+        self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_messages, self._read_stderr)]
         for thread in self._threads:
             thread.start()
 
     @property
     def port(self) -> int:
-        """The port on 127.0.0.1. Waits for the proxy to have started; HostError when it cannot."""
+        """The port on 127.0.0.1. Waits until the proxy has started; HostError when it does not."""
         try:
             return self._port.result(START_SECONDS)
         except TimeoutError:
-            raise HostError(f"the HTTP cache has not started within {START_SECONDS:g} s") from None
+            message = f"timed out after {START_SECONDS:g} s waiting for the HTTP cache to start"
+            raise HostError(message, hint="try again when this host is less busy", code="proxy.start-timeout") from None
 
     @property
     def authority(self) -> str:
-        """The certificate, PEM, that guests must trust for their encrypted requests to be answered; "" where these go through tunnels."""
+        """The certificate in PEM that guests must trust, if the proxy intercepts HTTPS; otherwise ""."""
         return self._authority if self.port else ""
 
     def close(self) -> None:
-        """Ask the process to end, and hear what it has to say until then."""
+        """Ask the process to end, and read its messages until then."""
         self._ending = True
         assert self._child.stdin is not None
         with suppress(OSError):
@@ -105,27 +106,28 @@ class Proxy:
         for thread in self._threads:
             thread.join(END_SECONDS)
 
-    def _listen(self) -> None:
+    def _read_messages(self) -> None:
         for line in _lines(self._child.stdout):
-            told = json.loads(line)
-            if "port" in told:
-                self._authority = told["ca"]
-                self._port.set_result(told["port"])
-            elif "warning" in told:
-                self._report.warn(told["warning"], hint="the build goes on; what it fetches is not kept")
+            message = json.loads(line)
+            if "port" in message:
+                self._authority = message["ca"]
+                self._port.set_result(message["port"])
+            elif "warning" in message:
+                self._report.warn(message["warning"], hint="the build continues, but its downloads are not stored")
             else:
-                self.statistics = self.statistics.plus(told)
-                self._report.debug(f"{told['method']} {told['url']}: {told['status']}, {told['how']}")
+                self.statistics = self.statistics.including(message)
+                self._report.debug(f"{message['method']} {message['url']}: {message['status']}, {message['how']}")
         if not self._port.done():
             self._threads[1].join(END_SECONDS)
-            self._port.set_exception(HostError("\n".join(["the HTTP cache did not start", *self._said])))
+            text = "\n".join(["the HTTP cache did not start", *self._stderr_tail])
+            self._port.set_exception(HostError(text, code="proxy.start-failed"))
         elif not self._ending:
             self._threads[1].join(END_SECONDS)
-            said = "\n".join(["the HTTP cache has ended by itself", *self._said])
-            self._report.warn(said, hint="what the guest fetches through it fails from now on")
+            text = "\n".join(["the HTTP cache ended unexpectedly", *self._stderr_tail])
+            self._report.warn(text, hint="further downloads of the guest through it will fail")
 
-    def _hear_errors(self) -> None:
-        self._said.extend(line.rstrip() for line in _lines(self._child.stderr))
+    def _read_stderr(self) -> None:
+        self._stderr_tail.extend(line.rstrip() for line in _lines(self._child.stderr))
 
 
 @contextmanager
@@ -139,20 +141,20 @@ def http_cache(
     replay: Path | None = None,
     intercept: bool = False,
 ) -> Iterator[Proxy]:
-    """A caching proxy on 127.0.0.1 that keeps what passes in `directory`, until the end of the block.
+    """Run a caching proxy on 127.0.0.1, which stores responses in `directory`, until the end of the block.
 
-    It starts beside the caller: only who asks for its port waits for it. `offline` serves what is kept however old it is, and
-    answers 504 for all else. `record`: a directory in which every response is noted (record.py); `replay`: one out of which, and nothing
-    else, every request is answered. `intercept`: HTTPS too. `allow` names addresses of the host (like 127.0.0.1) that it connects
-    to all the same, for tests.
+    The proxy starts in the background; only access to its port waits for it. `offline`: serve stored responses however old they are,
+    and answer 504 to all other requests. `record`: a directory in which every response is recorded (recording.py). `replay`: a directory
+    with a recording that answers all requests. `intercept`: handle HTTPS too, with the proxy's authority. `allow`: addresses of the
+    host (such as 127.0.0.1) that the proxy may connect to, for tests.
     """
     argv: list[str | Path] = [sys.executable, "-P", "-m", "baker.proxy.server", directory.absolute()]
     argv += [f"--allow={address}" for address in allow]
     argv += ["--offline"] if offline else []
     argv += [f"--{name}={path.absolute()}" for name, path in (("record", record), ("replay", replay)) if path]
     argv += ["--intercept"] if intercept else []
-    trusted = {name: os.environ[name] for name in TRUSTED if name in os.environ}
-    env = {"PYTHONPATH": str(PACKAGE.parent), **trusted}
+    trust = {name: os.environ[name] for name in TRUST_VARIABLES if name in os.environ}
+    env = {"PYTHONPATH": str(PACKAGE.parent), **trust}
     with process.spawn(argv, env=env, stdin=PIPE) as child:
         proxy = Proxy(child, report)
         try:
@@ -165,6 +167,6 @@ def http_cache(
 
 def _lines(stream: IO[bytes] | None) -> Iterator[str]:
     assert stream is not None
-    with suppress(ValueError):  # closed while a thread reads
+    with suppress(ValueError):  # the stream was closed while a thread reads it
         for line in stream:
             yield line.decode("utf-8", "replace")

@@ -1,11 +1,11 @@
-"""What guests fetched in one build, so that it can be fetched again without the network.
+"""Recording of the responses that the guests of one build received, so that they can be replayed without the network.
 
-    DIRECTORY/index.jsonl        one response a line, in the order in which they were answered
-    DIRECTORY/incomplete.jsonl   instead of that: the disk did not take all of the responses
+    DIRECTORY/index.jsonl        one response per line, in the order of the answers
+    DIRECTORY/incomplete.jsonl   the same, when some responses could not be written
     DIRECTORY/bodies/ab/<64>     bodies by their SHA-256, as in the cache
 
-A line: {"method", "url", "status", "headers": [[name, value], ...], "digest", "size", "at"}; `at` in seconds since 1970. What was asked for
-with credentials, or sent a body, has no digest but `"why"`: what comes back may be for nobody else's eyes.
+A line: {"method", "url", "status", "headers": [[name, value], ...], "digest", "size", "at", "why"}; `at` in seconds since 1970. The
+response to a request with credentials or a body may be confidential: it has no digest and no body, and `why` says so.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from baker.core.disk_space import host_error
 from baker.core.errors import HostError
 from baker.core.home import ensure
 from baker.core.model import Fetched
-from baker.proxy.store import Incoming, Store
+from baker.proxy.store import IncomingFile, Store
 
 INDEX, INCOMPLETE = "index.jsonl", "incomplete.jsonl"
 
 
 class Recording:
-    """A record that is being written. HostError, once, when the disk does not take it; the build goes on without."""
+    """A recording that is being written, in `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -39,28 +39,31 @@ class Recording:
         self._index = (directory / INDEX).open("a")
 
     @contextmanager
-    def incoming(self) -> Iterator[Incoming]:
-        """A body on its way in; `add` gives it its place."""
+    def incoming(self) -> Iterator[IncomingFile]:
+        """Receive a body, to be passed to `add` when it is complete; removed at the end of the block otherwise."""
         with self.store.incoming() as incoming:
             yield incoming
 
-    def add(self, fetched: Fetched, body: Incoming | Path | None) -> None:
-        """Note a response answered now. Its body is a whole `Incoming`, or a file to be linked. HostError when the disk refuses."""
+    def add(self, fetched: Fetched, body: IncomingFile | Path | None) -> None:
+        """Record a response that was answered now, with its body: a complete `IncomingFile`, or a file to link.
+
+        HostError when the recording cannot be written.
+        """
         self.copy(replace(fetched, at=round(time.time(), 3)), body)
 
     def close(self) -> None:
         self._index.close()
 
-    def give_up(self) -> None:
-        """Note that not all is on record. A full disk takes this: nothing is written."""
+    def mark_incomplete(self) -> None:
+        """Mark the recording as incomplete. This only renames a file, so that it succeeds on a full disk."""
         with suppress(OSError):
             self._index.close()
-        give_up(self.directory)
+        mark_incomplete(self.directory)
 
-    def copy(self, fetched: Fetched, body: Incoming | Path | None) -> None:
-        """`add` for what was answered at another time."""
+    def copy(self, fetched: Fetched, body: IncomingFile | Path | None) -> None:
+        """Record a response with the time that it already has; otherwise like `add`."""
         try:
-            if isinstance(body, Incoming):
+            if isinstance(body, IncomingFile):
                 body.move(self.store.body(body.digest))
             elif body is not None:
                 self._link(body, self.store.body(fetched.digest))
@@ -76,31 +79,34 @@ class Recording:
                 os.link(source, place)
             except FileExistsError:
                 raise
-            except OSError:  # another file system
+            except OSError:  # the source is on another file system
                 shutil.copyfile(source, place)
 
 
 class Replay:
-    """A record that answers in the place of the servers: what was fetched several times, in the same order; the last answer stays."""
+    """A recording that answers requests instead of the servers.
+
+    Several answers to one request are replayed in their order; the last one is repeated.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.store = Store(directory)
         self._answers: dict[tuple[str, str], list[Fetched]] = {}
-        self._why: dict[tuple[str, str], str] = {}
+        self._reasons: dict[tuple[str, str], str] = {}
         for fetched in read(directory):
             if fetched.digest:
                 self._answers.setdefault((fetched.method, fetched.url), []).append(fetched)
             else:
-                self._why[fetched.method, fetched.url] = fetched.why
+                self._reasons[fetched.method, fetched.url] = fetched.why
 
     def why(self, method: str, url: str) -> str:
-        """Why the answer to a request has no body on record: ": asked for with credentials"; "" for one that never was made."""
-        found = self._why.get((method, url))
-        return f": {found}" if found else ""
+        """The reason why the answer to a request was recorded without its body (": requested with credentials"), or ""."""
+        reason = self._reasons.get((method, url))
+        return f": {reason}" if reason else ""
 
     @contextmanager
     def find(self, method: str, url: str) -> Iterator[tuple[Fetched, BinaryIO] | None]:
-        """The next answer to this request, with its body open; None when there is none on record."""
+        """The next answer to this request, with its body open; None when none is recorded."""
         answers = self._answers.get((method, url)) or (self._answers.get(("GET", url)) if method == "HEAD" else None)
         if not answers:
             yield None
@@ -115,8 +121,8 @@ class Replay:
             yield fetched, body
 
 
-def give_up(directory: Path) -> None:
-    """Note that the record in `directory` is not whole."""
+def mark_incomplete(directory: Path) -> None:
+    """Mark the recording in `directory`, which may be missing, as incomplete."""
     with suppress(OSError):
         ensure(directory)
         (directory / INDEX).touch()
@@ -125,17 +131,17 @@ def give_up(directory: Path) -> None:
 
 
 def incomplete(directory: Path) -> bool:
-    """Whether responses are missing in a record because they could not be written."""
+    """Whether a recording lacks responses because they could not be written."""
     return (directory / INCOMPLETE).exists()
 
 
 def exists(directory: Path) -> bool:
-    """Whether there is a record, whole or not."""
+    """Whether there is a recording, complete or not."""
     return (directory / INDEX).exists() or incomplete(directory)
 
 
 def read(directory: Path) -> Iterator[Fetched]:
-    """The lines of an index; HostError for what is none."""
+    """Yield the responses of a recording; none when there is none. HostError for an invalid line."""
     path = directory / (INCOMPLETE if incomplete(directory) else INDEX)
     if not path.exists():
         return
@@ -145,20 +151,27 @@ def read(directory: Path) -> Iterator[Fetched]:
                 value = json.loads(line)
                 yield Fetched(**value | {"headers": tuple((str(name), str(text)) for name, text in value["headers"])})
             except (ValueError, TypeError, KeyError) as error:
-                raise HostError(f"{path}:{number}: this is no response on record") from error
+                raise HostError(
+                    f"{path}:{number}: the line is not a recorded response",
+                    hint="the recording is damaged: build the image again",
+                    code="proxy.invalid-recording",
+                ) from error
 
 
 def join(directories: Iterable[Path], destination: Path) -> None:
-    """One record of several, in order; bodies are linked. It is as whole as they are. HostError when the disk refuses."""
-    found = [directory for directory in directories if exists(directory)]
-    if not found:
+    """Join several recordings into one, in order; bodies are linked. HostError when it cannot be written.
+
+    The result is incomplete when one of them is. Directories without a recording are skipped.
+    """
+    sources = [directory for directory in directories if exists(directory)]
+    if not sources:
         return
     ensure(destination)
     recording = Recording(destination)
-    for directory in found:
+    for directory in sources:
         bodies = Store(directory)
         for fetched in read(directory):
             recording.copy(fetched, bodies.body(fetched.digest) if fetched.digest else None)
-    if any(map(incomplete, found)):
-        recording.give_up()
+    if any(map(incomplete, sources)):
+        recording.mark_incomplete()
     recording.close()

@@ -1,6 +1,7 @@
-"""The proxy's process: `python -m baker.proxy.server DIRECTORY` serves on a free port of 127.0.0.1 until its stdin ends.
+"""The proxy process: `python -m baker.proxy.server DIRECTORY` serves on a free port of 127.0.0.1 until its stdin ends.
 
-On stdout it tells its parent, as JSON lines, the port, then what became of every request. When the parent dies, stdin ends.
+It writes JSON lines to stdout for its parent: first the port and the certificate, then one line per request, and warnings. When
+the parent dies, stdin ends.
 """
 
 from __future__ import annotations
@@ -25,27 +26,27 @@ from baker.proxy.certificate_authority import Authority
 from baker.proxy.handler import Cache, Served
 from baker.proxy.recording import Recording, Replay
 from baker.proxy.store import Store
-from baker.proxy.tunnels import Door, Tunnels
-from baker.proxy.upstream import LONGEST_LINE, Guard, Upstream
+from baker.proxy.tunnels import ConnectionRouter, Tunnels
+from baker.proxy.upstream import MAX_LINE_BYTES, Guard, Upstream
 
 BACKLOG = 128
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
-AT_THE_END_SECONDS = 0.1  # for requests that are under way when the build is over
+SHUTDOWN_SECONDS = 0.1  # that requests in progress get when the build ends
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="baker.proxy.server")
     parser.add_argument("directory", type=Path)
-    parser.add_argument("--allow", action="append", default=[], metavar="ADDRESS", help="serve this address although it is the host's own")
-    parser.add_argument("--offline", action="store_true", help="serve what is kept, and nothing else")
-    parser.add_argument("--record", type=Path, metavar="DIRECTORY", help="note every response there")
-    parser.add_argument("--replay", type=Path, metavar="DIRECTORY", help="answer with what was noted there, and with nothing else")
-    parser.add_argument("--intercept", action="store_true", help="see into HTTPS too, with an authority whose certificate is told")
+    parser.add_argument("--allow", action="append", default=[], metavar="ADDRESS", help="connect to this address of the host")
+    parser.add_argument("--offline", action="store_true", help="serve stored responses only")
+    parser.add_argument("--record", type=Path, metavar="DIRECTORY", help="record every response there")
+    parser.add_argument("--replay", type=Path, metavar="DIRECTORY", help="answer from the recording there only")
+    parser.add_argument("--intercept", action="store_true", help="handle HTTPS too, with the certificate of an own authority")
     options = parser.parse_args(argv)
     try:
         asyncio.run(_serve(options))
     except BrokenPipeError:
-        os._exit(1)  # nobody reads any more: the parent is dead, and flushing stdout once more would fail as well
+        os._exit(1)  # the parent is dead; a normal exit would fail to flush stdout
     return 0
 
 
@@ -53,7 +54,7 @@ async def _serve(options: argparse.Namespace) -> None:
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await loop.connect_read_pipe(lambda: _UntilEnd(stop), sys.stdin)
+    await loop.connect_read_pipe(lambda: _EndOfStream(stop), sys.stdin)
     store = Store(options.directory)
     async with Upstream(Guard(options.allow)) as upstream, AsyncExitStack() as servers:
         offline, authority = options.offline or bool(options.replay), Authority() if options.intercept else None
@@ -64,21 +65,21 @@ async def _serve(options: argparse.Namespace) -> None:
         tunnels = Tunnels(upstream, served=_served, offline=offline, authority=authority, web=inner.connection)
         handlers = _web_server(cache.answer)
         listening = socket.create_server(("127.0.0.1", 0), backlog=BACKLOG)
-        server = await loop.create_server(lambda: Door(handlers, tunnels), sock=listening)
-        _tell(port=listening.getsockname()[1], ca=authority.pem if authority else "")
+        server = await loop.create_server(lambda: ConnectionRouter(handlers, tunnels), sock=listening)
+        _send(port=listening.getsockname()[1], ca=authority.pem if authority else "")
         await asyncio.to_thread(store.clean_tmp)
         await stop.wait()
         server.close()
         await tunnels.close()
-        await handlers.shutdown(AT_THE_END_SECONDS)
+        await handlers.shutdown(SHUTDOWN_SECONDS)
 
 
 def _web_server(answer: Handler) -> web.Server:
-    return web.Server(answer, access_log=None, auto_decompress=False, max_line_size=LONGEST_LINE, max_field_size=LONGEST_LINE)
+    return web.Server(answer, access_log=None, auto_decompress=False, max_line_size=MAX_LINE_BYTES, max_field_size=MAX_LINE_BYTES)
 
 
 class _InnerServers:
-    """Web servers for tunnels that end here, one for each place that clients take them for."""
+    """Web servers for intercepted tunnels, one for each origin (scheme, host and port) that clients connect to."""
 
     def __init__(self, cache: Cache, stack: AsyncExitStack) -> None:
         self._cache, self._stack = cache, stack
@@ -87,12 +88,12 @@ class _InnerServers:
     def connection(self, base: str) -> asyncio.Protocol:
         if base not in self._servers:
             server = self._servers[base] = _web_server(partial(self._cache.answer, base=base))
-            self._stack.push_async_callback(server.shutdown, AT_THE_END_SECONDS)
+            self._stack.push_async_callback(server.shutdown, SHUTDOWN_SECONDS)
         return self._servers[base]()
 
 
-class _UntilEnd(asyncio.Protocol):
-    """Sets an event when the stream ends."""
+class _EndOfStream(asyncio.Protocol):
+    """Sets an event when a stream ends."""
 
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
@@ -102,14 +103,15 @@ class _UntilEnd(asyncio.Protocol):
 
 
 def _served(served: Served) -> None:
-    _tell(**asdict(served))
+    _send(**asdict(served))
 
 
 def _warn(text: str) -> None:
-    _tell(warning=text)
+    _send(warning=text)
 
 
-def _tell(**line: Any) -> None:
+def _send(**line: Any) -> None:
+    """Send a message to the parent."""
     sys.stdout.write(json.dumps(line) + "\n")
     sys.stdout.flush()
 

@@ -1,16 +1,16 @@
-"""What the cache of HTTP responses keeps on disk: bodies by content, and an entry for every response that has one.
+"""The HTTP cache on disk: bodies by their content, and an entry for every stored response.
 
     ROOT/bodies/ab/<64 hex digits>              a body, named by its SHA-256; "ab" are its first two digits
-    ROOT/index/ab/<64 hex digits>.<16>.json     an entry: the SHA-256 of method and URL, and that of what `Vary` names
-    ROOT/tmp/<name>                             a file on its way in, locked by the live process that writes it
+    ROOT/index/ab/<64 hex digits>.<16>.json     an entry: the SHA-256 of method and URL, and that of the fields that `Vary` names
+    ROOT/tmp/<name>                             a file being written, locked by the process that writes it
 
-Both are renamed to their names when they are whole, the body first; so whatever kills a process, an entry is there with all of
-its body or not at all. Nothing is synced: what a crash of the host tears has another size than its entry says, and counts as
-absent. Any number of processes may use the directory at once: two that fetch the same leave one, and only `remove` and `clean`
-keep others from adding meanwhile. When a file was last changed is when its entry was last used.
+Complete files are renamed to their places, the body before its entry, so that a killed process leaves no entry without its complete
+body. Files are not synced: a body that a crash of the host truncates has another size than its entry says, and counts as missing.
+Any number of processes may use the directory at the same time. Of two that fetch the same, one result stays. Only `remove` and
+`clean` exclude processes that add files. The modification time of an entry's file is the time of its last use.
 
-An entry holds no credentials: what was asked for with some is never kept, and a URL has no login by then. It may hold the query
-of a URL, so the files are their user's alone.
+An entry contains no credentials: responses to requests with credentials are not stored, and its URL has no login. It may contain the
+query of a URL, so only the user may read the files.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ from baker.core.errors import HostError
 from baker.core.home import ensure
 from baker.proxy import policy
 
-VERSION = 1
+VERSION = 1  # of the format of an entry
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A response that is kept: what was asked, what came, and when."""
+    """A stored response: the request, the header lines, the digest of the body, and times in seconds since 1970."""
 
     method: str
     url: str
-    vary: Mapping[str, str]  # the fields of the request that chose this response among those of its URL
+    vary: Mapping[str, str]  # the request fields that selected this response among those of its URL
     headers: tuple[tuple[str, str], ...]
     digest: str
     size: int  # bytes of the body
@@ -54,15 +54,15 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Found:
-    """An entry and its body, open for reading: it stays readable if the entry is removed meanwhile."""
+class StoredResponse:
+    """An entry and its body, open for reading. The body stays readable when the entry is removed."""
 
     entry: Entry
     body: BinaryIO
 
 
-class Incoming:
-    """A file on its way in. A disk that does not take it makes it one that cannot be kept (`error` says why), and nothing else."""
+class IncomingFile:
+    """A file that is being written. After a failed write it cannot be moved to its place, and `error` has the reason."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -76,16 +76,17 @@ class Incoming:
         return f"sha256:{self._digest.hexdigest()}"
 
     def open(self) -> None:
-        with self._noting():
+        """Create and lock the file."""
+        with self._recording_error():
             ensure(self.path.parent)
-            while self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # taken for a leftover before it was locked
+            while self._file is None or not os.fstat(self._file.fileno()).st_nlink:  # `clean_tmp` removed it before it was locked
                 self._close()
                 self._file = self.path.open("xb", buffering=0)
                 locks.lock(self._file)
 
     def write(self, data: bytes) -> None:
-        """Add `data`; nothing happens any more after an error."""
-        with self._noting():
+        """Append `data`. After an error, only size and digest are updated."""
+        with self._recording_error():
             rest = memoryview(data)
             while self._file is not None and rest:
                 rest = rest[self._file.write(rest) :]
@@ -93,7 +94,7 @@ class Incoming:
             self.size += len(data)
 
     def discard(self) -> None:
-        """Give the file back, unless it has become a body."""
+        """Remove the file, unless it has been moved to its place."""
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
         self._close()
@@ -104,14 +105,15 @@ class Incoming:
             self._file = None
 
     def move(self, place: Path) -> None:
-        """Give the file, which is whole, its name for good."""
+        """Move the complete file to its place. Raises the error of a failed write."""
         if self.error is not None:
             raise self.error
         ensure(place.parent)
         self.path.rename(place)
 
     @contextmanager
-    def _noting(self) -> Iterator[None]:
+    def _recording_error(self) -> Iterator[None]:
+        """Keep a failed operation as `error` instead of raising it."""
         try:
             with _host_errors(self.path):
                 yield
@@ -121,91 +123,94 @@ class Incoming:
 
 
 class Store:
-    """The cache in the directory `root`, which is made at the first addition."""
+    """The cache in the directory `root`, which is created when the first file is added."""
 
     def __init__(self, root: Path) -> None:
         self.root = root.absolute()
 
-    # --- using -------------------------------------------------------------------------------------------------------
+    # --- lookup ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def find(self, method: str, url: str, request: policy.Fields) -> Iterator[Found | None]:
-        """The newest response that is kept for this request, with its body open. Whether it is still good is the policy's question."""
+    def find(self, method: str, url: str, request: policy.Fields) -> Iterator[StoredResponse | None]:
+        """Find the newest stored response for this request and open its body; None without one. policy.py decides whether it is usable."""
         variants = [entry for path in self._variants(method, url) if (entry := _read(path)) and policy.same_variant(entry.vary, request)]
         with ExitStack() as stack:
             bodies = (self._open(entry, stack) for entry in sorted(variants, key=lambda entry: entry.received_at, reverse=True))
-            yield next((found for found in bodies if found), None)
+            yield next((stored for stored in bodies if stored), None)
 
-    def _open(self, entry: Entry, stack: ExitStack) -> Found | None:
+    def _open(self, entry: Entry, stack: ExitStack) -> StoredResponse | None:
         try:
             body = stack.enter_context(self.body(entry.digest).open("rb"))
         except OSError:
             return None
-        return Found(entry, body) if os.fstat(body.fileno()).st_size == entry.size else None
+        return StoredResponse(entry, body) if os.fstat(body.fileno()).st_size == entry.size else None
 
     def touch(self, entry: Entry) -> None:
-        """Note that `entry` was used now."""
+        """Set the time of the last use of `entry` to now."""
         with suppress(OSError):
             os.utime(self._index(entry))
 
     # --- adding ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def incoming(self) -> Iterator[Incoming]:
-        """A body on its way in, to be given to `keep` when it is whole; gone at the end unless it was kept."""
-        incoming = Incoming(self.root / "tmp" / secrets.token_hex(8))
+    def incoming(self) -> Iterator[IncomingFile]:
+        """Receive a body, to be passed to `add` when it is complete; removed at the end of the block otherwise."""
+        incoming = IncomingFile(self.root / "tmp" / secrets.token_hex(8))
         incoming.open()
         try:
             yield incoming
         finally:
             incoming.discard()
 
-    def keep(self, incoming: Incoming, entry: Entry) -> Entry:
-        """Keep a whole body as the response that `entry` describes, in the place of an older one. HostError when the disk refuses."""
+    def add(self, incoming: IncomingFile, entry: Entry) -> Entry:
+        """Store a complete body as the response that `entry` describes, replacing an older one. HostError when that fails.
+
+        Returns the entry with the digest and size of the body.
+        """
         entry = replace(entry, digest=incoming.digest, size=incoming.size)
-        with self._adding():
-            incoming.move(self.body(entry.digest))  # also over one that is there: it is the same, or torn
+        with self._shared():
+            incoming.move(self.body(entry.digest))  # replaces a body that is equal, or truncated
             self._write(entry)
         return entry
 
     def renew(self, entry: Entry, headers: Iterable[tuple[str, str]], requested_at: float, received_at: float) -> Entry:
-        """Note that the server stands by `entry` as of now. HostError when the disk refuses."""
+        """Store new header lines and times of an entry that the server has confirmed. HostError when that fails."""
         entry = replace(entry, headers=tuple(headers), requested_at=requested_at, received_at=received_at)
-        with self._adding():
+        with self._shared():
             self._write(entry)
         return entry
 
     def forget(self, method: str, url: str) -> None:
-        """Drop all that is kept of `url`, because it has changed on the server; `clean` takes the bodies away."""
+        """Remove all entries of `url`, because it has changed on the server. `clean` removes their bodies later."""
         for path in self._variants(method, url):
             _unlink(path)
 
-    # --- keeping house -----------------------------------------------------------------------------------------------
+    # --- cleanup -----------------------------------------------------------------------------------------------------
 
     def entries(self) -> list[Entry]:
         """All entries, the least recently used first."""
-        found = (_read(path) for path in self.root.glob("index/??/*.json"))
-        return sorted((entry for entry in found if entry), key=lambda entry: entry.used_at)
+        entries = (_read(path) for path in self.root.glob("index/??/*.json"))
+        return sorted((entry for entry in entries if entry), key=lambda entry: entry.used_at)
 
     def total(self) -> int:
-        """The bytes of all files here. Less than the sum of the entries' sizes where two have one body."""
+        """The size of all files in bytes. Entries with the same body share it."""
         return sum(_size(path) for path in self.root.glob("*/**/*"))
 
     def remove(self, *entries: Entry) -> int:
-        """Remove entries, and their bodies unless others have the same; returns how many bytes that freed."""
-        with self._alone():
+        """Remove entries, and their bodies unless other entries have the same. Returns the number of freed bytes."""
+        with self._exclusive():
             freed = sum(_unlink(self._index(entry)) for entry in entries)
             needed = {entry.digest for entry in self.entries()}
             return freed + sum(_unlink(self.body(digest)) for digest in {entry.digest for entry in entries} - needed)
 
     def clean(self) -> int:
-        """Remove what no entry needs: bodies of replaced entries, entries without a body, and what dead processes left in tmp.
+        """Remove bodies without an entry, entries without a complete body, and files that dead processes left in tmp.
 
-        Returns how many bytes that freed. Safe at any time, also beside running builds.
+        Returns the number of freed bytes. Safe at any time, also while builds run.
         """
         if not self.root.is_dir():
             return 0
-        with self._alone():
+        with self._exclusive():
             freed = self.clean_tmp()
             needed = set()
             for path in self.root.glob("index/??/*"):
@@ -217,7 +222,7 @@ class Store:
             return freed + sum(_unlink(path) for path in self.root.glob("bodies/??/*") if path not in needed)
 
     def clean_tmp(self) -> int:
-        """Remove what dead processes left in tmp: files that nobody holds a lock on."""
+        """Remove the files that dead processes left in tmp, which nobody locks. Returns the number of freed bytes."""
         freed = 0
         for path in self.root.glob("tmp/*"):
             with suppress(OSError), path.open("rb") as file:
@@ -228,12 +233,12 @@ class Store:
     # --- places ------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def _adding(self) -> Iterator[None]:
+    def _shared(self) -> Iterator[None]:
         with _host_errors(self.root), locks.shared(self.root, "store"):
             yield
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         with _host_errors(self.root), locks.exclusive(self.root, "store"):
             yield
 
@@ -245,15 +250,15 @@ class Store:
             file.move(self._index(entry))
 
     def _variants(self, method: str, url: str) -> list[Path]:
-        name = _sha256(f"{method} {url}")
+        name = _sha256_hex(f"{method} {url}")
         return list((self.root / "index" / name[:2]).glob(f"{name}.*.json"))
 
     def _index(self, entry: Entry) -> Path:
-        name, variant = _sha256(f"{entry.method} {entry.url}"), _sha256(json.dumps(dict(entry.vary), sort_keys=True))
+        name, variant = _sha256_hex(f"{entry.method} {entry.url}"), _sha256_hex(json.dumps(dict(entry.vary), sort_keys=True))
         return self.root / "index" / name[:2] / f"{name}.{variant[:16]}.json"
 
     def body(self, digest: str) -> Path:
-        """Where a body is."""
+        """The path of a body."""
         name = digest.removeprefix("sha256:")
         return self.root / "bodies" / name[:2] / name
 
@@ -267,7 +272,7 @@ def _host_errors(path: Path) -> Iterator[None]:
 
 
 def _read(path: Path) -> Entry | None:
-    """The entry in a file; None when it is gone, torn, or of another version."""
+    """Read the entry in a file; None when it is missing, damaged, or of another version."""
     try:
         value = json.loads(path.read_bytes())
         if value.pop("version") != VERSION:
@@ -278,7 +283,7 @@ def _read(path: Path) -> Entry | None:
         return None
 
 
-def _sha256(text: str) -> str:
+def _sha256_hex(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -290,7 +295,7 @@ def _size(path: Path) -> int:
 
 
 def _unlink(path: Path) -> int:
-    """Remove a file; how many bytes it had, 0 when it was gone already."""
+    """Remove a file; returns its size in bytes, 0 when it could not be removed."""
     try:
         size = path.stat().st_size
         path.unlink()

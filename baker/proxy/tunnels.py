@@ -1,7 +1,7 @@
-"""The door of the proxy: a connection that begins with CONNECT becomes a tunnel, any other one is the web server's.
+"""Tunnels through the proxy: a connection that begins with CONNECT becomes a tunnel, any other one goes to the web server.
 
-What goes through a tunnel is between the guest and the server: it is neither seen nor kept. Unless the guest was told of an authority
-(authority.py): then the tunnel ends here, and what is asked for in it is answered like any other request.
+The proxy copies the bytes of a tunnel without reading or storing them. With an authority that the guest trusts
+(certificate_authority.py), the proxy intercepts the tunnel instead and answers the requests in it like any other request.
 """
 
 from __future__ import annotations
@@ -13,15 +13,18 @@ from collections.abc import Callable
 from baker.proxy import policy
 from baker.proxy.certificate_authority import Authority
 from baker.proxy.handler import Served
-from baker.proxy.upstream import CHUNK, LONGEST_HEAD, Upstream, UpstreamError
+from baker.proxy.upstream import CHUNK, MAX_HEAD_BYTES, Upstream, UpstreamError
 
 CONNECT = b"CONNECT "
-END = b"\r\n\r\n"
-HANDSHAKE_SECONDS = 60.0  # an emulated guest takes its time
+END_OF_HEAD = b"\r\n\r\n"
+HANDSHAKE_SECONDS = 60.0  # an emulated guest is slow
 
 
 class Tunnels:
-    """The tunnels that are open. `offline` allows none."""
+    """Opens tunnels and keeps track of them. `offline` allows only intercepted ones.
+
+    `web` returns a web server for an intercepted tunnel, given its origin ("https://host:port").
+    """
 
     def __init__(
         self,
@@ -34,15 +37,15 @@ class Tunnels:
     ) -> None:
         self.upstream = upstream
         self._authority = authority
-        self._web = web  # a web server for a tunnel that ends here, given scheme and authority
+        self._web = web
         self.served = served
         self.offline = offline
         self._open: set[asyncio.Task[None]] = set()
 
     def start(self, transport: asyncio.Transport, head: bytes, rest: bytes) -> None:
-        """Serve the client at `transport`, which has sent `head` and after it `rest`, from now on."""
+        """Take over the connection `transport`, whose client has sent the request `head` and after it `rest`."""
         if self._authority is not None:
-            task = asyncio.get_running_loop().create_task(self._stand_in(transport, head))
+            task = asyncio.get_running_loop().create_task(self._intercept(transport, head))
             self._open.add(task)
             task.add_done_callback(self._open.discard)
             return
@@ -61,17 +64,17 @@ class Tunnels:
             task.cancel()
         await asyncio.gather(*self._open, return_exceptions=True)
 
-    async def _stand_in(self, transport: asyncio.Transport, head: bytes) -> None:
-        """Be the server that the client wants to speak to."""
+    async def _intercept(self, transport: asyncio.Transport, head: bytes) -> None:
+        """Act as the TLS server that the client wants to reach."""
         assert self._authority is not None and self._web is not None
         served = Served("CONNECT", head.split(b" ")[1].decode("ascii", "replace").rpartition("@")[2])
         transport.pause_reading()
         try:
-            host, port = _authority(head.split(b" ")[1].decode("ascii", "replace"))
+            host, port = _parse_authority(head.split(b" ")[1].decode("ascii", "replace"))
             context = await asyncio.to_thread(self._authority.context, host)
-            transport.write(b"HTTP/1.1 200 Connection established" + END)
-            early, loop = _Early(), asyncio.get_running_loop()
-            inner = await loop.start_tls(transport, early, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS)
+            transport.write(b"HTTP/1.1 200 Connection established" + END_OF_HEAD)
+            buffer, loop = _ReadBuffer(), asyncio.get_running_loop()
+            inner = await loop.start_tls(transport, buffer, context, server_side=True, ssl_handshake_timeout=HANDSHAKE_SECONDS)
         except UpstreamError as error:
             served.status = error.status
             transport.write(f"HTTP/1.1 {error.status} No tunnel\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".encode())
@@ -84,8 +87,8 @@ class Tunnels:
             self.served(served)
             return
         if inner is not None:
-            place = f"[{host}]" if ":" in host else host
-            early.hand_over(inner, self._web(f"https://{place}" if port == 443 else f"https://{place}:{port}"))
+            name = f"[{host}]" if ":" in host else host
+            buffer.hand_over(inner, self._web(f"https://{name}" if port == 443 else f"https://{name}:{port}"))
 
     async def _serve(self, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         served = Served("CONNECT", head.split(b" ")[1].decode("ascii", "replace").rpartition("@")[2])
@@ -96,37 +99,37 @@ class Tunnels:
             text = f"bake: {error}\n"
             writer.write(f"HTTP/1.1 {error.status} No tunnel\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}".encode())
         except OSError:
-            pass  # one of the two is gone
+            pass  # one side has closed its connection
         finally:
             writer.close()
             self.served(served)
 
     async def _run(self, served: Served, head: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        host, port = _authority(head.split(b" ")[1].decode("ascii", "replace"))
+        host, port = _parse_authority(head.split(b" ")[1].decode("ascii", "replace"))
         if self.offline:
-            raise UpstreamError(504, f"{served.url} is not in the cache: what is encrypted is not kept")
-        far_reader, far_writer = await self.upstream.tunnel(host, port)
+            raise UpstreamError(504, f"{served.url} is not in the cache: encrypted traffic is not stored")
+        server_reader, server_writer = await self.upstream.tunnel(host, port)
         try:
             served.how, served.status = "passed", 200
-            writer.write(b"HTTP/1.1 200 Connection established" + END)
+            writer.write(b"HTTP/1.1 200 Connection established" + END_OF_HEAD)
             async with asyncio.TaskGroup() as group:
-                group.create_task(_pump(reader, far_writer))
-                group.create_task(_pump(far_reader, writer, served))
+                group.create_task(_copy_stream(reader, server_writer))
+                group.create_task(_copy_stream(server_reader, writer, served))
         except* OSError:
             pass
         finally:
-            far_writer.close()
+            server_writer.close()
 
 
-class _Early(asyncio.Protocol):
-    """Holds what a client sends behind its handshake until somebody is there to read it."""
+class _ReadBuffer(asyncio.Protocol):
+    """Buffers what a client sends after its handshake until the web server takes over."""
 
     def __init__(self) -> None:
-        self._read = b""
+        self._data = b""
         self._ended = False
 
     def data_received(self, data: bytes) -> None:
-        self._read += data
+        self._data += data
 
     def connection_lost(self, error: Exception | None) -> None:
         self._ended = True
@@ -136,17 +139,17 @@ class _Early(asyncio.Protocol):
             return
         protocol.connection_made(transport)
         transport.set_protocol(protocol)
-        if self._read:
-            protocol.data_received(self._read)
+        if self._data:
+            protocol.data_received(self._data)
 
 
-class Door(asyncio.Protocol):
-    """Reads the beginning of a connection and hands it to whom it is for."""
+class ConnectionRouter(asyncio.Protocol):
+    """Reads the beginning of a connection and passes the connection to the tunnels or to the web server."""
 
     def __init__(self, web: Callable[[], asyncio.Protocol], tunnels: Tunnels) -> None:
         self._web = web
         self._tunnels = tunnels
-        self._read = b""
+        self._data = b""
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,32 +158,32 @@ class Door(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         assert self._transport is not None
-        self._read += data
-        if not self._read.startswith(CONNECT[: len(self._read)]):
+        self._data += data
+        if not self._data.startswith(CONNECT[: len(self._data)]):
             protocol = self._web()
             protocol.connection_made(self._transport)
             self._transport.set_protocol(protocol)
-            protocol.data_received(self._read)
-        elif END in self._read:
-            head, _, rest = self._read.partition(END)
+            protocol.data_received(self._data)
+        elif END_OF_HEAD in self._data:
+            head, _, rest = self._data.partition(END_OF_HEAD)
             self._tunnels.start(self._transport, head, rest)
-        elif len(self._read) > LONGEST_HEAD:
+        elif len(self._data) > MAX_HEAD_BYTES:
             self._transport.abort()
 
 
-def _authority(text: str) -> tuple[str, int]:
-    """Host and port of a CONNECT request; UpstreamError when it names none."""
+def _parse_authority(text: str) -> tuple[str, int]:
+    """The host and port in the target of a CONNECT request. UpstreamError when it is invalid."""
     try:
-        found = policy.target(f"https://{text}")
+        target = policy.target(f"https://{text}")
     except ValueError:
-        found = None
-    if found is None or set(text) & set("/?#@"):
-        raise UpstreamError(400, "a tunnel leads to a host and a port")
-    return policy.place(found.url)
+        target = None
+    if target is None or set(text) & set("/?#@"):
+        raise UpstreamError(400, "the target of CONNECT must be a host and a port")
+    return policy.host_and_port(target.url)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Served | None = None) -> None:
-    """Copy to the end, and pass that on as well; `served` counts the bytes."""
+async def _copy_stream(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, served: Served | None = None) -> None:
+    """Copy a stream and its end; `served` counts the bytes."""
     while data := await reader.read(CHUNK):
         writer.write(data)
         await writer.drain()

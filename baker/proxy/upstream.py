@@ -1,8 +1,9 @@
-"""The servers that guests ask for: requests and tunnels to them, directly or through the proxy of the host's environment.
+"""Requests and tunnels to the servers that guests ask for, directly or through the proxy in the host's environment.
 
-No connection is made to the host's loopback, to its link, or to the service that tells an instance in a cloud who it is: what listens
-there trusts whoever asks. This is checked where a socket is made, so whatever a name resolves to, whenever. Where the host has a proxy,
-that one resolves names; what resolves here to such an address is refused all the same.
+Connections to the host's loopback, to link-local addresses and to the metadata services of clouds are refused, since services there
+trust every client. The check applies to the addresses that connections are made to, so it does not matter what a name resolved to
+before. With a proxy in the host's environment, that proxy resolves names; a name that resolves to a forbidden address on the host
+is refused all the same.
 """
 
 from __future__ import annotations
@@ -28,59 +29,61 @@ from baker.core.http_env import proxy_for
 
 CHUNK = 1 << 18
 CONNECT_TIMEOUT, READ_TIMEOUT = 30.0, 120.0
-LONGEST_LINE = 1 << 15
-LONGEST_HEAD = 1 << 16
-# Addresses at which clouds tell an instance who it is, outside of the link-local networks: Alibaba, Azure, AWS, Google
-METADATA = tuple(ipaddress.ip_network(text) for text in ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::254/128"))
-FORBIDDEN = "bake does not connect guests to the host's loopback, to its link, or to a cloud's metadata service"
+MAX_LINE_BYTES = 1 << 15
+MAX_HEAD_BYTES = 1 << 16
+# metadata services outside of the link-local networks: Alibaba, Azure, AWS, Google
+METADATA_NETWORKS = tuple(
+    ipaddress.ip_network(text) for text in ("100.100.100.200/32", "168.63.129.16/32", "fd00:ec2::/32", "fd20:ce::254/128")
+)
+FORBIDDEN_MESSAGE = "bake does not connect guests to the host's loopback, to link-local addresses, or to a cloud's metadata service"
 
 
 class UpstreamError(Exception):
-    """No answer could be had; `status` is what a proxy says then."""
+    """There is no answer from the server; `status` is the HTTP status that the proxy answers with."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
 
 
-class Refused(OSError):
-    """An address that guests must not reach through the host."""
+class ForbiddenAddress(OSError):
+    """Guests must not reach this address through the host."""
 
 
 class Guard:
-    """Where connections may go: anywhere but to what is the host's alone, and there to the addresses in `allow`."""
+    """Decides which addresses connections may go to: all except forbidden ones that are not in `allow`."""
 
     def __init__(self, allow: Collection[str] = ()) -> None:
         self._allowed = {ipaddress.ip_address(address) for address in allow}
 
     def check(self, address: str) -> None:
-        """Refused when `address`, a numeric one, is not to be connected to."""
+        """Raise ForbiddenAddress unless connections may go to the numeric `address`."""
         try:
-            found = ipaddress.ip_address(address)
+            parsed = ipaddress.ip_address(address)
         except ValueError:
-            raise Refused(errno.EACCES, FORBIDDEN) from None  # 127.1, 2130706433: other ways to write one
-        found = _embedded(found) or found
-        special = found.is_loopback or found.is_link_local or found.is_unspecified or found.is_multicast
-        if found not in self._allowed and (special or any(found in network for network in METADATA)):
-            raise Refused(errno.EACCES, FORBIDDEN)
+            raise ForbiddenAddress(errno.EACCES, FORBIDDEN_MESSAGE) from None  # another spelling, such as 127.1 or 2130706433
+        parsed = _embedded_ipv4(parsed) or parsed
+        special = parsed.is_loopback or parsed.is_link_local or parsed.is_unspecified or parsed.is_multicast
+        if parsed not in self._allowed and (special or any(parsed in network for network in METADATA_NETWORKS)):
+            raise ForbiddenAddress(errno.EACCES, FORBIDDEN_MESSAGE)
 
     def socket(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for an address as getaddrinfo gives it: the one way by which direct connections come to be."""
+        """Create a socket for an address from getaddrinfo. All direct HTTP connections are made through this."""
         family, kind, protocol, _, address = info
         self.check(str(address[0]))
         return socket.socket(family, kind, protocol)
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """What `host` resolves to, at least one. Refused when any of that is not to be connected to."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = list(dict.fromkeys(str(info[4][0]) for info in found))
+        """The addresses that `host` resolves to, at least one. ForbiddenAddress when one of them is forbidden."""
+        resolved = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        addresses = list(dict.fromkeys(str(info[4][0]) for info in resolved))
         for address in addresses:
             self.check(address)
         return addresses
 
 
-def _embedded(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
-    """The IPv4 address that an IPv6 one stands for."""
+def _embedded_ipv4(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that is embedded in an IPv6 address (mapped, 6to4 or NAT64); None without one."""
     if isinstance(address, ipaddress.IPv4Address):
         return None
     return address.ipv4_mapped or address.sixtofour or (ipaddress.IPv4Address(address.packed[12:]) if _is_nat64(address) else None)
@@ -91,7 +94,7 @@ def _is_nat64(address: ipaddress.IPv6Address) -> bool:
 
 
 class Upstream:
-    """Connections to servers, kept open between requests. An async context manager."""
+    """Connections to servers, which stay open between requests. An asynchronous context manager."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
@@ -109,7 +112,10 @@ class Upstream:
     async def request(
         self, method: str, url: str, lines: Iterable[tuple[str, str]], body: AsyncIterable[bytes] | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Ask the server of `url`; its body is still to be read, with `chunks`. UpstreamError when there is no answer."""
+        """Send a request to the server of `url`; the body of the response is to be read with `chunks`.
+
+        UpstreamError when there is no answer.
+        """
         parts = urllib.parse.urlsplit(url)
         session, proxy = self._direct, proxy_for(parts.scheme, parts.hostname or "")
         if proxy:
@@ -124,7 +130,7 @@ class Upstream:
             yield response
 
     async def _check(self, host: str, port: int) -> None:
-        """UpstreamError for a host that is forbidden; one that does not resolve here is the proxy's business."""
+        """Raise UpstreamError for a forbidden host. A host that does not resolve here is left to the proxy."""
         try:
             await self._guard.addresses(host, port)
         except socket.gaierror:
@@ -133,13 +139,13 @@ class Upstream:
             raise _upstream_error(error, host) from error
 
     async def tunnel(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """A connection to `host`, for bytes that are between the guest and the server. UpstreamError when there is none."""
+        """Open a connection to `host` for a tunnel. UpstreamError when that fails."""
         proxy = proxy_for("https", host)
         if proxy:
             await self._check(host, port)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
-                return await (_through(proxy, host, port) if proxy else self._connect(host, port))
+                return await (_connect_through_proxy(proxy, host, port) if proxy else self._connect(host, port))
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as error:
             raise _upstream_error(error, host) from error
 
@@ -154,21 +160,21 @@ class Upstream:
 
 
 async def chunks(response: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
-    """The body as it comes, as it was sent. UpstreamError when it ends before its end."""
+    """Yield the body of a response as it arrives, still encoded. UpstreamError when it ends early."""
     try:
         async for chunk in response.content.iter_any():
             yield chunk
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        raise UpstreamError(502, "the connection ended in the middle") from error
+        raise UpstreamError(502, "the server closed the connection before the end of the response") from error
 
 
 def authorization(login: str) -> tuple[str, str]:
-    """The header line that says the user and password of a URL."""
+    """The header line for the login ("user:password", percent-encoded) of a URL."""
     return "Authorization", "Basic " + base64.b64encode(urllib.parse.unquote(login).encode()).decode()
 
 
 def _session(socket_factory: Any) -> aiohttp.ClientSession:
-    """A client that adds nothing to what it is told to send, and takes nothing away from what it gets."""
+    """An HTTP client that sends only the given header lines and returns responses unchanged."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, resolver=ThreadedResolver(), socket_factory=socket_factory),
         timeout=aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT, sock_read=READ_TIMEOUT),
@@ -176,26 +182,26 @@ def _session(socket_factory: Any) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         read_bufsize=CHUNK,
-        max_line_size=LONGEST_LINE,
-        max_field_size=LONGEST_LINE,
+        max_line_size=MAX_LINE_BYTES,
+        max_field_size=MAX_LINE_BYTES,
     )
 
 
-async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A tunnel through another proxy (RFC 9110, 9.3.6)."""
+async def _connect_through_proxy(proxy: str, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Open a tunnel through another proxy (RFC 9110, 9.3.6)."""
     parts = urllib.parse.urlsplit(proxy)
     reader, writer = await asyncio.open_connection(
-        parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), ssl=parts.scheme == "https" or None, limit=LONGEST_HEAD
+        parts.hostname, parts.port or (443 if parts.scheme == "https" else 80), ssl=parts.scheme == "https" or None, limit=MAX_HEAD_BYTES
     )
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    authority = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     login = parts.netloc.rpartition("@")[0]
-    lines = [f"CONNECT {place} HTTP/1.1", f"Host: {place}"]
+    lines = [f"CONNECT {authority} HTTP/1.1", f"Host: {authority}"]
     lines += [f"Proxy-{name}: {value}" for name, value in ([authorization(login)] if login else [])]
     try:
         writer.write("\r\n".join((*lines, "", "")).encode())
         head = await reader.readuntil(b"\r\n\r\n")
         if not re.match(rb"HTTP/1\.\d 2\d\d", head):
-            raise ConnectionRefusedError(errno.ECONNREFUSED, "the proxy of this host refuses")
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "the proxy of this host refuses the connection")
     except BaseException:
         writer.close()
         raise
@@ -203,14 +209,14 @@ async def _through(proxy: str, host: str, port: int) -> tuple[asyncio.StreamRead
 
 
 def _upstream_error(error: BaseException, host: str) -> UpstreamError:
-    """`error` as what a proxy answers. Nothing of the URL but its host is told."""
+    """Convert `error` to the proxy's answer, which names the host but no other part of the URL."""
     inner: BaseException = getattr(error, "os_error", None) or error
     if isinstance(certificate := getattr(error, "certificate_error", inner), ssl.SSLCertVerificationError):
-        return UpstreamError(502, f"the certificate of {host} is not good: {certificate.verify_message}")
-    if isinstance(inner, Refused):
-        return UpstreamError(403, f"{host} is refused: {FORBIDDEN}")
+        return UpstreamError(502, f"the certificate of {host} is not valid: {certificate.verify_message}")
+    if isinstance(inner, ForbiddenAddress):
+        return UpstreamError(403, f"the connection to {host} is refused: {FORBIDDEN_MESSAGE}")
     if isinstance(error, TimeoutError):
-        return UpstreamError(504, f"{host} does not answer in time")
+        return UpstreamError(504, f"timed out waiting for {host}")
     return UpstreamError(502, f"cannot reach {host}: {_reason(inner)}")
 
 
@@ -218,4 +224,4 @@ def _reason(error: BaseException) -> str:
     if not isinstance(error, OSError):
         return type(error).__name__
     number = error.errno or 0
-    return os.strerror(number) if number > 0 else error.strerror or type(error).__name__  # getaddrinfo's are below 0
+    return os.strerror(number) if number > 0 else error.strerror or type(error).__name__  # errors of getaddrinfo have negative numbers

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 from baker.disks.ext4.reader import Inode
-from baker.disks.rootfs import Found, Root
+from baker.disks.rootfs import Root, RootFile
 
 BLOCK = tarfile.BLOCKSIZE
 LONGEST_NAME = 100
@@ -39,7 +39,7 @@ def write_tar(root: Root, file: BinaryIO) -> Iterator[int]:
     file.write(bytes(2 * BLOCK))
 
 
-def _write(found: Found, kind: bytes, first_names: dict[tuple[int, int], str], file: BinaryIO) -> None:
+def _write(found: RootFile, kind: bytes, first_names: dict[tuple[int, int], str], file: BinaryIO) -> None:
     inode, name = found.inode, _name(found.path, found.inode)
     link = ""
     if inode.is_link:

@@ -1,1 +1,1 @@
-"""Sinks: what a person, a log file or another program sees of the events."""
+"""Sinks, which show the events of builds to a user, in a log file, or to another program."""

@@ -1,4 +1,4 @@
-"""Every event as plain text: one line, or a few."""
+"""Events as plain text, in one or more lines."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from baker.render.text import clean, duration, plural, short, size
 
 
 def describe(event: Event) -> list[str]:
-    """The event in words, without colours or special signs; output and progress are the caller's own business."""
+    """The lines for an event, without colours or special characters; none for output and progress, which callers show themselves."""
     match event:
         case events.BuildStarted():
             return [f"{event.name} {event.version}: build {event.build} of {event.template}, {plural(len(event.steps), 'step')}"]
@@ -28,12 +28,12 @@ def describe(event: Event) -> list[str]:
             lines = [f"test {clean(event.name)} {event.outcome} ({duration(event.seconds)})"]
             return lines + ["  " + clean(line) for line in event.message.splitlines()] if event.outcome in ("failed", "error") else lines
         case events.BuildFinished():
-            return finished(event)
+            return build_finished(event)
     return []
 
 
 def step_finished(event: events.StepFinished) -> str:
-    """`step 3 packages done after 12s`, `... failed with exit code 100 after 3.1s, 3 attempts`."""
+    """The line for the end of a step: "step 3 packages done after 12s", "... failed with exit code 100 after 3.1s, 3 attempts"."""
     if event.cached:
         return f"step {event.index} {clean(event.step)} cached"
     end = "done" if event.ok else "failed" + (f" with exit code {event.exit_code}" if event.exit_code is not None else "")
@@ -41,15 +41,15 @@ def step_finished(event: events.StepFinished) -> str:
     return f"step {event.index} {clean(event.step)} {end} after {duration(event.seconds)}{tries}"
 
 
-def finished(event: events.BuildFinished) -> list[str]:
-    """The end of a build in a line, and its error in the following ones."""
+def build_finished(event: events.BuildFinished) -> list[str]:
+    """The line for the end of a build, followed by the lines of its error."""
     title = f"{event.name} {event.version}".strip()
     if event.status in ("failed", "interrupted"):
         return [f"{title}: {event.status} after {duration(event.seconds)}", *("  " + clean(line) for line in event.error.splitlines())]
     if event.status == "stopped":
-        return [f"{title}: stopped as asked, {duration(event.seconds)}"]
+        return [f"{title}: stopped as requested after {duration(event.seconds)}"]
     if event.status == "tried":
-        return [f"{title}: done, {duration(event.seconds)}: nothing of it is kept"]
+        return [f"{title}: done after {duration(event.seconds)}, no image is kept"]
     verified = "verified" if event.verified else "not verified"
     word = "built" if event.status == "built" else "unchanged"
     return [f"{title}: {word} as {event.image}, {short(event.digest)}, {size(event.size)}, {verified}, {duration(event.seconds)}"]

@@ -1,4 +1,4 @@
-"""Events as JSON lines, for other programs."""
+"""A sink that writes events as JSON lines, for other programs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from baker.core.events import Event
 
 
 class JsonLines:
-    """One JSON object per event and line: `event` names its type (snake_case), `build` its build, `at` is in seconds since the epoch."""
+    """Writes one JSON object per event and line. `event` is its type in snake_case, `build` its build, `at` in seconds since 1970."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
@@ -23,7 +23,7 @@ class JsonLines:
                 self.stream.write(line)
                 self.stream.flush()
             except (OSError, ValueError):
-                pass  # the reader is gone: that is no reason to stop a build
+                pass  # a closed stream must not stop a build
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every line was flushed."""

@@ -1,4 +1,4 @@
-"""A live terminal: what is finished scrolls up, what runs now is drawn below and redrawn."""
+"""A sink for a live terminal: finished work scrolls up, and running work is redrawn below it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from baker.render.terminal import Terminal
 from baker.render.text import cells, clean, cut, duration, pad, size
 
 REFRESH_PER_SECOND = 8
-WIDEST = 100  # cells: times stay near to what they belong to on a wide terminal
+MAX_WIDTH = 100  # cells, so that times stay near their text on a wide terminal
 TIME_CELLS = 7
 BAR_CELLS = 24
 NAME_CELLS = 24
 
 
-class Forgiving:
-    """A stream that forgets what it cannot write: rich would end the process, and its own thread would print a traceback."""
+class TolerantStream:
+    """A stream that ignores write errors. On an error, rich would end the process, and its thread would print a traceback."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -50,10 +50,11 @@ class Forgiving:
 
 
 class Live:
-    """One build: its stages and steps as they finish, and below them stage, step, time, last output line and transfer of now.
-    Several builds at once: one line each. `verbose` scrolls every output line by, `debug` debug messages too.
+    """Draws running builds on a terminal.
 
-    Failures go to `error` where that is not this terminal.
+    With one build, finished stages and steps scroll up; below are the running stage and step, their times, and the last output line
+    or the transfer. With several builds, each has one line. `verbose` also shows every output line, `debug` debug messages.
+    Failures go to `error` when that is not a terminal.
     """
 
     def __init__(
@@ -65,9 +66,9 @@ class Live:
         self.debug = debug
         self.builds = Builds()
         self._clock = clock
-        self._lock = threading.RLock()  # reentrant: a signal handler on this very thread may emit too
+        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this thread holds it
         self._console = Console(
-            file=cast(TextIO, Forgiving(out.stream)),
+            file=cast(TextIO, TolerantStream(out.stream)),
             force_terminal=True,
             color_system="standard" if out.color else None,
             no_color=not out.color,
@@ -97,7 +98,7 @@ class Live:
                 pass  # a broken terminal does not break a build
 
     def close(self) -> None:
-        """Give the terminal back: the cursor shows, the lines below are free."""
+        """Stop drawing and restore the terminal: the cursor is visible, and the drawn lines are removed."""
         with self._lock:
             try:
                 self._live.stop()
@@ -106,7 +107,7 @@ class Live:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """Leave the terminal to somebody else for a while: a question, a shell."""
+        """Stop drawing during the block, so that a question or a shell can use the terminal."""
         with self._lock:
             self.close()
             try:
@@ -114,10 +115,10 @@ class Live:
             finally:
                 self._live.start()
 
-    # What scrolls up.
+    # --- lines that scroll up --------------------------------------------------------------------------------------
 
     def _path(self, event: Event) -> str:
-        """A stage that ends now, after those that it is inside of: "verify: boot". What scrolls up is flat, in the order of time."""
+        """The name of a stage that ends now after the names of its outer stages: "verify: boot"; "" for other events."""
         state = self.builds.by_id.get(event.build)
         if not isinstance(event, events.StageFinished):
             return ""
@@ -126,10 +127,10 @@ class Live:
         return ": ".join([*outer, event.stage])
 
     def _show(self, event: Event, state: BuildState | None, path: str) -> None:
-        one_line_each = len(self.builds.running) > 1
+        several_builds = len(self.builds.running) > 1
         match event:
             case events.BuildFinished() if state is not None:
-                self._end(state)
+                self._show_end(state)
             case events.Message():
                 self._show_message(event, state)
             case events.Output() if self.verbose:
@@ -139,7 +140,7 @@ class Live:
             case events.BuildStarted():
                 paint = self.out.paint
                 self._print(f"{paint(event.name, 'bold')} {paint(event.version, 'bold')} {paint(f'build {event.build}', 'dim')}")
-            case _ if one_line_each and not self.verbose:
+            case _ if several_builds and not self.verbose:
                 pass
             case events.StageFinished():
                 detail = f" {clean(event.detail)}" if event.detail else ""
@@ -159,13 +160,13 @@ class Live:
         sign = glyphs.dot if event.level in ("debug", "info") else glyphs.warn
         first, *more = [*event.text.splitlines(), *event.hint.splitlines()] or [""]
         prefix, room = self._prefix(state), 10_000
-        if event.level == "info" and not self.verbose:  # the log has it whole
+        if event.level == "info" and not self.verbose:  # the log has the complete text
             room = self._width() - 4 - (cells(state.title) + 2 if prefix and state else 0)
         self._print(f"{prefix}  {paint(sign, style)} {paint(cut(clean(first), room, glyphs.ellipsis), style)}")
         for line in more:
             self._print(f"{prefix}    {paint(clean(line), style)}")
 
-    def _end(self, state: BuildState) -> None:
+    def _show_end(self, state: BuildState) -> None:
         failed = state.finished is not None and state.finished.status in ("failed", "interrupted")
         target = self.error if failed and not self.error.interactive else self.out
         lines = summary(state, target)
@@ -177,13 +178,14 @@ class Live:
             self._print(line)
 
     def _row(self, ok: bool, text: str, seconds: float, prefix: str, note: str = "") -> None:
-        """`  ✓ provision                    1m02s`: the sign stands right before the text, whatever its indentation."""
+        """Print a finished stage, step or test: "  ✓ provision                    1m02s", the sign directly before the text."""
         glyph = self.out.paint(self.out.glyphs.ok, "green") if ok else self.out.paint(self.out.glyphs.bad, "red")
         self._print(prefix + self._timed(text, seconds, glyph, note))
 
     def _timed(self, text: str, seconds: float, sign: str, note: str = "") -> str:
+        """A line of indentation, sign, text and, right-aligned, time."""
         indent = len(text) - len(text.lstrip())
-        room = min(self._width(), WIDEST) - TIME_CELLS - 2
+        room = min(self._width(), MAX_WIDTH) - TIME_CELLS - 2
         body = cut(text.strip() + note, room - indent - 2, self.out.glyphs.ellipsis)
         return (
             f"{' ' * indent}{sign} {pad(body, room - indent - 2)} {self.out.paint(pad(duration(seconds), TIME_CELLS, right=True), 'dim')}"
@@ -198,70 +200,71 @@ class Live:
     def _print(self, line: str) -> None:
         self._console.print(Text.from_ansi(line), soft_wrap=True)
 
-    # What is drawn below. Called by rich's own thread: takes no lock of ours, copies what it walks through.
+    # --- lines that are redrawn --------------------------------------------------------------------------------------
+    # rich calls these from its own thread. They take no lock and copy the lists that they iterate over.
 
     def _draw(self) -> Group:
         running = [state for state in list(self.builds.by_id.values()) if state.finished is None]
         if len(running) > 1:
-            lines = [self._line_of(state) for state in running]
+            lines = [self._build_line(state) for state in running]
         else:
-            lines = [line for state in running for line in self._block_of(state)]
+            lines = [line for state in running for line in self._build_block(state)]
         return Group(*(Text.from_ansi(line, no_wrap=True, overflow="crop") for line in lines))
 
     def _width(self) -> int:
         return (self.out.width or 80) - 1
 
-    def _spin(self) -> str:
+    def _spinner(self) -> str:
         frames = self.out.glyphs.spinner
         return self.out.paint(frames[int(self._clock() * REFRESH_PER_SECOND) % len(frames)], "cyan")
 
-    def _block_of(self, state: BuildState) -> list[str]:
-        """Stages, step, last line and transfer of the only build that runs."""
+    def _build_block(self, state: BuildState) -> list[str]:
+        """Lines for the only running build: its stages, its step, and its transfer or last output line."""
         now, step, transfer = self._clock(), state.step, state.transfer
         lines = []
         for depth, stage in enumerate(list(state.stages)):
             title = "  " * (depth + 1) + f"{stage.name} {clean(stage.detail)}".strip()
-            lines.append(self._timed(title, now - stage.started, self._spin()))
+            lines.append(self._timed(title, now - stage.started, self._spinner()))
         if step is not None:
-            lines.append(self._timed(f"    {step.index}/{step.total} {clean(step.step)} ({step.kind})", now - step.at, self._spin()))
+            lines.append(self._timed(f"    {step.index}/{step.total} {clean(step.step)} ({step.kind})", now - step.at, self._spinner()))
         if transfer is not None:
             lines.append("      " + self._transfer(transfer, self._width() - 6))
         elif state.last_line:
             lines.append(f"      {self._bar()} {self.out.paint(cut(state.last_line, self._width() - 8, self.out.glyphs.ellipsis), 'dim')}")
         return lines
 
-    def _line_of(self, state: BuildState) -> str:
-        """One of several builds: name, where it is, how long it takes, its last line."""
-        where, transfer = "", state.transfer
+    def _build_line(self, state: BuildState) -> str:
+        """The line for one of several builds: name, stage or step, elapsed time, transfer or last output line."""
+        position, transfer = "", state.transfer
         if state.step is not None:
-            where = f"{state.step.index}/{state.step.total} {clean(state.step.step)}"
+            position = f"{state.step.index}/{state.step.total} {clean(state.step.step)}"
         elif state.stages:
-            where = state.stages[-1].name
+            position = state.stages[-1].name
         names = max(cells(other.title) for other in list(self.builds.by_id.values()))
         name = self.out.paint(pad(cut(state.title, NAME_CELLS, self.out.glyphs.ellipsis), min(names, NAME_CELLS)), "bold")
         elapsed = pad(duration(self._clock() - state.started), TIME_CELLS, right=True)
         used = min(names, NAME_CELLS) + NAME_CELLS + TIME_CELLS + 6
         tail = clean(transfer.label) + " " + amount(transfer.done, transfer.total, transfer.unit) if transfer else state.last_line
-        where = pad(cut(where, NAME_CELLS, self.out.glyphs.ellipsis), NAME_CELLS)
+        position = pad(cut(position, NAME_CELLS, self.out.glyphs.ellipsis), NAME_CELLS)
         rest = self.out.paint(cut(tail, max(self._width() - used, 0), self.out.glyphs.ellipsis), "dim")
-        return f"{self._spin()} {name} {where} {elapsed}  {rest}"
+        return f"{self._spinner()} {name} {position} {elapsed}  {rest}"
 
     def _transfer(self, transfer: Transfer, room: int) -> str:
-        """`label ━━━━━──── 120 MiB of 300 MiB (40%), 12 MiB/s, 15s left` in at most `room` cells."""
+        """A transfer in at most `room` cells: "label ━━━━━──── 120 MiB of 300 MiB (40%), 12 MiB/s, 15s left"."""
         glyphs, parts = self.out.glyphs, [amount(transfer.done, transfer.total, transfer.unit)]
         if transfer.rate > 0:
             parts.append(f"{size(transfer.rate)}/s" if transfer.unit == "bytes" else f"{transfer.rate:.1f}/s")
             if transfer.total:
                 parts.append(f"{duration((transfer.total - transfer.done) / transfer.rate)} left")
         numbers = ", ".join(parts)
-        label = cut(clean(transfer.label), max(room - cells(numbers) - 1, _SHORTEST_LABEL), glyphs.ellipsis)
+        label = cut(clean(transfer.label), max(room - cells(numbers) - 1, _MIN_LABEL_CELLS), glyphs.ellipsis)
         text = f"{label} {numbers}"
         bar_room = min(room - cells(text) - 1, BAR_CELLS)
-        if not transfer.total or bar_room < _SHORTEST_BAR:
+        if not transfer.total or bar_room < _MIN_BAR_CELLS:
             return cut(text, room, glyphs.ellipsis)
         full = min(bar_room * transfer.done // transfer.total, bar_room)
         return f"{label} {self.out.paint(glyphs.full * full, 'green')}{self.out.paint(glyphs.empty * (bar_room - full), 'dim')} {numbers}"
 
 
-_SHORTEST_LABEL = 8
-_SHORTEST_BAR = 6
+_MIN_LABEL_CELLS = 8
+_MIN_BAR_CELLS = 6

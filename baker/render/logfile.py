@@ -1,4 +1,4 @@
-"""The whole log of one build, for its record: every event with its time, every line that a command printed."""
+"""A sink that writes the complete log of one build for its record: every event with its time, and every line of output."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from baker.render.text import clean
 
 
 class LogFile:
-    """Writes one line per event to `path`, flushed line by line so that a killed build leaves its log.
+    """Writes events to `path`, flushed line by line so that a killed build leaves its log.
 
-    `2026-11-22T20:45:51.123Z text`; output lines are indented and marked `|` (stdout), `!` (stderr) or `#` (serial console).
-    With `build`, other builds' events are left out. The first failure to write is kept in `error` and ends the log.
+    A line is `2026-11-22T20:45:51.123Z text`. Output is indented and marked `|` (stdout), `!` (stderr) or `#` (serial console).
+    With `build`, events of other builds are left out. After a failed write, `error` has the reason and nothing more is written.
     """
 
     def __init__(self, path: Path, *, build: str = "") -> None:
@@ -35,17 +35,17 @@ class LogFile:
         self._write(event.at, _lines(event))
 
     def write_error(self, text: str) -> None:
-        """Add what the build failed with."""
+        """Append the error with which the build failed."""
         self._write(time.time(), [f"error: {clean(line)}" for line in text.splitlines()])
 
     def _write(self, at: float, lines: list[str]) -> None:
-        stamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        timestamp = datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         with self._lock:
             if self.error is not None or self._file.closed:
                 return
             try:
                 for line in lines:
-                    self._file.write(f"{stamp} {line}\n")
+                    self._file.write(f"{timestamp} {line}\n")
             except OSError as error:
                 self.error = error
 

@@ -1,4 +1,4 @@
-"""Events as plain lines, for CI and everywhere else that is no terminal: no colours, no control characters, nothing rewritten."""
+"""A sink that writes plain lines, for CI and other places without a terminal: no colours, no control characters, no redrawing."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PROGRESS_SECONDS = 10.0  # between two lines about one transfer
 
 
 class Plain:
-    """One line per event after the seconds since the start; lines are prefixed by their build's name once there are several.
+    """Writes each event in a line after the time since the start. With several builds, lines begin with the name of the build.
 
     Failures and warnings go to `error`, everything else to `out`. `debug` shows debug messages as well.
     """
@@ -26,7 +26,7 @@ class Plain:
         self.error = error
         self.debug = debug
         self.builds = Builds()
-        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this very thread writes
+        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this thread holds it
         self._start: float | None = None
         self._progress: dict[tuple[str, str], float] = {}
 
@@ -38,10 +38,10 @@ class Plain:
             try:
                 self._show(event, state)
             except (OSError, ValueError):
-                pass  # the reader is gone: that is no reason to stop a build
+                pass  # a closed stream must not stop a build
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every line was flushed."""
 
     def _show(self, event: Event, state: BuildState | None) -> None:
         match event:
@@ -68,7 +68,7 @@ class Plain:
         if finished:
             self._progress.pop(key, None)
             if last is None:
-                return  # too short to be told
+                return  # it was too short to show
         else:
             self._progress[key] = event.at
             if last is None:
@@ -83,7 +83,7 @@ class Plain:
 
 
 def amount(done: int, total: int, unit: str) -> str:
-    """ "120 MiB of 300 MiB (40%)", "12 of 40", "120 MiB"."""
+    """The amount that is done: "120 MiB of 300 MiB (40%)", "12 of 40"; "120 MiB" when `total` is unknown (0)."""
     show = size if unit == "bytes" else str
     if not total:
         return show(done)

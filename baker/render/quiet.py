@@ -1,4 +1,4 @@
-"""Almost nothing: warnings and failures, and the id of each image at the end."""
+"""A sink that shows only warnings, failures, and the id of each image."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from baker.render.terminal import Terminal
 
 
 class Quiet:
-    """Writes the image id of each build that succeeds to `out`, and what went wrong to `error`."""
+    """Writes the image id of each successful build to `out`, and warnings and failures to `error`."""
 
     def __init__(self, out: Terminal, error: Terminal) -> None:
         self.out = out
         self.error = error
         self.builds = Builds()
-        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this very thread writes
+        self._lock = threading.RLock()  # reentrant: a signal handler may emit while this thread holds it
 
     def emit(self, event: Event) -> None:
         with self._lock:
@@ -32,10 +32,10 @@ class Quiet:
                 elif isinstance(event, events.BuildFinished) and state is not None:
                     self.out.line(event.image) if event.image else self._fail(state.id)
             except (OSError, ValueError):
-                pass  # the reader is gone: that is no reason to stop a build
+                pass  # a closed stream must not stop a build
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: every line was flushed."""
 
     def _fail(self, build: str) -> None:
         for line in summary(self.builds.by_id[build], self.error):

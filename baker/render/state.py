@@ -1,4 +1,4 @@
-"""What the events so far say about each build: folded by the sinks, drawn by them."""
+"""The state of each build, computed from its events so far. Sinks update it and draw it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from baker.core import events
 from baker.core.events import Event
 from baker.render.text import clean
 
-TAIL_LINES = 20  # of output that a failed build's end shows
-RATE_SECONDS = 5.0  # over which a transfer's rate is averaged
+TAIL_LINES = 20  # of output that the summary of a failed build shows
+RATE_SECONDS = 5.0  # over which the rate of a transfer is averaged
 
 
 @dataclass
 class Stage:
-    """A stage that runs now; stages nest (a verification boots a machine)."""
+    """A running stage. Stages nest: a verification boots a machine."""
 
     name: str
     detail: str
@@ -24,7 +24,7 @@ class Stage:
 
 @dataclass
 class Transfer:
-    """A long piece of work with a known or unknown end."""
+    """The progress of a long operation. `total` is 0 when it is unknown; `points` are (time in seconds, done) for the rate."""
 
     label: str
     unit: str
@@ -32,7 +32,7 @@ class Transfer:
     total: int = 0
     points: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=64))
 
-    def move(self, at: float, done: int, total: int) -> None:
+    def update(self, at: float, done: int, total: int) -> None:
         self.done, self.total = done, total
         self.points.append((at, done))
         while len(self.points) > 2 and at - self.points[0][0] > RATE_SECONDS:
@@ -40,7 +40,7 @@ class Transfer:
 
     @property
     def rate(self) -> float:
-        """Units per second of late; 0 while nobody can tell."""
+        """The recent rate in units per second; 0 while it is unknown."""
         if len(self.points) < 2:
             return 0.0
         (first_at, first), (last_at, last) = self.points[0], self.points[-1]
@@ -49,7 +49,7 @@ class Transfer:
 
 @dataclass
 class BuildState:
-    """One build as its events tell it. Times are seconds since the epoch."""
+    """The state of one build. Times are in seconds since 1970."""
 
     id: str
     name: str = ""
@@ -59,7 +59,7 @@ class BuildState:
     steps: tuple[str, ...] = ()
     stages: list[Stage] = field(default_factory=list)
     step: events.StepStarted | None = None
-    done: list[int] = field(default_factory=list)  # the numbers of the steps that are done, cached ones too
+    done: list[int] = field(default_factory=list)  # the numbers of the finished steps, cached ones included
     failed_step: events.StepFinished | None = None
     failed_stage: str = ""
     last_line: str = ""
@@ -78,14 +78,14 @@ class BuildState:
         return [test for test in self.tests if test.outcome in ("failed", "error")]
 
     def apply(self, event: Event) -> None:
-        """Take one event of this build in."""
+        """Update the state with an event of this build."""
         match event:
             case events.BuildStarted():
                 self.name, self.version, self.template = event.name, event.version, event.template
                 self.started, self.steps = event.at, event.steps
             case events.StageStarted():
                 self.stages.append(Stage(event.stage, event.detail, event.at))
-                self.transfer, self.last_line, self.failed_stage = None, "", ""  # one that failed before this was survived
+                self.transfer, self.last_line, self.failed_stage = None, "", ""  # the build continued after an earlier failure
                 self.tail.clear()
             case events.StageFinished():
                 self._end_stage(event)
@@ -97,9 +97,9 @@ class BuildState:
                 self.failed_step = None if event.ok else event
                 self.done += [event.index] if event.ok else []
             case events.Output():
-                self._take_line(event)
+                self._apply_output(event)
             case events.Progress():
-                self._take_progress(event)
+                self._apply_progress(event)
             case events.TestFinished():
                 self.tests.append(event)
                 self.last_line = f"{event.name} {event.outcome}"
@@ -117,28 +117,28 @@ class BuildState:
         if not event.ok and not self.failed_stage:
             self.failed_stage = event.stage
 
-    def _take_line(self, event: events.Output) -> None:
+    def _apply_output(self, event: events.Output) -> None:
         line = clean(event.line)
         (self.console if event.stream == "console" else self.tail).append(line)
         if line.strip():
             self.last_line = line.strip()
 
-    def _take_progress(self, event: events.Progress) -> None:
+    def _apply_progress(self, event: events.Progress) -> None:
         if self.transfer is None or self.transfer.label != event.label:
             self.transfer = Transfer(event.label, event.unit)
-        self.transfer.move(event.at, event.done, event.total)
+        self.transfer.update(event.at, event.done, event.total)
         if event.total and event.done >= event.total:
             self.transfer = None
 
 
 class Builds:
-    """All builds of one run, in the order in which they were first heard of."""
+    """All builds of one run, in the order of their first events."""
 
     def __init__(self) -> None:
         self.by_id: dict[str, BuildState] = {}
 
     def apply(self, event: Event) -> BuildState | None:
-        """Take an event in; the state of its build, or None for one outside of any."""
+        """Update the state of the event's build and return it; None for an event without a build."""
         if not event.build:
             return None
         state = self.by_id.setdefault(event.build, BuildState(event.build, started=event.at))
@@ -151,5 +151,5 @@ class Builds:
 
     @property
     def several(self) -> bool:
-        """Whether lines need a build's name in front of them."""
+        """Whether there is more than one build, so that lines need the build's name."""
         return len(self.by_id) > 1

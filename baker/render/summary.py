@@ -1,4 +1,4 @@
-"""How a build ended, in a few lines: what came out, or what went wrong and where to read more."""
+"""The summary of a finished build in a few lines: its result, or what failed and where the log is."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from baker.render.terminal import Terminal
 from baker.render.text import clean, cut, duration, fields, plural, size
 
 STAGE_NAMES_SHOWN = 10
-SHOWN_TESTS = 8
+TESTS_SHOWN = 8
 TEST_LINES = 6
 
 
 def summary(state: BuildState, terminal: Terminal) -> list[str]:
-    """The lines at the end of a build that has finished."""
+    """The lines of the summary; none while the build runs."""
     end = state.finished
     if end is None:
         return []
@@ -23,12 +23,12 @@ def summary(state: BuildState, terminal: Terminal) -> list[str]:
         return stopped(state, end, terminal)
     if end.status == "tried":
         tick = terminal.paint(terminal.glyphs.ok, "green", "bold")
-        return [f"{tick} {terminal.paint(f'{end.name} {end.version}', 'bold')} done in {duration(end.seconds)}, nothing of it is kept"]
+        return [f"{tick} {terminal.paint(f'{end.name} {end.version}', 'bold')} done in {duration(end.seconds)}, no image is kept"]
     return success(state, end, terminal)
 
 
 def success(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:
-    """The image, how long what took, and the next command to type."""
+    """The image, the times of the stages, and commands to run next."""
     paint, glyphs = terminal.paint, terminal.glyphs
     word = "already there, nothing to do" if end.status == "unchanged" else f"baked in {duration(end.seconds)}"
     lines = [f"{paint(glyphs.ok, 'green', 'bold')} {paint(f'{end.name} {end.version}', 'bold')} {word}"]
@@ -49,32 +49,32 @@ def success(state: BuildState, end: events.BuildFinished, terminal: Terminal) ->
 
 
 def stopped(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:
-    """There is a layer and no image, as asked for."""
+    """The summary of a build that `--until` stopped: there is a layer, but no image."""
     paint, done = terminal.paint, max(state.done, default=0)
     title = f"{terminal.paint(terminal.glyphs.ok, 'green', 'bold')} {paint(f'{end.name} {end.version}', 'bold')}"
     return [
-        f"{title} stopped after step {done} as asked, {duration(end.seconds)}: a layer, no image",
+        f"{title} stopped after step {done} as requested, in {duration(end.seconds)}: a layer, no image",
         "next    " + paint(f"bake shell --layer {end.name}@{done}", "cyan"),
     ]
 
 
 def failure(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:
-    """What went wrong, the last lines printed, and where the whole log is."""
+    """The error, the last lines of output, and the command that shows the complete log."""
     paint, glyphs = terminal.paint, terminal.glyphs
     title = f"{end.name} {end.version}".strip()
     word = "interrupted" if end.status == "interrupted" else "failed"
-    lines = [f"{paint(glyphs.bad, 'red', 'bold')} {paint(title, 'bold')} {paint(word, 'red')}{_where(state)} after {duration(end.seconds)}"]
+    lines = [f"{paint(glyphs.bad, 'red', 'bold')} {paint(title, 'bold')} {paint(word, 'red')}{_place(state)} after {duration(end.seconds)}"]
     if end.status == "failed":
         lines += [f"  {clean(line)}" for line in end.error.splitlines()]
         lines += _broken_tests(state, terminal)
         lines += _last_lines(state, end, terminal)
     if end.logged:
-        lines.append(f"  the whole log: {paint(f'bake logs {end.build}', 'cyan')}")
+        lines.append(f"  complete log: {paint(f'bake logs {end.build}', 'cyan')}")
     return lines
 
 
-def _where(state: BuildState) -> str:
-    """The stage or the step that failed: ` in step 2/5 packages, exit code 100, 3 attempts`."""
+def _place(state: BuildState) -> str:
+    """The step or stage that failed: " in step 2/5 packages, exit code 100, 3 attempts"."""
     step = state.failed_step
     if step is None:
         return f" in {state.failed_stage}" if state.failed_stage else ""
@@ -84,7 +84,7 @@ def _where(state: BuildState) -> str:
 
 
 def timings(seconds: dict[str, float]) -> list[str]:
-    """ "provision 1m02s", longest first, without what took no time."""
+    """The times of stages, longest first, without those below 0.05 s: "provision 1m02s"."""
     shown = sorted(((value, name) for name, value in seconds.items() if value >= 0.05), reverse=True)
     return [f"{name} {duration(value)}" for value, name in shown[:STAGE_NAMES_SHOWN]]
 
@@ -97,7 +97,7 @@ def _tests(state: BuildState, end: events.BuildFinished) -> str:
 
 
 def _wrapped(items: list[str], width: int | None, indent: int = 8) -> str:
-    """The items joined by commas, broken into lines that leave `indent` cells free at the left."""
+    """The items joined by commas, in lines of at most `width` - `indent` cells."""
     lines = [""]
     for index, item in enumerate(items):
         text = item + ("," if index + 1 < len(items) else "")
@@ -110,26 +110,26 @@ def _wrapped(items: list[str], width: int | None, indent: int = 8) -> str:
 def _broken_tests(state: BuildState, terminal: Terminal) -> list[str]:
     broken = state.broken_tests
     lines: list[str] = []
-    for test in broken[:SHOWN_TESTS]:
+    for test in broken[:TESTS_SHOWN]:
         lines.append(f"  {terminal.paint(terminal.glyphs.bad, 'red')} {clean(test.name)}")
         lines += _quoted(test.message.splitlines()[-TEST_LINES:], terminal)
-    if len(broken) > SHOWN_TESTS:
-        lines.append(f"  and {len(broken) - SHOWN_TESTS} more")
+    if len(broken) > TESTS_SHOWN:
+        lines.append(f"  and {len(broken) - TESTS_SHOWN} more")
     return lines
 
 
 def _last_lines(state: BuildState, end: events.BuildFinished, terminal: Terminal) -> list[str]:
-    """The console's last lines where the machine did not come up, else those of the step; none that the error tells already."""
+    """The last lines of the console when no step failed and there are any, otherwise those of output, without lines in the error."""
     if state.broken_tests:
         return []
     if state.failed_step is not None:
-        kept, what = list(state.tail), "last output"
+        tail, heading = list(state.tail), "last output"
     elif state.console:
-        kept, what = list(state.console), "last lines of the console"
+        tail, heading = list(state.console), "last lines of the console"
     else:
-        kept, what = list(state.tail), "last output"
-    shown = [line for line in kept if line.strip() and clean(line).strip() not in end.error]
-    return [f"  {what}:", *_quoted(shown, terminal)] if shown else []
+        tail, heading = list(state.tail), "last output"
+    shown = [line for line in tail if line.strip() and clean(line).strip() not in end.error]
+    return [f"  {heading}:", *_quoted(shown, terminal)] if shown else []
 
 
 def _quoted(lines: list[str], terminal: Terminal) -> list[str]:

@@ -1,4 +1,4 @@
-"""Text for people: sizes, times, tables, and lines from a guest made safe to show."""
+"""Formatting of text for users: sizes, times, tables, and lines from a guest, made safe to show."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from datetime import UTC, datetime
 
 # Escape sequences as ECMA-48 defines them: CSI, OSC (ended by BEL or ST), other string sequences, two-character escapes.
 _ESCAPES = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[PX^_][^\x1b]*(?:\x1b\\)?|\x1b[ -/]*[0-~]")
-# C0 and C1 controls, and the marks that turn the direction of text (Unicode Bidirectional Algorithm, explicit formatting).
+# C0 and C1 controls, and characters that change the direction of text (Unicode Bidirectional Algorithm, explicit formatting).
 _CONTROLS = re.compile(r"[\x00-\x08\x0a-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-_NARROWEST = 8  # cells that a shrunk table column keeps
+_MIN_COLUMN_CELLS = 8  # of a shortened table column
 
 
 @dataclass(frozen=True)
 class Glyphs:
-    """The few signs in the output; each has an ASCII form for terminals that cannot show it."""
+    """The special characters of the output. ASCII has a replacement for each, for terminals that cannot show them."""
 
     ok: str = "✓"
     bad: str = "✗"
@@ -44,9 +44,9 @@ ASCII = Glyphs(
 
 
 def clean(line: str) -> str:
-    """One line of a guest's output without anything that would move the cursor, change colours or lie about its direction.
+    """Remove from a line everything that moves the cursor, or changes colours or the direction of text.
 
-    What a carriage return overwrote is dropped, as a terminal would.
+    Text that a carriage return overwrites is dropped.
     """
     line = _ESCAPES.sub("", line).rstrip("\r\n")
     if "\r" in line:
@@ -55,7 +55,7 @@ def clean(line: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes as people read them: "312 MiB", "1.4 GiB"."""
+    """Format a number of bytes: "312 MiB", "1.4 GiB"."""
     for unit in _UNITS:
         if count < 1024 or unit == _UNITS[-1]:
             return f"{count:.0f} {unit}" if unit == "B" or count >= 100 else f"{count:.1f} {unit}"
@@ -64,28 +64,28 @@ def size(count: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people read them: "0.4s", "12s", "1m02s", "2h05m"."""
+    """Format a number of seconds: "0.4s", "12s", "1m02s", "2h05m"."""
     if seconds < 9.95:
         return f"{max(seconds, 0):.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m{whole % 60:02d}s"
-    return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded}s"
+    if rounded < 3600:
+        return f"{rounded // 60}m{rounded % 60:02d}s"
+    return f"{rounded // 3600}h{rounded % 3600 // 60:02d}m"
 
 
 def when(moment: str) -> datetime | None:
-    """The time in an ISO 8601 text; None when it is none."""
+    """Parse an ISO 8601 time, in UTC without another zone; None when it is invalid."""
     try:
-        found = datetime.fromisoformat(moment)
+        parsed = datetime.fromisoformat(moment)
     except ValueError:
         return None
-    return found if found.tzinfo else found.replace(tzinfo=UTC)
+    return parsed if parsed.tzinfo else parsed.replace(tzinfo=UTC)
 
 
 def ago(moment: str, now: datetime) -> str:
-    """How long ago an ISO 8601 time is: "3 minutes ago"; the text itself when it is no time."""
+    """Format an ISO 8601 time relative to `now`: "3 minutes ago"; returns the text itself when it is no time."""
     then = when(moment)
     if then is None:
         return moment
@@ -100,35 +100,37 @@ def ago(moment: str, now: datetime) -> str:
 
 
 def short(digest: str, length: int = 12) -> str:
-    """The beginning of a digest or key, without the algorithm's name."""
+    """The first `length` characters of a digest or key, without the name of the algorithm."""
     return digest.rpartition(":")[2][:length]
 
 
 def plural(count: int, noun: str) -> str:
+    """The count and the noun, which gets an "s" unless the count is 1: "3 steps"."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def cells(text: str) -> int:
-    """How many terminal cells `text` takes."""
+    """The width of `text` in terminal cells."""
     if text.isascii():
         return len(text)
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def cut(text: str, limit: int, ellipsis: str = "…") -> str:
-    """`text` in at most `limit` cells, with the ellipsis at its end if something is missing."""
+    """Shorten `text` to at most `limit` cells; a shortened text ends with the ellipsis."""
     if cells(text) <= limit:
         return text
-    kept, used, room = [], 0, limit - len(ellipsis)
+    start, used, room = [], 0, limit - len(ellipsis)
     for char in text:
         used += cells(char)
         if used > room:
             break
-        kept.append(char)
-    return ("".join(kept).rstrip() + ellipsis)[: max(limit, 0)]
+        start.append(char)
+    return ("".join(start).rstrip() + ellipsis)[: max(limit, 0)]
 
 
 def pad(text: str, width: int, *, right: bool = False) -> str:
+    """Fill `text` up to `width` cells with spaces, at its left when `right` aligns it at the right."""
     fill = " " * max(width - cells(text), 0)
     return fill + text if right else text + fill
 
@@ -142,14 +144,14 @@ def table(
     ellipsis: str = "…",
     paint: Callable[[str], str] = str,
 ) -> list[str]:
-    """Lines of a table without rules: a header line and one line per row, two blanks between columns.
+    """Format a table: a header line and one line per row, two spaces between columns, without rules.
 
-    The columns in `right` are aligned at their right; `paint` colours the headers. Where the table is wider than `width`, its widest
-    columns are shortened; where that is not enough, each row is a block with one line per cell.
+    The columns whose indexes are in `right` are right-aligned; `paint` colours the headers. If the table is wider than `width` cells,
+    its widest columns are shortened. If that does not suffice, each row becomes a block with one line per cell.
     """
     texts = [list(headers), *([clean(cell) for cell in row] for row in rows)]
     widths = [max(cells(row[column]) for row in texts) for column in range(len(headers))]
-    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _NARROWEST:
+    while width is not None and sum(widths) + 2 * (len(widths) - 1) > width and max(widths) > _MIN_COLUMN_CELLS:
         widths[widths.index(max(widths))] -= 1
     if width is not None and sum(widths) + 2 * (len(widths) - 1) > width:
         return _stacked(texts, width, ellipsis, paint)
@@ -160,7 +162,7 @@ def table(
 
 
 def _stacked(texts: Sequence[Sequence[str]], width: int, ellipsis: str, paint: Callable[[str], str]) -> list[str]:
-    """The rows of a table as blocks: `HEADER  cell` in each line, cells without text left out, an empty line between two rows."""
+    """The rows of a table as blocks of lines "HEADER  cell" without empty cells, with an empty line between two rows."""
     headers, *rows = texts
     column = max(map(cells, headers))
     blocks = [
@@ -175,7 +177,7 @@ def _stacked(texts: Sequence[Sequence[str]], width: int, ellipsis: str, paint: C
 
 
 def fields(pairs: Sequence[tuple[str, str]], indent: str = "  ", width: int = 0) -> list[str]:
-    """Lines `name   value` with the values in one column; pairs without a value are left out."""
+    """Format pairs as lines "name   value", with the values in one column; pairs without a value are left out."""
     shown = [(name, value) for name, value in pairs if value]
     column = max([width, *(cells(name) for name, _ in shown)], default=0)
     lines: list[str] = []

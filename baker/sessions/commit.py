@@ -178,6 +178,6 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
             machine.shutdown(DOWN_SECONDS)
             media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))
             assert isinstance(media, Disk)
-            qemuimg.join(media.path, below)  # it is a delta on the copy
+            qemuimg.merge_chain(media.path, below)  # it is a delta on the copy
             captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)
     return Captured(captured, machine.facts, changed_inodes=ChangedInodes())

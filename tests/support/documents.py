@@ -31,5 +31,5 @@ def seal_rules_table() -> str:
 
 def normalize_rules_table() -> str:
     """The rules of reproducibility as the Markdown table of docs/reproducibility.md."""
-    rows = [f"| `{rule.title}` | {rule.what} | {rule.why} |" for rule in RULES]
+    rows = [f"| `{rule.title}` | {rule.effect} | {rule.reason} |" for rule in RULES]
     return "\n".join(["| Rule | What it does | Why |", "|---|---|---|", *rows]) + "\n"

@@ -103,7 +103,7 @@ class FakeBuilder:
 
     def capture(self, machine: Any, destination: Path, products: Any = None) -> Disk:
         assert not machine.on and self.base is not None
-        qemuimg.join(machine.disk.path, self.base)
+        qemuimg.merge_chain(machine.disk.path, self.base)
         return qemuimg.convert(machine.disk, destination, "qcow2", backing=self.base)
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:

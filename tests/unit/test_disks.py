@@ -1,4 +1,4 @@
-"""Reading disks in place, held against what made them: mke2fs, sfdisk, qemu-img."""
+"""Reading disks in place, compared with the tools that wrote them: mke2fs, sfdisk, qemu-img."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 from baker.core.errors import HostError
 from baker.core.model import Disk, Package
 from baker.disks import qemuimg
-from baker.disks.ext4.reader import UnsupportedFilesystem
+from baker.disks.ext4.reader import NotUnmounted, UnsupportedFilesystem
 from baker.disks.manifest import file_manifest
 from baker.disks.packages.installed import disk_packages
 from baker.disks.partitions import filesystem, partitions
@@ -55,18 +55,20 @@ def test_an_overlay_is_as_large_as_its_disk_or_larger(tmp_path: Path) -> None:
     overlay = qemuimg.create_overlay(disk, tmp_path / "o.qcow2", size=16 * MIB)
     assert qemuimg.info(overlay.path, "qcow2").virtual_size == 16 * MIB
     assert [part.virtual_size for part in qemuimg.chain(overlay)] == [16 * MIB, 8 * MIB]
-    with pytest.raises(HostError, match="cannot hold"):
+    with pytest.raises(HostError, match=rf"\b{MIB}\b.*a\.qcow2.*\b{8 * MIB}\b") as caught:
         qemuimg.create_overlay(disk, tmp_path / "p.qcow2", size=MIB)
+    assert caught.value.code == "disk.too-small"
 
 
 def test_what_qemu_img_refuses_is_a_plain_error(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"no disk")
-    with pytest.raises(HostError, match="reading the disk image failed"):
+    with pytest.raises(HostError, match="qcow2") as read:
         qemuimg.info(tmp_path / "x", "qcow2")
-    with pytest.raises(HostError, match=r"(?i)no such file"):
+    with pytest.raises(HostError, match=r"(?i)absent.*no such file") as absent:
         qemuimg.as_disk(tmp_path / "absent")
-    with pytest.raises(HostError, match="converting the disk failed"):
+    with pytest.raises(HostError, match="qcow2") as converted:
         qemuimg.convert(Disk(tmp_path / "x", "qcow2", 1), tmp_path / "y", "raw")
+    assert {error.value.code for error in (read, absent, converted)} == {"disk.qemu-img-failed"}
 
 
 # --- raw bytes -----------------------------------------------------------------------------------------------------------
@@ -219,6 +221,11 @@ NOBODY = 0xFFFFFFFF
 AN_ACL = acl((1, 6, NOBODY), (2, 4, 1234), (4, 4, NOBODY), (8, 2, 99), (16, 6, NOBODY), (32, 0, NOBODY))
 
 
+def paths_in(root: Path) -> list[Path]:
+    """All paths below `root`. Unlike Path.rglob in Python 3.11, os.walk accepts links whose target is too long for a path."""
+    return [Path(directory, name) for directory, directories, files in os.walk(root) for name in (*directories, *files)]
+
+
 def odd_tree(root: Path) -> Path:
     """Everything that a file system can hold and that a reader can get wrong."""
     rng = random.Random(7)
@@ -258,7 +265,7 @@ def odd_tree(root: Path) -> Path:
         os.setxattr(root / "a", f"user.several{number}", b"v" * number)
     os.setxattr(root / "size-59", "system.posix_acl_access", AN_ACL)
     os.setxattr(root / "a-b", "system.posix_acl_default", AN_ACL)
-    for number, path in enumerate(sorted(root.rglob("*"))):
+    for number, path in enumerate(sorted(paths_in(root))):
         os.utime(path, (1, (-5000, 1_700_000_000)[number % 2]), follow_symlinks=False)
     return root
 
@@ -271,7 +278,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @functools.cache
 def _expected(root: Path) -> dict[str, dict[str, object]]:
     found: dict[str, dict[str, object]] = {}
-    for path in (root, *root.rglob("*")):
+    for path in (root, *paths_in(root)):
         info = path.lstat()
         kind = stat.S_IFMT(info.st_mode)
         found["/" + os.path.relpath(path, root) if path != root else "/"] = {
@@ -376,15 +383,17 @@ def test_features_that_nobody_knows_are_refused(tmp_path: Path, tree: Path) -> N
         (features,) = struct.unpack("<I", file.read(4))
         file.seek(1024 + 0x60)
         file.write(struct.pack("<I", features | 0x40000000 | 0x1))
-    with pytest.raises(UnsupportedFilesystem, match="compression, 0x40000000"):
+    with pytest.raises(UnsupportedFilesystem, match="compression, 0x40000000") as caught:
         list(file_manifest(disk))
+    assert caught.value.code == "disk.unsupported-filesystem"
 
 
 def test_a_file_system_in_use_has_no_manifest_but_can_be_read(tmp_path: Path, tree: Path) -> None:
     disk = mke2fs(tmp_path / "fs", tree, "-t", "ext4")
     sh("debugfs", "-w", "-R", "feature needs_recovery", disk.path)
-    with pytest.raises(UnsupportedFilesystem, match="not unmounted"):
+    with pytest.raises(NotUnmounted) as caught:
         list(file_manifest(disk))
+    assert caught.value.code == "disk.not-unmounted"
     assert root_file(disk, "/hard-1") == b"linked"
 
 
@@ -506,14 +515,16 @@ def test_a_root_that_is_not_ext4_says_what_it_is(tmp_path: Path) -> None:
         file.write(b"XFSB")
     with open_raw(disk) as reader:
         assert [filesystem(reader, part) for part in partitions(reader)] == ["", "xfs", ""]
-    with pytest.raises(UnsupportedFilesystem, match="it has xfs"):
+    with pytest.raises(UnsupportedFilesystem, match=r"\bxfs\b") as caught:
         list(file_manifest(disk))
+    assert caught.value.code == "disk.unsupported-filesystem"
     (tmp_path / "boot").mkdir()
     (tmp_path / "boot/vmlinuz-1").write_text("k")
     mke2fs(tmp_path / "p", tmp_path / "boot", "-t", "ext4", size="8M")
     put(disk, tmp_path / "p", 4096)
-    with pytest.raises(UnsupportedFilesystem, match="it has xfs"):
+    with pytest.raises(UnsupportedFilesystem, match=r"\bxfs\b"):
         list(file_manifest(disk))
     assert find_kernel(disk) is None
-    with pytest.raises(UnsupportedFilesystem, match="no file system that bake knows"):
+    with pytest.raises(UnsupportedFilesystem) as nothing:
         list(file_manifest(create_qcow2(tmp_path / "empty", MIB)))
+    assert nothing.value.code == "disk.unsupported-filesystem"

@@ -15,7 +15,7 @@ from baker.core.secrets import Secrets
 from baker.machines.ssh.communicator import Disconnected, GuestTimeout
 from baker.provision import registry
 from baker.provision.base import OnHost, Operation, StepConfig
-from baker.render.mask import Masked
+from baker.render.mask import MaskingSink
 from baker.template.model import Step
 from tests.support.fakes import FakeClock, FakeCommunicator, ended
 from tests.support.plugins import on_path
@@ -44,7 +44,7 @@ class Run:
                 **step,
             ),
             self.guest,
-            Reporter(Masked(self.events, secrets), "b1"),
+            Reporter(MaskingSink(self.events, secrets), "b1"),
             scratch=self.scratch,
             env=env,
             mask=secrets.mask,

@@ -132,8 +132,9 @@ def test_failing_leaves_the_old_file_and_nothing_else(tmp_path: Path, store: Dir
     below = store.path(image.chain[1])
     below.chmod(0o600)
     below.write_bytes(b"damaged")
-    with pytest.raises(HostError, match="converting the disk failed"):
+    with pytest.raises(HostError) as caught:
         export(store, image, "raw", out, report=QUIET, overwrite=True)
+    assert caught.value.code == "disk.qemu-img-failed"
     store.delete(image.chain[1])
     with pytest.raises(NotFoundError, match=image.chain[1]):
         export(store, image, "raw", out, report=QUIET, overwrite=True)
@@ -238,8 +239,9 @@ def test_a_tar_unpacks_to_the_same_tree(tmp_path: Path, store: DirectoryStore) -
 
 
 def test_a_tar_of_no_file_system(tmp_path: Path, store: DirectoryStore, image: ImageRecord) -> None:
-    with pytest.raises(HostError, match="cannot read this disk's root file system"):
+    with pytest.raises(HostError) as caught:
         export(store, image, "tar", tmp_path / "out.tar", report=QUIET)
+    assert caught.value.code == "disk.unsupported-filesystem"
     assert not list(tmp_path.glob("*out.tar*"))
 
 

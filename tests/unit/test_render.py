@@ -16,7 +16,7 @@ from baker.core.secrets import Secrets
 from baker.render.jsonlines import JsonLines
 from baker.render.live import Live
 from baker.render.logfile import LogFile
-from baker.render.mask import Masked, masked
+from baker.render.mask import MaskingSink, mask_event
 from baker.render.plain import Plain
 from baker.render.quiet import Quiet
 from baker.render.terminal import Terminal
@@ -448,7 +448,7 @@ def test_a_full_disk_ends_the_log_and_not_the_build() -> None:
 def test_no_field_of_an_event_lets_a_secret_through() -> None:
     secrets = Secrets({"token": "s3cr3t/value"}, b"k")
     memory = Memory()
-    sink = Masked(memory, secrets)
+    sink = MaskingSink(memory, secrets)
     for event in (
         events.Output(build="b", line="curl -H s3cr3t/value", step="use s3cr3t/value"),
         events.BuildStarted(build="b", template="x", name="n", version="1", steps=("a", "echo s3cr3t/value")),
@@ -464,7 +464,7 @@ def test_no_field_of_an_event_lets_a_secret_through() -> None:
 
 def test_an_event_without_a_secret_stays_itself() -> None:
     event = events.Output(build="b", line="nothing to hide")
-    assert masked(event, Secrets({"token": "s3cr3t"}, b"k")) is event
+    assert mask_event(event, Secrets({"token": "s3cr3t"}, b"k")) is event
 
 
 def test_nothing_but_a_terminal_gets_the_live_display(tmp_path: Path) -> None:

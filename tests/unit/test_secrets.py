@@ -13,7 +13,7 @@ import pytest
 from baker.core.errors import HostError
 from baker.core.events import Memory, Message, Output, StepFinished
 from baker.core.secrets import Secrets, catalog_key
-from baker.render.mask import Masked
+from baker.render.mask import MaskingSink
 
 VALUE = "p4ss \"word'$x/=ü"
 SECRETS = Secrets({"token": VALUE}, b"k" * 32)
@@ -64,7 +64,7 @@ def test_no_line_of_a_secret_that_is_printed_whole_shows(printed: str) -> None:
 def test_a_secret_whose_lines_a_shell_joins_by_spaces_does_not_show() -> None:
     secret = '{\n  "private_key": "abcdefghijkl",\n  "client_id": "mnopqrstuvwx"\n}'
     heard = Memory()
-    sink = Masked(heard, Secrets({"key": secret}))
+    sink = MaskingSink(heard, Secrets({"key": secret}))
     sink.emit(Output(line=" ".join(secret.split()), step="one", stream="stdout"))
     sink.emit(StepFinished(index=1, step="one", seconds=1.0, ok=True))
     (line,) = (event.line for event in heard.events if isinstance(event, Output))
@@ -73,7 +73,7 @@ def test_a_secret_whose_lines_a_shell_joins_by_spaces_does_not_show() -> None:
 
 def test_a_secret_that_comes_line_by_line_is_masked_and_other_lines_keep_their_order() -> None:
     heard = Memory()
-    sink = Masked(heard, Secrets({"key": SHORT_LINES}))
+    sink = MaskingSink(heard, Secrets({"key": SHORT_LINES}))
     printed = ["{", '  "other": 2', "}", *SHORT_LINES.splitlines(), "}", "8842 is a number", "{"]
     for number, line in enumerate(printed):
         sink.emit(Output(line=line, step="one", stream="stdout"))

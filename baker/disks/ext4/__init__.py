@@ -1,1 +1,1 @@
-"""Reads and lays out ext4 file systems."""
+"""Reader and writer for ext4 file systems, and reader for ext2 and ext3."""

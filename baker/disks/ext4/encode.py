@@ -1,7 +1,8 @@
-"""Inodes, directories, extended attributes and extents as ext4 stores them: pure functions from values to bytes.
+"""Encoders for the inodes, directories, extended attributes and extents of ext4: pure functions from values to bytes.
 
-Where the format leaves a choice, there is one here, so that equal values give equal bytes. Format: the Linux kernel's
-Documentation/filesystems/ext4, sections 4.2 "Index Nodes", 4.3.1 "Extent Tree", 4.4 "Directory Entries", 4.5 "Extended Attributes".
+Where the format leaves a choice, the encoders always make the same one, so that equal values give equal bytes. Format: the Linux
+kernel's Documentation/filesystems/ext4, sections 4.2 "Index Nodes", 4.3.1 "Extent Tree", 4.4 "Directory Entries" and 4.5
+"Extended Attributes".
 """
 
 from __future__ import annotations
@@ -12,24 +13,24 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from baker.disks.ext4.crc32c import ALL_ONES, crc32c
-from baker.disks.ext4.geometry import EXTRA, Geometry
-from baker.disks.ext4.reader import EXTENT, EXTENT_INDEX, EXTENT_MAGIC, EXTENTS_FLAG, UnsupportedFilesystem
+from baker.disks.ext4.geometry import EXTRA_SIZE, Geometry
+from baker.disks.ext4.reader import EXTENT, EXTENT_INDEX, EXTENT_MAGIC, EXTENTS_FLAG, CannotNormalize
 from baker.disks.ext4.tree import INLINE_SIZE, XATTR_ENTRY, XATTR_MAGIC
 
-KEPT_FLAGS = 0x200340FF | 0x8000  # what chattr(1) sets and this layout carries: sync, immutable, append, nodump, noatime, ...
-DROPPED_FLAGS = 0x1000 | 0x40000 | EXTENTS_FLAG | 0x400000  # how blocks are found, which the new layout decides anew
-IN_INODE = 4  # extents
-IN_BLOCK_HEAD = 12
-LONGEST_RUN = 32768  # blocks in one extent
-TAIL = 12  # of a directory's block: the checksum, looking like an entry
+PRESERVED_FLAGS = 0x200340FF | 0x8000  # attributes of chattr(1) that a new layout keeps: sync, immutable, append, nodump, noatime, ...
+LAYOUT_FLAGS = 0x1000 | 0x40000 | EXTENTS_FLAG | 0x400000  # flags about how blocks are found, which the new layout sets itself
+EXTENTS_IN_INODE = 4
+TREE_HEADER = 12  # bytes of a block of an extent tree before its entries
+MAX_EXTENT_BLOCKS = 32768
+CHECKSUM_TAIL = 12  # bytes at the end of a directory block: the checksum in the form of an unused entry
 TYPES = {stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5, stat.S_IFSOCK: 6, stat.S_IFLNK: 7}
 Attribute = tuple[int, bytes, bytes]  # number of the name's prefix, rest of the name, value
-Extent = tuple[int, int, int]  # first block of the file, first block of the disk, blocks
+Extent = tuple[int, int, int]  # first block of the file, first block of the file system, number of blocks
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What an inode says of a file, but for where its bytes are. `device`: (major, minor)."""
+    """The metadata in an inode, without the location of the file's content. `mtime` in seconds since 1970, `size` in bytes."""
 
     mode: int
     uid: int
@@ -38,21 +39,25 @@ class Metadata:
     links: int
     size: int
     flags: int
-    device: tuple[int, int] | None = None
+    device: tuple[int, int] | None = None  # (major, minor)
 
 
-def kept_flags(flags: int, path: str) -> int:
-    """Those of an inode's flags that the new layout carries. UnsupportedFilesystem for one that it would lose."""
-    lost = flags & ~(KEPT_FLAGS | DROPPED_FLAGS)
+def preserved_flags(flags: int, path: str) -> int:
+    """The flags of an inode that a new layout keeps. CannotNormalize for a flag that it would lose."""
+    lost = flags & ~(PRESERVED_FLAGS | LAYOUT_FLAGS)
     if lost:
-        raise UnsupportedFilesystem(f"{path} has a flag that cannot be laid out again: {lost:#x}")
-    return flags & KEPT_FLAGS
+        raise CannotNormalize(f"the file {path} has inode flags that cannot be normalized: {lost:#x}")
+    return flags & PRESERVED_FLAGS
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What else is in an inode. `block`: its 60 bytes of extents, link target or device; `sectors`: units of 512 bytes that it takes up
-    elsewhere; `xattrs`: the attributes in the inode itself."""
+    """The location of a file's content and attributes.
+
+    `block`: i_block, up to 60 bytes of extents, link target or device number. `extents`: whether that is an extent tree.
+    `sectors`: the space used outside the inode, in units of 512 bytes. `xattrs`: the attributes in the inode itself.
+    `xattr_block`: the block with the attributes, or 0.
+    """
 
     block: bytes = b""
     extents: bool = False
@@ -62,7 +67,7 @@ class Body:
 
 
 def encode_inode(geometry: Geometry, number: int, data: Metadata, body: Body) -> bytes:
-    """An inode. All its times are its mtime."""
+    """Encode an inode. All its times are its mtime."""
     low, extra = data.mtime & ALL_ONES, (data.mtime - _signed(data.mtime)) >> 32 & 3
     raw = bytearray(geometry.inode_size)
     struct.pack_into(
@@ -72,9 +77,9 @@ def encode_inode(geometry: Geometry, number: int, data: Metadata, body: Body) ->
     raw[0x28:0x64] = body.block.ljust(60, b"\0")
     struct.pack_into("<III", raw, 0x64, 0, body.xattr_block & ALL_ONES, data.size >> 32)
     struct.pack_into("<HHHH", raw, 0x74, body.sectors >> 32, body.xattr_block >> 32, data.uid >> 16, data.gid >> 16)
-    struct.pack_into("<HHIIIII", raw, 0x80, EXTRA, 0, extra, extra, extra, low, extra)
-    raw[0x80 + EXTRA : 0x80 + EXTRA + len(body.xattrs)] = body.xattrs
-    return geometry.sealed_inode(number, raw)
+    struct.pack_into("<HHIIIII", raw, 0x80, EXTRA_SIZE, 0, extra, extra, extra, low, extra)
+    raw[0x80 + EXTRA_SIZE : 0x80 + EXTRA_SIZE + len(body.xattrs)] = body.xattrs
+    return geometry.checksummed_inode(number, raw)
 
 
 def _signed(seconds: int) -> int:
@@ -83,15 +88,15 @@ def _signed(seconds: int) -> int:
 
 
 def device_body(device: tuple[int, int]) -> bytes:
-    """i_block of a device node: the old 16-bit number where it fits, else the new one in the second word."""
+    """Encode i_block of a device node: the old 16-bit number where it fits, otherwise the new one in the second word."""
     major, minor = device
     if major < 256 and minor < 256:
         return struct.pack("<II", major << 8 | minor, 0)
     return struct.pack("<II", 0, minor & 0xFF | major << 8 | (minor & ~0xFF) << 12)
 
 
-def inline_target(target: bytes) -> bool:
-    """Whether a symbolic link's target lies in the inode."""
+def fits_in_inode(target: bytes) -> bool:
+    """Whether the target of a symbolic link is stored in the inode."""
     return len(target) < INLINE_SIZE
 
 
@@ -99,33 +104,39 @@ def inline_target(target: bytes) -> bool:
 
 
 def encode_xattrs(geometry: Geometry, attributes: Iterable[Attribute], path: str) -> tuple[bytes, Callable[[int], bytes] | None]:
-    """(bytes in the inode, None) when all fit there, else (nothing, the block that holds them, given its number)."""
+    """Encode the extended attributes of the file at `path`. CannotNormalize when they do not fit into one block.
+
+    Returns (bytes for the inode, None) when all fit there, otherwise (b"", a function that encodes their block, given its number).
+    """
     ordered = sorted(attributes, key=lambda each: (each[0], len(each[1]), each[1]))
     if not ordered:
         return b"", None
-    room = geometry.inode_size - 0x80 - EXTRA
+    room = geometry.inode_size - 0x80 - EXTRA_SIZE
     inside = _attribute_area(ordered, room - 4, 0, hashed=False)
     if inside is not None:
         return struct.pack("<I", XATTR_MAGIC) + inside, None
     area = _attribute_area(ordered, geometry.block_size - 32, 32, hashed=True)
     if area is None:
-        raise UnsupportedFilesystem(f"the extended attributes of {path} do not fit into one block")
+        raise CannotNormalize(f"the extended attributes of the file {path} do not fit into one block")
     total = 0
     for index, name, value in ordered:
         total = (total << 16 ^ total >> 16 ^ _attribute_hash(index, name, value)) & ALL_ONES
 
     def block(number: int) -> bytes:
         head = struct.pack("<5I12x", XATTR_MAGIC, 1, 1, total, 0)
-        checksum = crc32c(geometry.seed, struct.pack("<Q", number), head, area) if geometry.checked else 0
+        checksum = crc32c(geometry.seed, struct.pack("<Q", number), head, area) if geometry.has_checksums else 0
         return struct.pack("<5I12x", XATTR_MAGIC, 1, 1, total, checksum) + area
 
     return b"", block
 
 
 def _attribute_area(attributes: Sequence[Attribute], room: int, base: int, *, hashed: bool) -> bytes | None:
-    """Entries from the front, values from the back, offsets counted from `base` before it; None when that is more than `room` bytes."""
+    """Encode entries from the front and values from the back of an area of `room` bytes; None when they do not fit.
+
+    Offsets of values count from `base` bytes before the area. `hashed`: whether entries have their hash.
+    """
     sizes = (16 + (len(name) + 3 & ~3) + (len(value) + 3 & ~3) for _, name, value in attributes)
-    if sum(sizes) + 4 > room:  # four zeros end the entries
+    if sum(sizes) + 4 > room:  # four zero bytes end the entries
         return None
     entries, values, end = bytearray(), b"", room
     for index, name, value in attributes:
@@ -139,7 +150,7 @@ def _attribute_area(attributes: Sequence[Attribute], room: int, base: int, *, ha
 
 
 def _attribute_hash(index: int, name: bytes, value: bytes) -> int:
-    """e_hash (fs/ext4/xattr.c, ext4_xattr_hash_entry)."""
+    """The field e_hash of an entry (fs/ext4/xattr.c, ext4_xattr_hash_entry)."""
     total = 0
     for byte in name:
         total = (total << 5 ^ total >> 27 ^ byte) & ALL_ONES
@@ -153,10 +164,13 @@ def _attribute_hash(index: int, name: bytes, value: bytes) -> int:
 
 
 def directory_blocks(
-    geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, at_least: int = 1
+    geometry: Geometry, number: int, parent: int, entries: Iterable[tuple[bytes, int, int]], *, min_blocks: int = 1
 ) -> bytes:
-    """All blocks of a directory; `entries` are (name, inode, mode), in the order in which they are to stand."""
-    size = geometry.block_size - (TAIL if geometry.checked else 0)
+    """Encode all blocks of a directory, at least `min_blocks`.
+
+    `number` and `parent` are the inodes of the directory and its parent. `entries` are (name, inode, mode) in the order to write.
+    """
+    size = geometry.block_size - (CHECKSUM_TAIL if geometry.has_checksums else 0)
     blocks: list[list[tuple[bytes, int, int]]] = [[(b".", number, stat.S_IFDIR), (b"..", parent, stat.S_IFDIR)]]
     used = 24
     for entry in entries:
@@ -166,7 +180,7 @@ def directory_blocks(
             used = 0
         blocks[-1].append(entry)
         used += needed
-    blocks += [[] for _ in range(at_least - len(blocks))]
+    blocks += [[] for _ in range(min_blocks - len(blocks))]
     return b"".join(_directory_block(geometry, number, block, size) for block in blocks)
 
 
@@ -175,6 +189,7 @@ def _entry_size(name: bytes) -> int:
 
 
 def _directory_block(geometry: Geometry, number: int, entries: Sequence[tuple[bytes, int, int]], size: int) -> bytes:
+    """Encode one block of a directory, of which entries take up `size` bytes."""
     block, position = bytearray(geometry.block_size), 0
     for index, (name, inode, mode) in enumerate(entries):
         length = _entry_size(name) if index < len(entries) - 1 else size - position
@@ -183,9 +198,9 @@ def _directory_block(geometry: Geometry, number: int, entries: Sequence[tuple[by
         position += length
     if not entries:
         struct.pack_into("<IHBB", block, 0, 0, size, 0, 0)
-    if geometry.checked:
-        value = crc32c(geometry.inode_seed(number), bytes(block[:size]))
-        struct.pack_into("<IHBBI", block, size, 0, TAIL, 0, 0xDE, value)
+    if geometry.has_checksums:
+        value = crc32c(geometry.checksum_seed(number), bytes(block[:size]))
+        struct.pack_into("<IHBBI", block, size, 0, CHECKSUM_TAIL, 0, 0xDE, value)
     return bytes(block)
 
 
@@ -193,7 +208,7 @@ def _directory_block(geometry: Geometry, number: int, entries: Sequence[tuple[by
 
 
 def split_extents(extents: Iterable[Extent]) -> list[Extent]:
-    """Extents of at most the longest length, neighbours joined."""
+    """Join neighbouring extents and split those that are too long for one entry."""
     joined: list[Extent] = []
     for logical, place, count in extents:
         if joined and joined[-1][0] + joined[-1][2] == logical and joined[-1][1] + joined[-1][2] == place:
@@ -201,25 +216,30 @@ def split_extents(extents: Iterable[Extent]) -> list[Extent]:
         else:
             joined.append((logical, place, count))
     return [
-        (logical + at, place + at, min(LONGEST_RUN, count - at)) for logical, place, count in joined for at in range(0, count, LONGEST_RUN)
-    ]  # fmt: skip
+        (logical + at, place + at, min(MAX_EXTENT_BLOCKS, count - at))
+        for logical, place, count in joined
+        for at in range(0, count, MAX_EXTENT_BLOCKS)
+    ]
 
 
 def tree_size(geometry: Geometry, extents: int) -> int:
-    """How many blocks an extent tree takes besides the inode."""
-    total, level, room = 0, extents, _per_block(geometry)
-    while level > IN_INODE:
+    """The number of blocks that an extent tree needs outside the inode."""
+    total, level, room = 0, extents, _entries_per_block(geometry)
+    while level > EXTENTS_IN_INODE:
         level = -(-level // room)
         total += level
     return total
 
 
 def encode_extents(geometry: Geometry, number: int, extents: Sequence[Extent], blocks: Sequence[int]) -> tuple[bytes, dict[int, bytes]]:
-    """(i_block, tree blocks by their number) for `extents` in order; `blocks` are `tree_size` free ones."""
-    free, written, room = iter(blocks), dict[int, bytes](), _per_block(geometry)
+    """Encode the extent tree of inode `number` for `extents`, ascending; returns (i_block, content of tree blocks by block number).
+
+    `blocks` are the numbers of `tree_size` free blocks.
+    """
+    free, written, room = iter(blocks), dict[int, bytes](), _entries_per_block(geometry)
     level = [EXTENT.pack(logical, count, place >> 32, place & ALL_ONES) for logical, place, count in extents]
     depth = 0
-    while len(level) > IN_INODE:
+    while len(level) > EXTENTS_IN_INODE:
         above = []
         for start in range(0, len(level), room):
             part, place = level[start : start + room], next(free)
@@ -227,18 +247,19 @@ def encode_extents(geometry: Geometry, number: int, extents: Sequence[Extent], b
             (first,) = struct.unpack_from("<I", part[0])
             above.append(EXTENT_INDEX.pack(first, place & ALL_ONES, place >> 32))
         level, depth = above, depth + 1
-    return struct.pack("<4HI", EXTENT_MAGIC, len(level), IN_INODE, depth, 0) + b"".join(level), written
+    return struct.pack("<4HI", EXTENT_MAGIC, len(level), EXTENTS_IN_INODE, depth, 0) + b"".join(level), written
 
 
-def _per_block(geometry: Geometry) -> int:
-    return (geometry.block_size - IN_BLOCK_HEAD) // 12
+def _entries_per_block(geometry: Geometry) -> int:
+    return (geometry.block_size - TREE_HEADER) // 12
 
 
 def _tree_block(geometry: Geometry, number: int, entries: Sequence[bytes], room: int, depth: int) -> bytes:
+    """Encode one block of an extent tree, which has room for `room` entries."""
     block = bytearray(geometry.block_size)
     packed = struct.pack("<4HI", EXTENT_MAGIC, len(entries), room, depth, 0) + b"".join(entries)
     block[: len(packed)] = packed
-    tail = IN_BLOCK_HEAD + room * 12
-    if geometry.checked:
-        struct.pack_into("<I", block, tail, crc32c(geometry.inode_seed(number), bytes(block[:tail])))
+    tail = TREE_HEADER + room * 12
+    if geometry.has_checksums:
+        struct.pack_into("<I", block, tail, crc32c(geometry.checksum_seed(number), bytes(block[:tail])))
     return bytes(block)

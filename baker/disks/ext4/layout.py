@@ -1,9 +1,9 @@
-"""Laying an ext4 file system out again in place: the same files in the same geometry, at places that depend on nothing but them.
+"""A new layout for the files of an ext4 file system in the same geometry, which depends on the files only, not on their history.
 
-What a file system's blocks hold depends on everything that ever happened to it. Here it depends on its files and on `before`, the file
-system that it began as: a file that has not changed since stays where it was, so that the difference between the two disks stays
-small; a changed one takes its own old blocks first; all else goes, in the order of paths, to the lowest place that is free. All times
-are the file's mtime, generations are 0, directories are sorted and have no hash tree.
+The blocks of a file system normally depend on everything that ever happened to it. Here they depend on its files and on the same
+file system on the backing disk. A file that has not changed since keeps its blocks, so that the delta to the backing disk stays
+small. A changed file reuses its old blocks first. Everything else goes to the lowest free blocks, in the order of paths. All times
+are the file's mtime, generations are 0, and directories are sorted, without a hash tree.
 """
 
 from __future__ import annotations
@@ -24,22 +24,26 @@ from baker.disks.ext4.encode import (  # fmt: skip
     encode_extents,
     encode_inode,
     encode_xattrs,
-    inline_target,
+    fits_in_inode,
     split_extents,
     tree_size,
 )
 from baker.disks.ext4.geometry import SUPERBLOCK, Geometry
-from baker.disks.ext4.reader import EXTENTS_FLAG, ROOT_INODE, Inode, UnsupportedFilesystem
+from baker.disks.ext4.reader import EXTENTS_FLAG, ROOT_INODE, CannotNormalize, DamagedFilesystem, Inode
 from baker.disks.ext4.tree import Tree
-from baker.disks.extents import Free, Run, clipped, first_of, gaps, merged, untouched, without
+from baker.disks.extents import FreeBlocks, Run, clipped, disjoint, first_blocks, gaps, merged, subtract
 
-LOST_AND_FOUND, PREALLOCATED = "/lost+found", 4  # blocks that e2fsck may use without allocating
-MOST_LINKS = 65000  # of a directory; one with more says 1 (dir_nlink)
+LOST_AND_FOUND, PREALLOCATED = "/lost+found", 4  # blocks that the directory has, so that e2fsck need not allocate any
+MAX_SUBDIRECTORY_LINKS = 65000  # a directory with more links has a link count of 1 (dir_nlink)
 
 
 @dataclass(frozen=True, slots=True)
 class FileNode:
-    """A file as it is to be. `path` is that inside the file system. Its bytes are `content`, else those of `source`."""
+    """A file to write, by its `path` in the file system. Its content is `content` or, when that is None, the content of `source`.
+
+    `target` is that of a symbolic link, `device` the (major, minor) of a device node. Nodes with the same `link_group` other than
+    0 are names of one file.
+    """
 
     path: str
     mode: int
@@ -52,10 +56,11 @@ class FileNode:
     device: tuple[int, int] | None = None
     source: Inode | None = None
     content: bytes | None = None
-    linked: int = 0  # names with the same number, if it is not 0, are one file
+    link_group: int = 0
 
     @property
     def size(self) -> int:
+        """Bytes of content, or of a symbolic link's target."""
         if stat.S_ISLNK(self.mode):
             return len(self.target)
         return len(self.content) if self.content is not None else self.source.size if self.source else 0
@@ -63,7 +68,7 @@ class FileNode:
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """Blocks that come from the disk that was read: `count` of them from `origin` on go to `place`; what is after `size` bytes is zeros."""
+    """`count` blocks to copy from block `origin` of the disk that was read to block `place`; zeros follow after `size` bytes."""
 
     place: int
     origin: int | None  # None: zeros
@@ -73,43 +78,43 @@ class Copy:
 
 @dataclass
 class Layout:
-    """A new layout as what is to be written; everything else stays as it was on the disk that `before` is on, or is zeros."""
+    """A new layout: what to write. All other blocks read as the backing disk, or as zeros without one."""
 
-    blocks: dict[int, bytes] = field(default_factory=dict)
+    blocks: dict[int, bytes] = field(default_factory=dict)  # content by block number
     copies: list[Copy] = field(default_factory=list)
     zeros: list[Run] = field(default_factory=list)
-    kept: int = 0  # files that are where they were before
+    files_in_place: int = 0  # regular files whose blocks are those of the backing disk
 
 
 @dataclass(slots=True)
-class _File:
-    """An inode on its way: what it is, and where it goes."""
+class _PlannedFile:
+    """A file while its layout is computed: its inode number and its blocks."""
 
     node: FileNode
     links: int = 0
     number: int = 0
-    old: Inode | None = None  # what had this path before, and is of its type
+    old: Inode | None = None  # the file of the same type at this path on the backing disk
     unchanged: bool = False
-    shape: tuple[Run, ...] = ()  # logical blocks that are allocated
+    allocated: tuple[Run, ...] = ()  # blocks of the file that are no holes
     data: list[Run] = field(default_factory=list)
-    tree: list[Run] = field(default_factory=list)
-    xattr: list[Run] = field(default_factory=list)
-    inside: bytes = b""
-    xattr_of: Callable[[int], bytes] | None = None
+    tree: list[Run] = field(default_factory=list)  # blocks of the extent tree
+    xattr: list[Run] = field(default_factory=list)  # the block with extended attributes
+    inline_xattrs: bytes = b""
+    encode_xattr_block: Callable[[int], bytes] | None = None
 
 
-Same = Callable[[Inode, Inode], bool]
+SameContent = Callable[[Inode, Inode], bool]
 
 
-class Before:
-    """The file system that another one began as. `same` tells whether a file of the new one has the content of one of this."""
+class BackingFilesystem:
+    """The same file system on the backing disk. `same_content(new, old)` compares the content of two files of equal size."""
 
-    def __init__(self, tree: Tree, same: Same) -> None:
-        self.tree, self.same = tree, same
+    def __init__(self, tree: Tree, same_content: SameContent) -> None:
+        self.tree, self.same_content = tree, same_content
         self.paths = dict(walk(tree))
 
     def blocks_of(self, inode: Inode) -> tuple[list[Run], list[Run], list[Run]]:
-        """(data, extent tree, attributes): the blocks that an inode has."""
+        """(data, extent tree, attributes): the blocks of an inode. Data in a block map (ext2, ext3) is left out."""
         attributes = [(inode.xattr_block, 1)] if inode.xattr_block else []
         if not inode.flags & EXTENTS_FLAG:
             return [], [], attributes
@@ -118,7 +123,7 @@ class Before:
 
 
 def walk(tree: Tree) -> Iterator[tuple[str, int]]:
-    """(path, inode number) of everything in one file system, in the order of path components."""
+    """Yield (path, inode number) of every file of one file system, in the order of path components."""
     pending = [("/", ROOT_INODE)]
     seen: set[int] = set()
     while pending:
@@ -128,52 +133,56 @@ def walk(tree: Tree) -> Iterator[tuple[str, int]]:
         if not inode.is_dir:
             continue
         if number in seen:
-            raise UnsupportedFilesystem(f"the ext4 file system is damaged: {path} is in itself")
+            raise DamagedFilesystem(f"the directory {path} contains itself")
         seen.add(number)
         prefix = "" if path == "/" else path
-        pending += [(f"{prefix}/{name}", below) for name, below in sorted(tree.entries(inode).items(), reverse=True)]
+        pending += [(f"{prefix}/{name}", child) for name, child in sorted(tree.entries(inode).items(), reverse=True)]
 
 
-def lay_out(geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, before: Before | None, *, epoch: int) -> Layout:
-    """Where everything goes. `nodes` are all files, in the order of path components, the root first; `tree` is what their sources are in.
+def compute_layout(geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, backing: BackingFilesystem | None, *, epoch: int) -> Layout:
+    """Compute the layout of a file system with the files `nodes`, whose sources are in `tree`.
 
-    UnsupportedFilesystem when something in it would be lost, or does not fit."""
-    return _Layouter(geometry, nodes, tree, before, epoch).layout()
+    `nodes` are in the order of path components, the root first. `epoch` is the time of the superblock, in seconds since 1970.
+    CannotNormalize when something would be lost, or does not fit.
+    """
+    return _LayoutBuilder(geometry, nodes, tree, backing, epoch).layout()
 
 
-class _Layouter:
-    def __init__(self, geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, before: Before | None, epoch: int) -> None:
-        self._geometry, self._nodes, self._tree, self._before, self._epoch = geometry, nodes, tree, before, epoch
+class _LayoutBuilder:
+    """Computes one layout; see `compute_layout`."""
+
+    def __init__(self, geometry: Geometry, nodes: Sequence[FileNode], tree: Tree, backing: BackingFilesystem | None, epoch: int) -> None:
+        self._geometry, self._nodes, self._tree, self._backing, self._epoch = geometry, nodes, tree, backing, epoch
         self._result = Layout()
-        self._files: list[_File] = []
-        self._by_path: dict[str, _File] = {}
+        self._files: list[_PlannedFile] = []
+        self._by_path: dict[str, _PlannedFile] = {}
         self._children: dict[str, list[str]] = {}
         self._static = merged(geometry.static_runs())
 
     def layout(self) -> Layout:
-        self._gather()
-        self._number()
-        self._claim()
-        self._place()
+        self._collect_files()
+        self._assign_inodes()
+        self._reuse_blocks()
+        self._allocate_blocks()
         self._write_files()
-        self._write_fixed()
+        self._write_fixed_inodes()
         self._write_groups()
-        self._free_old()
+        self._zero_freed_blocks()
         return self._result
 
-    # --- what there is ---------------------------------------------------------------------------------------------
+    # --- files and inode numbers -----------------------------------------------------------------------------------
 
-    def _gather(self) -> None:
-        """One _File per inode, and which file of before it was."""
-        groups: dict[int, _File] = {}
+    def _collect_files(self) -> None:
+        """Make one _PlannedFile per inode, with its link count."""
+        groups: dict[int, _PlannedFile] = {}
         subdirectories: Counter[str] = Counter()
         for node in self._nodes:
-            file = groups.get(node.linked) if node.linked else None
+            file = groups.get(node.link_group) if node.link_group else None
             if file is None:
-                file = _File(node)
+                file = _PlannedFile(node)
                 self._files.append(file)
-                if node.linked:
-                    groups[node.linked] = file
+                if node.link_group:
+                    groups[node.link_group] = file
             file.links += 1
             self._by_path[node.path] = file
             if node.path != "/":
@@ -182,10 +191,10 @@ class _Layouter:
         for file in self._files:
             if stat.S_ISDIR(file.node.mode):
                 links = 2 + subdirectories[file.node.path]
-                file.links = links if links <= MOST_LINKS else 1
+                file.links = links if links <= MAX_SUBDIRECTORY_LINKS else 1
 
-    def _number(self) -> None:
-        """Inode numbers: those of before, else the lowest free ones."""
+    def _assign_inodes(self) -> None:
+        """Give every file its inode number on the backing disk or, when it has none there, the lowest free one."""
         fixed = {each.number for each in self._geometry.fixed}
         claimed = set(range(1, self._geometry.first_inode)) | fixed
         self._files[0].number = ROOT_INODE
@@ -202,157 +211,161 @@ class _Layouter:
             while following in claimed:
                 following += 1
             if following > self._geometry.inodes:
-                raise UnsupportedFilesystem("the file system has too few inodes")
+                raise CannotNormalize("the file system has too few inodes", code="disk.filesystem-full")
             file.number = following
             claimed.add(following)
 
     def _old(self, path: str) -> Inode | None:
-        number = self._before.paths.get(path) if self._before else None
-        return self._before.tree.fs.inode(number) if self._before and number else None
+        """The inode at a path on the backing disk."""
+        number = self._backing.paths.get(path) if self._backing else None
+        return self._backing.tree.fs.inode(number) if self._backing and number else None
 
-    # --- where it goes ---------------------------------------------------------------------------------------------
+    # --- blocks ----------------------------------------------------------------------------------------------------
 
-    def _claim(self) -> None:
-        """What every file takes of the blocks that it had before. Attributes of several files may have been in one block."""
-        shared: set[Run] = set()
+    def _reuse_blocks(self) -> None:
+        """Give every file those of its blocks on the backing disk that it can use again."""
+        shared: set[Run] = set()  # attribute blocks that are given away: several files may have used one
         for file in self._files:
-            file.inside, file.xattr_of = encode_xattrs(self._geometry, file.node.xattrs, file.node.path)
+            file.inline_xattrs, file.encode_xattr_block = encode_xattrs(self._geometry, file.node.xattrs, file.node.path)
             data, tree, attributes = self._old_blocks(file.old)
-            file.shape = self._shape(file)
-            wanted = sum(count for _, count in file.shape)
-            if file.old and self._is_unchanged(file):
+            file.allocated = self._blocks_to_allocate(file)
+            needed = sum(count for _, count in file.allocated)
+            if file.old and self._has_old_content(file):
                 file.unchanged, file.data = True, data
-                self._result.kept += 1
+                self._result.files_in_place += 1
             else:
-                file.data = first_of(data, wanted)
-            file.xattr = [run for run in attributes if run not in shared] if file.xattr_of else []
+                file.data = first_blocks(data, needed)
+            file.xattr = [run for run in attributes if run not in shared] if file.encode_xattr_block else []
             shared.update(file.xattr)
-            file.tree = tree if len(_singles(tree)) == tree_size(self._geometry, len(self._extents(file, file.data))) else []
+            file.tree = tree if len(_single_blocks(tree)) == tree_size(self._geometry, len(self._extents(file, file.data))) else []
 
     def _old_blocks(self, old: Inode | None) -> tuple[list[Run], list[Run], list[Run]]:
-        """Its blocks of before, as far as nothing static is there now."""
-        if old is None or self._before is None:
+        """The blocks of a file on the backing disk (data, extent tree, attributes) that hold no fixed part of the file system now."""
+        if old is None or self._backing is None:
             return [], [], []
-        data, tree, attributes = self._before.blocks_of(old)
-        return untouched(data, self._static), untouched(tree, self._static), untouched(attributes, self._static)
+        data, tree, attributes = self._backing.blocks_of(old)
+        return disjoint(data, self._static), disjoint(tree, self._static), disjoint(attributes, self._static)
 
-    def _shape(self, file: _File) -> tuple[Run, ...]:
-        """The logical blocks that are to be allocated: those that were, up to the end of the file."""
+    def _blocks_to_allocate(self, file: _PlannedFile) -> tuple[Run, ...]:
+        """The blocks of the file to allocate: those that its source has allocated, up to the end of the file."""
         node, size = file.node, self._geometry.block_size
         blocks = -(-node.size // size)
         if stat.S_ISDIR(node.mode):
             return ((0, len(self._directory(file)) // size),)
         if stat.S_ISLNK(node.mode):
-            return () if inline_target(node.target) else ((0, blocks),)
+            return () if fits_in_inode(node.target) else ((0, blocks),)
         if not stat.S_ISREG(node.mode) or not blocks:
             return ()
         if node.content is not None or node.source is None:
             return ((0, blocks),)
         return tuple(merged((first, min(count, blocks - first)) for first, _, count in self._tree.fs.runs(node.source) if first < blocks))
 
-    def _is_unchanged(self, file: _File) -> bool:
+    def _has_old_content(self, file: _PlannedFile) -> bool:
+        """Whether a file can keep all its blocks of the backing disk, because their content and holes are the same."""
         node, old = file.node, file.old
-        if not stat.S_ISREG(node.mode) or node.content is not None or node.source is None or old is None or self._before is None:
+        if not stat.S_ISREG(node.mode) or node.content is not None or node.source is None or old is None or self._backing is None:
             return False
         if node.size != old.size or not old.flags & EXTENTS_FLAG:
             return False
-        runs = list(self._before.tree.fs.runs(old))
-        if merged((first, count) for first, _, count in runs) != list(file.shape) or any(place is None for _, place, _ in runs):
+        runs = list(self._backing.tree.fs.runs(old))
+        if merged((first, count) for first, _, count in runs) != list(file.allocated) or any(place is None for _, place, _ in runs):
             return False
         places = [(place, count) for _, place, count in runs if place is not None]
-        return untouched(places, self._static) == places and self._before.same(node.source, old)
+        return disjoint(places, self._static) == places and self._backing.same_content(node.source, old)
 
-    def _place(self) -> None:
-        """Blocks for what the old ones are not enough for."""
-        free = Free(gaps(merged([*self._static, *self._taken()]), self._geometry.first_block, self._geometry.blocks))
+    def _allocate_blocks(self) -> None:
+        """Allocate the blocks that are still missing."""
+        free = FreeBlocks(gaps(merged([*self._static, *self._file_blocks()]), self._geometry.first_block, self._geometry.blocks))
         try:
             for file in self._files:
-                file.data = [*file.data, *free.take(sum(count for _, count in file.shape) - sum(count for _, count in file.data))]
-                if file.xattr_of and not file.xattr:
-                    file.xattr = free.take(1)
+                file.data = [*file.data, *free.allocate(sum(count for _, count in file.allocated) - sum(count for _, count in file.data))]
+                if file.encode_xattr_block and not file.xattr:
+                    file.xattr = free.allocate(1)
                 needed = tree_size(self._geometry, len(self._extents(file, file.data)))
-                if len(_singles(file.tree)) != needed:
-                    file.tree = free.take(needed)
+                if len(_single_blocks(file.tree)) != needed:
+                    file.tree = free.allocate(needed)
         except ValueError:
-            raise UnsupportedFilesystem("the file system is too full to be laid out again") from None
+            raise CannotNormalize("the file system is too full to be normalized", code="disk.filesystem-full") from None
 
-    def _extents(self, file: _File, places: Sequence[Run]) -> list[Extent]:
-        """The logical blocks of its shape on `places`, in order; as far as those go."""
-        found: list[Extent] = []
+    def _extents(self, file: _PlannedFile, places: Sequence[Run]) -> list[Extent]:
+        """The extents that map the file's allocated blocks to `places`, in order, as far as `places` suffice."""
+        extents: list[Extent] = []
         rest = list(reversed(places))
-        for logical, count in file.shape:
+        for logical, count in file.allocated:
             while count and rest:
                 place, length = rest.pop()
                 used = min(length, count)
-                found.append((logical, place, used))
+                extents.append((logical, place, used))
                 if used < length:
                     rest.append((place + used, length - used))
                 logical, count = logical + used, count - used
-        return split_extents(found)
+        return split_extents(extents)
 
-    # --- what is written -------------------------------------------------------------------------------------------
+    # --- content ---------------------------------------------------------------------------------------------------
 
     def _write_files(self) -> None:
+        """Write all files and the inode tables."""
         tables: dict[int, bytearray] = {}
         size = self._geometry.block_size
         for fixed in self._geometry.fixed:
             block, offset = self._geometry.inode_place(fixed.number)
             tables.setdefault(block, bytearray(size))[offset : offset + len(fixed.raw)] = fixed.raw
         for file in self._files:
-            raw = self._file(file)
+            raw = self._write_file(file)
             block, offset = self._geometry.inode_place(file.number)
             tables.setdefault(block, bytearray(size))[offset : offset + len(raw)] = raw
         self._result.blocks |= {block: bytes(data) for block, data in tables.items()}
         every = [(self._geometry.table_of(group), self._geometry.table_blocks) for group in range(self._geometry.groups)]
-        self._result.zeros += without(every, [(block, 1) for block in tables])
+        self._result.zeros += subtract(every, [(block, 1) for block in tables])
 
-    def _file(self, file: _File) -> bytes:
-        """Write a file's blocks; returns its inode."""
+    def _write_file(self, file: _PlannedFile) -> bytes:
+        """Write the blocks of a file; returns its inode, encoded."""
         node, geometry = file.node, self._geometry
         extents = self._extents(file, file.data)
         if stat.S_ISDIR(node.mode):
-            self._put(extents, self._directory(file))
+            self._write_data(extents, self._directory(file))
         elif stat.S_ISLNK(node.mode):
-            self._put(extents, node.target)
+            self._write_data(extents, node.target)
         elif node.content is not None:
-            self._put(extents, node.content)
+            self._write_data(extents, node.content)
         elif not file.unchanged and node.source is not None:
-            self._copy(node.source, extents)
+            self._copy_data(node.source, extents)
         sectors = sum(count for runs in (file.data, file.tree, file.xattr) for _, count in runs) * (geometry.block_size // 512)
-        block, mapped = self._block(file, extents)
-        if file.xattr_of:
-            self._result.blocks[file.xattr[0][0]] = file.xattr_of(file.xattr[0][0])
-        size = sum(count for _, count in file.shape) * geometry.block_size if stat.S_ISDIR(node.mode) else node.size
+        block, mapped = self._encode_i_block(file, extents)
+        if file.encode_xattr_block:
+            self._result.blocks[file.xattr[0][0]] = file.encode_xattr_block(file.xattr[0][0])
+        size = sum(count for _, count in file.allocated) * geometry.block_size if stat.S_ISDIR(node.mode) else node.size
         data = Metadata(node.mode, node.uid, node.gid, node.mtime, file.links, size, node.flags)
-        body = Body(block, mapped, sectors, file.inside, file.xattr[0][0] if file.xattr else 0)
+        body = Body(block, mapped, sectors, file.inline_xattrs, file.xattr[0][0] if file.xattr else 0)
         return encode_inode(geometry, file.number, data, body)
 
-    def _block(self, file: _File, extents: Sequence[Extent]) -> tuple[bytes, bool]:
-        """(i_block, whether it holds extents)."""
+    def _encode_i_block(self, file: _PlannedFile, extents: Sequence[Extent]) -> tuple[bytes, bool]:
+        """(i_block, whether it holds an extent tree) of a file. Writes the blocks of the extent tree."""
         node = file.node
         if node.device is not None:
             return device_body(node.device), False
-        if stat.S_ISLNK(node.mode) and inline_target(node.target):
+        if stat.S_ISLNK(node.mode) and fits_in_inode(node.target):
             return node.target, False
         if not (stat.S_ISREG(node.mode) or stat.S_ISDIR(node.mode) or stat.S_ISLNK(node.mode)):
             return b"", False
-        block, trees = encode_extents(self._geometry, file.number, extents, _singles(file.tree))
+        block, trees = encode_extents(self._geometry, file.number, extents, _single_blocks(file.tree))
         self._result.blocks |= trees
         return block, True
 
-    def _put(self, extents: Sequence[Extent], data: bytes) -> None:
+    def _write_data(self, extents: Sequence[Extent], data: bytes) -> None:
+        """Write `data` to the blocks of `extents`."""
         size = self._geometry.block_size
         for logical, place, count in extents:
             for index in range(count):
                 self._result.blocks[place + index] = data[(logical + index) * size : (logical + index + 1) * size].ljust(size, b"\0")
 
-    def _copy(self, source: Inode, extents: Sequence[Extent]) -> None:
-        """The source's bytes, in its own order, to where its extents are now."""
+    def _copy_data(self, source: Inode, extents: Sequence[Extent]) -> None:
+        """Copy the content of `source` to the blocks of `extents`."""
         size = self._geometry.block_size
         origins = iter(self._tree.fs.runs(source))
         first, origin, length = next(origins, (0, None, 0))
-        for start, start_place, whole in extents:
-            logical, place, count = start, start_place, whole
+        for extent in extents:
+            logical, place, count = extent
             while count:
                 while logical >= first + length:
                     first, origin, length = next(origins)
@@ -361,63 +374,67 @@ class _Layouter:
                 self._result.copies.append(Copy(place, None if origin is None else origin + logical - first, used, bytes_left))
                 logical, place, count = logical + used, place + used, count - used
 
-    def _directory(self, file: _File) -> bytes:
+    def _directory(self, file: _PlannedFile) -> bytes:
+        """The blocks of a directory, encoded."""
         node = file.node
         parent = self._by_path[_parent(node.path)].number
-        at_least = PREALLOCATED if node.path == LOST_AND_FOUND else 1
-        return directory_blocks(self._geometry, file.number, parent, self._entries_of(node.path), at_least=at_least)
+        min_blocks = PREALLOCATED if node.path == LOST_AND_FOUND else 1
+        return directory_blocks(self._geometry, file.number, parent, self._entries_of(node.path), min_blocks=min_blocks)
 
     def _entries_of(self, path: str) -> list[tuple[bytes, int, int]]:
-        found = []
+        """(name, inode number, mode) of the files in a directory, sorted by name."""
+        entries = []
         for child in self._children.get(path, ()):
-            below = self._by_path[child]
-            found.append((child.rpartition("/")[2].encode("utf-8", "surrogateescape"), below.number, below.node.mode))
-        return sorted(found)
+            file = self._by_path[child]
+            entries.append((child.rpartition("/")[2].encode("utf-8", "surrogateescape"), file.number, file.node.mode))
+        return sorted(entries)
 
-    # --- fixed places ----------------------------------------------------------------------------------------------
+    # --- fixed parts -----------------------------------------------------------------------------------------------
 
-    def _write_fixed(self) -> None:
-        """The journal, empty; what else keeps its content."""
+    def _write_fixed_inodes(self) -> None:
+        """Empty the journal, and copy the blocks of the other fixed inodes and the reserved descriptor blocks."""
         geometry = self._geometry
         head = geometry.journal_superblock()
         (journal,) = struct.unpack_from("<I", geometry.superblock, 0xE0)
         for fixed in geometry.fixed:
             if head is not None and fixed.number == journal:
                 self._result.blocks[fixed.data[0][0]] = head
-                self._result.zeros += without(fixed.data, [(fixed.data[0][0], 1)])
-                self._carry(without(fixed.blocks, fixed.data))
+                self._result.zeros += subtract(fixed.data, [(fixed.data[0][0], 1)])
+                self._copy_in_place(subtract(fixed.blocks, fixed.data))
             else:
-                self._carry(fixed.blocks)
+                self._copy_in_place(fixed.blocks)
         for group in range(geometry.groups):
             if geometry.has_super(group):
-                self._carry([(geometry.group_start(group) + 1 + geometry.gdt_blocks, geometry.reserved_gdt)])
+                self._copy_in_place([(geometry.group_start(group) + 1 + geometry.gdt_blocks, geometry.reserved_gdt)])
 
-    def _carry(self, runs: Sequence[Run]) -> None:
+    def _copy_in_place(self, runs: Sequence[Run]) -> None:
+        """Copy blocks from the disk that was read to the same places."""
         size = self._geometry.block_size
         self._result.copies += [Copy(start, start, count, count * size) for start, count in runs if count]
 
     def _write_groups(self) -> None:
-        """Bitmaps, descriptors and superblocks, which count what is there."""
+        """Write bitmaps, group descriptors and superblocks, which count the used blocks and inodes."""
         geometry = self._geometry
-        used = merged([*self._static, *self._taken()])
-        inodes = merged((number - 1, 1) for number in self._all_inodes())
+        used = merged([*self._static, *self._file_blocks()])
+        inodes = merged((number - 1, 1) for number in self._used_inodes())
         per_group = geometry.inodes_per_group
         directories = Counter((file.number - 1) // per_group for file in self._files if stat.S_ISDIR(file.node.mode))
         descriptors, total_blocks, total_inodes = [], 0, 0
         for group in range(geometry.groups):
             start, size = geometry.group_start(group), geometry.group_blocks(group)
-            here = list(clipped(used, start, size))
-            mine = list(clipped(inodes, group * per_group, per_group))
-            bitmap, inode_bitmap = geometry.bitmap(size, here), geometry.bitmap(per_group, mine)
-            self._result.blocks |= {geometry.bitmap_of(group): bitmap, geometry.inode_bitmap_of(group): inode_bitmap}
-            free_blocks = size - sum(count for _, count in here)
-            free_inodes = per_group - sum(count for _, count in mine)
-            counts = (free_blocks, free_inodes, directories[group], per_group - (sum(mine[-1]) if mine else 0))
+            used_here = list(clipped(used, start, size))
+            inodes_here = list(clipped(inodes, group * per_group, per_group))
+            bitmap, inode_bitmap = geometry.bitmap(size, used_here), geometry.bitmap(per_group, inodes_here)
+            self._result.blocks |= {geometry.block_bitmap_of(group): bitmap, geometry.inode_bitmap_of(group): inode_bitmap}
+            free_blocks = size - sum(count for _, count in used_here)
+            free_inodes = per_group - sum(count for _, count in inodes_here)
+            counts = (free_blocks, free_inodes, directories[group], per_group - (sum(inodes_here[-1]) if inodes_here else 0))
             descriptors.append(geometry.descriptor(group, counts, (bitmap, inode_bitmap)))
             total_blocks, total_inodes = total_blocks + free_blocks, total_inodes + free_inodes
         self._write_superblocks(b"".join(descriptors), total_blocks, total_inodes)
 
-    def _all_inodes(self) -> Iterator[int]:
+    def _used_inodes(self) -> Iterator[int]:
+        """Yield the numbers of reserved and used inodes."""
         yield from range(1, self._geometry.first_inode)
         yield from (fixed.number for fixed in self._geometry.fixed if fixed.number >= self._geometry.first_inode)
         yield from (file.number for file in self._files if file.number != ROOT_INODE)
@@ -429,32 +446,33 @@ class _Layouter:
             if not geometry.has_super(group):
                 continue
             block = geometry.group_start(group)
-            raw = geometry.settled_superblock(group, free_blocks=free_blocks, free_inodes=free_inodes, epoch=self._epoch)
-            if group == 0 and size > SUPERBLOCK:  # before it is room for a boot loader
-                whole = bytearray(geometry.fs.read(0, size))
-                whole[SUPERBLOCK : 2 * SUPERBLOCK] = raw
-                self._result.blocks[block] = bytes(whole)
+            raw = geometry.clean_superblock(group, free_blocks=free_blocks, free_inodes=free_inodes, epoch=self._epoch)
+            if group == 0 and size > SUPERBLOCK:  # the bytes before it may hold a boot loader
+                first_block = bytearray(geometry.fs.read(0, size))
+                first_block[SUPERBLOCK : 2 * SUPERBLOCK] = raw
+                self._result.blocks[block] = bytes(first_block)
             else:
                 self._result.blocks[block] = raw.ljust(size, b"\0")
             for index in range(geometry.gdt_blocks):
                 self._result.blocks[block + 1 + index] = padded[index * size : (index + 1) * size]
 
-    def _free_old(self) -> None:
-        """Zeros where something was before and nothing is now."""
-        now = [*self._static, *self._taken()]
-        if self._before is None:
-            self._result.zeros += gaps(merged(now), self._geometry.first_block, self._geometry.blocks)
+    def _zero_freed_blocks(self) -> None:
+        """Write zeros to blocks that are free now: without a backing disk to all, otherwise to those that were in use there."""
+        used = [*self._static, *self._file_blocks()]
+        if self._backing is None:
+            self._result.zeros += gaps(merged(used), self._geometry.first_block, self._geometry.blocks)
             return
-        inodes = (self._before.tree.fs.inode(number) for number in set(self._before.paths.values()))
-        self._result.zeros += without((run for inode in inodes for runs in self._before.blocks_of(inode) for run in runs), now)
+        inodes = (self._backing.tree.fs.inode(number) for number in set(self._backing.paths.values()))
+        self._result.zeros += subtract((run for inode in inodes for runs in self._backing.blocks_of(inode) for run in runs), used)
 
-    def _taken(self) -> Iterator[Run]:
-        """The blocks of all files."""
+    def _file_blocks(self) -> Iterator[Run]:
+        """Yield the blocks of all files."""
         for file in self._files:
             yield from (*file.data, *file.tree, *file.xattr)
 
 
-def _singles(runs: Sequence[Run]) -> list[int]:
+def _single_blocks(runs: Sequence[Run]) -> list[int]:
+    """The numbers of the blocks of `runs`."""
     return [start + index for start, count in runs for index in range(count)]
 
 

@@ -1,6 +1,6 @@
-"""Reading ext2, ext3 and ext4 file systems in place, without mounting and without any right but to read the image.
+"""Reader for ext2, ext3 and ext4 file systems, which needs no mount and no permission except to read the image.
 
-This module: the superblock, inodes, where a file's bytes lie, and its bytes. ext4tree.py: names and extended attributes.
+This module reads the superblock, inodes, block maps and file content; tree.py reads names and extended attributes.
 Format: the Linux kernel's Documentation/filesystems/ext4 ("ext4 Data Structures and Algorithms"), cited below by section.
 """
 
@@ -22,33 +22,66 @@ ROOT_INODE = 2
 # s_feature_incompat (section 4.1, "Super Block")
 FILETYPE, RECOVER, META_BG, EXTENTS, BIT64, MMP = 0x2, 0x4, 0x10, 0x40, 0x80, 0x100
 FLEX_BG, EA_INODE, CSUM_SEED, LARGEDIR, INLINE_DATA, CASEFOLD = 0x200, 0x400, 0x2000, 0x4000, 0x8000, 0x20000
-ENCRYPT = 0x10000  # the file system may hold encrypted files: reading one of those is refused
+ENCRYPT = 0x10000  # the file system may hold encrypted files; the reader refuses only those files
 KNOWN = FILETYPE | RECOVER | META_BG | EXTENTS | BIT64 | MMP | FLEX_BG | EA_INODE | CSUM_SEED | LARGEDIR | INLINE_DATA | CASEFOLD | ENCRYPT
-NAMES = {0x1: "compression", 0x8: "journal device", 0x1000: "dirdata"}
+UNSUPPORTED_NAMES = {0x1: "compression", 0x8: "journal device", 0x1000: "dirdata"}
 SPARSE_SUPER, GROUP_CHECKSUMS = 0x1, 0x10 | 0x400  # s_feature_ro_compat; checksums: gdt_csum or metadata_csum
-INODES_UNINITIALISED = 0x1  # bg_flags
+INODES_UNINITIALIZED = 0x1  # bg_flags
 SPARSE_SUPER2 = 0x200  # s_feature_compat
 
 # i_flags (section 4.2, "Index Nodes")
 ENCRYPT_FLAG, EXTENTS_FLAG, INLINE_FLAG = 0x800, 0x80000, 0x10000000
 EXTENT_MAGIC = 0xF30A
-UNWRITTEN = 32768  # ee_len above this: the extent is allocated, reads as zeros, and is ee_len - 32768 blocks long
-DEEPEST = 6  # an extent tree has at most five levels
+UNWRITTEN = 32768  # with an ee_len above this, the extent is allocated, reads as zeros, and has ee_len - 32768 blocks
+MAX_TREE_LEVELS = 6  # the root in the inode, and at most five levels of blocks below it
 
 INODE = struct.Struct("<HHIIIIIHHII4x60sIII4xHHHH")
 EXTENT = struct.Struct("<IHHI")
 EXTENT_INDEX = struct.Struct("<IIH2x")
 PAGE = 1 << 16
-KEPT_PAGES = 128  # 8 MiB
+CACHED_PAGES = 128  # 8 MiB
 
 
 class UnsupportedFilesystem(HostError):
-    """bake cannot read this file system from the outside: another kind, an unknown feature, or damage."""
+    """bake cannot read this file system: it is of another kind or uses an unknown feature. Subclasses name other reasons."""
+
+    default_code = "disk.unsupported-filesystem"
+
+
+class DamagedFilesystem(UnsupportedFilesystem):
+    """The structures of an ext file system contradict each other or end early."""
+
+    default_code = "disk.damaged-filesystem"
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            f"the ext4 file system is damaged: {detail}", hint="run fsck in the machine that wrote the disk, or get the disk again"
+        )
+
+
+class NotUnmounted(UnsupportedFilesystem):
+    """The file system was not unmounted, so what is on the disk is not yet what the guest had written."""
+
+    default_code = "disk.not-unmounted"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the file system was not unmounted: its latest changes are only in its journal", hint="shut the machine down cleanly"
+        )
+
+
+class CannotNormalize(UnsupportedFilesystem):
+    """The file system can be read, but bake cannot write it again without losing something."""
+
+    default_code = "disk.cannot-normalize"
 
 
 @dataclass(frozen=True, slots=True)
 class Inode:
-    """What a file is, without its name. `block` is i_block, `extra` the inode's bytes after the first 128."""
+    """The metadata of a file. `block` is i_block (60 bytes), `extra` are the inode's bytes after the first 128.
+
+    `size` is in bytes, `mtime` in seconds since 1970.
+    """
 
     number: int
     mode: int
@@ -76,7 +109,7 @@ class Inode:
 
     @property
     def device(self) -> tuple[int, int] | None:
-        """(major, minor) of a device node."""
+        """(major, minor) of a device node; None for other files."""
         if not (stat.S_ISCHR(self.mode) or stat.S_ISBLK(self.mode)):
             return None
         old, new = struct.unpack_from("<II", self.block)
@@ -86,12 +119,15 @@ class Inode:
 
 
 class Ext4:
-    """A file system on the partition of `reader` that begins at `start` (bytes). UnsupportedFilesystem when it cannot be read."""
+    """The ext file system that begins at byte `start` of `reader`. UnsupportedFilesystem when it cannot be read.
+
+    `recovered` says that `reader` already shows the content of the journal (journal.py).
+    """
 
     def __init__(self, reader: RawReader, start: int = 0, *, recovered: bool = False) -> None:
         self._reader = reader
         self.start = start
-        self._recovered = recovered  # `reader` shows what is in the journal too (jbd2.py)
+        self._recovered = recovered
         self._pages: OrderedDict[int, bytes] = OrderedDict()
         block = reader.pread(start + 1024, 1024)
         if len(block) < 1024 or struct.unpack_from("<H", block, 0x38)[0] != MAGIC:
@@ -112,49 +148,49 @@ class Ext4:
         self._first_meta_group: int = struct.unpack_from("<I", block, 0x104)[0]
         self._backup_groups: tuple[int, int] = struct.unpack_from("<II", block, 0x24C)
         if not (self.inodes_per_group and self._blocks_per_group and self.inode_size >= 128 and self._descriptor_size >= 32 and shift <= 6):
-            raise UnsupportedFilesystem("the ext4 superblock is damaged")
+            raise DamagedFilesystem("its superblock has impossible values")
 
     def _refuse_unknown(self) -> None:
         unknown = self.incompat & ~KNOWN
         if unknown:
             bits = [1 << bit for bit in range(32) if unknown >> bit & 1]
-            names = ", ".join(NAMES.get(bit, f"{bit:#x}") for bit in bits)
-            raise UnsupportedFilesystem(f"the ext4 file system uses features that bake cannot read: {names}")
+            names = ", ".join(UNSUPPORTED_NAMES.get(bit, f"{bit:#x}") for bit in bits)
+            raise UnsupportedFilesystem(f"the ext4 file system has features that bake cannot read: {names}")
 
     @property
     def needs_recovery(self) -> bool:
-        """Whether it was not unmounted: its journal holds changes that are not in place yet."""
+        """Whether it was not unmounted, so that its journal holds changes that are not in place yet."""
         return bool(self.incompat & RECOVER) and not self._recovered
 
     # --- blocks and metadata -------------------------------------------------------------------------------------
 
     def read_block(self, number: int) -> bytes:
-        """One block."""
-        return self._metadata(number * self.block_size, self.block_size)
+        """Read a block, through the cache."""
+        return self._cached(number * self.block_size, self.block_size)
 
     def read(self, offset: int, length: int) -> bytes:
-        """Bytes of the file system as they are on the disk."""
+        """Read `length` bytes at `offset` of the file system."""
         return self._reader.pread(self.start + offset, length)
 
-    def _metadata(self, offset: int, length: int) -> bytes:
-        """Bytes of the file system through a small cache."""
+    def _cached(self, offset: int, length: int) -> bytes:
+        """Read `length` bytes at `offset` of the file system through a small cache of pages."""
         page, inside = divmod(offset, PAGE)
         if inside + length > PAGE:
             return self._reader.pread(self.start + offset, length)
         data = self._pages.get(page)
         if data is None:
             data = self._pages[page] = self._reader.pread(self.start + page * PAGE, PAGE)
-            if len(self._pages) > KEPT_PAGES:
+            if len(self._pages) > CACHED_PAGES:
                 self._pages.popitem(last=False)
         return data[inside : inside + length]
 
     def _inode_table(self, group: int) -> int:
-        """The first block of a group's inode table."""
+        """The first block of the inode table of a group."""
         low = self._descriptor(group, 8, 4)
         return low if self._descriptor_size < 64 else low | self._descriptor(group, 0x28, 4) << 32
 
     def _descriptor(self, group: int, offset: int, size: int) -> int:
-        """A number in a group's descriptor (section 3.2, "Block Group Descriptors")."""
+        """A field of `size` bytes in the descriptor of a group (section 3.2, "Block Group Descriptors")."""
         per_block = self.block_size // self._descriptor_size
         index = group // per_block
         if self.incompat & META_BG and index >= self._first_meta_group:
@@ -164,10 +200,10 @@ class Ext4:
         else:
             where = self._super_block + 1 + index
         place = where * self.block_size + group % per_block * self._descriptor_size
-        return int.from_bytes(self._metadata(place + offset, size), "little")
+        return int.from_bytes(self._cached(place + offset, size), "little")
 
     def has_super(self, group: int) -> bool:
-        """Whether a group begins with a copy of the superblock."""
+        """Whether a group begins with the superblock or a copy of it."""
         if self._compat & SPARSE_SUPER2:
             return group == 0 or group in self._backup_groups
         if group <= 1 or not self._ro_compat & SPARSE_SUPER:
@@ -179,22 +215,25 @@ class Ext4:
         return int(-(-self.inode_count // self.inodes_per_group))
 
     def inode_table(self, group: int) -> tuple[int, bytes]:
-        """(number of its first inode, the inodes that were ever used, `inode_size` bytes each) of a block group."""
-        unused = 0  # where nobody keeps account of them
+        """(number of the first inode, inodes of `inode_size` bytes each) of a block group.
+
+        Inodes at the end of the table that were never used are left out, where the group's descriptor counts them.
+        """
+        unused = 0
         if self._ro_compat & GROUP_CHECKSUMS:
             unused = self._descriptor(group, 0x1C, 2) | (self._descriptor(group, 0x32, 2) << 16 if self._descriptor_size >= 64 else 0)
-            if self._descriptor(group, 0x12, 2) & INODES_UNINITIALISED:
+            if self._descriptor(group, 0x12, 2) & INODES_UNINITIALIZED:
                 unused = self.inodes_per_group
         count = max(0, self.inodes_per_group - unused)
         return group * self.inodes_per_group + 1, self.read(self._inode_table(group) * self.block_size, count * self.inode_size)
 
     def inode(self, number: int) -> Inode:
-        """The inode with this number."""
+        """Read the inode with this number. DamagedFilesystem when the number is out of range."""
         if not 0 < number <= self.inode_count:
-            raise UnsupportedFilesystem(f"the ext4 file system is damaged: it names an inode {number}")
+            raise DamagedFilesystem(f"it refers to inode {number}, which does not exist")
         group, index = divmod(number - 1, self.inodes_per_group)
         place = self._inode_table(group) * self.block_size + index * self.inode_size
-        raw = self._metadata(place, self.inode_size)
+        raw = self._cached(place, self.inode_size)
         (mode, uid, size, _, _, mtime, _, gid, links, _, flags, block, _, acl, size_high, _, acl_high, uid_high, gid_high) = (
             INODE.unpack_from(raw)
         )
@@ -217,12 +256,12 @@ class Ext4:
     # --- file content --------------------------------------------------------------------------------------------
 
     def data(self, inode: Inode) -> Iterator[bytes]:
-        """The bytes in the blocks of an inode, in pieces of at most 1 MiB. A piece that is `ZEROS` is a hole.
+        """Yield the content of an inode that is stored in blocks, in pieces of at most 1 MiB. A piece that is the object `ZEROS` is a hole.
 
-        What has no blocks (inline data, short symbolic links) is read by ext4tree.
+        Content without blocks (inline data, short symbolic links) is read by tree.py.
         """
         if inode.flags & ENCRYPT_FLAG:
-            raise UnsupportedFilesystem(f"inode {inode.number} is encrypted")
+            raise UnsupportedFilesystem(f"the file with inode {inode.number} is encrypted")
         position = 0
         for logical, physical, count in self.runs(inode):
             start, length = logical * self.block_size, count * self.block_size
@@ -238,14 +277,14 @@ class Ext4:
         yield from _holes(inode.size - position)
 
     def runs(self, inode: Inode) -> Iterator[tuple[int, int | None, int]]:
-        """(first block of the file, first block of the disk or None for zeros, blocks) in order; what is between them is a hole."""
+        """Yield (first block of the file, first block of the file system or None for zeros, count), ascending; gaps are holes."""
         if inode.flags & EXTENTS_FLAG:
-            return self._extents(inode.block, DEEPEST)
+            return self._extents(inode.block, MAX_TREE_LEVELS)
         return _joined(self._indirect(inode))
 
     def tree_blocks(self, inode: Inode) -> Iterator[tuple[int, int]]:
-        """The blocks of an inode's extent tree besides the inode, as (block, 1)."""
-        return self._tree_blocks(inode.block, DEEPEST)
+        """Yield the blocks of an inode's extent tree outside the inode, as runs of (block, 1)."""
+        return self._tree_blocks(inode.block, MAX_TREE_LEVELS)
 
     def _tree_blocks(self, node: bytes, levels: int) -> Iterator[tuple[int, int]]:
         _, entries, _, depth = struct.unpack_from("<4H", node)
@@ -256,10 +295,10 @@ class Ext4:
                 yield from self._tree_blocks(self.read_block(low | high << 32), levels - 1)
 
     def _extents(self, node: bytes, levels: int) -> Iterator[tuple[int, int | None, int]]:
-        """Section 4.3.1, "Extent Tree"."""
+        """Yield the runs below a node of an extent tree (section 4.3.1, "Extent Tree")."""
         magic, entries, _, depth = struct.unpack_from("<4H", node)
         if magic != EXTENT_MAGIC or levels == 0 or (entries + 1) * 12 > len(node):
-            raise UnsupportedFilesystem("the ext4 file system is damaged: an extent tree is broken")
+            raise DamagedFilesystem("an extent tree has an invalid node")
         for index in range(1, entries + 1):
             if depth:
                 _, low, high = EXTENT_INDEX.unpack_from(node, index * 12)
@@ -270,7 +309,10 @@ class Ext4:
             yield logical, None if unwritten else low | high << 32, length - UNWRITTEN if unwritten else length
 
     def _indirect(self, inode: Inode) -> Iterator[tuple[int, int]]:
-        """(block of the file, block of the disk) by direct and indirect blocks (section 4.3.1, "Direct/Indirect Block Addressing")."""
+        """Yield (block of the file, block of the file system) from the block map of ext2 and ext3.
+
+        Section 4.3.1, "Direct/Indirect Block Addressing".
+        """
         pointers = struct.unpack("<15I", inode.block)
         yield from ((index, block) for index, block in enumerate(pointers[:12]) if block)
         per_block = self.block_size // 4
@@ -292,7 +334,7 @@ class Ext4:
 
 
 def _mtime(seconds: int, raw: bytes) -> int:
-    """Seconds since the epoch: 32 signed bits, and two more in i_mtime_extra (section 4.2, "Inode Timestamps")."""
+    """Seconds since 1970: 32 signed bits, and two more in i_mtime_extra (section 4.2, "Inode Timestamps")."""
     signed = seconds - (1 << 32) if seconds >= 1 << 31 else seconds
     if len(raw) < 0x8C or struct.unpack_from("<H", raw, 0x80)[0] < 0x8C - 0x80:
         return signed
@@ -301,6 +343,7 @@ def _mtime(seconds: int, raw: bytes) -> int:
 
 
 def _joined(blocks: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int | None, int]]:
+    """Join single blocks into runs."""
     first, place, count = 0, 0, 0
     for logical, physical in blocks:
         if count and logical == first + count and physical == place + count:
@@ -314,6 +357,7 @@ def _joined(blocks: Iterator[tuple[int, int]]) -> Iterator[tuple[int, int | None
 
 
 def _holes(length: int) -> Iterator[bytes]:
+    """Yield `length` zeros in pieces of at most 1 MiB."""
     while length > 0:
         yield ZEROS if length >= CHUNK else ZEROS[:length]
         length -= CHUNK

@@ -71,7 +71,7 @@ class LibvirtBuilder:
             raise BuildError("a machine that has not powered off by itself is not captured")
         disk = machine.fetch()
         if machine.layered:
-            qemuimg.join(disk.path, machine.backing)
+            qemuimg.merge_chain(disk.path, machine.backing)
         captured = qemuimg.convert(disk, destination, "qcow2", backing=machine.backing)
         sync(destination)
         sync(destination.parent)

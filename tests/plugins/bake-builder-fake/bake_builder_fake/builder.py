@@ -87,7 +87,7 @@ class FakeBuilder:
 
     def capture(self, machine: Machine, destination: Path, products: Holdings) -> Disk:
         assert isinstance(machine, FakeMachine)
-        qemuimg.join(machine.disk.path, machine.backing)
+        qemuimg.merge_chain(machine.disk.path, machine.backing)
         return qemuimg.convert(machine.disk, destination, "qcow2", backing=machine.backing)
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:

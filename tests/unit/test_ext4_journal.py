@@ -1,4 +1,4 @@
-"""Reading a journal, held against e2fsck, which puts the same journal in place."""
+"""Reading a journal, compared with e2fsck, which replays the same journal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from baker.core.model import Disk
-from baker.disks.ext4.journal import replayed
+from baker.disks.ext4.journal import open_replayed
 from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.raw import open_raw
 from baker.disks.rootfs import open_root
@@ -61,7 +61,7 @@ def test_the_disk_is_seen_as_after_a_replay(tmp_path: Path, options: list[str], 
     length = 10 * int(options[1])
     wanted = after.read_bytes()[place : place + length]
     with open_raw(Disk(fs, "raw", fs.stat().st_size)) as reader:
-        seen = replayed(reader, 0)
+        seen = open_replayed(reader, 0)
         assert reader.pread(place, length) == bytes(length)
         assert seen.read(place, length) == wanted
         assert seen.read(place + 100, length - 300) == wanted[100:-200]  # pieces that begin and end inside a block
@@ -76,7 +76,7 @@ def test_a_transaction_that_was_not_written_whole_is_none(tmp_path: Path) -> Non
     data[lost + 9] ^= 1
     fs.write_bytes(data)
     with open_raw(Disk(fs, "raw", fs.stat().st_size)) as reader:
-        seen = replayed(reader, 0)
+        seen = open_replayed(reader, 0)
         assert seen.read(place, 3 * 4096) == (tmp_path / "three").read_bytes()
         assert seen.read(place + 7 * 4096, 4096) == bytes(4096)
 
@@ -85,11 +85,12 @@ def test_damage_and_what_nobody_knows_is_refused(tmp_path: Path) -> None:
     fs, _ = journalled(tmp_path, ["-b", "4096"], "-c -v 3")
     whole = fs.read_bytes()
     head = next(place for place in range(0, len(whole), 4096) if whole[place : place + 8] == MAGIC + b"\0\0\0\x04")
-    for at, value, words in (
-        (head, b"xxxx", "no superblock"),
-        (head + 0x28, b"\0\0\x10\0", "cannot read"),
-        (head + 0x10, b"\x7f", "shorter"),
+    for at, value, code, fact in (
+        (head, b"xxxx", "disk.damaged-filesystem", "superblock"),
+        (head + 0x28, b"\0\0\x10\0", "disk.unsupported-filesystem", "0x1000"),
+        (head + 0x10, b"\x7f", "disk.damaged-filesystem", "journal"),
     ):
         fs.write_bytes(whole[:at] + value + whole[at + len(value) :])
-        with pytest.raises(UnsupportedFilesystem, match=words), open_root(Disk(fs, "raw", len(whole)), replay=True):
+        with pytest.raises(UnsupportedFilesystem, match=fact) as caught, open_root(Disk(fs, "raw", len(whole)), replay=True):
             pass
+        assert caught.value.code == code

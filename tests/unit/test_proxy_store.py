@@ -1,4 +1,4 @@
-"""The directory of the HTTP cache: an entry is there with all of its body or not at all, whoever else is at work in it."""
+"""The HTTP cache on disk: it holds complete responses only, whatever other processes do in it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def add(store: Store, url: str = URL, body: bytes = b"hello", **details: object)
     with store.incoming() as incoming:
         incoming.write(body[:2])
         incoming.write(body[2:])
-        return store.keep(incoming, Entry("GET", url, digest="", size=0, **values))  # type: ignore[arg-type]
+        return store.add(incoming, Entry("GET", url, digest="", size=0, **values))  # type: ignore[arg-type]
 
 
 def read(store: Store, url: str = URL, **request: str) -> bytes | None:
@@ -183,7 +183,7 @@ def test_a_full_disk_is_an_error_of_the_entry_alone(store: Store) -> None:
                 incoming.write(b"x" * 50_000)
             assert incoming.error is not None
             with pytest.raises(HostError, match="no space left"):
-                store.keep(incoming, Entry("GET", URL + "2", {}, (), "", 0, 1.0, 2.0))
+                store.add(incoming, Entry("GET", URL + "2", {}, (), "", 0, 1.0, 2.0))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, old)
         signal.signal(signal.SIGXFSZ, ignored)
@@ -197,7 +197,7 @@ def test_a_place_that_cannot_be_written_is_an_error_of_the_entry_alone(tmp_path:
     with store.incoming() as incoming:
         incoming.write(b"x")
         with pytest.raises(HostError):
-            store.keep(incoming, Entry("GET", URL, {}, (), "", 0, 1.0, 2.0))
+            store.add(incoming, Entry("GET", URL, {}, (), "", 0, 1.0, 2.0))
     assert read(store) is None
 
 
@@ -238,7 +238,7 @@ def test_a_killed_writer_leaves_a_whole_cache(store: Store, writer: subprocess.P
 ADDER = """
 import sys
 from pathlib import Path
-from tests.unit.test_httpcache_store import add, Store
+from tests.unit.test_proxy_store import add, Store
 store = Store(Path(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()

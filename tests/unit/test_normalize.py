@@ -1,4 +1,4 @@
-"""Laying file systems out again, held against e2fsck, debugfs and our own reader."""
+"""Normalization of disks, checked with e2fsck, debugfs and the project's own reader."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ import pytest
 from baker.core.model import Disk, FileEntry
 from baker.disks import normalize_rules, qemuimg
 from baker.disks.ext4.layout import FileNode
-from baker.disks.ext4.reader import UnsupportedFilesystem
-from baker.disks.extents import Free, clipped, first_of, gaps, merged, untouched, without
+from baker.disks.ext4.reader import CannotNormalize, NotUnmounted, UnsupportedFilesystem
+from baker.disks.extents import FreeBlocks, clipped, disjoint, first_blocks, gaps, merged, subtract
 from baker.disks.manifest import file_manifest
 from baker.disks.normalize import normalize
 from baker.disks.raw import raw_digest
@@ -64,14 +64,14 @@ def make(path: Path, tree: Path, *options: str, features: str = FEATURES, size: 
 
 
 def changed(disk: Disk, path: Path, *commands: str) -> Disk:
-    """A copy of `disk` on which debugfs has carried out `commands`."""
+    """A copy of `disk` on which debugfs has run `commands`."""
     sh("cp", "--sparse=always", disk.path, path)
     sh("debugfs", "-w", "-f", "-", path, input="\n".join(commands) + "\n")
     return Disk(path, "raw", disk.virtual_size)
 
 
 def clean(disk: Disk, directory: Path) -> Path:
-    """The disk as a raw file that e2fsck has nothing to say about."""
+    """The disk as a raw file in which e2fsck finds no error."""
     raw = qemuimg.convert(disk, directory / f"{disk.path.stem}.check.raw", "raw").path
     found = subprocess.run(["e2fsck", "-f", "-n", raw], check=False, capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
@@ -112,13 +112,13 @@ def base(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Disk:
 
 @pytest.mark.parametrize("features", [FEATURES, PLAIN, CHECKED], ids=["metadata_csum", "plain", "uninit_bg"])
 @pytest.mark.parametrize("block", ["1024", "4096"])
-@pytest.mark.parametrize("fresh", [True, False], ids=["fresh", "in place"])
-def test_every_file_is_there_again_and_e2fsck_is_content(tmp_path: Path, tree: Path, features: str, block: str, fresh: bool) -> None:
+@pytest.mark.parametrize("from_scratch", [True, False], ids=["from scratch", "in place"])
+def test_every_file_is_there_again_and_e2fsck_is_content(tmp_path: Path, tree: Path, features: str, block: str, from_scratch: bool) -> None:
     disk = make(tmp_path / "disk.raw", tree, "-b", block, features=features)
-    done = normalize(disk, None if fresh else disk, tmp_path / "new.qcow2", epoch=EPOCH)
+    done = normalize(disk, None if from_scratch else disk, tmp_path / "new.qcow2", epoch=EPOCH)
     clean(done.disk, tmp_path)
     before, found = listing(disk), listing(done.disk)
-    assert found == ({path: replace(entry, mtime=min(entry.mtime, EPOCH)) for path, entry in before.items()} if fresh else before)
+    assert found == ({path: replace(entry, mtime=min(entry.mtime, EPOCH)) for path, entry in before.items()} if from_scratch else before)
     assert done.files == len(found)
 
 
@@ -158,7 +158,7 @@ def test_what_has_not_changed_stays_where_it_was(tmp_path: Path, base: Disk) -> 
     raw = qemuimg.convert(settled.disk, tmp_path / "settled.raw", "raw")
     (tmp_path / "a").write_bytes(b"a" * 70_000)
     more = normalize(changed(raw, tmp_path / "more.raw", f"write {tmp_path}/a /etc/a"), raw, tmp_path / "more.qcow2", epoch=EPOCH)
-    assert more.kept == sum(1 for entry in listing(base).values() if entry.sha256) - 1  # one of them has two names
+    assert more.files_in_place == sum(1 for entry in listing(base).values() if entry.sha256) - 1  # one of them has two names
     assert more.disk.path.stat().st_size < 20 * 65536
     clean(more.disk, tmp_path)
 
@@ -208,15 +208,17 @@ def test_a_fragmented_file_has_a_tree(tmp_path: Path, tree: Path) -> None:
 )
 def test_what_would_be_lost_is_refused(tmp_path: Path, tree: Path, features: str, extra: Sequence[str], word: str) -> None:
     disk = make(tmp_path / "disk.raw", tree / "etc", *extra, features=features)
-    with pytest.raises(UnsupportedFilesystem, match=word):
+    with pytest.raises(CannotNormalize, match=word) as caught:
         normalize(disk, None, tmp_path / "new.qcow2", epoch=EPOCH)
+    assert caught.value.code == "disk.cannot-normalize"
     assert not (tmp_path / "new.qcow2").exists()
 
 
 def test_a_file_system_that_was_not_unmounted_is_refused(tmp_path: Path, base: Disk) -> None:
     disk = changed(base, tmp_path / "dirty.raw", "feature needs_recovery")
-    with pytest.raises(UnsupportedFilesystem, match="not unmounted"):
+    with pytest.raises(NotUnmounted) as caught:
         normalize(disk, base, tmp_path / "new.qcow2", epoch=EPOCH)
+    assert caught.value.code == "disk.not-unmounted"
 
 
 def test_what_lies_outside_of_file_systems_stays(tmp_path: Path, tree: Path) -> None:
@@ -324,25 +326,26 @@ def test_rules_say_what_they_did() -> None:
 def test_runs() -> None:
     assert merged([(5, 2), (0, 3), (3, 1), (6, 4)]) == [(0, 4), (5, 5)]
     assert list(gaps([(2, 2), (6, 1)], 0, 10)) == [(0, 2), (4, 2), (7, 3)]
-    assert without([(0, 10), (20, 5)], [(3, 2), (22, 1), (8, 5)]) == [(0, 3), (5, 3), (20, 2), (23, 2)]
+    assert subtract([(0, 10), (20, 5)], [(3, 2), (22, 1), (8, 5)]) == [(0, 3), (5, 3), (20, 2), (23, 2)]
     assert list(clipped([(0, 4), (6, 10)], 2, 6)) == [(0, 2), (4, 2)]
-    assert untouched([(9, 1), (0, 2), (4, 3)], [(1, 1), (6, 1)]) == [(9, 1)]
-    assert first_of([(9, 2), (0, 5)], 4) == [(9, 2), (0, 2)]
+    assert disjoint([(9, 1), (0, 2), (4, 3)], [(1, 1), (6, 1)]) == [(9, 1)]
+    assert first_blocks([(9, 2), (0, 5)], 4) == [(9, 2), (0, 2)]
 
 
 def test_free_blocks_are_taken_from_the_lowest_place_that_fits() -> None:
-    free = Free([(0, 2), (5, 3), (10, 100)])
-    assert free.take(3) == [(5, 3)]
-    assert free.take(1) == [(0, 1)]
-    assert free.take(101) == [(1, 1), (10, 100)]
+    free = FreeBlocks([(0, 2), (5, 3), (10, 100)])
+    assert free.allocate(3) == [(5, 3)]
+    assert free.allocate(1) == [(0, 1)]
+    assert free.allocate(101) == [(1, 1), (10, 100)]
     with pytest.raises(ValueError, match="no free blocks"):
-        free.take(1)
+        free.allocate(1)
 
 
 def test_an_empty_gzip_is_not_a_tree(tmp_path: Path) -> None:
     """Nothing that is no file system is laid out."""
     path = tmp_path / "disk.raw"
     path.write_bytes(gzip.compress(b"") + bytes(1 << 20))
-    with pytest.raises(UnsupportedFilesystem):
+    with pytest.raises(UnsupportedFilesystem) as caught:
         normalize(Disk(path, "raw", path.stat().st_size), None, tmp_path / "new.qcow2", epoch=EPOCH)
+    assert caught.value.code == "disk.unsupported-filesystem"
     shutil.rmtree(tmp_path)

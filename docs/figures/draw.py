@@ -12,14 +12,13 @@ import ast
 import textwrap
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
+from docs.figures.calls import PACKAGE, ROOT, Code, Scope, calls, dotted, imports
 from docs.figures.svg import arrow, page, rectangle, text
 
-ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
-PACKAGE = "baker"
 
 # -- floors -------------------------------------------------------------------------------------------------------------------
 
@@ -79,8 +78,8 @@ def draw_floors(found: Floors) -> str:
         body.append(rectangle(left + CELL * number + 9, TOP + CELL * number + 9, 7, 7, "line"))
     for pairs, kind in ((found.imports, "mark"), (found.upward, "bad")):
         for one, other in sorted(pairs, key=lambda pair: (place[pair[0]], place[pair[1]])):
-            x, y = left + CELL * place[other] + CELL / 2, TOP + CELL * place[one] + CELL / 2
-            body.append(f'<circle cx="{x:g}" cy="{y:g}" r="5" class="{kind}"><title>{one} imports {other}</title></circle>')
+            at = f'cx="{left + CELL * place[other] + CELL / 2:g}" cy="{TOP + CELL * place[one] + CELL / 2:g}"'
+            body.append(f'<circle {at} r="5" class="{kind}"><title>{one} imports {other}</title></circle>')
     said = f"{len(folders)} folders on {len(found.rows)} floors. A dot: the folder of the row imports the folder of the column."
     body.append(text(MARGIN + 8, bottom + 26, said, kind="soft", size=12))
     if found.upward:
@@ -95,25 +94,6 @@ def draw_floors(found: Floors) -> str:
 RECIPE = "build/recipe.py"
 FIRST = (("load", "template/load.py", "load"),)
 LAST = (("bake publish", "publish/service.py", ""), ("bake release", "release/releases.py", ""))
-PLUMBING = {"build", "core", "catalog.records", "render"}  # what every stage uses says nothing about it
-
-
-@dataclass(frozen=True)
-class Function:
-    """A function or method of baker/build."""
-
-    module: str  # build/stages.py
-    owner: str  # the class of a method, else ""
-    node: ast.FunctionDef
-    names: Mapping[str, str]  # what the module's imports mean: stages -> build.stages, seal -> build.seal.seal
-
-
-@dataclass
-class Reached:
-    """What a call comes to: the stages that it reports, in order, and what it uses outside of baker/build."""
-
-    stages: list[str] = field(default_factory=list)
-    uses: set[str] = field(default_factory=set)
 
 
 @dataclass(frozen=True)
@@ -128,122 +108,26 @@ class Row:
     uses: tuple[str, ...] = ()
 
 
-class Code:
-    """The functions of baker/build, from their syntax alone: nothing is imported or run."""
-
-    def __init__(self) -> None:
-        self.functions: dict[tuple[str, str], Function] = {}  # by module or class, and name
-        for path in sorted((ROOT / PACKAGE / "build").glob("*.py")):
-            tree, module = ast.parse(path.read_text()), f"build/{path.name}"
-            for top in tree.body:
-                for node in top.body if isinstance(top, ast.ClassDef) else (top,):
-                    if isinstance(node, ast.FunctionDef):
-                        owner = top.name if isinstance(top, ast.ClassDef) else ""
-                        self.functions[owner or _dotted(module), node.name] = Function(module, owner, node, _imports(tree))
-
-    def find(self, called: ast.expr, names: Mapping[str, str], module: str, types: Mapping[str, str]) -> Function | None:
-        """The function of baker/build that an expression means, as far as imports and classes say it."""
-        if isinstance(called, ast.Name):
-            home, _, name = names.get(called.id, f"{module}.{called.id}").rpartition(".")
-            return self.functions.get((home, name)) or self.functions.get((name, "__init__"))
-        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Call):
-            return self.functions.get((ast.unparse(called.value.func), called.attr))
-        if isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name):
-            receiver = called.value.id
-            return self.functions.get((types.get(receiver) or names.get(receiver, ""), called.attr))
-        return None
-
-    def follow(self, function: Function, reached: Reached, seen: set[int]) -> None:
-        """Everything that a function calls, depth first, in the order of the text."""
-        if id(function.node) in seen:
-            return
-        seen.add(id(function.node))
-        names, module, types = {**function.names, **_imports(function.node)}, _dotted(function.module), self._types(function)
-        for call in _calls(function.node):
-            if isinstance(call.func, ast.Attribute) and call.func.attr == "stage" and isinstance(call.args[0], ast.Constant):
-                stage = str(call.args[0].value)
-                reached.stages = [*(one for one in reached.stages if one != stage), stage]
-            for expression in (call.func, *call.args):  # pool.submit(inspect, ...) calls inspect
-                reached.uses |= _outside(expression, names)
-                if below := self.find(expression, names, module, types):
-                    self.follow(below, reached, seen)
-
-    def _types(self, function: Function) -> dict[str, str]:
-        """The classes of local names: of `self`, of annotated parameters, and of what a call of a class is bound to."""
-        classes = {owner for owner, _ in self.functions if owner and "." not in owner}
-        found = {"self": function.owner} if function.owner else {}
-        for argument in function.node.args.args:
-            said = ast.unparse(argument.annotation).split(" | ") if argument.annotation else []
-            for one in classes.intersection(said):
-                found[argument.arg] = one
-        for node in ast.walk(function.node):
-            bound = ()
-            if isinstance(node, ast.withitem):
-                bound = ((node.optional_vars, node.context_expr),)
-            elif isinstance(node, ast.Assign):
-                bound = tuple((target, node.value) for target in node.targets)
-            for target, value in bound:
-                if isinstance(target, ast.Name) and isinstance(value, ast.Call) and ast.unparse(value.func) in classes:
-                    found[target.id] = ast.unparse(value.func)
-        return found
-
-
-def _dotted(module: str) -> str:
-    return module.removesuffix(".py").replace("/", ".")
-
-
-def _imports(tree: ast.AST) -> dict[str, str]:
-    """Local name -> dotted name below baker, of the import statements directly in a module or function."""
-    found = {}
-    for node in ast.walk(tree) if isinstance(tree, ast.FunctionDef) else ast.iter_child_nodes(tree):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
-            base = node.module.partition(".")[2]
-            found |= {alias.asname or alias.name: f"{base}.{alias.name}".lstrip(".") for alias in node.names}
-    return found
-
-
-def _calls(node: ast.AST) -> Iterator[ast.Call]:
-    """The calls below a node in the order in which they run, nearly: arguments first, then top to bottom."""
-    for child in ast.iter_child_nodes(node):
-        yield from _calls(child)
-    if isinstance(node, ast.Call):
-        yield node
-
-
-def _outside(expression: ast.expr, names: Mapping[str, str]) -> set[str]:
-    """The module outside of baker/build that a called name comes from, as folder/module."""
-    root = expression
-    while isinstance(root, ast.Attribute):
-        root = root.value
-    dotted = names.get(root.id, "") if isinstance(root, ast.Name) else ""
-    parts = dotted.split(".")
-    if len(parts) < 2 or parts[0] in PLUMBING or ".".join(parts[:2]) in PLUMBING:
-        return set()
-    while len(parts) > 1 and not (ROOT / PACKAGE / Path(*parts)).with_suffix(".py").exists():
-        parts.pop()
-    return {"/".join(parts)}
-
-
 def way() -> list[Row]:
     """The recipe's calls, those of make() in the place where bake() calls it."""
     code, path = Code(), ROOT / PACKAGE / RECIPE
     tree = ast.parse(path.read_text())
-    names, functions = _imports(tree), {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    scope, functions = (
+        Scope(dotted(RECIPE), imports(tree), {}),
+        {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)},
+    )
     rows = [Row(call, module, _about(module, name)) for call, module, name in FIRST]
-    rows += _rows(code, functions["bake"], names, functions)
+    rows += _rows(code, functions["bake"], scope, functions)
     return rows + [Row(call, module, _about(module, name), "later, by commands of their own") for call, module, name in LAST]
 
 
-def _rows(
-    code: Code, function: ast.FunctionDef, names: Mapping[str, str], here: Mapping[str, ast.FunctionDef], inside: str = ""
-) -> Iterator[Row]:
+def _rows(code: Code, function: ast.FunctionDef, scope: Scope, here: Mapping[str, ast.FunctionDef], inside: str = "") -> Iterator[Row]:
     """The calls of a function of the recipe that report a stage or use another folder; the others are about the log."""
     for call, condition in _conditional(function.body, ""):
         if isinstance(call.func, ast.Name) and call.func.id in here:
-            yield from _rows(code, here[call.func.id], names, here, f"{call.func.id}()")
-        elif found := code.find(call.func, names, _dotted(RECIPE), {}):
-            reached = Reached()
-            code.follow(found, reached, set())
+            yield from _rows(code, here[call.func.id], scope, here, f"{call.func.id}()")
+        elif found := code.find(call.func, scope):
+            reached = code.reached(found)
             if reached.stages or reached.uses:
                 heading = " ".join(part for part in (inside, condition) if part)
                 about, uses = _first_line(found.node), tuple(sorted(reached.uses))
@@ -259,10 +143,10 @@ def _conditional(body: Sequence[ast.stmt], condition: str) -> Iterator[tuple[ast
             yield from _conditional(statement.orelse, "else")
         elif isinstance(statement, (ast.With, ast.Try)):
             for item in statement.items if isinstance(statement, ast.With) else ():
-                yield from ((call, condition) for call in _calls(item.context_expr))
+                yield from ((call, condition) for call in calls(item.context_expr))
             yield from _conditional(statement.body, condition)
         else:
-            yield from ((call, condition) for call in _calls(statement))
+            yield from ((call, condition) for call in calls(statement))
 
 
 def _about(module: str, name: str) -> str:

@@ -58,7 +58,7 @@ bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: abo
 
 figures: setup-test  ## the pictures of README.md and docs/: a real build of templates/web.yaml (BAKE_HOME=DIR: in a home of its own)
 	@.venv/bin/python -m docs.figures.terminal build $(BAKE) build templates/web.yaml
-	@$(BAKE) history web --json | .venv/bin/python -m docs.figures.lineage
+	@$(BAKE) history web --json | .venv/bin/python -m docs.figures.lineage -
 	@.venv/bin/python -m docs.figures.draw
 
 lock:  ## write the locked Python packages anew (needs uv)

@@ -1,7 +1,7 @@
-"""The picture of a lineage: `bake history IMAGE --json | python -m docs.figures.lineage`.
+"""The picture of a lineage: `bake history IMAGE --json | python -m docs.figures.lineage -`.
 
 What the picture needs of that goes into docs/figures/lineage.json (no host, no user, no path), and docs/figures/lineage.svg is drawn from
-it. Without anything on stdin the picture is drawn again.
+it. Without `-` nothing is read, and the picture is drawn again.
 """
 
 from __future__ import annotations
@@ -75,13 +75,12 @@ def _duration(seconds: float) -> str:
     return f"{minutes}m {rest:02}s" if minutes else f"{seconds:.1f}s" if seconds < 10 else f"{rest}s"
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     path = HERE / "lineage.json"
-    if not sys.stdin.isatty() and (said := sys.stdin.read().strip()):
-        path.write_text(json.dumps(reduce(json.loads(said)), indent=1) + "\n")
-    if path.exists():
-        path.with_suffix(".svg").write_text(draw(json.loads(path.read_text())))
+    if arguments == ["-"]:
+        path.write_text(json.dumps(reduce(json.load(sys.stdin)), indent=1) + "\n")
+    path.with_suffix(".svg").write_text(draw(json.loads(path.read_text())))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -197,3 +197,15 @@ def test_every_dependency_says_why_it_is_there() -> None:
     wanted = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
     page = (ROOT / "docs/architecture.md").read_text().partition("## Dependencies")[2]
     assert [line for line in wanted if f"`{re.split('[>=<]', line)[0]}`" not in page] == []
+
+
+def test_modules_and_folders_that_the_architecture_names_exist() -> None:
+    named = {span for span in spans((ROOT / "docs/architecture.md").read_text()) if re.fullmatch(r"\w[\w/]*(/|\.py)|\w+/\w+", span)}
+    modules = {path.name for path in (ROOT / "baker").rglob("*.py")}
+    assert {name for name in named if name not in modules and not (ROOT / name).exists() and not (ROOT / "baker" / name).exists()} == set()
+
+
+def test_the_architecture_lists_the_floors_of_the_contract() -> None:
+    page = (ROOT / "docs/architecture.md").read_text()
+    listed = [tuple(re.findall(r"`(\w+)`", row)) for row in re.findall(r"^\| \d+ \| ([^|]*) \|", page, re.MULTILINE)]
+    assert listed == list(draw.floors().rows)

@@ -10,7 +10,7 @@ export BAKE_TIMES := $(CURDIR)/.times
 BENCH_RUNS ?= 3
 BENCH ?=
 
-.PHONY: demo test test-aws check lint unit integration setup setup-test bench lock catalog-schema clean help
+.PHONY: demo test test-aws check lint unit integration setup setup-test bench figures lock catalog-schema clean help
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -55,6 +55,11 @@ bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: abo
 	@command -v packer >/dev/null || .ci/packages bench
 	@.venv/bin/python -m bench --runs $(BENCH_RUNS) $(BENCH)
 	@.venv/bin/python -m bench.startup
+
+figures: setup-test  ## the pictures of README.md and docs/: a real build of templates/web.yaml (BAKE_HOME=DIR: in a home of its own)
+	@.venv/bin/python -m docs.figures.terminal build $(BAKE) build templates/web.yaml
+	@$(BAKE) history web --json | .venv/bin/python -m docs.figures.lineage -
+	@.venv/bin/python -m docs.figures.draw
 
 lock:  ## write the locked Python packages anew (needs uv)
 	printf 'setuptools\nwheel\npip\n' | uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header - -o .ci/requirements/build.txt

@@ -186,7 +186,7 @@ def markdown(table: Table, machine: Mapping[str, str]) -> str:
         others=_others(table, int(machine.get("cores", "1"))),
         splits=_splits(table),
         stages=_stages(table),
-        weighed=f" {TEN} of Packer's are reckoned from the mean of {size.counted}." if size and size.counted < TEN else "",
+        weighed=f"\n{TEN} of Packer's are estimated from the mean of {size.counted}." if size and size.counted < TEN else "",
         bytes=_bytes(table, size) if size else "Not measured.",
         machine=_rows(("", ""), list(machine.items())),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import textwrap
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -45,31 +46,35 @@ from baker.template.model import (  # fmt: skip
 )
 from baker.template.steps import Kinds
 
+WIDTH = 100  # columns of the page
 INTRODUCTION = """\
 # Template reference
 
-Made of the models by `python -m baker.template.reference`; do not edit. A template is one YAML document. Unknown keys are errors, and
-so are duplicate keys, tabs in the indentation, anchors, aliases, merge keys and tags.
+Generated from the models by `python -m baker.template.reference`; do not edit. A template is one
+YAML document. Unknown keys are errors, and so are duplicate keys, tabs in the indentation, anchors,
+aliases, merge keys and tags.
 
-Sizes read `2GiB`, `512MiB`, `10GB` or a number of bytes; durations `90s`, `10m`, `1h30m`, `1d` or a number of seconds. Paths are
-relative to the file that names them. In a table, a key in bold must be there.
+Sizes are written as `2GiB`, `512MiB`, `10GB` or a number of bytes; durations as `90s`, `10m`,
+`1h30m`, `1d` or a number of seconds. Paths are relative to the file that names them. In a table, a
+key in bold is required.
 
 ## Expressions
 
-`${{ name }}` in a value is replaced before anything else looks at the value; nothing is evaluated. A value that is exactly one expression
-keeps the type of what it names. `$${{` is a literal `${{`. Inside `{...}` and `[...]` put it in quotes.
+`${{ name }}` in a value is replaced before the value is interpreted; nothing is evaluated. A value
+that is exactly one expression keeps the type of what it names. `$${{` is a literal `${{`. Inside
+`{...}` and `[...]` the expression has to be quoted.
 
-| name | is |
+| name | meaning |
 |---|---|
 | `var.NAME`, `var.NAME.key` | a variable, or an entry of a map |
 | `env.NAME` | an environment variable; it must be set |
 | `git.commit`, `git.short`, `git.branch`, `git.dirty` | the repository around the template |
 | `template.name`, `template.version`, `template.dir` | this template |
-| `matrix.AXIS` | the value of an axis for the image at hand |
+| `matrix.AXIS` | the value of an axis for this image |
 | `param.NAME` | a parameter; in bundles and included files only |
 
-A bundle sees `param`, `env`, `git` and `template`. Sensitive variables may not stand in `name`, `version`, `description`, `labels`
-and `matrix`, which are recorded.
+A bundle sees `param`, `env`, `git` and `template`. Sensitive variables are not allowed in `name`,
+`version`, `description`, `labels` and `matrix`, which are recorded.
 """
 
 SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
@@ -161,7 +166,8 @@ def _section(title: str, model: type[BaseModel], example: str) -> str:
     schema = model.model_json_schema(mode="validation")
     definitions = schema.get("$defs", {})
     body = schema if "properties" in schema else _object(schema, definitions)
-    text = [title, "", " ".join((model.__doc__ or "").split()), ""]
+    about = textwrap.wrap(model.__doc__ or "", WIDTH, break_long_words=False, break_on_hyphens=False)
+    text = [title, "", *about, ""]
     if example:
         text += ["```yaml", example, "```", ""]
     text += ["| key | type | default | meaning |", "|---|---|---|---|"]

@@ -16,20 +16,21 @@ from baker.core.version import VERSION
 __version__ = VERSION
 _HOMES = {
     "Baker": "baker.api",
+    "BuildOptions": "baker.api",
     "BuildRequest": "baker.api",
     "BuildResult": "baker.api",
     "Home": "baker.core.home",
     "BakeError": "baker.core.errors",
     "Forward": "baker.core.model",
 }
-__all__ = ["BakeError", "Baker", "BuildRequest", "BuildResult", "Forward", "Home", "__version__"]  # noqa: F822 - found by __getattr__
+__all__ = ["BakeError", "Baker", "BuildOptions", "BuildRequest", "BuildResult", "Forward", "Home", "__version__"]  # noqa: F822 - found by __getattr__
 
 if TYPE_CHECKING:
     from baker.api import Baker
     from baker.core.errors import BakeError
     from baker.core.home import Home
     from baker.core.model import Forward
-    from baker.plan.requests import BuildRequest, BuildResult
+    from baker.plan.requests import BuildOptions, BuildRequest, BuildResult
 
 
 def __getattr__(name: str) -> Any:

@@ -20,11 +20,11 @@ from baker.core.errors import BakeError, TemplateError, UsageError
 from baker.core.events import BuildFinished, Null, Reporter, Sink, TemplateRejected
 from baker.core.home import Home
 from baker.core.model import BootOptions, Disk, Forward
-from baker.plan.requests import BuildRequest, BuildResult, options
+from baker.plan.requests import BuildOptions, BuildRequest, BuildResult
 
 if TYPE_CHECKING:
     from baker.build.services import Interaction, Services
-    from baker.build.test_run import TestedRun
+    from baker.build.test_run import RepeatedChange
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import BuildRecord, ImageRecord
     from baker.core.leases import Leases
@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from baker.upkeep.garbage import GarbageCollector
     from baker.upkeep.sweep import Swept
 
-__all__ = ["Baker", "BuildRequest", "BuildResult"]
+__all__ = ["Baker", "BuildOptions", "BuildRequest", "BuildResult"]
 SHIPPED_BUNDLES = Path(__file__).resolve().parent.parent / "provisioners"  # in a checkout; installed bundles have entry points
 
 
@@ -150,8 +150,8 @@ class Baker:
         from baker.sources.base import Context
 
         source = self.services.source(template.source)
-        # only this builder resolves sources
-        builder = self.services.builder(template.builder, None) if template.builder.kind == "ec2" else None
+        # only such builders resolve sources
+        builder = self.services.builder(template.builder, None) if template.builder.publishes else None
         context = Context.for_peek(self.home, self.store, self.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
@@ -197,7 +197,7 @@ class Baker:
 
         for template in self.load_request(request):
             if template.name == name:
-                bake(with_accelerator(template, request.accelerator), options(request), self.services)
+                bake(with_accelerator(template, request.options.accelerator), request.options, self.services)
                 return
         raise UsageError(f"{request.path} does not make an image {name!r}", code="usage.no-such-image-in-template")
 
@@ -293,7 +293,7 @@ class Baker:
             trees = [stack.enter_context(side(self.services, each)) for each in (before, after)]
             return compare(trees[0], trees[1], times=times)
 
-    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[TestedRun]:
+    def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[RepeatedChange]:
         """Build and verify an image without registering it. `idempotent`: run the steps twice; what the second run changed."""
         from baker.build.test_run import test
         from baker.machines.spec import with_accelerator
@@ -306,7 +306,8 @@ class Baker:
                 hint="--only chooses it",
                 code="usage.one-image-only",
             )
-        return test(with_accelerator(templates[0], request.accelerator), options(request), self.services, idempotent=idempotent)
+        template = with_accelerator(templates[0], request.options.accelerator)
+        return test(template, request.options, self.services, idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[CommitSource]:
         """A copy of a running shell's disk, for `commit`. The shell goes on."""

@@ -17,7 +17,6 @@ from baker.machines.base import Machine
 from baker.machines.ssh.communicator import Communicator
 from baker.proxy import recording
 from baker.proxy.proxy import Proxy, http_cache
-from baker.template.model import BuilderSpec
 
 DIRECTORY = "http"  # below the cache directory
 RECORD, EARLIER = "fetched", "fetched-before"  # below a build's scratch directory
@@ -46,7 +45,7 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
     """What a build's steps are told. What that names runs until the end. Without it, when it cannot start or the machine does not reach
     this host, steps fetch by themselves; with a closed network they do not fetch."""
     replay, network = job.options.replay, network_of(job)
-    if replay is None and (job.services.env.get(SWITCH) == "0" or job.template.builder.kind == "ec2"):  # it does not reach this host
+    if replay is None and (job.services.env.get(SWITCH) == "0" or not job.template.builder.reaches_host):
         yield Downloads(job, None, network=network)
         return
     kept = None if replay else job.scratch / RECORD
@@ -58,8 +57,7 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
 
 def network_of(job: Job) -> Network:
     """What the build machine may reach: what is made from a record reaches nothing else."""
-    builder = job.template.builder
-    return "closed" if job.options.replay is not None else builder.network if isinstance(builder, BuilderSpec) else "open"
+    return "closed" if job.options.replay is not None else job.template.builder.machine_spec().network
 
 
 class Downloads:

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinished, StepStarted, Tee, TestFinished
 from baker.core.home import check_writable
 from baker.core.host_facts import now
@@ -18,6 +17,8 @@ from baker.core.ledger import BuildLedger
 from baker.core.model import TestOutcome
 from baker.core.workspace import STORE_LEASE, process_mark, scratch_directory
 from baker.machines.base import Builder, ImageName
+from baker.plan.requests import BuildOptions
+from baker.plan.step_range import LayerOptions, layer_options
 from baker.render.logfile import LogFile
 from baker.render.mask import Masked
 from baker.template.model import Template
@@ -62,6 +63,7 @@ class Job:
     ledger: BuildLedger
     scratch: Path
     report: Reporter
+    layer_options: LayerOptions
     story: BuildEvents
     log: LogFile
     started: float = field(default_factory=time.monotonic)
@@ -99,6 +101,7 @@ def open_job(template: Template, options: BuildOptions, services: Services, buil
             ledger=ledger,
             scratch=scratch,
             report=Reporter(sink, build_id),
+            layer_options=layer_options(template, options),
             story=story,
             log=log,
         )

@@ -320,6 +320,7 @@ class Layering:
             blobs=self._plan.source.chain,
             hostname=start.identity.hostname,
             username=start.identity.username,
+            builder=job.template.builder.kind,
         )
         job.report.debug(f"kept after {name}: the machine stood still for {standing:.1f} s")
         self._pending.append(self._pool.submit(self._commit, self._keeper, place, record, tuple(self._claims)))

@@ -22,7 +22,7 @@ def check_inputs(job: Job) -> None:
         return
     services, template = job.services, job.template
     lock = load_lock(lock_path(template.path))
-    builder = job.builder if template.builder.kind == "ec2" else None
+    builder = job.builder if template.builder.publishes else None
     context = Context.for_peek(services.home, services.store, services.catalog, template.path.parent, builder)
     source: SourceImage | None = None
     problems: list[Problem] = []

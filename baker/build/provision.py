@@ -23,7 +23,6 @@ from baker.core.resources import Resources
 from baker.disks import qemuimg
 from baker.layers import policy
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
-from baker.plan import step_range
 from baker.plan.plan import Plan, PlannedStep
 
 # Asked from inside: a small guest may have nothing that listens to the power button.
@@ -46,7 +45,7 @@ def provision_and_capture(job: Job, plan: Plan, products: Resources) -> Captured
         with job.report.stage("capture"):
             size = plan.shape.disk_size or plan.source.disk.virtual_size
             return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), touched=ChangedPaths())
-    with Layering(job, plan, wish(job)) as layers, shared_downloads(job) as downloads, layers.started(downloads.gate) as start:
+    with Layering(job, plan, job.layer_options) as layers, shared_downloads(job) as downloads, layers.started(downloads.gate) as start:
         listing = _work(job, plan, start, layers, downloads)
         with job.report.stage("capture"):
             start.machine.shutdown(job.template.communicator.shutdown_timeout)
@@ -66,20 +65,13 @@ def _tell_egress(job: Job, start: Started) -> None:
 
 def provision_until(job: Job, plan: Plan) -> None:
     """Carry out the steps up to the one that the build is to stop after, and keep the machine as it is then."""
-    wanted = wish(job)
-    last = wanted.last or len(plan.steps)
-    with Layering(job, plan, wanted) as layers:
+    last = job.layer_options.last or len(plan.steps)
+    with Layering(job, plan, job.layer_options) as layers:
         layers.check_keeping(last)
         with shared_downloads(job) as downloads, layers.started(downloads.gate) as start, start.connection:
             carry_out(job, start, layers, plan.steps[start.depth : last], downloads)
     if layers.store.find(policy.keys(plan)[last]) is None:
         raise BuildError(f"the machine after step {last} could not be kept")
-
-
-def wish(job: Job) -> step_range.LayerOptions:
-    """What the command line says of layers."""
-    names = [step.name for step in job.template.provisioners]
-    return step_range.layer_options(names, no_cache=job.options.no_cache, first=job.options.first, last=job.options.last)
 
 
 def _work(job: Job, plan: Plan, start: Started, layers: Layering, downloads: Downloads) -> GuestListing | None:

@@ -12,10 +12,10 @@ from baker.build import lock_check, record, stages
 from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture, provision_until
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.catalog.records import ImageRecord
 from baker.core.workspace import new_id
 from baker.plan.plan import Plan
+from baker.plan.requests import BuildOptions
 from baker.template.model import Template
 
 
@@ -37,7 +37,7 @@ def bake(template: Template, options: BuildOptions, services: Services) -> Outco
         source = stages.resolve(job)
         lock_check.check_source(job, source)
         plan = stages.plan(job, source)
-        if options.last:
+        if job.layer_options.last:
             provision_until(job, plan)
             record.record_stopped(job)
             stages.announce_stop(job)

@@ -20,7 +20,7 @@ from baker.core.errors import BakeError
 from baker.core.model import Disk, MachineFacts, Media, SourceImage, TestReport
 from baker.core.workspace import new_id
 from baker.plan.inputs import pack
-from baker.plan.plan import Plan, machine_spec, recorded_machine_spec, verify_key
+from baker.plan.plan import Plan, recorded_machine_spec, verify_key
 from baker.proxy.recording import incomplete, read
 from baker.proxy.store import Store
 
@@ -47,7 +47,7 @@ def record(job: Job, plan: Plan, captured: Captured, inspection: Inspection, ver
             verified=verdict.status == "passed",
             build=job.id,
             builder=template.builder.kind,
-            firmware=machine_spec(template.builder).firmware,
+            firmware=template.builder.machine_spec().firmware,
             ssh_username=template.communicator.ssh_username or source.ssh_username or "root",
             description=template.description,
             labels=dict(template.labels),

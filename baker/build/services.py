@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # what only some verbs use loads when it is used
     from baker.machines.ssh.communicator import Communicator
     from baker.sources.base import Source
     from baker.store.base import BlobStore
-    from baker.template.model import AnyBuilder
+    from baker.template.builders import BuilderConfig
 
 Decision = Literal["cleanup", "abort", "retry"]
 
@@ -84,7 +84,7 @@ class Services:
     leases: Leases
     ledger: Ledger
     sink: Sink
-    builder: Callable[[AnyBuilder, str | None], Builder]  # for a template's `builder`, and a URI that replaces the one in it
+    builder: Callable[[BuilderConfig, str | None], Builder]  # for a template's `builder`, and a URI that replaces the one in it
     connect: Connect = _connect
     source: Callable[[Any], Source] = _source  # the implementation that serves a template's `source`
     interaction: Interaction = field(default_factory=Nobody)
@@ -115,7 +115,7 @@ def open_services(
     from baker.core.ledger import Ledger
     from baker.store.directory import DirectoryStore
 
-    def builder(spec: AnyBuilder, uri: str | None) -> Builder:
+    def builder(spec: BuilderConfig, uri: str | None) -> Builder:
         from baker.machines import registry
 
         return registry.make(home, spec, uri)

@@ -139,7 +139,7 @@ def plan(job: Job, source: SourceImage) -> Plan:
 def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now, or a step
     is to be carried out again."""
-    if job.options.force or job.options.no_cache or job.options.first:
+    if job.options.force or job.options.no_cache or job.layer_options.first:
         return None
     template = job.template
     image = job.services.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)

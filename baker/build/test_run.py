@@ -11,15 +11,15 @@ from baker.build.change_tracking import Tracker, key_of
 from baker.build.downloads import shared_downloads
 from baker.build.job import Job, open_job
 from baker.build.layers import Layering, Started
-from baker.build.provision import carry_out, provision_and_capture, wish
+from baker.build.provision import carry_out, provision_and_capture
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.core.errors import BuildError, HostError
 from baker.core.model import FileEntry
 from baker.core.workspace import new_id
 from baker.disks.manifest import file_manifest
 from baker.machines.base import Publisher, SupportsPause
 from baker.plan.plan import Plan
+from baker.plan.requests import BuildOptions
 from baker.template.model import Template
 
 # What a system writes by itself, whoever runs: not what a step did to it.
@@ -28,7 +28,7 @@ SYNC_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
-class TestedRun:
+class RepeatedChange:
     """A path that the second run of a step changed. `what`: as in a comparison of trees."""
 
     path: str
@@ -37,7 +37,7 @@ class TestedRun:
     what: tuple[str, ...]
 
 
-def test(template: Template, options: BuildOptions, services: Services, *, idempotent: bool) -> list[TestedRun]:
+def test(template: Template, options: BuildOptions, services: Services, *, idempotent: bool) -> list[RepeatedChange]:
     """Try a template. What the second run of its steps changed, if that was asked for. A failed trial leaves a record with its log."""
     with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
@@ -51,14 +51,17 @@ def test(template: Template, options: BuildOptions, services: Services, *, idemp
 def build(job: Job) -> None:
     """Build and verify, and register nothing. VerifyError or BuildError when that fails."""
     if isinstance(job.builder, Publisher):
-        raise BuildError("bake test makes no image, and EC2 cannot test a machine without one", hint="bake build --skip-verify builds it")
+        kind = job.template.builder.kind
+        raise BuildError(
+            f"bake test makes no image, and the builder {kind} cannot test a machine without one", hint="bake build --skip-verify builds it"
+        )
     plan = stages.plan(job, stages.resolve(job))
     with stages.products(job) as products:
         captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))
         stages.verify(job, plan, captured, "it would not be registered")
 
 
-def again(job: Job) -> list[TestedRun]:
+def again(job: Job) -> list[RepeatedChange]:
     """Carry out all steps, then all of them once more on the same machine; what the second run changed. BuildError when a step fails,
     HostError where the machine's disk cannot be read from this host."""
     builder = job.builder
@@ -66,7 +69,7 @@ def again(job: Job) -> list[TestedRun]:
         raise HostError("only machines of this host's own libvirt show their disks: this template's does not", hint="leave out --connect")
     plan = stages.plan(job, stages.resolve(job))
     with (
-        Layering(job, plan, wish(job)) as layers,
+        Layering(job, plan, job.layer_options) as layers,
         shared_downloads(job) as downloads,
         layers.started(downloads.gate) as start,
         start.connection,
@@ -98,7 +101,7 @@ def _tree(builder: SupportsPause, start: Started, layers: Layering) -> tuple[lis
 
 def _changed(
     plan: Plan, before: list[FileEntry], after: list[FileEntry], keys: dict[str, tuple[int, int]], tracker: Tracker
-) -> list[TestedRun]:
+) -> list[RepeatedChange]:
     assert tracker.touched is not None
     names = {planned.index: planned.name for planned in plan.steps}
     last = tracker.touched.last
@@ -111,5 +114,5 @@ def _changed(
             place = place.rpartition("/")[0] or "/"
         step = last.get(keys[place]) if place in keys else None
         if step is not None:
-            found.append(TestedRun(each.path, step, names[step], each.what))
+            found.append(RepeatedChange(each.path, step, names[step], each.what))
     return sorted(found, key=lambda one: (one.step, one.path))

@@ -8,29 +8,10 @@ from typing import TYPE_CHECKING, Literal
 
 from baker.catalog.records import Publication
 from baker.core.model import Disk, MachineFacts, Media, Package, TestReport
-from baker.template.model import OnError
 
 if TYPE_CHECKING:
     from baker.build.change_tracking import ChangedPaths
     from baker.disks.normalize import Normalized
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """How to build, as opposed to what."""
-
-    on_error: OnError | None = None  # over the template's and the step's
-    skip_verify: bool = False
-    force: bool = False  # build although the catalog has this fingerprint
-    keep_failed: bool = False  # leave the machine of a failed verification
-    pull: bool = False  # ask the source again instead of using what this host has
-    uri: str | None = None
-    no_cache: bool = False  # start from the source, not from a layer
-    first: str | None = None  # this step (name or number) and those after it are carried out, layer or not
-    clock: str | None = None  # what the build machine takes for the time when it starts, ISO 8601 UTC; None: the real time
-    replay: Path | None = None  # a record of what was fetched: everything is fetched from it, nothing over the network
-    locked: bool = False  # fail unless everything is as in the lock file beside the template
-    last: str | None = None  # stop after this step: there is a layer then, and no image
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from baker.cli.app import App
 from baker.cli.display import display
-from baker.cli.options import add_template_options, listed, positive, variables
+from baker.cli.options import add_template_options, positive, request_of
 from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,32 +62,24 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 def requests(args: argparse.Namespace) -> list[BuildRequest]:
     """One request per template file, all with the same choices."""
-    from baker.plan.requests import BuildRequest
+    from baker.plan.requests import BuildOptions
 
     if len(set(args.files)) < len(args.files):
         raise UsageError("a template is named twice", hint="name each template once")
-    values = variables(args.var)
-    return [
-        BuildRequest(
-            path=file,
-            variables=values,
-            var_files=tuple(Path(file) for file in args.var_file),
-            only=listed(args.only),
-            except_=listed(args.except_),
-            on_error=args.on_error,
-            skip_verify=args.skip_verify,
-            force=args.force,
-            keep_failed=args.keep_failed,
-            pull=args.pull,
-            uri=args.connect,
-            accelerator=args.accelerator,
-            no_cache=args.no_cache,
-            first=args.from_,
-            last=args.until,
-            locked=args.locked,
-        )
-        for file in args.files
-    ]
+    options = BuildOptions(
+        on_error=args.on_error,
+        skip_verify=args.skip_verify,
+        force=args.force,
+        keep_failed=args.keep_failed,
+        pull=args.pull,
+        uri=args.connect,
+        accelerator=args.accelerator,
+        no_cache=args.no_cache,
+        first=args.from_,
+        last=args.until,
+        locked=args.locked,
+    )
+    return [request_of(args, file, options) for file in args.files]
 
 
 def tell(app: App, baker: Baker, result: BuildResult, *, json: bool) -> None:

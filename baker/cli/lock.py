@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from baker.cli.app import App
 from baker.cli.build import tell
 from baker.cli.display import display
-from baker.cli.options import add_json, add_template_options, listed, variables
+from baker.cli.options import add_json, add_template_options, request_of
 from baker.core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,17 +82,9 @@ def _one(file: str, args: argparse.Namespace, app: App, told: list[dict[str, obj
 
 
 def _request(file: str, args: argparse.Namespace) -> BuildRequest:
-    from baker.plan.requests import BuildRequest
+    from baker.plan.requests import BuildOptions
 
-    return BuildRequest(
-        path=file,
-        variables=variables(args.var),
-        var_files=tuple(Path(file) for file in args.var_file),
-        only=listed(args.only),
-        except_=listed(args.except_),
-        pull=args.update,
-        no_cache=args.update,
-    )
+    return request_of(args, file, BuildOptions(pull=args.update, no_cache=args.update))
 
 
 def short(value: str) -> str:

@@ -45,7 +45,7 @@ def shape(args: argparse.Namespace) -> dict[str, Any]:
     wanted: dict[str, Any] = {"cpus": args.cpus, "accelerator": args.accelerator}
     if args.memory:
         from baker.core.units import parse_size
-        from baker.template.model import enough_memory
+        from baker.template.libvirt import enough_memory
 
         try:
             wanted["memory"] = enough_memory(parse_size(args.memory))

@@ -7,9 +7,12 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from baker.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from baker.plan.requests import BuildOptions, BuildRequest
 
 
 class Parser(argparse.ArgumentParser):
@@ -74,6 +77,20 @@ def add_template_options(parser: argparse.ArgumentParser) -> None:
         "--only", action="append", default=[], metavar="NAME", help="only the images or steps of this name (may be repeated)"
     )
     parser.add_argument("--except", action="append", default=[], dest="except_", metavar="NAME", help="without those of this name")
+
+
+def request_of(args: argparse.Namespace, file: str | Path, options: BuildOptions) -> BuildRequest:
+    """A request for the template `file`, with what `add_template_options` has parsed."""
+    from baker.plan.requests import BuildRequest
+
+    return BuildRequest(
+        path=file,
+        variables=variables(args.var),
+        var_files=tuple(Path(each) for each in args.var_file),
+        only=listed(args.only),
+        except_=listed(args.except_),
+        options=options,
+    )
 
 
 def variables(texts: Iterable[str]) -> dict[str, str]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from baker.cli.app import App
-from baker.cli.options import add_json, add_template_options, listed, variables
-from baker.plan import step_range
-from baker.render.text import fields, plural, short, size
+from baker.cli.options import add_json, add_template_options, request_of
+from baker.render.text import fields, plural, short
 
 if TYPE_CHECKING:
     from baker.catalog.records import ImageRecord
     from baker.layers.explain import Explained
     from baker.plan.plan import Plan
-    from baker.plan.step_range import LayerOptions
-    from baker.template.ec2 import Ec2Spec
-    from baker.template.model import AnyBuilder, BuilderSpec, Template
+    from baker.template.model import Template
 
 EXAMPLES = """
   bake plan web.yaml
@@ -33,12 +30,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    baker, values, found = app.baker(), variables(args.var), []
+    from baker.plan.requests import BuildOptions
+    from baker.plan.step_range import layer_options
+
+    baker, options, found = app.baker(), BuildOptions(no_cache=args.no_cache, first=args.from_), []
     for file in args.files:
-        for template in baker.load(file, variables=values, var_files=args.var_file, only=listed(args.only), except_=listed(args.except_)):
+        for template in baker.load_request(request_of(args, file, options)):
             plan = baker.plan(template)
             image = baker.planned_image(plan) if plan and not (args.no_cache or args.from_) else None
-            steps = baker.explain(plan, wish(template, args)) if plan else []
+            steps = baker.explain(plan, layer_options(template, options)) if plan else []
             found.append((template, plan, image, steps))
     if args.json:
         app.json([to_json(*each) for each in found])
@@ -48,25 +48,10 @@ def run(args: argparse.Namespace, app: App) -> int:
     return 0
 
 
-def wish(template: Template, args: argparse.Namespace) -> LayerOptions:
-    """What the command line says of layers."""
-
-    return step_range.layer_options([step.name for step in template.provisioners], no_cache=args.no_cache, first=args.from_)
-
-
-def machine_words(spec: AnyBuilder) -> str:
-    """The machine that it is built on, for a person."""
-    if spec.kind == "ec2":
-        ec2 = cast("Ec2Spec", spec)
-        return f"ec2, {ec2.region or 'the default region'}, {' or '.join(ec2.instance_type)}"
-    local = cast("BuilderSpec", spec)
-    return f"{local.kind}, {local.cpus} cpus, {size(local.memory)} memory, {local.firmware}"
-
-
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
     """The plan of one image for a person."""
-    paint, machine = app.out.paint, machine_words(template.builder)
-    where = "AWS is asked when it is built" if template.builder.kind == "ec2" else "not on this host yet"
+    paint, machine = app.out.paint, template.builder.describe()
+    where = f"{template.builder.kind} is asked when it is built" if template.builder.publishes else "not on this host yet"
     source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, {where}"
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])

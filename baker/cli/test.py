@@ -4,11 +4,10 @@ second run changed."""
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from baker.cli.app import App
 from baker.cli.display import display
-from baker.cli.options import add_json, add_template_options, listed, variables
+from baker.cli.options import add_json, add_template_options, request_of
 from baker.core.errors import UsageError, VerifyError
 from baker.render.text import clean, plural
 
@@ -27,19 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    from baker.plan.requests import BuildRequest
+    from baker.plan.requests import BuildOptions
 
     if args.json and not args.idempotent:
         raise UsageError("--json is for --idempotent: a test without it has nothing to list", hint="its exit code tells")
-    request = BuildRequest(
-        path=args.template,
-        variables=variables(args.var),
-        var_files=tuple(Path(file) for file in args.var_file),
-        only=listed(args.only),
-        except_=listed(args.except_),
-        no_cache=args.no_cache,
-        force=True,
-    )
+    request = request_of(args, args.template, BuildOptions(no_cache=args.no_cache, force=True))
     with display(app, on_error_stream=args.json) as shown:
         found = app.baker(shown).test(request, idempotent=args.idempotent)
     if args.json:

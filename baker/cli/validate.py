@@ -62,7 +62,7 @@ def problems(error: BakeError, file: str) -> list[dict[str, Any]]:
     """The problems of a file as JSON objects."""
     if isinstance(error, TemplateError):
         return [
-            {"file": p.file, "line": p.line, "column": p.column, "message": p.message, "hint": p.hint, "snippet": p.snippet}
+            {"file": p.file, "line": p.line, "column": p.column, "code": p.code, "message": p.message, "hint": p.hint, "snippet": p.snippet}
             for p in error.problems
         ]
-    return [{"file": file, "line": 0, "column": 0, "message": error.message, "hint": error.hint, "snippet": ""}]
+    return [{"file": file, "line": 0, "column": 0, "code": error.code, "message": error.message, "hint": error.hint, "snippet": ""}]

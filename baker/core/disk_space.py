@@ -55,7 +55,8 @@ def full(path: Path, *, needed: int | None = None) -> HostError:
     mount = mount_point(path)
     return HostError(
         f"no space left for {path}: the file system at {mount} has {human(free(path))} free{wanted}",
-        hint=f"make room on {mount}, remove images with `bake rm` and what is left over with `bake sweep`, or set BAKE_HOME elsewhere",
+        hint=f"make room on {mount}, remove images with `bake rm` and leftovers with `bake sweep`, or set BAKE_HOME elsewhere",
+        code="host.disk-full",
     )
 
 
@@ -65,8 +66,11 @@ def host_error(error: OSError, path: Path, *, needed: int | None = None) -> Host
         return full(path, needed=needed)
     if error.errno == errno.EROFS:
         return HostError(
-            f"cannot write {path}: the file system at {mount_point(path)} is read-only", hint="set BAKE_HOME to a place to write"
+            f"cannot write {path}: the file system at {mount_point(path)} is read-only",
+            hint="set BAKE_HOME to a directory on a writable file system",
+            code="host.read-only",
         )
     if error.errno in FORBIDDEN:
-        return HostError(f"no right to use {path}: {error.strerror}", hint=f"look at the owner and mode of {existing(path)}")
-    return HostError(f"cannot use {path}: {error.strerror or error}")
+        hint = f"look at the owner and mode of {existing(path)}"
+        return HostError(f"no permission to use {path}: {error.strerror}", hint=hint, code="host.forbidden")
+    return HostError(f"cannot use {path}: {error.strerror or error}", code="host.io")

@@ -79,9 +79,10 @@ def ensure(directory: Path) -> Path:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = directory.stat()
     except OSError as error:
-        raise HostError(f"cannot make {directory}: {error.strerror}", hint="set BAKE_HOME to a directory that you may write to") from error
+        hint = "set BAKE_HOME to a directory that you may write to"
+        raise HostError(f"cannot make {directory}: {error.strerror}", hint=hint, code="host.not-writable") from error
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
-        raise HostError(f"{directory} is not a directory of yours")
+        raise HostError(f"{directory} is not a directory that belongs to you", code="host.foreign-directory")
     return directory
 
 
@@ -94,9 +95,8 @@ def check_writable(directory: Path) -> None:
             pass
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise HostError(
-            f"cannot write to {directory}: {reason}", hint="make it writable, or set BAKE_HOME to a directory that is"
-        ) from error
+        hint = "make it writable, or set BAKE_HOME to a directory that is"
+        raise HostError(f"cannot write to {directory}: {reason}", hint=hint, code="host.not-writable") from error
 
 
 def sync(path: Path) -> None:

@@ -94,6 +94,7 @@ def disk_of(media: Media) -> Disk:
     raise BuildError(
         f"{media.id} is an image of EC2 ({media.region}): there is no disk of it on this host",
         hint="builder: {kind: ec2} builds on it; libvirt needs debootstrap, file, url, or an image that was baked by libvirt",
+        code="build.needs-disk",
     )
 
 

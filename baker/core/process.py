@@ -67,7 +67,7 @@ def need(tool: str, *, package: str = "") -> str:
     """The path of `tool`; HostError naming the Debian package when it is not installed."""
     path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
-        raise HostError(f"{tool} is not installed", hint=f"apt-get install {package or tool}")
+        raise HostError(f"{tool} is not installed", hint=f"apt-get install {package or tool}", code="host.tool-missing")
     return path
 
 
@@ -140,9 +140,9 @@ def spawn(
             [str(arg) for arg in argv], env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
         )
     except FileNotFoundError as error:
-        raise HostError(f"{argv[0]} is not installed") from error
+        raise HostError(f"{argv[0]} is not installed", code="host.tool-missing") from error
     except OSError as error:
-        raise HostError(f"cannot start {argv[0]}: {error.strerror}") from error
+        raise HostError(f"cannot start {argv[0]}: {error.strerror}", code="host.cannot-start") from error
     try:
         yield child
     finally:
@@ -170,7 +170,7 @@ def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = N
         code = child.wait()
         return code if code >= 0 else 128 - code
     except FileNotFoundError as error:
-        raise HostError(f"{argv[0]} is not installed") from error
+        raise HostError(f"{argv[0]} is not installed", code="host.tool-missing") from error
     finally:
         if child is not None and child.poll() is None:
             child.terminate()

@@ -122,6 +122,8 @@ def catalog_key(data: Path) -> bytes:
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise HostError(
-            f"{path} has {len(key)} bytes instead of {KEY_BYTES}", hint="restore it from a backup; without it, remove it: keys change"
+            f"{path} has {len(key)} bytes instead of {KEY_BYTES}",
+            hint="restore it from a backup; if there is none, remove the file: the hashes of secret values will change",
+            code="host.secret-key-damaged",
         )
     return key

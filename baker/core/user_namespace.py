@@ -44,6 +44,7 @@ def check_host() -> None:
             raise HostError(
                 f"{getpass.getuser()} has no {NEEDED_IDS} subordinate ids in {table}, which bootstrapping without root needs",
                 hint=f"usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {getpass.getuser()}",
+                code="host.no-subordinate-ids",
             )
 
 
@@ -75,7 +76,7 @@ def unmount_below(directory: Path) -> None:
         run(["umount", "--lazy", "--", str(point)], check=False)
     left = mounts_below(directory)
     if left:
-        raise HostError(f"{left[0]} is mounted below {directory}", hint=f"as root: umount --lazy {left[0]}")
+        raise HostError(f"{left[0]} is mounted below {directory}", hint=f"as root: umount --lazy {left[0]}", code="host.mounted-below")
 
 
 def mounts_below(directory: Path, table: Path = Path("/proc/self/mountinfo")) -> list[Path]:

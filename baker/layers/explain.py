@@ -9,7 +9,7 @@ from typing import Any
 from baker.catalog.records import BuildRecord, StepRecord
 from baker.layers import policy
 from baker.layers.store import Layer
-from baker.plan.plan import Plan, PlannedStep
+from baker.plan.plan import Plan, PlannedStep, recorded_machine_spec
 from baker.plan.step_range import LayerOptions
 
 NOT_KEPT = "not kept"
@@ -107,11 +107,9 @@ def source_changes(plan: Plan, last: BuildRecord | None) -> list[str]:
     if last is None or not last.source.get("digest"):
         return []
     found = ["the source"] if last.source["digest"] != plan.source.digest else []
-    shape = plan.shape
-    for name in ("cpus", "memory", "disk_size", "firmware", "machine_type"):
-        if last.shape.get(name) != getattr(shape, name):
-            found.append(f"builder.{name}")
-    return found
+    now = recorded_machine_spec(plan.template)
+    keys = plan.template.builder.machine_key(plan.shape)
+    return found + [f"builder.{name}" for name in keys if last.shape.get(name) != now.get(name)]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:

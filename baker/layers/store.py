@@ -53,6 +53,7 @@ class LayerRecord:
     blobs: tuple[str, ...] = ()  # of the source's disk: they must stay
     hostname: str = ""
     username: str = "root"
+    builder: str = "libvirt"  # whose machine it is
     format: int = FORMAT
 
 

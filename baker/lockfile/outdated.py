@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from baker.machines.base import Builder
     from baker.sources.base import Source
     from baker.store.base import BlobStore
-    from baker.template.model import AnyBuilder
+    from baker.template.builders import BuilderConfig
 
 __all__ = ["Examined", "Newer", "outdated"]
 
@@ -46,7 +46,7 @@ class LookupServices(Protocol):
     @property
     def store(self) -> BlobStore: ...
     @property
-    def builder(self) -> Callable[[AnyBuilder, str | None], Builder]: ...
+    def builder(self) -> Callable[[BuilderConfig, str | None], Builder]: ...
     @property
     def source(self) -> Callable[[Any], Source]: ...
 

@@ -1,4 +1,4 @@
-"""The builder that a template names: of a recorded image, and with what the command line says."""
+"""The configuration of the builder that a recorded image was built with, and with values from the command line."""
 
 from __future__ import annotations
 
@@ -6,20 +6,24 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from baker.core.errors import HostError
 from baker.core.model import Accelerator
-from baker.template.ec2 import Ec2Spec
-from baker.template.model import AnyBuilder, BuilderSpec, Template
+from baker.template.builders import BuilderConfig, config_of
+from baker.template.model import Template
 
 
-def spec_of(kind: str, recorded: Mapping[str, Any]) -> AnyBuilder:
-    """`recorded` is what the record says of the machine: for EC2 the template's own keys."""
-    if kind == "ec2":
-        return Ec2Spec(**{name: value for name, value in recorded.items() if name in Ec2Spec.model_fields})
-    return BuilderSpec(kind=kind)
+def spec_of(kind: str, recorded: Mapping[str, Any]) -> BuilderConfig:
+    """The configuration of a builder from what the record of a build says of the machine. HostError when that is not enough."""
+    try:
+        return config_of(kind).from_record(kind, recorded)
+    except ValueError as error:
+        raise HostError(
+            f"the record does not say how to set up the builder {kind}: {error}",
+            hint="it was written by another version of the builder, or one of these keys had a secret value",
+            code="builder.record-unusable",
+        ) from error
 
 
 def with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
     """The template with another accelerator, where its builder has one."""
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
-        return template
-    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))
+    return replace(template, builder=template.builder.with_values(accelerator=accelerator))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from baker.catalog.reference import matches
 from baker.core.errors import BakeError, NotFoundError, TemplateError, UsageError
 from baker.core.events import BuildFinished, TemplateRejected
-from baker.plan import step_range
-from baker.plan.requests import BuildRequest
+from baker.plan.requests import BuildOptions, BuildRequest
+from baker.plan.step_range import layer_options
 from baker.template.model import ImageSource, Template
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool
     """
     asked = [(template, request) for request in requests for template in baker.load_request(request)]
     for template, request in asked:
-        step_range.layer_options([step.name for step in template.provisioners], first=request.first, last=request.last)
+        layer_options(template, request.options)  # a step that does not exist is reported before anything begins
     nodes: dict[str, BuildNode] = {}
     pending = list(asked)
     while pending:
@@ -60,7 +60,9 @@ def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool
                 baker.sink.emit(TemplateRejected(problems=error.to_json()))
             end = Ended(key, error.exit_code, error=str(error), code=error.code)
         if below is not None:
-            pending.append((below, BuildRequest(below.path, uri=request.uri, accelerator=request.accelerator)))
+            pending.append(
+                (below, BuildRequest(below.path, options=BuildOptions(uri=request.options.uri, accelerator=request.options.accelerator)))
+            )
         home = {f.name: str(getattr(baker.home, f.name)) for f in fields(baker.home)}
         needs = frozenset({key_of(below)} if below is not None else ())
         nodes[key] = BuildNode(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)

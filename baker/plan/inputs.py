@@ -14,19 +14,24 @@ import json
 import os
 import stat
 import tarfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
+from baker.core.disk_space import free
 from baker.core.errors import HostError
 from baker.core.home import ensure
+from baker.core.tar_reader import TarError, TarReader, extract
 from baker.plan.plan import Plan
 from baker.template.git import GitFacts
 from baker.template.model import Template
 
 CONTEXT, FILES = "context.json", "files"
 VERSION = 1
+LARGEST_CONTEXT = 16 << 20  # bytes
+KEPT_FREE = 512 << 20  # bytes of the disk that unpacking leaves alone
 
 
 @dataclass(frozen=True)
@@ -57,17 +62,21 @@ def pack(plan: Plan, destination: Path, *, search: Iterable[Path] = ()) -> Path:
 
 
 def unpack(packed: IO[bytes], directory: Path) -> Context:
-    """Lay the files out below `directory`. HostError for what is no such archive."""
+    """Lay the files out below `directory`. HostError for an archive that is damaged, leads outside, or does not fit the disk."""
     ensure(directory)
     try:
-        with gzip.GzipFile(fileobj=packed) as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            tar.extractall(directory, filter=_inside)  # noqa: S202 - every member is checked by the filter
-        found = json.loads((directory / CONTEXT).read_text())
-        if found.get("version") != VERSION:
-            raise HostError(f"the inputs on record have version {found.get('version')}; this bake knows {VERSION}")
+        with gzip.GzipFile(fileobj=packed) as file:
+            extract(TarReader(cast(IO[bytes], file), budget=max(0, free(directory) - KEPT_FREE)), directory)
+        with (directory / CONTEXT).open("rb") as context:
+            found = json.loads(context.read(LARGEST_CONTEXT))
+        if not isinstance(found, dict) or found.get("version") != VERSION:
+            version = found.get("version") if isinstance(found, dict) else None
+            raise HostError(f"the inputs on record have version {version}; this bake knows {VERSION}", code="record.inputs-version")
         return Context(**found)
-    except (OSError, tarfile.TarError, ValueError, TypeError, EOFError) as error:
-        raise HostError(f"the inputs on record cannot be read: {error}") from error
+    except TarError as error:
+        raise HostError(f"the inputs on record cannot be read: {error.message}", code=error.code) from error
+    except (OSError, ValueError, TypeError, EOFError, zlib.error, RecursionError) as error:
+        raise HostError(f"the inputs on record cannot be read: {error}", code="record.inputs-unreadable") from error
 
 
 def laid_out(directory: Path, path: str | Path) -> Path:
@@ -130,16 +139,6 @@ def _info(name: str, size: int, mode: int = 0o644) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, mode
     return info
-
-
-def _inside(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
-    """Modes as they were (they are in the steps' keys), and nothing that leads outside. Links may: they are only read."""
-    name = Path(member.name)
-    if name.is_absolute() or ".." in name.parts or not (member.isreg() or member.isdir() or member.issym()):
-        raise tarfile.FilterError(f"{member.name} does not belong there")
-    if member.isdir():
-        member.mode |= 0o700
-    return member
 
 
 @dataclass(frozen=True)

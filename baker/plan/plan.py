@@ -11,15 +11,15 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from baker.core.digests import canonical, digest_of, file_digest
 from baker.core.model import MachineSpec, SourceImage
+from baker.core.secrets import Secrets
 from baker.provision import registry
-from baker.template.ec2 import Ec2Spec
-from baker.template.model import AnyBuilder, BuilderSpec, Step, Template
+from baker.template.model import Step, Template
 
 KEY_FORMAT = 2  # part of every key: raise it when the meaning of a key changes
 SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other images
@@ -71,17 +71,17 @@ class Plan:
 
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
-    shape = machine_spec(template.builder)
-    if isinstance(template.builder, BuilderSpec) and template.builder.clock == "epoch":
+    builder = template.builder
+    shape = builder.machine_spec()
+    if builder.starts_at_epoch():
         shape = replace(shape, clock=template.epoch.seconds)
-    machine = _ec2_key(template.builder) if isinstance(template.builder, Ec2Spec) else _shape_key(shape)
-    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": template.builder.kind, "machine": machine})
+    machine = builder.machine_key(shape)
+    root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": builder.kind, "machine": machine})
     steps = tuple(_planned(template, root_key))
     last = steps[-1].key if steps else root_key
     ends = {"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible}
-    if isinstance(template.builder, Ec2Spec):
-        ends["image"] = _ami_key(template.builder)
-    fingerprint = digest_of(ends)
+    image = builder.image_key()
+    fingerprint = digest_of(ends | ({"image": image} if image else {}))
     return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
 
 
@@ -97,61 +97,17 @@ def verify_key(template: Template) -> str:
     return digest_of(suites)
 
 
-def machine_spec(spec: AnyBuilder) -> MachineSpec:
-    """The machine that a template asks for, of a hypervisor on this host. Of EC2 the builder itself knows."""
-    if isinstance(spec, Ec2Spec):
-        return MachineSpec(disk_size=spec.volume_size)
-    return MachineSpec(
-        cpus=spec.cpus,
-        memory=spec.memory,
-        disk_size=spec.disk_size,
-        firmware=spec.firmware,
-        accelerator=spec.accelerator,
-        machine_type=spec.machine_type,
-        network=spec.network,
-    )
-
-
 def recorded_machine_spec(template: Template) -> dict[str, Any]:
-    """What the record says of the machine: the fields of MachineSpec; of an EC2 builder what the template says, so that a machine of its
-    image can be started again."""
-    if isinstance(template.builder, Ec2Spec):
-        told: dict[str, Any] = json.loads(template.secrets.seal(canonical(template.builder.model_dump(mode="json", exclude={"user_data"}))))
-        return told
-    return asdict(machine_spec(template.builder))
+    """What the record says of the machine, as the builder's configuration has it; secret values as keyed hashes."""
+    return {name: _sealed(value, template.secrets) for name, value in template.builder.to_record().items()}
 
 
-def _shape_key(shape: MachineSpec) -> dict[str, Any]:
-    """What a step can see of the machine. The accelerator is left out: it changes how fast, not what."""
-    return {
-        "cpus": shape.cpus,
-        "memory": shape.memory,
-        "disk_size": shape.disk_size,
-        "firmware": shape.firmware,
-        "machine_type": shape.machine_type,
-    } | {name: value for name, value in (("network", shape.network), ("clock", shape.clock)) if value not in ("open", None)}
-
-
-EC2_MACHINE = ("instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data")  # what a step can see of it
-EC2_IMAGE = (
-    "ami_name", "ami_description", "ami_regions", "region_kms_key_ids", "ami_users", "ami_org_arns", "ami_ou_arns", "snapshot_users",
-    "imds_support", "deprecate_at", "deprecate_after", "deregistration_protection", "tags", "volume_type", "iops", "throughput",
-    "encrypted", "kms_key_id",
-)  # fmt: skip
-
-
-def _ec2_key(spec: Ec2Spec) -> dict[str, Any]:
-    key: dict[str, Any] = spec.model_dump(mode="json", include=set(EC2_MACHINE))
-    if spec.user_data_file:
-        key["user_data_file"] = file_digest(spec.user_data_file)
-    return key
-
-
-def _ami_key(spec: Ec2Spec) -> dict[str, Any]:
-    """What the AMIs are to be, besides their content: a template that says other things makes other ones. Where they are built is one
-    of them; who builds them, and how it gets there, is not."""
-    key: dict[str, Any] = spec.model_dump(mode="json", include={*EC2_IMAGE, "region"})
-    return key
+def _sealed(value: Any, secrets: Secrets) -> Any:
+    if isinstance(value, str):
+        return secrets.seal(value)
+    if isinstance(value, Mapping):
+        return {secrets.seal(key): _sealed(each, secrets) for key, each in value.items()}
+    return [_sealed(each, secrets) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:

@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baker.core.model import Accelerator
 
 if TYPE_CHECKING:
-    from baker.build.values import BuildOptions
     from baker.catalog.records import ImageRecord
-    from baker.template.model import OnError, Template
+    from baker.template.model import OnError
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """How to build, as opposed to what: one value from the command line to the recipe. Steps are named as a person typed them;
+    `baker.plan.step_range.layer_options` is what reads them."""
+
+    on_error: OnError | None = None  # overrides the template's and the step's
+    skip_verify: bool = False
+    force: bool = False  # build although the catalog has this fingerprint
+    keep_failed: bool = False  # leave the machine of a failed verification running
+    pull: bool = False  # ask the source again instead of using what this host has
+    uri: str | None = None  # of the libvirt connection; None: in this process
+    accelerator: Accelerator | None = None  # overrides the template's
+    no_cache: bool = False  # start from the source, not from a layer
+    first: str | None = None  # run this step (name or number) and those after it, whether there is a layer or not
+    last: str | None = None  # stop after this step: the result is a layer, and no image
+    locked: bool = False  # fail unless everything is as in the lock file beside the template
+    clock: str | None = None  # the time at which the build machine's clock starts, ISO 8601 UTC; None: the real time
+    replay: Path | None = None  # a directory with a record of downloads: everything comes from it, nothing over the network
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> BuildOptions:
+        """The inverse of `dataclasses.asdict` after a way through JSON; unknown names are left out."""
+        known = {f.name for f in fields(cls)}
+        arguments = {name: item for name, item in value.items() if name in known}
+        return cls(**arguments | {"replay": Path(value["replay"]) if value.get("replay") else None})
 
 
 @dataclass(frozen=True)
@@ -24,26 +50,21 @@ class BuildRequest:
     var_files: tuple[str | Path, ...] = ()
     only: tuple[str, ...] = ()
     except_: tuple[str, ...] = ()
-    on_error: OnError | None = None
-    skip_verify: bool = False
-    force: bool = False
-    keep_failed: bool = False
-    pull: bool = False
-    uri: str | None = None
-    accelerator: Accelerator | None = None
-    no_cache: bool = False
-    first: str | None = None
-    last: str | None = None
-    locked: bool = False  # hold the build to the lock file beside its template
+    options: BuildOptions = field(default_factory=BuildOptions)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self) | {"path": str(Path(self.path).absolute()), "var_files": [str(Path(p).absolute()) for p in self.var_files]}
+        replay = self.options.replay
+        return asdict(self) | {
+            "path": str(Path(self.path).absolute()),
+            "var_files": [str(Path(p).absolute()) for p in self.var_files],
+            "options": asdict(self.options) | {"replay": str(replay.absolute()) if replay else None},
+        }
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BuildRequest:
         known = {f.name for f in fields(cls)}
         arguments: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items() if k in known}
-        return cls(**arguments)
+        return cls(**arguments | {"options": BuildOptions.from_json(value.get("options", {}))})
 
 
 @dataclass(frozen=True)
@@ -59,28 +80,3 @@ class BuildResult:
     error: str
     exit_code: int
     code: str = ""  # the error's, see docs/errors.md
-
-
-def options(request: BuildRequest) -> BuildOptions:
-    from baker.build.values import BuildOptions
-
-    return BuildOptions(
-        on_error=request.on_error,
-        skip_verify=request.skip_verify,
-        force=request.force,
-        keep_failed=request.keep_failed,
-        pull=request.pull,
-        uri=request.uri,
-        no_cache=request.no_cache,
-        first=request.first,
-        last=request.last,
-        locked=request.locked,
-    )
-
-
-def with_accelerator(template: Template, accelerator: Accelerator | None) -> Template:
-    from baker.template.model import BuilderSpec
-
-    if accelerator is None or not isinstance(template.builder, BuilderSpec):
-        return template
-    return replace(template, builder=template.builder.model_copy(update={"accelerator": accelerator}))

@@ -12,11 +12,11 @@ from baker.machines.spec import spec_of
 if TYPE_CHECKING:
     from baker.catalog.catalog import Catalog
     from baker.catalog.records import ImageRecord
-    from baker.template.model import AnyBuilder
+    from baker.template.builders import BuilderConfig
 
 
 def remove(
-    images: Iterable[ImageRecord], catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder], *, force: bool
+    images: Iterable[ImageRecord], catalog: Catalog, make: Callable[[BuilderConfig, str | None], Builder], *, force: bool
 ) -> list[ImageRecord]:
     """Remove images, children before parents, each from where its builder has it first. BusyError before any is gone."""
     left = {image.id: image for image in images}
@@ -32,7 +32,7 @@ def remove(
     return removed
 
 
-def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[AnyBuilder, str | None], Builder]) -> None:
+def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[BuilderConfig, str | None], Builder]) -> None:
     """Deregister the AMIs of an image that EC2 baked, and delete their snapshots; each is marked as removed when it is gone. AMIs that were
     made of a disk of this host are left: they are copies."""
     if image.chain:

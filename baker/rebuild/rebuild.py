@@ -21,7 +21,7 @@ from baker.build.inspect import inspect
 from baker.build.job import Job, open_job
 from baker.build.provision import provision_and_capture
 from baker.build.services import Services
-from baker.build.values import BuildOptions, Inspection
+from baker.build.values import Inspection
 from baker.catalog.journal import IMPORTED, subject_of
 from baker.catalog.records import BuildRecord, ImageRecord, Rebuild
 from baker.core import host_facts
@@ -34,6 +34,7 @@ from baker.disks.ext4.reader import UnsupportedFilesystem
 from baker.disks.rootfs import open_root
 from baker.plan import inputs
 from baker.plan.plan import Plan, make_plan, recorded_machine_spec
+from baker.plan.requests import BuildOptions
 from baker.proxy.recording import Recording
 from baker.rebuild import causes
 from baker.rebuild.levels import Level, level_of

@@ -24,7 +24,6 @@ from baker.machines.media import media_of
 from baker.machines.spec import spec_of
 from baker.machines.ssh.communicator import Communicator
 from baker.sessions.running import note
-from baker.template.model import BuilderSpec
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,9 @@ def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wa
 def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOptions) -> Iterator[Running]:
     """A machine as it was when a layer was kept."""
     record, store = layer.record, services.layers
-    builder = services.builder(BuilderSpec(), None)
+    builder = services.builder(spec_of(record.builder, build.shape), None)
     if not isinstance(builder, SupportsSnapshot):
-        raise HostError("this builder has no layers")
+        raise HostError(f"the builder {record.builder} cannot restore layers")
     with session(services) as (ledger, scratch, report), ExitStack() as stack:
         if not stack.enter_context(store.using(layer)):
             raise NotFoundError(f"the layer {layer.id} has just been removed")

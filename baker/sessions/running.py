@@ -70,7 +70,7 @@ def shell_of(home: Home, text: str) -> Shell:
 
 def copy_disk(services: Services, shell: Shell, image: ImageRecord, destination: Path) -> Disk:
     """A copy of what the machine has written, taken while it stands still for a moment: as after a power cut just behind a `sync`."""
-    builder = services.builder(spec_of(image.builder, {}), None)
+    builder = services.builder(spec_of(image.builder, services.catalog.build_of(image).shape), None)
     if not isinstance(builder, SupportsPause):
         raise HostError(f"the disks of machines of {image.builder} are not on this host")
     process.run([*shell.ssh, "sync"], timeout=SYNC_SECONDS, what="write the guest's changes to its disk")

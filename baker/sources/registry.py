@@ -1,27 +1,24 @@
-"""Which module serves which kind of source. A new kind is a new module, a model in template/model.py and a line here."""
+"""The kinds of sources. A new kind is a module here, a model with its `kind`, and a key of `source` in template/language.py."""
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
-
+from baker.core.plugins import Plugins
 from baker.sources.base import Source
-from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
-from baker.template.model import DebootstrapSource, FileSource, ImageSource, UrlSource
+from baker.template.model import AnySource
 
-SOURCES: dict[type[Any], str] = {
-    DebootstrapSource: "baker.sources.debootstrap:Debootstrap",
-    FileSource: "baker.sources.file:File",
-    UrlSource: "baker.sources.url:Url",
-    ImageSource: "baker.sources.image:Image",
-    AmiSource: "baker.sources.ami:AmiById",
-    SourceAmiFilter: "baker.sources.ami:AmiByFilter",
-    SsmParameterSource: "baker.sources.ami:AmiByParameter",
+BUILT_IN = {
+    "debootstrap": "baker.sources.debootstrap:Debootstrap",
+    "file": "baker.sources.file:File",
+    "url": "baker.sources.url:Url",
+    "image": "baker.sources.image:Image",
+    "ami": "baker.sources.ami:AmiById",
+    "source_ami_filter": "baker.sources.ami:AmiByFilter",
+    "ssm_parameter": "baker.sources.ami:AmiByParameter",
 }
+# a template's `source` has fixed keys, so packages cannot add kinds: there is no entry-point group
+SOURCES: Plugins[Source] = Plugins("", "source", BUILT_IN, instances=True)
 
 
-def for_spec(spec: Any) -> Source:
-    """The source that serves a template's `source`, by its type. Its module loads now and not before."""
-    module, _, name = SOURCES[type(spec)].partition(":")
-    found: Source = getattr(import_module(module), name)()
-    return found
+def for_spec(spec: AnySource) -> Source:
+    """The source that serves a template's `source`."""
+    return SOURCES.get(spec.kind)

@@ -5,8 +5,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 
-TAG = "branch:"  # of what tells the branches of a union apart: where an error's place has it, it is no key
-
 
 class Frozen(BaseModel):
     """Base of all models: immutable, unknown keys are errors."""

@@ -60,7 +60,12 @@ class Files:
         if "/" in name or name in (".", ".."):
             path = base_dir / name / MANIFEST
             if not path.is_file():
-                self.problems.add(place, f"there is no {MANIFEST} in {quote(name)}", "a bundle is a directory with that file")
+                self.problems.add(
+                    place,
+                    f"there is no {MANIFEST} in {quote(name)}",
+                    "a bundle is a directory with that file",
+                    code="template.no-such-bundle",
+                )
                 return None
             return path
         directories = [*self._places(base_dir), *self.search]
@@ -77,7 +82,7 @@ class Files:
         looked = (
             f"looked in {', '.join(shown_path(each, place) for each in directories if each.is_dir()) or 'provisioners/ here and above'}"
         )
-        self.problems.add(place, f"there is no bundle {quote(name)}", suggest(name, list(known)) or looked)
+        self.problems.add(place, f"there is no bundle {quote(name)}", suggest(name, list(known)) or looked, code="template.no-such-bundle")
         return None
 
     def _places(self, base_dir: Path) -> Iterator[Path]:

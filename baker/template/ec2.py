@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from string import Formatter
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from baker.core.digests import file_digest
+from baker.core.model import MachineSpec
 from baker.core.units import Duration, Size
 from baker.template.base_model import Frozen, Words
+from baker.template.builders import BuilderConfig
 
 GIB = 1 << 30
 REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]+$"
@@ -98,12 +101,14 @@ Filters = Mapping[str, Words]
 class AmiSource(Frozen):
     """An AMI by its id."""
 
+    kind: ClassVar[str] = "ami"
     id: str = Field(pattern=r"^ami-[0-9a-f]{8,17}$", description="which one", examples=["ami-0123456789abcdef0"])
 
 
 class SourceAmiFilter(Frozen):
     """The AMI that a search finds. Without owners anybody's image could be the answer."""
 
+    kind: ClassVar[str] = "source_ami_filter"
     filters: Filters = Field(
         default_factory=dict, description="DescribeImages' filters: name (with * and ?), architecture, root-device-type, tag:KEY, ..."
     )
@@ -115,6 +120,7 @@ class SourceAmiFilter(Frozen):
 class SsmParameterSource(Frozen):
     """The AMI that a parameter of the Systems Manager names."""
 
+    kind: ClassVar[str] = "ssm_parameter"
     name: str = Field(
         alias="ssm_parameter",
         pattern=r"^[A-Za-z0-9_.\-/:]{1,1011}$",
@@ -171,8 +177,21 @@ def _protection(value: object) -> object:
     return {"enabled": value} if isinstance(value, bool) else value
 
 
-class Ec2Spec(Frozen):
+MACHINE_KEYS = {"instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data"}  # what a step can see of it
+# what the AMIs are to be, besides their content: where they are built is one of them; who builds them, and the way there, is not
+IMAGE_KEYS = {
+    "ami_name", "ami_description", "ami_regions", "region_kms_key_ids", "ami_users", "ami_org_arns", "ami_ou_arns", "snapshot_users",
+    "imds_support", "deprecate_at", "deprecate_after", "deregistration_protection", "tags", "volume_type", "iops", "throughput",
+    "encrypted", "kms_key_id", "region",
+}  # fmt: skip
+
+
+class Ec2Spec(BuilderConfig):
     """An instance of EC2 that the image is built on, and what its AMIs are to be."""
+
+    sources: ClassVar[tuple[str, ...]] = ("ami", "source_ami_filter", "ssm_parameter", "image")
+    publishes: ClassVar[bool] = True
+    reaches_host: ClassVar[bool] = False
 
     kind: Literal["ec2"] = Field(description="which builder")
     # who and where
@@ -279,6 +298,23 @@ class Ec2Spec(Frozen):
     def shared(self) -> bool:
         """Whether anybody else is to use the images."""
         return bool(self.ami_users or self.ami_org_arns or self.ami_ou_arns or self.snapshot_users)
+
+    def describe(self) -> str:
+        return f"ec2, {self.region or 'the default region'}, {' or '.join(self.instance_type)}"
+
+    def machine_spec(self) -> MachineSpec:
+        return MachineSpec(disk_size=self.volume_size)
+
+    def machine_key(self, machine: MachineSpec) -> Mapping[str, Any]:
+        key: dict[str, Any] = self.model_dump(mode="json", include=MACHINE_KEYS)
+        return key | ({"user_data_file": file_digest(self.user_data_file)} if self.user_data_file else {})
+
+    def image_key(self) -> Mapping[str, Any]:
+        return self.model_dump(mode="json", include=IMAGE_KEYS)
+
+    def to_record(self) -> Mapping[str, Any]:
+        """The template's own keys, so that a machine of the image can be started again."""
+        return self.model_dump(mode="json", exclude={"user_data"})
 
 
 def _not_both(spec: Ec2Spec, one: str, other: str) -> None:

@@ -19,17 +19,18 @@ _PIECES = re.compile(r"(?P<escape>\$\$\{\{)|\$\{\{(?P<name>.*?)(?P<close>\}\}|\Z
 
 
 class NoValue(Exception):
-    """A name that cannot be looked up. An empty message: that was reported elsewhere."""
+    """A name that cannot be looked up. An empty message: the problem has been reported elsewhere."""
 
-    def __init__(self, message: str = "", hint: str = "") -> None:
+    def __init__(self, message: str = "", hint: str = "", *, code: str = "template.unknown-name") -> None:
         super().__init__(message)
+        self.code = code
         self.message = message
         self.hint = hint
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What names mean: root ("var", "env", ...) -> lookup of the rest. A lookup raises NoValue."""
+    """The names that expressions may use: root ("var", "env", ...) -> lookup of the rest. A lookup raises NoValue."""
 
     roots: Mapping[str, Callable[[str], Any]]
     sensitive: frozenset[str] = frozenset()  # "var.token": names that must not get into a record
@@ -41,14 +42,14 @@ class Scope:
     def lookup(self, name: str) -> Any:
         root, _, rest = name.partition(".")
         if root in self.extra and root not in self.roots:
-            raise NoValue(f"{name} has no meaning here", self.extra[root])
+            raise NoValue(f"{name} has no meaning here", self.extra[root], code="template.name-not-here")
         if root not in self.roots:
             raise NoValue(f"unknown name {name}", suggest(root, [f"{each}" for each in self.roots]))
         return self.roots[root](rest)
 
 
 def named(values: Mapping[str, Any], what: str, used: set[str] | None = None) -> Callable[[str], Any]:
-    """A lookup in `values` (maps by further dots). A name whose value is NoValue was reported elsewhere."""
+    """A lookup in `values` (maps by further dots). The problem of a name whose value is NoValue has been reported elsewhere."""
 
     def lookup(rest: str) -> Any:
         first, *deeper = rest.split(".")
@@ -126,16 +127,25 @@ class _Scalar:
     def value(self, piece: re.Match[str], place: Place) -> Any:
         name = piece["name"].strip()
         if not piece["close"]:
-            return self.bad(place, "an expression is not closed", "write ${{ name }}, or $${{ for a literal ${{")
+            return self.bad(
+                place, "an expression is not closed", "write ${{ name }}, or $${{ for a literal ${{", code="template.open-expression"
+            )
         if not _NAME.fullmatch(name):
             roots = ", ".join(f"{root}." for root in self.scope.roots)
-            return self.bad(place, f"{quote(name)} is not a name: nothing is evaluated here", f"names start with {roots}")
+            return self.bad(
+                place, f"{quote(name)} is not a name: nothing is evaluated here", f"names start with {roots}", code="template.not-a-name"
+            )
         if self.public and any(name == each or name.startswith(each + ".") for each in self.scope.sensitive):
-            return self.bad(place, f"{name} is sensitive and would be recorded here", "use it in a provisioner only")
+            return self.bad(
+                place,
+                f"{name} is sensitive and would be recorded here",
+                "use it in a provisioner only",
+                code="template.sensitive-on-record",
+            )
         try:
             return self.scope.lookup(name)
         except NoValue as error:
-            return self.bad(place, error.message, error.hint)
+            return self.bad(place, error.message, error.hint, code=error.code)
 
     def text(self, piece: re.Match[str], place: Place) -> str:
         value = self.value(piece, place)
@@ -143,11 +153,13 @@ class _Scalar:
             return "true" if value else "false"
         if isinstance(value, list | tuple | Mapping):
             kind = "map" if isinstance(value, Mapping) else "list"
-            self.bad(place, f"{piece['name'].strip()} is a {kind} and cannot be part of a text", "let the expression be the whole value")
+            name = piece["name"].strip()
+            message, hint = f"{name} is a {kind} and cannot be part of a text", "let the expression be the whole value"
+            self.bad(place, message, hint, code="template.not-text")
             return ""
         return "" if value is None else str(value)
 
-    def bad(self, place: Place, message: str, hint: str) -> None:
+    def bad(self, place: Place, message: str, hint: str, *, code: str) -> None:
         self.broken = True
         if message:
-            self.problems.add(place, message, hint)
+            self.problems.add(place, message, hint, code=code)

@@ -1,5 +1,5 @@
 """The YAML language as models: what a template, an include and a bundle may hold. The JSON Schema and the reference are made of
-these. Provisioner kinds are not here: each brings its own model (baker/provision).
+these. Kinds of steps and builders are not here: each has its own model (baker/provision, builders.py).
 """
 
 from collections.abc import Mapping
@@ -12,8 +12,6 @@ from baker.template.base_model import Frozen, Words
 from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.model import (
     AnySource,
-    Builder,
-    BuilderSpec,
     CacheSpec,
     CommunicatorSpec,
     DebootstrapSource,
@@ -138,7 +136,7 @@ class TemplateFile(Frozen):
     variables: Mapping[str, VariableSpec] = Field(default_factory=dict, description="values from outside, used as ${{ var.NAME }}")
     matrix: Mapping[str, Any] = Field(default_factory=dict, description="makes one image for each combination of values")
     source: SourceSpec = Field(description="what the image starts from")
-    builder: Builder = Field(BuilderSpec(), description="the machine that it is built on")
+    builder: Mapping[str, Any] = Field(default_factory=dict, description="the machine that it is built on")
     communicator: CommunicatorSpec = Field(CommunicatorSpec(), description="how bake reaches that machine")
     provisioners: tuple[Mapping[str, Any], ...] = Field((), description="the steps, in order")
     verify: tuple[VerifySpec, ...] = Field((), description="tests of the finished image; those of bundles run as well")

@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from baker.core.errors import TemplateError, UsageError
+from baker.core.errors import BakeError, TemplateError, UsageError
 from baker.core.secrets import SEALED, Secrets
-from baker.template import matrix
+from baker.template import builders, matrix
 from baker.template import variables as inputs
+from baker.template.builders import BuilderConfig
 from baker.template.bundles import Files
 from baker.template.dependencies import Observed
-from baker.template.ec2 import Ec2Spec
 from baker.template.epoch import VARIABLE, DateEpoch
 from baker.template.git import GitFacts
 from baker.template.interpolate import NoValue, Scope, interpolate, named
 from baker.template.language import TemplateFile, VariableSpec
-from baker.template.model import AMI_SOURCES, AnyBuilder, DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
+from baker.template.model import DebootstrapSource, FileSource, ImageSource, Template, TestinfraVerify, Variable
 from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_items
 from baker.template.validation_errors import validate
 from baker.template.yaml_document import Item, Problems, quote, suggest, wrap
@@ -204,13 +204,13 @@ class _Loader:
 
     def template(self, image: _Image, images: Sequence[_Image]) -> Template | None:
         """The template of one image; None after reporting problems."""
-        model = self._file(image)
+        model, builder = self._file(image)
         others = [(each.name, each.row) for each in images if each is not image]
         expander = Expander(self.files, self.kinds, self.problems, [(image.name, image.row), *others])
         frame = Frame(self.directory, image.scope)
         expander.expand(image.root.get("provisioners"), frame)
         specs = verify_items(image.root.get("verify"), image.scope, self.directory, self.files.observed, self.problems)
-        if model is None or self.problems:
+        if model is None or builder is None or self.problems:
             return None
         base_dir = self.directory.resolve()
         own = [TestinfraVerify(testinfra=spec.testinfra, timeout=spec.timeout, vars=spec.vars, base_dir=base_dir) for spec in specs]
@@ -222,7 +222,7 @@ class _Loader:
             labels=model.labels,
             variables=image.variables,
             source=model.source.chosen,
-            builder=_anchored(model.builder, base_dir),
+            builder=builders.anchored(builder, base_dir),
             communicator=model.communicator,
             provisioners=tuple(expander.found.steps),
             verify=(*own, *expander.found.verify),
@@ -240,47 +240,60 @@ class _Loader:
             observed=self.files.observed,
         )
 
-    def _file(self, image: _Image) -> TemplateFile | None:
-        """Everything but variables, matrix, steps and tests, which have their own ways."""
+    def _file(self, image: _Image) -> tuple[TemplateFile | None, BuilderConfig | None]:
+        """Everything but variables, matrix, steps and tests, which have their own ways; None for what has problems."""
         rest = image.root.without("variables", "matrix", "provisioners", "verify")
         parts = {key: interpolate(item, image.scope, self.problems, public=key in PUBLIC) for key, item in rest.value.items()}
         whole = Item(parts, rest.place, rest.keys, broken=rest.broken)
         section = image.root.get("variables")
         if section is not None and not isinstance(section.value, dict):
             self.problems.add(section.place, "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}")
-        model = validate(TemplateFile, whole, self.problems)
+        builder = self._builder(parts.get("builder") or Item({}, rest.place))
+        others = parts | ({"builder": Item({}, rest.place)} if "builder" in parts else {})
+        model = validate(TemplateFile, Item(others, rest.place, rest.keys, broken=rest.broken), self.problems)
         if model is not None:
-            self._check_files(model, whole)
-            self._check_names_of_others(model, whole)
-            self._check_pair(model, whole)
-        return model
+            self._check_version(model, whole)
+        if model is not None and builder is not None:
+            self._check_files(model, builder, whole)
+            self._check_source(model, builder, whole)
+        return model, builder
 
-    def _check_pair(self, model: TemplateFile, item: Item) -> None:
+    def _builder(self, item: Item) -> BuilderConfig | None:
+        """The section `builder`, validated by the model of the builder that it names."""
+        named_kind = item.get("kind")
+        if named_kind is not None and named_kind.broken:
+            return None
+        kind = named_kind.value if named_kind is not None and isinstance(named_kind.value, str) else builders.DEFAULT
+        place = named_kind.place if named_kind is not None else item.place
+        if kind not in builders.KINDS.built_in:
+            self.files.observed.doubt("a plugin's builder")
+            if kind not in builders.KINDS.names():
+                hint = suggest(kind, builders.KINDS.names())
+                self.problems.add(place, f"there is no builder {quote(kind)}", hint, code="plugin.unknown")
+                return None
+        try:
+            config = builders.config_of(kind)
+        except BakeError as error:
+            self.problems.add(place, error.message, error.hint, code=error.code)
+            return None
+        return validate(config, item, self.problems, "builder")
+
+    def _check_source(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
         """The builder must be one that can start from the source. Of a catalog image that shows when it is resolved."""
-        source, ec2 = model.source.chosen, isinstance(model.builder, Ec2Spec)
-        if isinstance(source, ImageSource) or isinstance(source, AMI_SOURCES) == ec2:
+        kind = model.source.chosen.kind
+        if kind in builder.sources:
             return
         section = item.value["source"]
-        key = next(iter(section.value))
-        place = section.keys.get(key, section.place)
-        if ec2:
-            wanted = "source: {ami: ami-...}, source_ami_filter, ssm_parameter, or an image"
-            self.problems.add(place, f"the builder ec2 cannot start from {key}", f"want {wanted}")
-        else:
-            self.problems.add(
-                place, f"{key} is a source for the builder ec2, not for {model.builder.kind}", "want builder: {kind: ec2, ...}"
-            )
+        hint = f"it starts from {', '.join(builder.sources)}"
+        others = [name for name in builders.KINDS.built_in if kind in builders.config_of(name).sources]
+        if others:
+            hint += f"; {kind} is a source for builder: {{kind: {' or '.join(others)}, ...}}"
+        place = section.keys.get(kind, section.place)
+        self.problems.add(place, f"the builder {builder.kind} cannot start from {kind}", hint, code="template.source-of-another-builder")
 
-    def _check_names_of_others(self, model: TemplateFile, item: Item) -> None:
-        """The builder must be one that there is, and a catalog image's version must be readable; whether it is there shows later."""
-        from baker.machines import registry as builders
-
-        kind, source = model.builder.kind, model.source.chosen
-        if kind not in builders.BUILT_IN:
-            self.files.observed.doubt("a plugin's builder")
-            if kind not in builders.kinds():
-                place = item.value["builder"].value["kind"].place
-                self.problems.add(place, f"there is no builder {quote(kind)}", suggest(kind, builders.kinds()))
+    def _check_version(self, model: TemplateFile, item: Item) -> None:
+        """A catalog image's version must be readable; whether there is one shows later."""
+        source = model.source.chosen
         if isinstance(source, ImageSource) and "@" in source.image:
             from baker.catalog import reference
 
@@ -290,7 +303,7 @@ class _Loader:
                 named = section.get("name") or section
                 self.problems.add(named.place, f"{quote(wanted)} is no version constraint", reference.examples(name))
 
-    def _check_files(self, model: TemplateFile, item: Item) -> None:
+    def _check_files(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
         """Every file of this host that the sections name must be there."""
         source = model.source.chosen
         named_here: list[tuple[str, Path | None]] = [("communicator", model.communicator.ssh_private_key_file)]
@@ -300,8 +313,7 @@ class _Loader:
             named_here.append(("source", source.keyring))
         elif isinstance(source, ImageSource):
             named_here.append(("source", source.template))
-        if isinstance(model.builder, Ec2Spec):
-            named_here += [("builder", model.builder.user_data_file), ("builder", model.builder.ssh_bastion_private_key_file)]
+        named_here += [("builder", path) for path in builders.files_of(builder).values()]
         for key, path in named_here:
             if path is None:
                 continue
@@ -310,14 +322,6 @@ class _Loader:
             self.files.observed.looked(self.directory / path.expanduser())
             if not (self.directory / path.expanduser()).exists():
                 report_missing(item.value[key], path, self.directory, self.problems)
-
-
-def _anchored(builder: AnyBuilder, base_dir: Path) -> AnyBuilder:
-    """The builder with absolute paths: what runs it does not know the template's directory."""
-    if not isinstance(builder, Ec2Spec):
-        return builder
-    names = ("user_data_file", "ssh_bastion_private_key_file")
-    return builder.model_copy(update={name: base_dir / path.expanduser() for name in names if (path := getattr(builder, name))})
 
 
 def _sealed(text: str, root: Item, secrets: Secrets) -> str:

@@ -27,11 +27,13 @@ def combinations(item: Item | None, problems: Problems) -> list[dict[str, Any]]:
     if item is None or item.value is None:
         return [{}]
     if not isinstance(item.value, dict):
-        problems.add(item.place, "a matrix is a mapping of axes to lists of values", "write e.g. release: [trixie, bookworm]")
+        problems.add(
+            item.place, "a matrix is a mapping of axes to lists of values", "write e.g. release: [trixie, bookworm]", code="template.matrix"
+        )
         return [{}]
     axes = {name: axis for name, each in item.value.items() if name not in OWN_KEYS and (axis := _axis(name, each, item, problems))}
     if not axes:
-        problems.add(item.place, "a matrix needs an axis", "write e.g. release: [trixie, bookworm]")
+        problems.add(item.place, "a matrix needs an axis", "write e.g. release: [trixie, bookworm]", code="template.matrix")
         return [{}]
     excluded = list(_rows(item.value.get("exclude"), axes, problems, whole=False))
     included = list(_rows(item.value.get("include"), axes, problems, whole=True))
@@ -40,28 +42,33 @@ def combinations(item: Item | None, problems: Problems) -> list[dict[str, Any]]:
     found = [row for row in product if not any(all(row[key] == value for key, value in each.items()) for each in excluded)]
     found += [row for row in included if row not in found]
     if not found:
-        problems.add(item.place, "the matrix leaves out every combination")
+        problems.add(item.place, "the matrix excludes every combination", "remove a row of exclude", code="template.matrix-empty")
     if len(found) > LARGEST:
-        problems.add(item.place, f"the matrix makes more than {LARGEST} images", "split the template")
+        problems.add(item.place, f"the matrix makes more than {LARGEST} images", "split the template", code="template.matrix-too-large")
     return found[:LARGEST] if found else [{}]
 
 
 def _axis(name: str, item: Item, matrix: Item, problems: Problems) -> list[Any]:
     if not _AXIS.fullmatch(name):
-        problems.add(matrix.keys[name], f"{quote(name)} is not a name: letters, digits, _ and -")
+        problems.add(matrix.keys[name], f"{quote(name)} is not a name: letters, digits, _ and -", code="template.bad-name")
         return []
     if not isinstance(item.value, list) or not item.value:
-        problems.add(item.place, f"the axis {name} must be a list of values", f"write e.g. {name}: [a, b]")
+        problems.add(item.place, f"the axis {name} must be a list of values", f"write e.g. {name}: [a, b]", code="template.matrix")
         return []
     return [each.value for each in item.value if _scalar(each, problems)]
 
 
 def _scalar(item: Item, problems: Problems) -> bool:
     if item.value is None or isinstance(item.value, dict | list):
-        problems.add(item.place, "a value of a matrix must be a string, a number, true or false")
+        problems.add(item.place, "a value of a matrix must be a string, a number, true or false", code="template.matrix")
         return False
     if isinstance(item.value, float) and item.plain:
-        problems.add(item.place, f"YAML reads {item.source} as a number: {item.value:g}", f'write "{item.source}" in quotes')
+        problems.add(
+            item.place,
+            f"YAML reads {item.source} as a number: {item.value:g}",
+            f'write "{item.source}" in quotes',
+            code="template.needs-quotes",
+        )
         return False
     return True
 
@@ -71,19 +78,19 @@ def _rows(item: Item | None, axes: Mapping[str, Sequence[Any]], problems: Proble
     if item is None:
         return
     if not isinstance(item.value, list):
-        problems.add(item.place, "must be a list of mappings", "write e.g. - {release: trixie}")
+        problems.add(item.place, "must be a list of mappings", "write e.g. - {release: trixie}", code="template.matrix")
         return
     for row in item.value:
         if not isinstance(row.value, dict) or not row.value:
-            problems.add(row.place, "must be a mapping of axes to values")
+            problems.add(row.place, "must be a mapping of axes to values", code="template.matrix")
             continue
         scalars = [_scalar(each, problems) for each in row.value.values()]
         unknown = [key for key in row.value if key not in axes]
         for key in unknown:
-            problems.add(row.keys[key], f"there is no axis {quote(key)}", suggest(key, list(axes)))
+            problems.add(row.keys[key], f"there is no axis {quote(key)}", suggest(key, list(axes)), code="template.unknown-axis")
         missing = [key for key in axes if key not in row.value] if whole else []
         if missing:
-            problems.add(row.place, f"has no value for {' and '.join(missing)}")
+            problems.add(row.place, f"has no value for {' and '.join(missing)}", code="template.matrix")
         if not unknown and not missing and all(scalars):
             yield {key: row.value[key].value for key in (axes if whole else row.value)}
 

@@ -3,23 +3,21 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, model_validator
 
-from baker.core.model import Accelerator, DiskFormat, Firmware, Network
+from baker.core.model import DiskFormat
 from baker.core.secrets import Secrets
-from baker.core.units import Duration, Size  # Annotated[int, ...] bytes from "2GiB"; Annotated[float, ...] seconds from "90s"
-from baker.template.base_model import TAG, Frozen, Paths, Words, one_or_more
+from baker.core.units import Duration
+from baker.template.base_model import Frozen, Paths, Words, one_or_more
+from baker.template.builders import BuilderConfig
 from baker.template.dependencies import Observed
-from baker.template.ec2 import AmiSource, Ec2Spec, SourceAmiFilter, SsmParameterSource
+from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
 from baker.template.git import GitFacts
 
-LEAST_MEMORY = 1 << 20
 COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
-MACHINE_TYPE = r"^[A-Za-z0-9][A-Za-z0-9._+-]*$"  # as QEMU names them: q35, pc-i440fx-7.2, virt
-LIBVIRT_URI = r"^[a-z][a-z0-9]*(\+[a-z][a-z0-9]*)?://[^\s/]*/\S*$"  # driver[+transport]://[user@][host][:port]/[path][?parameters]
 # Debian Policy 5.6.1 and 5.6.12; what apt takes behind a name: an architecture, and a version or a suite.
 DEBIAN_PACKAGE = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[0-9][A-Za-z0-9.+~:-]*|/[a-z][a-z0-9.-]*)?$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
@@ -31,16 +29,10 @@ Packages = Annotated[
 ]
 
 
-def enough_memory(size: int) -> int:
-    """`size`, unless it is so little that a unit must be missing."""
-    if size < LEAST_MEMORY:
-        raise ValueError(f"{size} bytes are too little for a machine: is a unit missing, as in 512MiB?")
-    return size
-
-
 class DebootstrapSource(Frozen):
     """A Debian root file system made by mmdebstrap, on a disk that boots by itself under BIOS and UEFI."""
 
+    kind: ClassVar[str] = "debootstrap"
     suite: str = Field(pattern=r"^[a-z][a-z0-9.-]*$", description="Debian suite by code name", examples=["trixie", "bookworm"])
     packages: Packages = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
     components: Words = Field(("main",), description="archive components")
@@ -55,6 +47,7 @@ class DebootstrapSource(Frozen):
 class FileSource(Frozen):
     """A disk image file on this host."""
 
+    kind: ClassVar[str] = "file"
     path: Path = Field(description="the file, relative to the template")
     format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
     checksum: str | None = Field(None, pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
@@ -63,6 +56,7 @@ class FileSource(Frozen):
 class UrlSource(Frozen):
     """A disk image behind an http(s) URL. The checksum is what makes it the same image tomorrow."""
 
+    kind: ClassVar[str] = "url"
     url: str = Field(pattern=r"^https?://\S+$", description="where the disk image is")
     checksum: str = Field(pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
     format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
@@ -71,47 +65,14 @@ class UrlSource(Frozen):
 class ImageSource(Frozen):
     """An image of the catalog: name, name@1.2.3, name@^1.2, name@channel, sha256:..., or an id."""
 
+    kind: ClassVar[str] = "image"
     image: str = Field(alias="name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(@\S+)?$", description="which one", examples=["debian-13@^13.1"])
     template: Path | None = Field(
         None, description="the template that bakes it when it is missing; left out, looked for by name beside this template"
     )
 
 
-class BuilderSpec(Frozen):
-    """The machine that the image is built on, of libvirt or of a plugin."""
-
-    kind: str = Field("libvirt", description="which builder", json_schema_extra={"not": {"const": "ec2"}})
-    uri: str | None = Field(
-        None, pattern=LIBVIRT_URI, description="libvirt connection, such as qemu:///system; left out, a private one inside bake"
-    )
-    cpus: int = Field(2, ge=1, le=256, description="virtual CPUs")
-    memory: Annotated[Size, AfterValidator(enough_memory)] = Field(1 << 30, description="memory")
-    disk_size: Size | None = Field(None, description="size of the disk; left out, that of the source")
-    firmware: Firmware = Field("bios", description="what boots the machine")
-    accelerator: Accelerator = Field("auto", description="kvm, tcg (emulation), or whichever a probe finds to work")
-    machine_type: str = Field("q35", pattern=MACHINE_TYPE, description="QEMU machine type")
-    clock: Literal["real", "epoch"] = Field(
-        "real", description="what the build machine takes for the time when it starts: the real time, or SOURCE_DATE_EPOCH"
-    )
-    network: Network = Field(
-        "open",
-        description="what the build machine may reach: open; report: what it reaches past bake's proxy is noted; closed: the proxy alone",
-    )
-
-
-AMI_SOURCES = (AmiSource, SourceAmiFilter, SsmParameterSource)
 AnySource = DebootstrapSource | FileSource | UrlSource | ImageSource | AmiSource | SourceAmiFilter | SsmParameterSource
-
-EC2_TAG, MACHINE_TAG = f"{TAG}ec2", f"{TAG}machine"
-
-
-def _builder_tag(value: Any) -> str:
-    kind = value.get("kind") if isinstance(value, Mapping) else getattr(value, "kind", None)
-    return EC2_TAG if kind == "ec2" else MACHINE_TAG
-
-
-AnyBuilder = BuilderSpec | Ec2Spec
-Builder = Annotated[Annotated[BuilderSpec, Tag(MACHINE_TAG)] | Annotated[Ec2Spec, Tag(EC2_TAG)], Discriminator(_builder_tag)]
 
 
 class CommunicatorSpec(Frozen):
@@ -205,7 +166,7 @@ class Template:
     labels: Mapping[str, str]
     variables: Mapping[str, Variable]
     source: AnySource
-    builder: AnyBuilder
+    builder: BuilderConfig
     communicator: CommunicatorSpec
     provisioners: tuple[Step, ...]
     verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle used

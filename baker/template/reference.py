@@ -32,8 +32,8 @@ from baker.template.language import (  # fmt: skip
     TemplateFile,
     VariableSpec,
 )
+from baker.template.libvirt import LibvirtSpec
 from baker.template.model import (  # fmt: skip
-    BuilderSpec,
     CacheSpec,
     CommunicatorSpec,
     DebootstrapSource,
@@ -102,7 +102,7 @@ SECTIONS: tuple[tuple[str, type[BaseModel], str], ...] = (
         '    owners: ["136693071363"]\n    most_recent: true',
     ),
     ("source.ssm_parameter", SsmParameterSource, "source: {ssm_parameter: /aws/service/debian/release/13/latest/amd64}"),
-    ("builder", BuilderSpec, "builder: {cpus: 2, memory: 1GiB, disk_size: 8GiB, firmware: uefi}"),
+    ("builder", LibvirtSpec, "builder: {cpus: 2, memory: 1GiB, disk_size: 8GiB, firmware: uefi}"),
     (
         "builder: ec2",
         Ec2Spec,

@@ -11,6 +11,7 @@ from typing import Any, Literal, cast
 
 from pydantic import BaseModel
 
+from baker.template import builders
 from baker.template.language import BundleFile, GroupOptions, IncludeFile, Matrix, StepOptions, TemplateFile
 from baker.template.steps import Kinds
 
@@ -38,6 +39,8 @@ def json_schema(file: Literal["template", "bundle", "include"] = "template", *, 
     root = _hoisted(FILES[file], "", definitions)
     definitions["Step"] = _step(kinds, definitions)
     root["properties"]["provisioners"]["items"] = {"$ref": "#/$defs/Step"}
+    if "builder" in root["properties"]:
+        root["properties"]["builder"] |= _builder(definitions)
     if "matrix" in root["properties"]:
         root["properties"]["matrix"] = {**_hoisted(Matrix, "", definitions), "additionalProperties": _axis()}
     for schema in (root, *definitions.values()):
@@ -53,6 +56,20 @@ def _hoisted(model: type[BaseModel], prefix: str, definitions: Schema) -> Schema
     schema = model.model_json_schema(mode="validation", ref_template="#/$defs/" + prefix + "{model}")
     definitions.update({prefix + name: each for name, each in schema.pop("$defs", {}).items()})
     return schema
+
+
+def _builder(definitions: Schema) -> Schema:
+    """The section `builder`: the keys of one of the builders, told apart by `kind`."""
+    shapes = []
+    for kind in builders.KINDS.names():
+        name = f"builder.{kind}"
+        schema = _hoisted(builders.config_of(kind), f"{name}.", definitions)
+        schema["properties"]["kind"] = {"const": kind, "description": "which builder"}
+        required = [key for key in schema.pop("required", ()) if key != "kind"] + ["kind"] * (kind != builders.DEFAULT)
+        schema |= {"required": required} if required else {}
+        definitions[name] = schema
+        shapes.append({"$ref": f"#/$defs/{name}"})
+    return {"anyOf": shapes}
 
 
 def _step(kinds: Kinds, definitions: Schema) -> Schema:

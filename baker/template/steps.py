@@ -34,7 +34,7 @@ class Kinds(Protocol):
         """All of them, for messages and for the schema."""
 
     def get(self, name: str) -> Provisioner:
-        """One of them; KeyError when there is none."""
+        """One of them. UsageError when there is none, or when its package is broken."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +143,14 @@ class Expander:
         place = at_key(item, kind)
         if kind not in BUILT_IN:
             self.files.observed.doubt("a plugin")  # it may look at anything
+            if kind not in self.kinds.names():
+                names = [*self.kinds.names(), "uses", "include", *OPTIONS]
+                self.problems.add(place, f"there is no provisioner kind {quote(kind)}", suggest(kind, names), code="plugin.unknown")
+                return None
         try:
             return self.kinds.get(kind)
-        except KeyError:
-            names = [*self.kinds.names(), "uses", "include", *OPTIONS]
-            self.problems.add(place, f"there is no provisioner kind {quote(kind)}", suggest(kind, names))
         except BakeError as error:
-            self.problems.add(place, error.message, error.hint)
+            self.problems.add(place, error.message, error.hint, code=error.code)
         return None
 
     def _check_inputs(self, provisioner: Provisioner, config: Any, item: Item, frame: Frame) -> None:

@@ -1,4 +1,4 @@
-"""pydantic's errors -> problems at the place where the user typed the value, in words that say what would be right."""
+"""Turns pydantic's errors into problems at the place where the user typed the value, with what would be right."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import types
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, Tag, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from baker.template.base_model import TAG
 from baker.template.yaml_document import Item, Place, Problems, quote, suggest
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ _SHAPES = {  # a pattern that fails is explained by the key it belongs to
 
 
 def validate(model: type[Model], item: Item, problems: Problems, label: str = "") -> Model | None:
-    """`item` as a `model`; None after reporting everything that does not fit. `label` is the key that `item` belongs to."""
+    """Return `item` as a `model`, or None after reporting everything that does not fit. `label` is the key that `item` belongs to."""
     try:
         return model.model_validate(item.data())
     except ValidationError as error:
@@ -65,7 +64,7 @@ def explain(errors: list[ErrorDetails], model: type[BaseModel], root: Item, prob
         if any(each.broken for each in item.walk()) or id(item) in seen:
             continue
         if (found.branch or found.kind == "too_short") and any(other.inside(found) for other in located):
-            continue  # another branch of the union got further, or an element fell out: that error is the one that helps
+            continue  # another branch of the union got further, or an element is missing: that error helps more
         if found.kind in _WANTED:
             seen.add(id(item))
             same = [each for each in located if each.item is item and each.kind in _WANTED]
@@ -82,7 +81,6 @@ class _Located:
         self.label = label
         self.kind = error["type"]
         self.branch = False  # the error lies inside one branch of a union
-        self.tag = ""  # which branch of a union that is told apart by a tag
         self.path: list[str | int] = []
         self.item, self.place = root, root.place
         loc = list(error["loc"])
@@ -93,9 +91,6 @@ class _Located:
         self.name = str(error["loc"][-1]) if error["loc"] else ""
 
     def _enter(self, part: str | int) -> None:
-        if isinstance(part, str) and part.startswith(TAG):
-            self.tag = part
-            return
         value: Any = self.item.value
         below: Item | None = None
         if isinstance(value, dict):
@@ -118,44 +113,47 @@ def _wrong_type(found: _Located, wanted: str, problems: Problems) -> None:
     item, key = found.item, _key(found)
     value = item.value
     if value is None:
-        problems.add(item.place, f"{key} is empty: want {wanted}")
+        problems.add(item.place, f"{key} is empty: want {wanted}", code="template.empty-value")
     elif "a string" in wanted and item.plain and isinstance(value, bool | int | float):
         kind = "true or false" if isinstance(value, bool) else "a number"
-        problems.add(item.place, f"{key} must be {wanted}, but YAML reads {item.source} as {kind}", f'write "{item.source}" in quotes')
+        message = f"{key} must be {wanted}, but YAML reads {item.source} as {kind}"
+        problems.add(item.place, message, f'write "{item.source}" in quotes', code="template.needs-quotes")
     else:
-        problems.add(item.place, f"{key} must be {wanted}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {wanted}, not {_kind(item)}", code="template.wrong-type")
 
 
 def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
     error, item, key = found.error, found.item, _key(found)
     context = error.get("ctx", {})
     if found.kind == "missing":
-        fields = known_keys(model, found.path, found.tag)
-        problems.add(item.place, f"the key {found.name} is missing", fields.get(found.name, ""))
+        fields = known_keys(model, found.path)
+        problems.add(item.place, f"the key {quote(found.name)} is missing", fields.get(found.name, ""), code="template.missing-key")
     elif found.kind == "extra_forbidden":
-        known = [each for each in known_keys(model, found.path, found.tag) if each not in (item.value or {})]
-        problems.add(item.keys.get(found.name, item.place), f"unknown key {quote(found.name)}", suggest(found.name, known))
+        known = [each for each in known_keys(model, found.path) if each not in (item.value or {})]
+        place = item.keys.get(found.name, item.place)
+        problems.add(place, f"unknown key {quote(found.name)}", suggest(found.name, known), code="template.unknown-key")
     elif found.kind == "literal_error":
         choices = str(context["expected"]).replace("'", "")
-        problems.add(item.place, f"{key} must be {choices}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {choices}, not {_kind(item)}", code="template.not-a-choice")
     elif found.kind in _LIMITS:
         words, name = _LIMITS[found.kind]
-        problems.add(item.place, f"{key} must be {words} {context[name]:g}, not {_kind(item)}")
+        problems.add(item.place, f"{key} must be {words} {context[name]:g}, not {_kind(item)}", code="template.out-of-range")
     elif found.kind == "string_pattern_mismatch":
         name = next((part for part in reversed(found.path) if isinstance(part, str)), "")  # an element is explained by its list's key
         shape = _SHAPES.get(name, f"text that matches {context['pattern']}")
-        problems.add(item.place, f"{key} is {_kind(item)}: want {shape}")
+        problems.add(item.place, f"{key} is {_kind(item)}: want {shape}", code="template.bad-format")
     elif found.kind == "value_error":
         text = str(context.get("error", error["msg"]))
-        problems.add(item.place, f"{key}: {text}" if found.path or found.label else text)
+        problems.add(item.place, f"{key}: {text}" if found.path or found.label else text, code="template.bad-value")
     elif found.kind in ("too_short", "string_too_short"):
-        problems.add(item.place, f"{key} must not be empty")
-    else:
-        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}")
+        problems.add(item.place, f"{key} must not be empty", code="template.empty-value")
+    else:  # a PydanticCustomError of a plugin may have a code of its own, "openstack.unknown-flavor"; pydantic's types have no dot
+        code = found.kind if "." in found.kind else "template.invalid"
+        problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}", code=code)
 
 
 def _key(found: _Located) -> str:
-    """What a message calls the item: `builder.cpus`, `packages[1]`."""
+    """The name of the item in messages: `builder.cpus`, `packages[1]`."""
     text = found.label
     for part in found.path:
         text += f"[{part + 1}]" if isinstance(part, int) else f".{part}" if text else str(part)
@@ -163,7 +161,7 @@ def _key(found: _Located) -> str:
 
 
 def _kind(item: Item) -> str:
-    """What a value is, for "not ...". An expression shows as typed, its value stays unseen."""
+    """A description of a value that follows "not". An expression is shown as typed, never by its value."""
     if isinstance(item.value, dict):
         return "a mapping"
     if isinstance(item.value, list):
@@ -171,29 +169,27 @@ def _kind(item: Item) -> str:
     return item.source if item.plain and not isinstance(item.value, str) else quote(item.source or item.value)
 
 
-def known_keys(model: Any, path: list[str | int], tag: str = "") -> dict[str, str]:
-    """The keys that may stand at `path` below `model`, with their descriptions; `tag` is the branch of a tagged union on the way."""
+def known_keys(model: Any, path: list[str | int]) -> dict[str, str]:
+    """The keys that may stand at `path` below `model`, with their descriptions."""
     for part in path:
-        candidates = [step for each in _models(model, tag) for step in _below(each, part)]
+        candidates = [step for each in _models(model) for step in _below(each, part)]
         model = Union[tuple(candidates)] if candidates else None  # noqa: UP007 - of a computed list
     return {
         field.alias or name: field.description or ""
-        for each in _models(model, tag)
+        for each in _models(model)
         if isinstance(each, type) and issubclass(each, BaseModel)
         for name, field in each.model_fields.items()
     }
 
 
-def _models(annotation: Any, tag: str = "") -> Iterator[Any]:
-    """The alternatives of a type, without Annotated and None; of a tagged union the one with `tag`."""
+def _models(annotation: Any) -> Iterator[Any]:
+    """The alternatives of a type, without Annotated and None."""
     origin = get_origin(annotation)
     if origin is Annotated:
-        tags = [each.tag for each in get_args(annotation)[1:] if isinstance(each, Tag)]
-        if not tag or not tags or tag in tags:
-            yield from _models(get_args(annotation)[0], tag)
+        yield from _models(get_args(annotation)[0])
     elif origin in (Union, types.UnionType):
         for each in get_args(annotation):
-            yield from _models(each, tag)
+            yield from _models(each)
     elif annotation is not None and annotation is not type(None):
         yield annotation
 

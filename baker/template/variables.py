@@ -1,4 +1,4 @@
-"""Variables and parameters: what was declared, what was given, and the values that come of it.
+"""Variables and parameters: their declarations, the values that were given, and the values that result.
 
 A value is taken from --var, else a --var-file, else BAKE_VAR_<name> in the environment, else the default. Text from a command line or the
 environment is converted to the declared type; a value from YAML must already have it.
@@ -28,7 +28,7 @@ _ARTICLES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A value that somebody gave. `text`: it came as text and is converted; else it is YAML and has a type already."""
+    """A value from outside the template. `text`: it is text that has to be converted; otherwise it is YAML and has a type already."""
 
     item: Item
     origin: str
@@ -36,7 +36,7 @@ class Given:
 
 
 def outside(label: str, value: Any = None) -> Item:
-    """A value from outside any file: messages name it by `label`."""
+    """A value that stands in no file; messages name it by `label`."""
     return wrap(value, Place(Document(Path(label), label, "", private=True), 0, 0))
 
 
@@ -59,7 +59,9 @@ def from_files(paths: Sequence[Path], files: Files, problems: Problems) -> dict[
         if root is None:
             continue
         if not isinstance(root.value, dict):
-            problems.add(root.place, "a variable file is a mapping of names to values", "write e.g. site_title: Hello")
+            problems.add(
+                root.place, "a variable file is a mapping of names to values", "write e.g. site_title: Hello", code="template.wrong-type"
+            )
             continue
         found |= {name: Given(item, str(path)) for name, item in root.value.items()}
     return found
@@ -68,16 +70,15 @@ def from_files(paths: Sequence[Path], files: Files, problems: Problems) -> dict[
 def resolve_all(
     specs: Mapping[str, VariableSpec], declared: Item, given: Sequence[Mapping[str, Given]], problems: Problems, what: str = "variable"
 ) -> dict[str, Variable]:
-    """The value of each declared name; one with a problem is left out after reporting it.
+    """Return the value of each declared name. A name with a problem is left out after the problem is reported.
 
     `given` is in order of priority. `declared` has the places of the declarations.
     """
     for source in given:
         for name, value in source.items():
             if name not in specs:
-                problems.add(
-                    value.item.place, f"there is no {what} {quote(name)}", suggest(name, list(specs)) or f"no {what}s are declared"
-                )
+                hint = suggest(name, list(specs)) or f"no {what}s are declared"
+                problems.add(value.item.place, f"there is no {what} {quote(name)}", hint, code=f"template.unknown-{what}")
             elif specs[name].sensitive:
                 _hide(name, value.item.data(), problems)
     found = {}
@@ -95,7 +96,7 @@ def _resolve_one(name: str, spec: VariableSpec, declared: Item, given: Given | N
     if given is None:
         if not spec.optional:
             ways = f"--var {name}=..., or {PREFIX}{name} in the environment" if what == "variable" else f"with: {{{name}: ...}}"
-            problems.add(place, f"the {what} {name} has no value", f"give one: {ways}")
+            problems.add(place, f"the {what} {name} has no value", f"give one: {ways}", code=f"template.missing-{what}")
             return None
         return Variable(name, spec.default, kind, spec.sensitive, "default") if sound else None
     if not sound or any(each.broken for each in given.item.walk()):
@@ -104,28 +105,28 @@ def _resolve_one(name: str, spec: VariableSpec, declared: Item, given: Given | N
         value = convert(given.item.value, kind) if given.text else _typed(given.item, kind)
         _check(value, spec)
     except ValueError as error:
-        problems.add(given.item.place, f"the {what} {name} {error}")
+        problems.add(given.item.place, f"the {what} {name} {error}", code=f"template.bad-{what}")
         return None
     return Variable(name, value, kind, spec.sensitive, given.origin)
 
 
 def _declaration(name: str, spec: VariableSpec, kind: str, declared: Item, problems: Problems) -> bool:
-    """Whether a declaration makes sense in itself."""
+    """Report what is wrong with a declaration by itself; True when nothing is."""
     here = declared.value[name]
     place = declared.keys.get(name, here.place)
     before = len(problems.list())
     if not re.match(VARIABLE_NAME, name):
-        problems.add(place, f"{quote(name)} is not a name: letters, digits and _, no digit first")
+        problems.add(place, f"{quote(name)} is not a name: letters, digits and _, no digit first", code="template.bad-name")
     if spec.sensitive and kind == "boolean":
-        problems.add(place, f"{name}: a boolean cannot be sensitive", "two guesses find it")
+        problems.add(place, f"{name}: a boolean cannot be sensitive", "two guesses find it", code="template.sensitive-boolean")
     if spec.pattern is not None:
         pattern_item = here.get("pattern") or here
         if kind != "string":
-            problems.add(pattern_item.place, f"{name}: a pattern is for strings, not for {kind}s")
+            problems.add(pattern_item.place, f"{name}: a pattern is for strings, not for {kind}s", code="template.bad-pattern")
         try:
             re.compile(spec.pattern)
         except re.error as error:
-            problems.add(pattern_item.place, f"{name}: the pattern is no regular expression: {error}")
+            problems.add(pattern_item.place, f"{name}: the pattern is no regular expression: {error}", code="template.bad-pattern")
             return False
     default = here.get("default")
     if default is not None and spec.default is not None and not any(each.broken for each in default.walk()):
@@ -133,7 +134,7 @@ def _declaration(name: str, spec: VariableSpec, kind: str, declared: Item, probl
             _typed(default, kind)
             _check(spec.default, spec)
         except ValueError as error:
-            problems.add(default.place, f"the default of {name} {error}")
+            problems.add(default.place, f"the default of {name} {error}", code="template.bad-default")
     return len(problems.list()) == before
 
 
@@ -162,7 +163,7 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def convert(text: str, kind: str) -> Any:
-    """Text from a command line or the environment as a value of type `kind`. ValueError when it is none; it never shows the text."""
+    """Convert text from a command line or the environment to type `kind`. ValueError when that fails; its message never has the text."""
     if kind == "string":
         return text
     if kind in ("list", "map"):

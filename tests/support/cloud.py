@@ -15,7 +15,6 @@ from typing import Any
 from baker.aws.session import Access, Aws
 from baker.build.recipe import Outcome, bake
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.errors import Interrupted
@@ -25,10 +24,12 @@ from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
 from baker.core.model import Endpoint, Identity, TestOutcome, TestReport
 from baker.machines.ec2.builder import Ec2Builder
+from baker.plan.requests import BuildOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
+from baker.template.builders import BuilderConfig
 from baker.template.load import load
-from baker.template.model import AnyBuilder, Template
+from baker.template.model import Template
 from baker.upkeep.sweep import Swept, sweep
 from tests.ec2 import Emulator, keys
 from tests.support.fakes import FakeClock, FakeCommunicator
@@ -146,7 +147,7 @@ class Yard:
     def time(self) -> Clock:
         return Clock(self.clock.now, self.clock.date, self.clock.sleep)
 
-    def builder(self, spec: AnyBuilder, uri: str | None = None) -> Ec2Builder:
+    def builder(self, spec: BuilderConfig, uri: str | None = None) -> Ec2Builder:
         self.builders.append(Ec2Builder(self.home, spec=spec, clock=self.time, aws=self.aws))  # type: ignore[arg-type]
         return self.builders[-1]
 

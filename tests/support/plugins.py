@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import importlib
+import shutil
+import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from baker.provision import registry
+from baker.core.plugins import installed
+
+
+def install_package(package: Path, target: Path) -> Path:
+    """Let pip install the package in the directory `package` into `target`, which is returned. Needs no network."""
+    copy = target.with_name(f"{target.name}.source")  # setuptools leaves its work beside what it builds
+    shutil.copytree(package, copy)
+    options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *options, "--target", target, copy], check=True, capture_output=True)
+    return target
+
+
+def write_distribution(directory: Path, name: str, group: str, entries: Mapping[str, str]) -> None:
+    """What pip leaves of a package beside its modules: its name and its entry points."""
+    info = directory / f"{name.replace('-', '_')}-1.0.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n")
+    lines = [f"{kind} = {value}\n" for kind, value in entries.items()]
+    (info / "entry_points.txt").write_text(f"[{group}]\n{''.join(lines)}")
 
 
 @contextmanager
@@ -16,10 +36,10 @@ def on_path(directory: Path) -> Iterator[None]:
     """Let `directory` be one that Python imports from, with the distributions (*.dist-info) in it."""
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
-    registry.get.cache_clear()
+    installed.cache_clear()
     try:
         yield
     finally:
         sys.path.remove(str(directory))
         importlib.invalidate_caches()
-        registry.get.cache_clear()
+        installed.cache_clear()

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from baker.build.recipe import Outcome, bake
 from baker.build.services import Services
-from baker.build.values import BuildOptions
 from baker.catalog.catalog import Catalog
 from baker.core.clock import Clock
 from baker.core.events import Memory, Message, StepFinished, StepStarted
@@ -18,6 +17,7 @@ from baker.core.leases import FileLeases
 from baker.core.ledger import Ledger
 from baker.disks import qemuimg
 from baker.layers.store import LayerStore
+from baker.plan.requests import BuildOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from baker.cli.main import VERBS, help_text, main
 from baker.core.errors import BuildError, Interrupted
 from baker.core.events import BuildFinished, BuildStarted
 from baker.core.model import Forward
+from baker.plan.requests import BuildOptions
 from baker.upkeep.doctor import Finding
 from baker.upkeep.sweep import Swept
 from tests.support.fake_app import Cli, FakeMachine, Screen, a_build, a_result, an_image, fill
@@ -338,7 +340,8 @@ def test_build_hands_every_choice_to_the_api(cli: Cli, tmp_path: Path) -> None:
     result = cli(
         "build", "--var", "a=1", "web.yaml", "--var", "b=x=y", "--var-file", "v.yaml", "--only", "one,two", "--except", "three",
         "--on-error", "abort", "--skip-verify", "--force", "--keep-failed", "--pull", "--connect", "qemu:///session",
-        "--accelerator", "tcg", "--parallel", "3", "--keep-going", "other.yaml",
+        "--accelerator", "tcg", "--parallel", "3", "--keep-going", "--no-cache", "--from", "2", "--until", "packages",
+        "--locked", "other.yaml",
     )  # fmt: skip
     assert result.code == 0
     first, second = cli.script.requests
@@ -346,8 +349,12 @@ def test_build_hands_every_choice_to_the_api(cli: Cli, tmp_path: Path) -> None:
     assert first.variables == {"a": "1", "b": "x=y"}
     assert first.var_files == (Path("v.yaml"),)
     assert (first.only, first.except_) == (("one", "two"), ("three",))
-    assert (first.on_error, first.skip_verify, first.force, first.keep_failed, first.pull) == ("abort", True, True, True, True)
-    assert (first.uri, first.accelerator) == ("qemu:///session", "tcg")
+    assert first.options == second.options
+    assert first.options == BuildOptions(
+        on_error="abort", skip_verify=True, force=True, keep_failed=True, pull=True, uri="qemu:///session", accelerator="tcg",
+        no_cache=True, first="2", last="packages", locked=True,
+    )  # fmt: skip
+    assert all(getattr(first.options, field.name) for field in fields(BuildOptions) if field.name not in ("clock", "replay"))
     assert cli.script.asked == {"parallel": 3, "fail_fast": False}
 
 

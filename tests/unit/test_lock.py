@@ -237,7 +237,7 @@ def test_lock_update_asks_for_a_build_of_everything_anew_and_ends_as_that_does(t
     cli.script.results = [a_result(status="failed", exit_code=3, error="it broke")]
     result = cli("lock", "--update", template)
     assert result.code == 3
-    assert cli.script.requests[0].pull and cli.script.requests[0].no_cache
+    assert cli.script.requests[0].options.pull and cli.script.requests[0].options.no_cache
     assert not lock_path(template).exists()
 
 

@@ -7,9 +7,11 @@ import pytest
 
 from baker.core.model import Disk, SourceImage
 from baker.core.secrets import Secrets
-from baker.plan.plan import Plan, make_plan
+from baker.plan.plan import Plan, make_plan, recorded_machine_spec
 from baker.provision import registry
-from baker.template.model import BuilderSpec, CacheSpec, CommunicatorSpec, ImageSource, Step, Template
+from baker.template.libvirt import LibvirtSpec
+from baker.template.load import load
+from baker.template.model import CacheSpec, CommunicatorSpec, ImageSource, Step, Template
 
 SOURCE = SourceImage("image", "base@1.0.0", "sha256:" + "a" * 64, Disk(Path("/x.qcow2"), "qcow2", 1 << 30))
 
@@ -35,7 +37,7 @@ def template(tmp_path: Path) -> Template:
     )
     (tmp_path / "t.yaml").write_text("name: t\n")
     return Template(
-        name="t", version="1.0.0", description="", labels={}, variables={}, source=ImageSource(image="base"), builder=BuilderSpec(),
+        name="t", version="1.0.0", description="", labels={}, variables={}, source=ImageSource(image="base"), builder=LibvirtSpec(),
         communicator=CommunicatorSpec(), provisioners=steps, verify=(), on_error="cleanup", post_processors=(), reproducible=False,
         path=tmp_path / "t.yaml", text="name: t\n", files=(), secrets=Secrets({"token": "s3cretvalue"}, b"k" * 32),
     )  # fmt: skip
@@ -145,3 +147,59 @@ def test_a_template_elsewhere_with_the_same_content_has_the_same_keys(template: 
 def test_no_secret_stands_in_a_plan(template: Template) -> None:
     plan = make_plan(template, SOURCE)
     assert "s3cretvalue" not in repr([(s.key, s.files) for s in plan.steps]) + plan.fingerprint + repr(plan.inputs)
+
+
+# --- keys that images of today have ------------------------------------------------------------------------------------------
+
+HEAD = "schema: 1\nname: web\nversion: 1.0.0\nsource: {image: base}\nprovisioners:\n  - shell: echo one\n"
+GOLDEN = {  # builder -> root key, key of the only step, fingerprint: an image is looked for by these, so they stay as they are
+    "libvirt": (
+        "builder: {cpus: 4, memory: 2GiB, disk_size: 8GiB, firmware: uefi, network: closed, clock: epoch}\n",
+        "3c74ca9c5cea88232ffaf489d0b66ce9a8fe138f0ecf6c25c9810a463dc1e982",
+        "fca0776e1ac2a0e2d9f9ada7122807fcdf079d00315295a79ffa0802672955f7",
+        "85d5d2e99679158fbdf063ae282dbfcc4d366c4627ea61a52f7ea8ae403284fa",
+    ),
+    "default": (
+        "",
+        "b65be5596ca7d19690d3d4fd9cd57c0464b2cb7579b299ddca3f0e826901144b",
+        "1bdf1feeb5d50025ff8bac4b71376647deb9266fe75c62baef55f4901d83ce0d",
+        "d88953cbbad4c931e9700ffb2a2d442885aa6ced5a6b8224adfb89c9ae15ad43",
+    ),
+    "ec2": (
+        "builder:\n  kind: ec2\n  region: eu-west-1\n  instance_type: [t3.small, t3a.small]\n  volume_size: 8GiB\n  spot: true\n"
+        "  user_data_file: user-data\n  ami_regions: [eu-central-1]\n  tags: {team: web}\n",
+        "4f120d032b50cea4015a93e4ead983995cc3109fd55d3115abef29c454b97ca5",
+        "5cf5dc86ea087e671f58499d155d8dbb79e22a5b0cf9038c9bb393c3d3b0a5d4",
+        "33a00d86d53328a60e48629d0fb6109c06661cc37bf2cf7181d669dcf0a8653c",
+    ),
+}
+
+
+@pytest.mark.parametrize(("builder", "root", "step", "fingerprint"), GOLDEN.values(), ids=GOLDEN)
+def test_keys_stay_as_they_are(tmp_path: Path, builder: str, root: str, step: str, fingerprint: str) -> None:
+    (tmp_path / "user-data").write_text("#cloud-config\n")
+    (tmp_path / "web.yaml").write_text(HEAD + builder)
+    plan = make_plan(load(tmp_path / "web.yaml", env={})[0], SOURCE)
+    assert (plan.root_key, plan.steps[0].key, plan.fingerprint) == (root, step, fingerprint)
+
+
+def test_what_the_record_says_of_the_machine_stays_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "user-data").write_text("#cloud-config\n")
+    recorded = []
+    for builder, *_ in GOLDEN.values():
+        (tmp_path / "web.yaml").write_text(HEAD + builder)
+        recorded.append(recorded_machine_spec(load(tmp_path / "web.yaml", env={})[0]))
+    assert recorded[0] == {
+        "cpus": 4, "memory": 2 << 30, "disk_size": 8 << 30, "firmware": "uefi", "accelerator": "auto", "machine_type": "q35",
+        "network": "closed", "clock": None,
+    }  # fmt: skip
+    ec2 = recorded[2]
+    assert (ec2["kind"], ec2["instance_type"], ec2["volume_size"], ec2["tags"]) == (
+        "ec2",
+        ["t3.small", "t3a.small"],
+        8 << 30,
+        {"team": "web"},
+    )
+    assert ec2["user_data_file"] == str(tmp_path / "user-data")
+    assert "user_data" not in ec2
+    assert len(ec2) == 44

@@ -1,34 +1,27 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from baker.build.execute import execute
-from baker.core.errors import UsageError
+from baker.core.errors import TemplateError, UsageError
 from baker.core.events import Memory, Reporter
 from baker.provision import registry
 from baker.template.load import load
 from tests.support.documents import write_examples
 from tests.support.fakes import FakeCommunicator, ended
-from tests.support.plugins import on_path
-
-
-def _install(directory: Path, name: str, entries: dict[str, str]) -> None:
-    """What pip leaves of a package beside its modules."""
-    info = directory / f"{name.replace('-', '_')}-1.0.0.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n")
-    lines = [f"{kind} = {value}\n" for kind, value in entries.items()]
-    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\n{''.join(lines)}")
+from tests.support.plugins import on_path, write_distribution
 
 
 def test_the_plugin_of_the_documentation(tmp_path: Path) -> None:
     site = tmp_path / "site-packages"
     write_examples("plugins.md", site)
     project = tomllib.loads((site / "pyproject.toml").read_text())["project"]
-    _install(site, project["name"], project["entry-points"][registry.GROUP])
+    write_distribution(site, project["name"], registry.GROUP, project["entry-points"][registry.GROUP])
     (tmp_path / "keys").mkdir()
     (tmp_path / "keys/deploy.pub").write_text("ssh-ed25519 AAAA deploy\n")
     (tmp_path / "t.yaml").write_text(
@@ -49,28 +42,65 @@ def test_the_plugin_of_the_documentation(tmp_path: Path) -> None:
 
 def test_without_the_package_the_kind_is_unknown() -> None:
     assert registry.names() == ("shell", "file", "ansible")
-    with pytest.raises(KeyError):
+    with pytest.raises(UsageError, match="'user'") as error:
         registry.get("user")
+    assert error.value.code == "plugin.unknown"
 
 
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        ("raise RuntimeError('no licence')", r"plugin 'broken' \(broken_plugin:Kind\) cannot be loaded: no licence"),
-        ("", "has no attribute 'Kind'"),
-        ("class Kind:\n    pass\n", r"lacks Config, inputs\(\) or operations\(\)"),
+        ("raise RuntimeError('no licence')", r"'broken' of the package broken \(broken_plugin:Kind\) .*: no licence"),
+        ("", "'broken' .* has no attribute 'Kind'"),
+        ("class Kind:\n    pass\n", r"'broken' .* lacks inputs\(\), operations\(\)"),
+        ("class Kind:\n    def inputs(self): ...\n    def operations(self): ...\n", "'broken' lacks Config"),
     ],
 )
 def test_a_broken_plugin_says_what_is_wrong_with_it(tmp_path: Path, module: str, message: str) -> None:
     name = f"broken_plugin_{abs(hash(module))}"  # modules stay imported
     (tmp_path / f"{name}.py").write_text(module)
-    _install(tmp_path, "broken", {"broken": f"{name}:Kind"})
-    with on_path(tmp_path), pytest.raises(UsageError, match=message.replace("broken_plugin:", f"{name}:")):
+    write_distribution(tmp_path, "broken", registry.GROUP, {"broken": f"{name}:Kind"})
+    with on_path(tmp_path), pytest.raises(UsageError, match=message.replace("broken_plugin:", f"{name}:")) as error:
         registry.get("broken")
+    assert error.value.code == "plugin.broken"
+
+
+def test_a_broken_plugin_is_a_problem_at_the_step_that_names_it(tmp_path: Path) -> None:
+    write_distribution(tmp_path, "broken", registry.GROUP, {"broken": "no_such_module:Kind"})
+    (tmp_path / "t.yaml").write_text(
+        "schema: 1\nname: t\nversion: 1.0.0\nsource: {image: debian-13}\nprovisioners:\n  - broken: {}\n  - brokn: {}\n"
+    )
+    with on_path(tmp_path), pytest.raises(TemplateError) as error:
+        load(tmp_path / "t.yaml")
+    assert [(problem.line, problem.column, problem.code) for problem in error.value.problems] == [
+        (6, 5, "plugin.broken"),
+        (7, 5, "plugin.unknown"),
+    ]
+    assert "no_such_module" in error.value.problems[0].message
+    assert error.value.problems[1].hint == "did you mean broken?"
+
+
+def test_two_plugins_of_one_name_are_an_error_where_it_is_used(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_distribution(tmp_path, f"bake-{name}", registry.GROUP, {"user": f"bake_{name}:User"})
+    with on_path(tmp_path):
+        assert registry.names() == ("shell", "file", "ansible", "user")
+        with pytest.raises(UsageError, match=r"'user': bake-one \(bake_one:User\) and bake-two \(bake_two:User\)") as error:
+            registry.get("user")
+    assert error.value.code == "plugin.duplicate"
+
+
+def test_finding_a_built_in_kind_looks_at_no_package() -> None:
+    code = (
+        "import sys, baker.machines.registry as b, baker.release.targets.registry as r, baker.provision.registry as p\n"
+        "b.get('libvirt'), r.get('ssm'), p.get('shell'), p.get('file')\n"
+        "from baker.core.plugins import installed; sys.exit(installed.cache_info().currsize)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_plugin_does_not_replace_a_built_in_kind(tmp_path: Path) -> None:
-    _install(tmp_path, "other-shell", {"shell": "no_such_module:Shell"})
+    write_distribution(tmp_path, "other-shell", registry.GROUP, {"shell": "no_such_module:Shell"})
     with on_path(tmp_path):
         assert registry.get("shell").name == "shell"
         assert registry.names() == ("shell", "file", "ansible")

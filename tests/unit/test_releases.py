@@ -92,8 +92,8 @@ def test_what_is_refused_before_anything_is_changed(shop: Shop) -> None:
     with pytest.raises(UsageError, match="--alarm, --set-default means nothing to fake/web-prod"):
         shop.work.release("web", "prod", TO, Strategy(alarms=("x",), set_default=True), Access())
     for to, words in (
-        ("web-prod", "is no release target"),
-        ("asg/", "is no release target"),
+        ("web-prod", "is not a release target"),
+        ("asg/", "is not a release target"),
         ("k8s/web", "no release target of kind 'k8s'"),
     ):
         with pytest.raises(UsageError, match=words):
@@ -342,7 +342,7 @@ def test_a_channel_takes_images_of_its_own_name_and_a_name_that_is_no_version(sh
 
 def test_a_target_from_a_plugin(tmp_path: Path) -> None:
     with on_path(install(tmp_path)):
-        assert registry.kinds() == ("asg", "fake", "lt", "ssm")
+        assert registry.kinds() == ("asg", "lt", "ssm", "fake")
         assert registry.get("fake") is FakeTarget  # type: ignore[comparison-overlap]
     assert registry.kinds() == ("asg", "lt", "ssm")
 

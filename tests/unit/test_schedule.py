@@ -8,13 +8,14 @@ import pytest
 from baker.core.errors import UsageError
 from baker.plan.graph import BuildNode, Ended, find_template, order
 from baker.scheduler.run import run
-from baker.template.model import BuilderSpec, CommunicatorSpec, FileSource, ImageSource, Template
+from baker.template.libvirt import LibvirtSpec
+from baker.template.model import CommunicatorSpec, FileSource, ImageSource, Template
 
 
 def template(name: str, path: Path = Path("/t/x.yaml"), source: ImageSource | FileSource | None = None) -> Template:
     return Template(
         name=name, version="1.0.0", description="", labels={}, variables={}, source=source or FileSource(path=Path("x.qcow2")),
-        builder=BuilderSpec(), communicator=CommunicatorSpec(), provisioners=(), verify=(), on_error="cleanup", post_processors=(),
+        builder=LibvirtSpec(), communicator=CommunicatorSpec(), provisioners=(), verify=(), on_error="cleanup", post_processors=(),
         reproducible=False, path=path, text="", files=(),
     )  # fmt: skip
 

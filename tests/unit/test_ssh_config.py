@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,32 @@ def test_an_environment_file_gives_back_what_went_in() -> None:
     assert subprocess.run(["sh"], input=text, capture_output=True, check=True).stdout.decode() == value + "|"
     with pytest.raises(UsageError):
         remote.environment_file({"not-a-name": "x"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["root\n ProxyCommand touch /tmp/owned", "root\r", "a b", "-oProxyCommand=x", "", "x" * 65, 'a"b', "$(id)", "a;b", "root\x00"],
+)
+def test_a_user_name_that_is_more_than_a_name_is_refused(identity: Identity, tmp_path: Path, name: str) -> None:
+    with pytest.raises(HostError) as caught:
+        write(replace(identity, username=name), tmp_path, Endpoint("127.0.0.1", 2222))
+    assert caught.value.code == "ssh.bad-name"
+
+
+@pytest.mark.parametrize("host", ["-oProxyCommand=x", "a b", "a\nProxyCommand x", "", "$(id)"])
+def test_a_host_that_is_more_than_a_name_is_refused(identity: Identity, tmp_path: Path, host: str) -> None:
+    with pytest.raises(HostError) as caught:
+        write(identity, tmp_path, Endpoint(host, 2222))
+    assert caught.value.code == "ssh.bad-name"
+
+
+@pytest.mark.parametrize("name", ["root", "debian", "ec2-user", "_apt", "first.last", "user@example.org", "DOMAIN\\user", "0day"])
+def test_user_names_as_systems_have_them_are_written(identity: Identity, tmp_path: Path, name: str) -> None:
+    config = write(replace(identity, username=name), tmp_path, Endpoint("::1", 2222))
+    assert f"  User {name}\n" in config.read_text()
+
+
+def test_a_proxy_of_two_lines_is_refused(identity: Identity, tmp_path: Path) -> None:
+    with pytest.raises(HostError) as caught:
+        write(identity, tmp_path, Endpoint("127.0.0.1", 2222, proxy_command="ssh -W %h:%p me@other\nUser root"))
+    assert caught.value.code == "ssh.control-character"

@@ -44,7 +44,22 @@ def problems_of(path: Path, **options: object) -> str:
 def test_every_mistake_has_its_answer(path: Path) -> None:
     with pytest.raises(TemplateError) as caught:
         load_case(path)
-    assert str(caught.value) + "\n" == path.with_suffix(".txt").read_text()
+    expected = expectations(path.with_suffix(".txt").read_text())
+    assert [f"{each.file}:{each.line}:{each.column} {each.code}" for each in caught.value.problems] == [place for place, _ in expected]
+    for problem, (place, facts) in zip(caught.value.problems, expected, strict=True):
+        missing = [fact for fact in facts if fact not in f"{problem.message}\n{problem.hint}"]
+        assert not missing, f"{place}: {missing} not in {problem.message!r}, {problem.hint!r}"
+
+
+def expectations(text: str) -> list[tuple[str, list[str]]]:
+    """What a case's .txt file asks for: a line `FILE:LINE:COLUMN CODE` for each problem, then its facts, indented."""
+    found: list[tuple[str, list[str]]] = []
+    for line in text.splitlines():
+        if line.startswith("    "):
+            found[-1][1].append(line.removeprefix("    "))
+        else:
+            found.append((line, []))
+    return found
 
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)

@@ -15,7 +15,6 @@ import pytest
 from baker.artifacts import changes
 from baker.artifacts.changes import Change
 from baker.build import test_run
-from baker.build.values import BuildOptions
 from baker.catalog.records import ImageRecord
 from baker.core.errors import NotFoundError, UsageError
 from baker.core.home import ensure
@@ -26,6 +25,7 @@ from baker.explain.diff import compare
 from baker.explain.why import why
 from baker.machines.identity import make_identity
 from baker.machines.ssh.communicator import CommandResult
+from baker.plan.requests import BuildOptions
 from baker.rebuild.rebuild import Request, rebuild
 from baker.sessions.commit import CommitOptions, commit, take
 from baker.sessions.diff_sides import side

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from baker.core.home import Home
+from baker.plan.requests import BuildOptions, BuildRequest
 
 
 def work(home: Path, **request: Any) -> tuple[int, list[dict[str, Any]]]:
@@ -35,3 +36,12 @@ def test_an_expected_error_is_an_event_with_its_exit_code(tmp_path: Path) -> Non
     code, (end,) = work(tmp_path, path=str(tmp_path / "web.yaml"))
     assert (code, end["status"]) == (2, "failed")
     assert "web.yaml" in end["error"]
+
+
+def test_a_request_is_the_same_after_its_way_to_a_worker(tmp_path: Path) -> None:
+    options = BuildOptions(
+        on_error="abort", skip_verify=True, force=True, keep_failed=True, pull=True, uri="qemu:///session", accelerator="tcg",
+        no_cache=True, first="2", last="packages", locked=True, clock="2026-01-01T00:00:00+00:00", replay=tmp_path / "replay",
+    )  # fmt: skip
+    request = BuildRequest(str(tmp_path / "web.yaml"), {"a": "1"}, (str(tmp_path / "v.yaml"),), ("web",), ("old",), options)
+    assert BuildRequest.from_json(json.loads(json.dumps(request.to_json()))) == request

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from baker.aws import images as amis
 from baker.aws.errors import AwsError
@@ -48,6 +48,10 @@ class Ec2Builder:
         self._home, self._given, self._clock = home, spec, clock or Clock()
         self._own_address = own_address
         self._make_aws, self._sessions = aws, dict[Access, Aws]()
+
+    @classmethod
+    def configured(cls, home: Home, config: Ec2Spec) -> Self:
+        return cls(home, spec=config)
 
     @cached_property
     def aws(self) -> Aws:

@@ -156,7 +156,7 @@ def bastion(spec: Ec2Spec) -> str:
         argv += ["-o", "IdentitiesOnly=yes", "-i", str(spec.ssh_bastion_private_key_file.expanduser())]
     host = spec.ssh_bastion_host or ""
     whole = f"{spec.ssh_bastion_username}@{host}" if spec.ssh_bastion_username else host
-    return f"{shlex.join(argv).replace('%', '%%')} -W '[%h]:%p' {shlex.quote(whole)}"
+    return f"{shlex.join(argv).replace('%', '%%')} -W '[%h]:%p' -- {shlex.quote(whole).replace('%', '%%')}"
 
 
 def session_manager(instance: str, scope: Scope) -> str:

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import libvirt
 
@@ -39,6 +39,7 @@ from baker.machines.libvirt.machine import SSH_PORT, LibvirtMachine, Power
 from baker.machines.libvirt.paused_disk import frozen
 from baker.machines.libvirt.reclaim import destroy, end_qemu, reclaim_domain
 from baker.machines.libvirt.volumes import VOLUME, delete
+from baker.template.libvirt import LibvirtSpec
 
 DOMAIN = "libvirt:domain"  # the ledger's word
 EVENT_SECONDS = 5.0  # for libvirt to tell that a domain which was destroyed has stopped
@@ -53,6 +54,10 @@ class LibvirtBuilder:
     def __init__(self, home: Home, uri: str | None = None) -> None:
         self._home = home
         self._uri = None if is_embedded(uri) else uri
+
+    @classmethod
+    def configured(cls, home: Home, config: LibvirtSpec) -> Self:
+        return cls(home, config.uri)
 
     @contextmanager
     def launch(self, request: Launch) -> Iterator[LibvirtMachine]:

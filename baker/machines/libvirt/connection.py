@@ -97,8 +97,9 @@ class Connection:
         keyfile = query.get("keyfile", [])
         trusting = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"] if query.get("no_verify") == ["1"] else []
         port = ["-p", str(parts.port)] if parts.port and parts.scheme.endswith("+ssh") else []
-        argv = ["ssh", "-o", "BatchMode=yes", *trusting, *user, *port, *(["-i", keyfile[0]] if keyfile else []), parts.hostname]
-        return shlex.join(argv).replace("%", "%%") + " -W %h:%p"
+        argv = ["ssh", "-o", "BatchMode=yes", *trusting, *user, *port, *(["-i", keyfile[0]] if keyfile else [])]
+        host = shlex.quote(parts.hostname).replace("%", "%%")  # after `--`: it may begin with a dash
+        return f"{shlex.join(argv).replace('%', '%%')} -W %h:%p -- {host}"
 
     @property
     def version(self) -> str:

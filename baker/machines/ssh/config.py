@@ -1,8 +1,12 @@
-"""The one OpenSSH client configuration of a machine: what ssh, sftp, ansible, testinfra and a person get in with."""
+"""The OpenSSH client configuration of a machine, which ssh, sftp, ansible, testinfra and people share.
+
+Names in it may come from records of other catalogs. Each value is checked by the one function for its kind before it is written.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 from baker.core import process
@@ -12,7 +16,11 @@ from baker.core.model import Endpoint, Identity
 # A UNIX socket path holds 108 bytes with its final NUL (unix(7)); ssh first binds the control path with 17 characters added.
 LONGEST_CONTROL_PATH = 108 - 1 - 17
 
-ALIVE_INTERVAL = 15  # seconds; with the count below: how long a guest may be silent before it counts as lost
+# useradd(8) on Debian by default, and what Windows and directories have besides: never a space, a quote, or a leading dash
+USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}")
+HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]{0,254}|::[0-9A-Fa-f:]*")  # a name, an address, or an address with its zone
+
+ALIVE_INTERVAL = 15  # seconds; with the count below: how long a guest may be silent before the connection is taken for lost
 ALIVE_COUNT = 8
 
 
@@ -23,12 +31,13 @@ def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_host
     connection that bake holds, and none of them can become a master that would outlive the build.
     """
     if len(os.fsencode(control_path)) > LONGEST_CONTROL_PATH:
-        raise HostError(f"{control_path} is too long for a socket path", hint="set BAKE_HOME or TMPDIR to a shorter directory")
+        hint = "set BAKE_HOME or TMPDIR to a shorter directory"
+        raise HostError(f"{control_path} is too long for a socket path", hint=hint, code="host.path-too-long")
     options = {
-        "HostName": endpoint.host,
+        "HostName": _checked(endpoint.host, HOST, "a host"),
         "Port": str(endpoint.port),
-        "User": identity.username,
-        "HostKeyAlias": alias,
+        "User": _checked(identity.username, USERNAME, "a user"),
+        "HostKeyAlias": _checked(alias, HOST, "a host"),
         "IdentityFile": _quoted(identity.client_key),
         "IdentitiesOnly": "yes",
         "IdentityAgent": "none",
@@ -50,7 +59,7 @@ def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_host
         "LogLevel": "ERROR",
     }
     if endpoint.proxy_command:
-        options["ProxyCommand"] = endpoint.proxy_command  # ssh hands the rest of the line to a shell: not quoted here
+        options["ProxyCommand"] = _one_line(endpoint.proxy_command)  # ssh gives the rest of the line to a shell; its maker quotes
     return f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
 
 
@@ -62,10 +71,25 @@ def known_hosts(alias: str, identity: Identity) -> str:
 
 def _quoted(path: Path) -> str:
     """A path as an ssh_config argument: in double quotes, and `%` doubled since ssh expands tokens in these."""
-    text = str(path)
-    if '"' in text or "\n" in text:
-        raise HostError(f"{text!r}: a path with a quote or a line break cannot stand in an ssh configuration")
+    text = _one_line(str(path))
+    if '"' in text:
+        raise HostError(f"{text!r}: a path with a quote cannot be written into an ssh configuration", code="host.unusable-path")
     return '"' + text.replace("%", "%%") + '"'
+
+
+def _checked(text: str, form: re.Pattern[str], what: str) -> str:
+    """`text` if it has the form of such a name; it is not quoted then, and cannot begin another option or line."""
+    if not form.fullmatch(text):
+        raise HostError(
+            f"{text!r} is not the name of {what}", hint="it comes from the template or the record of the image", code="ssh.bad-name"
+        )
+    return text
+
+
+def _one_line(text: str) -> str:
+    if any(ord(character) < 0x20 or ord(character) == 0x7F for character in text):
+        raise HostError(f"{text!r} has a control character, which an ssh configuration cannot hold", code="ssh.control-character")
+    return text
 
 
 def login_user(ssh_config: Path, host: str) -> str:

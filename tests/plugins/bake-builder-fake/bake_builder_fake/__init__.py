@@ -1,0 +1,1 @@
+"""A builder for bake whose machines do not exist."""

@@ -124,7 +124,7 @@ class Baker:
         only: Sequence[str] = (),
         except_: Sequence[str] = (),
     ) -> list[Template]:
-        """The templates in a file: one, or one per row of its matrix. TemplateError with every problem."""
+        """The templates in a file: one, or one for each row of its matrix. TemplateError with every problem."""
         from baker.template.load import load
 
         return load(
@@ -145,23 +145,23 @@ class Baker:
         return catalog_key(self.home.data)
 
     def plan(self, template: Template) -> Plan | None:
-        """What building `template` would do; None while its source is not on this host, for then its keys cannot be known."""
+        """What building `template` would do; None while its source is not on this host, because the keys depend on it."""
         from baker.plan.plan import make_plan
         from baker.sources.base import Context
 
         source = self.services.source(template.source)
-        # other builders know nothing of sources
+        # only such builders resolve sources
         builder = self.services.builder(template.builder, None) if template.builder.publishes else None
         context = Context.for_peek(self.home, self.store, self.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
         return make_plan(template, found) if found else None
 
     def planned_image(self, plan: Plan) -> ImageRecord | None:
-        """The catalog's image that building `plan` would answer with."""
+        """The image of the catalog that a build of `plan` would reuse."""
         return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
 
     def explain(self, plan: Plan, wish: LayerOptions | None = None) -> list[Explained]:
-        """What a build would do about each step, and why; compared with the last build of this template's name."""
+        """What a build would do about each step, and why, compared with the last build of the template's name."""
         from baker.layers.explain import explain
         from baker.plan.step_range import LayerOptions
 
@@ -170,10 +170,10 @@ class Baker:
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
     def build(self, requests: Sequence[BuildRequest], *, parallel: int = 0, fail_fast: bool = True) -> list[BuildResult]:
-        """Build templates, and first the missing images that they start from. `parallel` 0: as many as there are processors.
+        """Build templates, and first their missing parent images. `parallel`: how many at a time; 0 for the number of processors.
 
-        Errors of single builds are in the results; TemplateError and UsageError are raised before anything begins, and so is
-        NotFoundError for an image that a template starts from, which without `fail_fast` is that build's own failure.
+        A build that fails has its error in its result. TemplateError, UsageError, and NotFoundError for a parent image are raised before
+        the first build; without `fail_fast` a NotFoundError is the result of the one build.
         """
         from baker.plan.graph import graph
         from baker.scheduler import run
@@ -199,7 +199,7 @@ class Baker:
             if template.name == name:
                 bake(with_accelerator(template, request.options.accelerator), request.options, self.services)
                 return
-        raise UsageError(f"{request.path} does not make an image {name!r}")
+        raise UsageError(f"{request.path} does not make an image {name!r}", code="usage.no-such-image-in-template")
 
     def _build_node(self, node: BuildNode) -> Ended:
         from baker.core.events import Memory, Tee
@@ -218,7 +218,7 @@ class Baker:
         return Ended(node.key, exit_code, finished if isinstance(finished, BuildFinished) else None, text, code)
 
     def load_request(self, request: BuildRequest) -> list[Template]:
-        """The templates that a request is about."""
+        """The templates that a request selects."""
         return self.load(request.path, variables=request.variables, var_files=request.var_files, only=request.only, except_=request.except_)
 
     def _result(self, node: BuildNode, end: Ended) -> BuildResult:
@@ -240,7 +240,7 @@ class Baker:
     # -- images ---------------------------------------------------------------------------------------------------------------
 
     def disk(self, image: ImageRecord) -> Disk:
-        """The image's disk in the store: a delta on its parents' blobs. NotFoundError for one that was not baked on this host."""
+        """The image's disk in the store: a delta on the blobs of its ancestors. NotFoundError for an image without one."""
         from baker.artifacts.disk import stored
 
         return stored(image, self.store)
@@ -256,7 +256,7 @@ class Baker:
         username: str | None = None,
         timeout: float = 600.0,
     ) -> Iterator[Running]:
-        """A throw-away machine from an image, gone with all its changes at the end. `shape` overrides fields of Shape."""
+        """An ephemeral machine from an image, removed with all its changes at the end. `shape` overrides fields of its MachineSpec."""
         from baker.sessions.ephemeral import boot
 
         image = self.catalog.resolve(reference)
@@ -266,7 +266,7 @@ class Baker:
 
     @contextmanager
     def enter(self, reference: str, *, forwards: Sequence[Forward] = (), timeout: float = 60.0) -> Iterator[Running]:
-        """The machine as it was after a step, `web@3` or `web@packages`: a twin of it, gone with all its changes at the end."""
+        """The machine as it was after a step, `web@3` or `web@packages`: a copy, removed with all its changes at the end."""
         from baker.sessions.ephemeral import restore
 
         layer, build = self.layer(reference)
@@ -274,8 +274,8 @@ class Baker:
             yield running
 
     def layer(self, reference: str) -> tuple[Layer, BuildRecord]:
-        """The layer that `NAME@STEP` means: of the last build of the template NAME, after the step with this number or name.
-        NotFoundError when that was not kept."""
+        """The layer `NAME@STEP`: after the step with this number or name, from the last build of the template NAME. NotFoundError when it
+        was not kept."""
         from baker.layers.find import find
 
         return find(self.catalog, self.layers, reference)
@@ -283,7 +283,7 @@ class Baker:
     # -- explanations ---------------------------------------------------------------------------------------------------------
 
     def diff(self, before: str, after: str, *, times: bool = False) -> Comparison:
-        """What differs between two of: an image, a layer (`web@3`, `layer:web@3`), a running shell (`shell:ID`)."""
+        """The differences of two trees. Each is an image, a layer (`web@3`, `layer:web@3`) or a running shell (`shell:ID`)."""
         from contextlib import ExitStack
 
         from baker.explain.diff import compare
@@ -294,19 +294,23 @@ class Baker:
             return compare(trees[0], trees[1], times=times)
 
     def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[RepeatedChange]:
-        """Build and verify what a template says without registering it; `idempotent`: what a second run of its steps changes."""
+        """Build and verify an image without registering it. `idempotent`: run the steps twice; what the second run changed."""
         from baker.build.test_run import test
         from baker.machines.spec import with_accelerator
 
         templates = self.load_request(request)
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
-            raise UsageError(f"{request.path} makes {len(templates)} images ({names}): bake test takes one", hint="--only chooses it")
+            raise UsageError(
+                f"{request.path} makes {len(templates)} images ({names}): bake test takes one",
+                hint="--only chooses it",
+                code="usage.one-image-only",
+            )
         template = with_accelerator(templates[0], request.options.accelerator)
         return test(template, request.options, self.services, idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[CommitSource]:
-        """A copy of what a running shell has on its disk, for `commit`. The shell goes on."""
+        """A copy of a running shell's disk, for `commit`. The shell goes on."""
         from baker.sessions.commit import take
 
         return take(self.services, shell)
@@ -318,25 +322,25 @@ class Baker:
         return commit(taken, wish)
 
     def why(self, reference: str, path: str) -> Reason:
-        """What put a path into an image. NotFoundError when it never was there."""
+        """Which build and step put a path into an image. NotFoundError when it never was there."""
         from baker.explain.why import why
 
         return why(self.catalog, self.store, self.catalog.resolve(reference), path)
 
     def why_package(self, reference: str, name: str) -> PackageReason:
-        """What brought a package into an image."""
+        """Which build and step installed a package in an image."""
         from baker.explain.why import why_package
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
     def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
-        """What newer inputs, or a newer base, there are for images; for the newest of each name when none is named."""
+        """Newer inputs and parents of images; of the newest image of each name when none is named."""
         from baker.lockfile.outdated import outdated
 
         return outdated(self.services, references, fetch)
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
-        """The whole story of an image, with what its checks, and those of `checkers`, find now."""
+        """Everything on record about an image, with the results of the built-in checks and of `checkers`."""
         from baker.trust.audit.attestations import checker
         from baker.trust.audit.story import gather
 
@@ -351,20 +355,20 @@ class Baker:
         compress: str = "none",
         overwrite: bool = False,  # noqa: A002 - Packer's word
     ) -> Path:
-        """Write an image as one file that needs nothing of bake. Nothing half-made is left when it fails."""
+        """Write an image to one file that works without bake. A failed export leaves no file."""
         from baker.publish.export import export
 
         image = self.catalog.resolve(reference)
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
     def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
-        """Publish an image: `to` is a kind of target, such as "ami". What is published there already stays as it is, unless forced."""
+        """Publish an image. `to`: a kind of target, such as "ami". Where it is published already nothing is done, unless that is forced."""
         from baker.publish.service import publish
 
         return publish(self.services, self.catalog.resolve(reference), to, wishes)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
-        """Remove images, children before parents. BusyError when another image is made on one; records of builds stay."""
+        """Remove images, children before parents. The records of their builds stay. BusyError when another image has one as its parent."""
         from baker.publish.withdraw import remove
 
         removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self.services.builder, force=force)
@@ -373,7 +377,7 @@ class Baker:
         return removed
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> RebuildOutcome:
-        """Make an image again from its record alone, put on record how far the result is the same, and throw it away."""
+        """Rebuild an image from its record alone, compare, record the level that was reached, and discard the result."""
         from baker.rebuild.rebuild import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
@@ -381,7 +385,7 @@ class Baker:
 
     @property
     def archives(self) -> Archives:
-        """Images with everything that is on record of them, out to files and in from them."""
+        """Exports images with all their records to archives, and imports them."""
         from baker.publish.archive.service import Archives
 
         return Archives(self.services, self.trust.keys)
@@ -390,7 +394,7 @@ class Baker:
 
     @property
     def trust(self) -> TrustContext:
-        """Records, bytes and keys, for baker.attest."""
+        """Records, blobs and keys, for signatures and attestations."""
         from baker.trust.attest.signing import TrustContext
 
         return TrustContext.of(self.home, self.catalog, self.store, self.env, self.leases)
@@ -398,7 +402,7 @@ class Baker:
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
-        """Give back what dead builds left, and blobs that nothing refers to but sources that a next build would use again."""
+        """Clean up after killed builds, and remove blobs that nothing refers to. `kept`: also machines that a person asked to keep."""
         from baker.upkeep.sweep import Swept, sweep
 
         swept = sweep(self.home, self.catalog, Reporter(self.sink), kept=kept, dry_run=dry_run)
@@ -407,14 +411,14 @@ class Baker:
         return swept + [Swept("", "blob", orphan.digest) for orphan in self._garbage.collect_orphans(dry_run=dry_run)]
 
     def usage(self) -> list[Used]:
-        """What takes how much disk; each byte is counted once."""
+        """Disk usage by item; each byte is counted once."""
         from baker.upkeep.disk_usage import usage
 
         return usage(self.home, self.catalog, self.store, self.layers)
 
     def collect(self, *, budget: int | None = None, max_age: float | None = None, dry_run: bool = False) -> list[Collected]:
-        """Remove layers and downloads until they take no more than `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB) and none is older
-        than `max_age` seconds since its last use; then blobs that nothing refers to."""
+        """Remove layers and downloads that were not used for `max_age` seconds, then the least valuable until the rest takes at most
+        `budget` bytes (None: BAKE_CACHE_SIZE, or 20 GiB); then remove blobs that nothing refers to."""
         from baker.build.downloads import DIRECTORY
         from baker.proxy.store import Store
         from baker.upkeep.cache_budget import Collected, collect, default_budget
@@ -429,21 +433,21 @@ class Baker:
         return gone + [Collected("blob", each.digest, each.digest, each.size, "nothing refers to it") for each in orphans]
 
     def collect_quietly(self) -> None:
-        """After builds: the cache down to its budget."""
+        """Bring the cache down to its budget; a failure is only a warning."""
         try:
             self.collect()
         except (BakeError, OSError) as error:
-            Reporter(self.sink).warn(f"the cache could not be trimmed: {error}")
+            Reporter(self.sink).warn(f"cannot bring the cache down to its budget: {error}")
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):
             from baker.upkeep.sweep import sweep
 
             swept = sweep(self.home, self.catalog, Reporter(self.sink))
-            Reporter(self.sink).info(f"gave back {len(swept)} things that an earlier build left")
+            Reporter(self.sink).info(f"cleaned up {len(swept)} leftovers of earlier builds that were killed")
 
     def doctor(self) -> list[Finding]:
-        """What this host has and lacks, with the fix for each finding."""
+        """What this host has and lacks, with a fix for each finding."""
         from baker.upkeep.doctor import check
 
         return check(self.home, self.env)

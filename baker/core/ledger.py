@@ -1,11 +1,11 @@
-"""What exists outside this process because of a build: entered on disk before it is made, struck out when it is gone.
+"""The ledger: which resources exist outside of this process because of a build.
 
-One directory per build, held by a lock for as long as the build's process lives:
+A resource is entered on disk before it is created, and struck out when it is gone. There is one directory per build:
 
-    ledger/<build id>/lock           flock(2)ed by the live process; the kernel lets go of it however the process ends
+    ledger/<build id>/lock           held by the process of the build for as long as that lives; see baker.core.locks
     ledger/<build id>/0001.json      {"kind": "domain", "name": "...", ...}
 
-A directory whose lock can be taken belongs to a build that is dead: `bake sweep` gives back its entries, newest first.
+A directory whose lock is free belongs to a build whose process is dead: `bake sweep` deletes its resources, newest first.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LOCK = "lock"
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that exists: `kind` says who can give it back ("directory", "domain", "ec2:instance"), `details` which one."""
+    """One resource. `kind` ("directory", "domain", "ec2:instance") says who can delete it, `details` which one it is."""
 
     path: Path
     kind: str
@@ -43,7 +43,7 @@ class BuildLedger:
         self.build_id = build_id
 
     def enter(self, kind: str, **details: Any) -> Entry:
-        """Write an entry that survives a crash of this process and of the host. Call it before making the thing."""
+        """Write an entry that survives a crash of this process and of the host. Call it before creating the resource."""
         number = 1 + max((int(path.stem) for path in self.directory.glob("[0-9]*.json")), default=0)
         path = self.directory / f"{number:04d}.json"
         temporary = path.with_suffix(".tmp")
@@ -56,26 +56,26 @@ class BuildLedger:
         return Entry(path, kind, details)
 
     def strike(self, entry: Entry) -> None:
-        """Forget an entry: the thing is gone."""
+        """Remove an entry: its resource does not exist any more."""
         entry.path.unlink(missing_ok=True)
 
     def keep(self, reason: str) -> None:
-        """Leave this build's things for a person to look at: the next build does not sweep them, `bake sweep` does."""
+        """Leave this build's resources for a person to look at: only `bake sweep --kept` deletes them."""
         (self.directory / KEPT).write_text(reason)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """What is in it now, newest first: also what a dead process entered under the same id."""
+        """All entries, newest first. Those that a dead process of the same build left are among them."""
         return tuple(_entries(self.directory))
 
     @property
     def kept(self) -> bool:
+        """Whether `keep` was called."""
         return (self.directory / KEPT).exists()
 
     @contextmanager
     def holding(self, kind: str, **details: Any) -> Iterator[Entry]:
-        """Enter; strike out at the end if the body (which makes the thing and takes it away again) left without an error
-        of its own cleanup. A body that fails leaves the entry to its caller's next `sweep`, unless it struck it itself."""
+        """An entry for a resource that the body creates and deletes. After an error it stays in the ledger, for `bake sweep`."""
         entry = self.enter(kind, **details)
         yield entry
         self.strike(entry)
@@ -83,21 +83,21 @@ class BuildLedger:
 
 @dataclass(frozen=True)
 class DeadBuild:
-    """A build whose process is gone but whose entries are not. Its lock is held by whoever got this value."""
+    """A build whose process is dead and that has entries. The caller that got this value holds its lock."""
 
     build_id: str
     entries: tuple[Entry, ...]  # newest first
 
 
 class Ledger:
-    """All builds' entries of one user."""
+    """The entries of all builds of one user on this host."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
 
     @contextmanager
     def open(self, build_id: str) -> Iterator[BuildLedger]:
-        """The ledger of a new build, locked until the end; removed then unless entries are left for `sweep`."""
+        """The ledger of a new build, locked until the end, and removed then unless it has entries."""
         directory = ensure(self.root / build_id)
         with locked(directory / LOCK, wait=False) as lock:
             if lock is None:
@@ -109,18 +109,18 @@ class Ledger:
                 _remove_if_empty(directory)
 
     def live(self) -> tuple[str, ...]:
-        """The ids of the builds whose process is alive now."""
+        """The ids of the builds whose process is alive."""
         return tuple(directory.name for directory in self._directories() if _is_held(directory))
 
     @contextmanager
     def dead(self, build_id: str) -> Iterator[DeadBuild | None]:
-        """The entries of a dead build, locked while the caller gives them back; None when it is alive or gone."""
+        """The entries of a dead build, locked while the caller deletes their resources. None when the build is alive or has no entries."""
         directory = self.root / build_id
         with ExitStack() as stack:
             try:
                 lock = stack.enter_context(locked(directory / LOCK, wait=False))
             except FileNotFoundError:
-                lock = None  # its process ended well, or another sweep was faster
+                lock = None  # the process ended well just now, or another sweep was faster
             yield DeadBuild(build_id, tuple(_entries(directory))) if lock else None
             if lock:
                 _remove_if_empty(directory)
@@ -129,12 +129,12 @@ class Ledger:
         return sorted(path for path in self.root.glob("*") if path.is_dir()) if self.root.is_dir() else []
 
     def dead_builds(self, *, kept: bool = True) -> tuple[str, ...]:
-        """The ids of the builds whose process is gone; without those left for a person to look at unless `kept`."""
+        """The ids of the builds whose process is dead. Without `kept`, those left for a person to look at are not among them."""
         return tuple(d.name for d in self._directories() if (kept or not (d / KEPT).exists()) and _is_held(d) is False)
 
 
 def _is_held(directory: Path) -> bool | None:
-    """Whether the build's process is alive; None when it ended and took its directory with it just now."""
+    """Whether the build's process is alive; None when the process has just ended and removed the directory."""
     try:
         with locked(directory / LOCK, wait=False) as lock:
             return lock is None

@@ -1,4 +1,4 @@
-"""Workspace."""
+"""What a build has for itself on this host: an id, a scratch directory, and a mark on its processes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ STORE_LEASE = "in-use"
 
 
 def new_id() -> str:
-    """12 hex digits."""
+    """A new id of a build or an image: 12 hex digits."""
     return secrets.token_hex(6)
 
 
 @contextmanager
 def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterator[Path]:
-    """The build's private directory, entered in the ledger; gone at the end unless the build's machine is kept."""
+    """The build's private directory. It is in the ledger, and removed at the end unless the build's machine is kept."""
     path = home.work(build_id)
     entry = ledger.enter("directory", path=str(path))
     ensure(path)
@@ -40,7 +40,7 @@ def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterato
 
 @contextmanager
 def workplace(home: Home, leases: Leases, ledger: Ledger) -> Iterator[Path]:
-    """A directory for work beside builds, in the ledger: `bake sweep` removes it after a kill. The store is not collected meanwhile."""
+    """A scratch directory for work that is no build. It is in the ledger, and no garbage is collected meanwhile."""
     own_id = new_id()
     with leases.shared(STORE_LEASE), ledger.open(own_id) as own, scratch_directory(home, own_id, own) as work:
         yield work
@@ -48,7 +48,7 @@ def workplace(home: Home, leases: Leases, ledger: Ledger) -> Iterator[Path]:
 
 @contextmanager
 def process_mark(build_id: str) -> Iterator[None]:
-    """Mark every child of this process as the build's, so that `bake sweep` knows what a killed build left running."""
+    """Mark every child of this process with the build's id, so that `bake sweep` finds what a killed build left running."""
     before = os.environ.get(process.BUILD_ID_VARIABLE)
     os.environ[process.BUILD_ID_VARIABLE] = build_id
     try:

@@ -3,7 +3,7 @@
     ROOT/<first 24 digits of the key>-<build id>/   one layer: layer.json, the builder's files (disk, memory), the boot's key files
     ROOT/at-<build id>-<number>/                    the disk that a running machine writes to, in the ledger of its build
     ROOT/gone-<...>/                                a layer that is being removed
-    ROOT/locks/                                     flock(2)s: who makes or uses a layer
+    ROOT/locks/                                     lock files: which process makes or uses a layer
 
 A layer is named by its content key and its build: the same key made again (`--no-cache`, `max_age`) is another layer beside the
 first, because the disks above a layer depend on its very bytes. Disks refer to each other by paths relative to themselves.
@@ -171,7 +171,7 @@ class LayerStore:
 
     @contextmanager
     def using(self, layer: Layer) -> Iterator[bool]:
-        """Keep the layer, and with it those below, from being removed; False when it is gone already."""
+        """Keep the layer, and those below it, from being removed. Yields False when it has been removed already."""
         with locked(self._lock(layer.id), shared=True):
             there = self._load(layer.directory) is not None
             if there:
@@ -188,12 +188,12 @@ class LayerStore:
     # -- removing -----------------------------------------------------------------------------------------------------
 
     def remove(self, layer: Layer) -> None:
-        """Remove a layer. BusyError while a build uses it or another layer is on it."""
+        """Remove a layer. BusyError while a build uses it or another layer is built on it."""
         with locked(self._lock(layer.id), wait=False) as alone:
             if alone is None:
-                raise BusyError(f"layer {layer.id} is in use by a build")
+                raise BusyError(f"layer {layer.id} is in use by a build", code="layer.in-use")
             if any(other.record.parent == layer.id for other in self.all()):
-                raise BusyError(f"layer {layer.id} is what another layer is on")
+                raise BusyError(f"another layer is built on layer {layer.id}", code="layer.has-children")
             gone = self.root / f"gone-{layer.id}"
             try:
                 layer.directory.rename(gone)
@@ -203,7 +203,7 @@ class LayerStore:
             self._lock(layer.id).unlink(missing_ok=True)
 
     def clean(self) -> int:
-        """Remove what an interrupted removal left; how many there were."""
+        """Remove what interrupted removals left behind; the number of layers."""
         left = list(self.root.glob("gone-*"))
         for path in left:
             shutil.rmtree(path, ignore_errors=True)

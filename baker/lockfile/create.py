@@ -1,4 +1,4 @@
-"""`bake lock`: the builds whose images a lock is made of, and what the lock would change."""
+"""`bake lock`: find or run the builds that a lock file is written from, and compare it with the one that is there."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class BuildApi(Protocol):
-    """The part of the Python API that makes the builds a lock is written from."""
+    """The part of the Python API that finds and runs the builds of a lock file."""
 
     @property
     def catalog(self) -> Catalog: ...
@@ -38,7 +38,7 @@ class BuildApi(Protocol):
 
 @dataclass(frozen=True)
 class Locked:
-    """The lock of one template file as it would be, and what it changes; `failed`: builds that made no image, so there is no lock."""
+    """The lock of one template file, and what it changes. `failed`: the builds that made no image; then there is no lock."""
 
     path: Path
     lock: Lock | None
@@ -47,8 +47,8 @@ class Locked:
 
 
 def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say: Callable[[str], None]) -> Locked:
-    """The lock of a template. Without `update` of images that the catalog has; what is missing is built, or without `build` a
-    NotFoundError. Writes nothing."""
+    """The lock of a template; nothing is written. With `update` every image is built; without, only those that the catalog lacks.
+    NotFoundError when an image is missing and `build` is false."""
     templates = api.load_request(request)
     path = lock_path(templates[0].path)
     results: Sequence[BuildResult] = ()
@@ -56,10 +56,12 @@ def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say
     if missing and not build:
         names = ", ".join(f"{each.name} {each.version}" for each in missing)
         raise NotFoundError(
-            f"the catalog has no image of {path.name.replace('.lock', '')} as it is now: {names}", hint="leave out --no-build"
+            f"the catalog has no image of {path.name.replace('.lock', '')} as it is now: {names}",
+            hint="leave out --no-build",
+            code="lock.no-image",
         )
     if missing:
-        say(f"{'building anew' if update else 'building first'}: {', '.join(each.name for each in missing)}")
+        say(f"{'building again' if update else 'building first'}: {', '.join(each.name for each in missing)}")
         results = api.build([request])
         failed = tuple(each for each in results if each.exit_code)
         if failed:
@@ -69,10 +71,14 @@ def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say
     for template in templates:
         found = Built(template, made[template.name]) if template.name in made else _image_build(api, template)
         if found is None:
-            raise NotFoundError(f"the build of {template.name} left no image", hint="a template that changes meanwhile cannot be locked")
+            raise NotFoundError(
+                f"the build of {template.name} made no image of the template as it is now",
+                hint="do not change the template while it is built",
+                code="lock.template-changed",
+            )
         built.append(found)
     new, old = make_lock(built, api.store), _old(path, say)
-    if old is not None and (request.only or request.except_):  # of a matrix, the images that were not asked for stay as they are
+    if old is not None and (request.only or request.except_):  # the other images of the matrix stay as they are
         new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
     return Locked(path, new, tuple(changes(old, new)))
 
@@ -83,7 +89,7 @@ def _old(path: Path, say: Callable[[str], None]) -> Lock | None:
     try:
         return load_lock(path)
     except LockError as error:
-        say(f"the lock that is there cannot be read, and is made anew: {error}")
+        say(f"the existing lock cannot be read and is replaced: {error}")
         return None
 
 

@@ -1,4 +1,4 @@
-"""`bake outdated`: what images on record are made of, beside what there is of it now. Reads, and changes nothing."""
+"""`bake outdated`: compare the inputs of images on record with what is available now. Nothing is changed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ __all__ = ["Examined", "Newer", "outdated"]
 
 
 class LookupServices(Protocol):
-    """The part of `Services` that looking for newer inputs uses."""
+    """The part of `Services` that the comparison uses."""
 
     @property
     def home(self) -> Home: ...
@@ -53,7 +53,7 @@ class LookupServices(Protocol):
 
 @dataclass(frozen=True)
 class Newer:
-    """One thing that an image is made of and that is another one now. `after` "": it is gone."""
+    """An input of an image that is another one now. `after` is "" when it does not exist any more."""
 
     what: str  # "base", "source", "template", "file", "package", "index", "role", "collection"
     name: str
@@ -64,7 +64,7 @@ class Newer:
 
 @dataclass(frozen=True)
 class Examined:
-    """One image. `unknown`: what could not be looked at, and why."""
+    """The result for one image. `unknown`: what could not be compared, and why."""
 
     image: ImageRecord
     newer: tuple[Newer, ...]
@@ -72,7 +72,7 @@ class Examined:
 
 
 def outdated(services: LookupServices, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
-    """Look at the images named, or at the newest of each name. `fetch` None: over the network. NotFoundError where a name means none."""
+    """Compare the images named, or the newest of each name. `fetch` None: over the network. NotFoundError when a reference has no image."""
     catalog = services.catalog
     wanted = references or sorted({image.name for image in catalog.images()})
     images = list({image.id: image for image in map(catalog.resolve, wanted)}.values())
@@ -98,7 +98,7 @@ class _Look:
         return spec
 
     def _base(self) -> Iterator[Newer]:
-        """The image that it was made on: what its reference means now, and whether there is a newer one that it does not mean."""
+        """The parent image: what the template's reference resolves to now, and whether there is a newer one that it does not resolve to."""
         if self.build.source.get("kind") != "image":
             return
         catalog, pins = self.services.catalog, self.build.source["pins"]
@@ -111,12 +111,12 @@ class _Look:
             yield Newer("base", pins["image"], pins["version"], "", error.message)
             return
         if now.id != pins["id"]:
-            yield Newer("base", pins["image"], pins["version"], _told(now, pins["version"]), reference)
+            yield Newer("base", pins["image"], pins["version"], _version_or_id(now, pins["version"]), reference)
         elif newest and newest.version != now.version:
-            yield Newer("base", pins["image"], pins["version"], newest.version, f"{reference} does not mean it")
+            yield Newer("base", pins["image"], pins["version"], newest.version, f"{reference} does not resolve to it")
 
     def _source(self) -> Iterator[Newer]:
-        """A disk image file, or an AMI. What has a checksum in the template is the same for ever; Debian's is in its packages."""
+        """A disk image file, or an AMI. A source with a checksum cannot change; a bootstrapped one is compared by its packages."""
         kind, before = self.build.source.get("kind"), str(self.build.source.get("digest", ""))
         if kind == "file":
             context = Context.for_peek(
@@ -148,10 +148,10 @@ class _Look:
             yield Newer("source", pins.get("name") or pins["region"], pins["ami"], now.pins["ami"], now.pins.get("name", ""))
 
     def _files(self) -> Iterator[Newer]:
-        """What was read on the host that built it: the template, and every file of its steps."""
+        """The template and the files of its steps, where they are on this host."""
         template = Path(self.build.template_path)
         if not template.exists():
-            self._unknown.append(f"its files: {template} is not here")
+            self._unknown.append(f"its files: {template} is not on this host")
             return
         for name, before in sorted(self.build.inputs.items()):
             path, what = Path(name), "template" if Path(name) == template else "file"
@@ -174,7 +174,7 @@ class _Look:
         installed = [each for each in listed.packages if each.kind == "deb"]
         found = self._listings() if installed else ()
         if installed and not found:
-            self._unknown.append("its packages: there is no record of the indexes that they came from")
+            self._unknown.append("its packages: the package indexes that they came from are not on record")
         newest = self.candidates.newest(found)
         for package in installed:
             key = (package.name.partition(":")[0], package.architecture)
@@ -185,7 +185,7 @@ class _Look:
         self._unknown += [f"{url}: {why}" for url, why in self.candidates.unread.items() if url.startswith(tuple(bases))]
 
     def _listings(self) -> tuple[Listing, ...]:
-        """The package indexes of the build and of those of its ancestors; of a bootstrapped system those of its own apt."""
+        """The package indexes that the build and its ancestors read; for a bootstrapped system without any, those of its own apt."""
         found: list[Listing] = []
         for build in self._ancestors():
             found += listings(fetched(build, self.services.store), lambda digest: _kept(self.services, digest))
@@ -193,7 +193,7 @@ class _Look:
         return tuple(dict.fromkeys(found))
 
     def _of_disk(self, build: BuildRecord) -> tuple[Listing, ...]:
-        """Those that the image of a build names for its own apt; none where its disk is not on this host, or cannot be read."""
+        """The indexes that the apt of a build's image is configured for; none when its disk is not on this host or cannot be read."""
         image = next(each for each in self.services.catalog.history(self.image) if each.build == build.id)
         try:
             with open_root(stored(image, self.services.store)) as root:
@@ -209,7 +209,7 @@ class _Look:
             build = self.services.catalog.build_of(self.services.catalog.image(parent)) if parent else None
 
     def _indexes(self) -> Iterator[Newer]:
-        """Indexes of rpm and apk: whether they are other ones; what is newer in them their own tools know."""
+        """Indexes of rpm and apk: only whether they have changed."""
         import hashlib
 
         for url, before in sorted(fetched(self.build, self.services.store).items()):
@@ -227,12 +227,12 @@ class _Look:
             yield Newer(what, name, before, after, note)
 
 
-def _told(image: ImageRecord, before: str) -> str:
+def _version_or_id(image: ImageRecord, before: str) -> str:
     return image.version if image.version != before else f"{image.version} ({image.id})"
 
 
 def _ami_spec(spec: Mapping[str, Any]) -> SourceAmiFilter | SsmParameterSource | None:
-    """The question that an AMI was the answer to; None for one that was named by its id."""
+    """The query that found the AMI; None when the template names the AMI by its id."""
     if "filters" in spec:
         return SourceAmiFilter.model_validate(dict(spec))
     return None if set(spec) <= set(AmiSource.model_fields) and "id" in spec else SsmParameterSource.model_validate(dict(spec))

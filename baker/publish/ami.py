@@ -58,7 +58,9 @@ class AmiTarget:
         with order.leases.try_exclusive(name) as lease:
             if lease is None:
                 holder = order.leases.holder(name)
-                raise BusyError(f"{holder} is publishing {image.name}@{image.version} to the account {plan.account}")
+                raise BusyError(
+                    f"{holder} is publishing {image.name}@{image.version} to the account {plan.account}", code="publish.running"
+                )
             return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:

@@ -23,7 +23,7 @@ from baker.store.base import BlobStore
 
 
 class PublishServices(Protocol):
-    """The part of `Services` that publishing and archiving use."""
+    """The part of `Services` that publishing and archives use."""
 
     @property
     def home(self) -> Home: ...

@@ -125,6 +125,6 @@ def _locked(part: Path) -> Iterator[None]:
     """Make and lock `part`; BusyError when another process is writing it."""
     with locked(part, wait=False) as file:
         if file is None:
-            raise BusyError(f"another process is exporting to {part.parent} under this name")
+            raise BusyError(f"another process is exporting to {part.parent} under this name", code="export.running")
         file.truncate(0)
         yield

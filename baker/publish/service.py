@@ -1,4 +1,4 @@
-"""Publishing a baked image: what it is, what it may share with images that are published already, and the target that does it."""
+"""Publishing an image: find its disk and the published images that share much with it, and hand them to the target."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_EARLIER = 4
 def publish(
     services: PublishServices, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
 ) -> tuple[Published, ...]:
-    """Publish `image` to the kind of target `to` and put it on record. Its blobs stay in the store meanwhile."""
+    """Publish `image` to the kind of target `to` and record that. No garbage is collected meanwhile."""
     target = target or get(to)
     with services.leases.shared(STORE_LEASE):
         order = PublishRequest(
@@ -37,15 +37,17 @@ def publish(
 
 
 def baked(catalog: Catalog, store: BlobStore, image: ImageRecord) -> Baked:
-    """An image with its disk. NotFoundError when that is not on this host."""
+    """An image with its disk. NotFoundError for an image without a disk in the store."""
     if not image.chain:
-        raise NotFoundError(f"{image.name}@{image.version} was made by the {image.builder} builder: there is no disk of it on this host")
+        raise NotFoundError(
+            f"{image.name}@{image.version} was made by the {image.builder} builder, so it has no disk on this host", code="image.no-disk"
+        )
     disk = store.materialize(image.chain, image.virtual_size)
     return Baked(image, disk, str(catalog.build_of(image).host.get("machine") or "x86_64"))
 
 
 def _earlier(catalog: Catalog, store: BlobStore, image: ImageRecord, kind: str) -> Iterator[Baked]:
-    """Published images whose disks are here: those that it was made on, then those of its name, last made first."""
+    """Published images whose disks are here: the ancestors of `image`, then the images of its name, newest first."""
     found = 0
     seen = {image.id}
     for other in (*catalog.history(image)[1:], *catalog.images(image.name)):

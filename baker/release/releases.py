@@ -112,7 +112,7 @@ class Releaser:
         with ExitStack() as stack:
             if stack.enter_context(self.leases.try_exclusive(lease_of(release))) is None:
                 holder = self.leases.holder(lease_of(release))
-                raise BusyError(f"{holder} is releasing to {release.target}", hint=f"bake releases {release.name}")
+                raise BusyError(f"{holder} is releasing to {release.target}", hint=f"bake releases {release.name}", code="release.running")
             self._check_none_left(release, access)
             details = {
                 "reference": publication.reference,

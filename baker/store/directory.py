@@ -1,9 +1,9 @@
 """Blobs in a directory of this host, by content.
 
     ROOT/sha256/ab/<64 hex digits>   one read-only file per blob; "ab" are its first two digits
-    ROOT/tmp/<name>.data, .lock      a blob on its way in; the lock is held by the live process that writes it
+    ROOT/tmp/<name>.data, .lock      a blob that is being added; its writer holds the lock for as long as it lives
 
-A blob is written to tmp, synced, and renamed to its name: whole or absent, whatever kills the process. The paths that disk
+A blob is written to tmp, synced, and renamed: it is complete or absent, whatever kills the process. The paths that disk
 blobs have to each other never change, so a qcow2 blob names its parent relative to itself (`backing_path`) and the whole
 store can be moved.
 """
@@ -43,10 +43,10 @@ class DirectoryStore:
         return self._place(digest).is_file()
 
     def path(self, digest: str) -> Path:
-        """The blob's own file. NotFoundError when absent."""
+        """The blob's own file."""
         path = self._place(digest)
         if not path.is_file():
-            raise NotFoundError(f"the store at {self.root} has no blob {digest}")
+            raise NotFoundError(f"the store at {self.root} has no blob {digest}", code="store.no-such-blob")
         return path
 
     def open(self, digest: str) -> BinaryIO:
@@ -63,7 +63,7 @@ class DirectoryStore:
         return self.path(digest).stat().st_blocks * 512
 
     def materialize(self, chain: Sequence[str], virtual_size: int | None = None) -> Disk:
-        """The blobs' own files: they name each other where they are."""
+        """The blobs' own files, which name each other."""
         top, *_ = [self.path(digest) for digest in chain]
         return qemuimg.as_disk(top, "qcow2") if virtual_size is None else Disk(top, "qcow2", virtual_size)
 
@@ -84,7 +84,7 @@ class DirectoryStore:
             return self._keep(path, "sha256:" + hashlib.sha256(data).hexdigest())
 
     def add_file(self, path: Path) -> str:
-        """Take the file at `path` into the store (renamed on the same file system, else copied and removed). Returns its digest."""
+        """Rename the file; on another file system copy and remove it."""
         with self._incoming(_size(path)) as temporary:
             _move(path, temporary)
             return self._keep(temporary, _digest(temporary))
@@ -111,19 +111,19 @@ class DirectoryStore:
             raise host_error(error, self.root) from error
 
     def _place(self, digest: str) -> Path:
-        """Where a blob is, or would be."""
+        """Where a blob is, or would be. NotFoundError for what is no digest."""
         if not DIGEST.fullmatch(digest):
-            raise NotFoundError(f"{digest!r} is not a digest", hint='a digest is "sha256:" and 64 hex digits')
+            raise NotFoundError(f"{digest!r} is not a digest", hint='a digest is "sha256:" and 64 hex digits', code="store.not-a-digest")
         name = digest.removeprefix("sha256:")
         return self.root / "sha256" / name[:2] / name
 
     def _keep(self, temporary: Path, digest: str) -> str:
-        """Give a finished temporary file its name, for good."""
+        """Rename a finished temporary file to its digest."""
         place = self._place(digest)
         ensure(place.parent)
         temporary.chmod(READ_ONLY)
         if place.exists():
-            return digest  # the temporary file goes with its lock
+            return digest  # the temporary file is removed with its lock
         sync(temporary)
         temporary.rename(place)
         sync(place.parent)
@@ -132,7 +132,7 @@ class DirectoryStore:
 
     @contextmanager
     def _incoming(self, needed: int) -> Iterator[Path]:
-        """A path for a blob on its way in, under a lock that dies with this process; gone at the end. `needed` bytes, for the error."""
+        """A temporary path for a new blob, locked until the end, and removed then. `needed`: bytes, for the error about a full disk."""
         directory = ensure(self.root / "tmp")
         name = secrets.token_hex(8)
         data, lock_path = directory / f"{name}.data", directory / f"{name}.lock"
@@ -152,7 +152,7 @@ class DirectoryStore:
         """Remove what dead writers left in tmp. Live writers hold the locks of their files."""
         gone: list[Path] = []
         for data in sorted((self.root / "tmp").glob("*.data")):
-            if not data.with_suffix(".lock").exists():  # taken before the data came, removed after it went: its writer is dead
+            if not data.with_suffix(".lock").exists():  # a live writer has the lock for as long as there is data
                 _remove(data, gone)
         for lock_path in sorted((self.root / "tmp").glob("*.lock")):
             try:
@@ -196,7 +196,7 @@ def _size(path: Path) -> int:
 
 
 def _move(source: Path, destination: Path) -> None:
-    """Rename, or copy with holes kept and remove where that is not possible."""
+    """Rename; on another file system copy, with its holes, and remove."""
     try:
         source.rename(destination)
     except OSError as error:

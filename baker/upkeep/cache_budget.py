@@ -1,4 +1,4 @@
-"""Removing layers and downloads: what is worth least first, never what a build uses or another layer is on."""
+"""Retention of layers and downloads: the least valuable are removed first, never one that a build uses or another layer is built on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from baker.core.units import parse_size
 from baker.layers.store import Layer, LayerStore
 from baker.proxy.store import Entry, Store
 
-HALF_LIFE = 7 * 86400.0  # seconds after which a layer that nobody used is worth half
-
-
+HALF_LIFE = 7 * 86400.0  # seconds without use after which an item is worth half
 BUDGET_VARIABLE, DEFAULT_BUDGET = "BAKE_CACHE_SIZE", "20GiB"
-RATE = 10e6  # bytes per second at which a download is taken to come in again
+RATE = 10e6  # bytes per second: the assumed speed of another download
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A thing that was removed (or would be), and why. `size` in bytes."""
+    """An item that was removed, or would be, and the reason. `size` in bytes."""
 
     kind: Literal["layer", "download", "blob"]
     id: str
@@ -30,8 +28,8 @@ class Collected:
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something of the cache that may go. `value` is in seconds per byte; `remove` raises BusyError when a build uses it."""
+class CacheItem:
+    """An item that may be removed. `value` in seconds per byte; `remove` raises BusyError when a build uses the item."""
 
     collected: Collected
     value: float
@@ -41,34 +39,34 @@ class Thing:
 
 
 def default_budget(env: Mapping[str, str]) -> int:
-    """What the cache may take: bytes, by BAKE_CACHE_SIZE, else 20 GiB. UsageError when that is no size."""
+    """The budget of the cache in bytes: BAKE_CACHE_SIZE, or 20 GiB. UsageError when that is no size."""
     try:
         return parse_size(env.get(BUDGET_VARIABLE, DEFAULT_BUDGET))
     except ValueError as error:
-        raise UsageError(f"{BUDGET_VARIABLE}: {error}", hint=f"for example: {BUDGET_VARIABLE}=20GiB") from error
+        raise UsageError(f"{BUDGET_VARIABLE}: {error}", hint=f"for example: {BUDGET_VARIABLE}=20GiB", code="usage.bad-size") from error
 
 
 def worth(seconds: float, size: int, used: float, now: float) -> float:
-    """Seconds that a thing is likely to save, per byte: what it saves when it is used, halved for every week without use."""
+    """Seconds per byte that an item is likely to save: `seconds` are saved when it is used, and halved for every week without use."""
     return float(seconds * 0.5 ** (max(now - used, 0.0) / HALF_LIFE) / max(size, 1))
 
 
-def layer_thing(store: LayerStore, layer: Layer, now: float) -> Thing:
+def _layer_item(store: LayerStore, layer: Layer, now: float) -> CacheItem:
     record, size, used = layer.record, layer.size, layer.used
     collected = Collected("layer", layer.id, f"{record.template}@{record.step} {record.name}", size, "")
     value = 0.0 if layer.broken else worth(record.work, size, used, now)
-    return Thing(collected, value, used, bool(layer.broken), lambda: store.remove(layer))
+    return CacheItem(collected, value, used, bool(layer.broken), lambda: store.remove(layer))
 
 
-def downloads(store: Store, now: float) -> list[Thing]:
-    """What the HTTP cache keeps: each saves its transfer."""
+def downloads(store: Store, now: float) -> list[CacheItem]:
+    """The entries of the HTTP cache. Each saves its transfer."""
 
-    def thing(entry: Entry) -> Thing:
+    def item(entry: Entry) -> CacheItem:
         collected = Collected("download", entry.digest, entry.url.partition("?")[0], entry.size, "")
         value = worth(entry.size / RATE, entry.size, entry.used_at, now)
-        return Thing(collected, value, entry.used_at, False, lambda: store.remove(entry))
+        return CacheItem(collected, value, entry.used_at, False, lambda: store.remove(entry))
 
-    return [thing(entry) for entry in store.entries()]
+    return [item(entry) for entry in store.entries()]
 
 
 def collect(
@@ -80,35 +78,35 @@ def collect(
     max_age: float | None = None,
     dry_run: bool = False,
 ) -> list[Collected]:
-    """Remove layers and downloads until those left are not older than `max_age` seconds since their last use and take no more than
-    `budget` bytes, what is worth least first.
+    """Remove layers and downloads that were not used for `max_age` seconds, then the least valuable until the rest takes at most `budget`
+    bytes. Builds may run meanwhile.
 
-    Only layers that no other is on can go, so a layer stays while one above it is worth more. Safe beside running builds.
+    A layer is removed only after the layers that are built on it, so it stays while one of them is worth more.
     """
     known = {layer.id: layer for layer in layers.all()}
     others = dict(enumerate(downloads(http, now) if http else []))
-    total = sum(layer.size for layer in known.values()) + sum(thing.collected.size for thing in others.values())
+    total = sum(layer.size for layer in known.values()) + sum(item.collected.size for item in others.values())
     gone: list[Collected] = []
     busy: set[str] = set()
     while True:
-        leaves = [layer_thing(layers, layer, now) for layer in _leaves(known.values()) if layer.id not in busy]
-        doomed = _next([*leaves, *others.values()], now, budget is not None and total > budget, max_age)
-        if doomed is None:
+        leaves = [_layer_item(layers, layer, now) for layer in _leaves(known.values()) if layer.id not in busy]
+        chosen = _next([*leaves, *others.values()], now, budget is not None and total > budget, max_age)
+        if chosen is None:
             break
-        thing, reason = doomed
-        item = replace(thing.collected, reason=reason)
+        item, reason = chosen
+        removed = replace(item.collected, reason=reason)
         if not dry_run:
             try:
-                thing.remove()
+                item.remove()
             except BusyError:
-                busy.add(item.id)
+                busy.add(removed.id)
                 continue
-        if item.kind == "layer":
-            del known[item.id]
+        if removed.kind == "layer":
+            del known[removed.id]
         else:
-            others = {number: other for number, other in others.items() if other is not thing}
-        total -= item.size
-        gone.append(item)
+            others = {number: other for number, other in others.items() if other is not item}
+        total -= removed.size
+        gone.append(removed)
     if not dry_run:
         layers.clean()
         if http:
@@ -116,19 +114,19 @@ def collect(
     return gone
 
 
-def _next(things: list[Thing], now: float, over_budget: bool, max_age: float | None) -> tuple[Thing, str] | None:
-    for thing in things:
-        if thing.broken:
-            return thing, "cannot be restored"
-        if max_age is not None and now - thing.used > max_age:
-            return thing, "not used for too long"
-    if over_budget and things:
-        return min(things, key=lambda thing: thing.value), "worth least"
+def _next(items: list[CacheItem], now: float, over_budget: bool, max_age: float | None) -> tuple[CacheItem, str] | None:
+    for item in items:
+        if item.broken:
+            return item, "cannot be restored"
+        if max_age is not None and now - item.used > max_age:
+            return item, "not used for too long"
+    if over_budget and items:
+        return min(items, key=lambda item: item.value), "worth least"
     return None
 
 
 def drop_based_on(store: LayerStore, missing: Collection[str]) -> list[Collected]:
-    """Remove the layers whose source has a blob in `missing`, those on top first. What a build uses now stays."""
+    """Remove the layers whose source has a blob in `missing`, topmost first. Layers that a build uses now stay."""
     gone: list[Collected] = []
     busy: set[str] = set()
     while True:
@@ -137,7 +135,7 @@ def drop_based_on(store: LayerStore, missing: Collection[str]) -> list[Collected
         if not leaves:
             return gone
         for layer in leaves:
-            item = replace(layer_thing(store, layer, 0.0).collected, reason="its source was removed")
+            item = replace(_layer_item(store, layer, 0.0).collected, reason="its source was removed")
             try:
                 store.remove(layer)
                 gone.append(item)

@@ -1,4 +1,4 @@
-"""What takes how much of this host's disk, and because of what."""
+"""Disk usage: what takes how much of this host's disk, and what needs it."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Kind = Literal["image", "source", "layer", "downloads", "evidence", "leftover"]
 
 @dataclass(frozen=True)
 class Used:
-    """One thing that takes room. `size` in bytes on the disk, each byte counted once; `by`: what needs it; `last`: when it was last
-    used (ISO 8601, UTC), "" when nobody notes that."""
+    """One item. `size` in bytes on the disk, each byte counted once; `by`: what needs it; `last`: time of its last use (ISO 8601, UTC), ""
+    when that is not recorded."""
 
     kind: Kind
     name: str
@@ -30,17 +30,17 @@ class Used:
 
 
 def usage(home: Home, catalog: Catalog, store: BlobStore, layers: LayerStore) -> list[Used]:
-    """Everything below the data and cache directories, largest kinds of things first by their order here."""
+    """Everything below the data and cache directories: images, sources, layers, downloads, evidence, leftovers."""
     counted: set[str] = set()
     found = [*_images(catalog, store, counted), *_sources(home, store, layers, counted), *_layers(layers)]
-    for directory, name in (("downloads", "disk images on their way in"), ("http", "what guests fetched over HTTP")):
+    for directory, name in (("downloads", "disk images, partly downloaded"), ("http", "what guests fetched over HTTP")):
         size = allocated(home.cache / directory)
         found += [Used("downloads", name, size)] if size else []
     return [*found, *_rest(catalog, store, counted)]
 
 
 def _images(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[Used]:
-    """Each image's own delta; what it is on belongs to its parent, or to itself where there is none."""
+    """Images with the size of their own delta. The rest of a chain is counted with the parent; without a parent, with the image."""
     images = catalog.images()
     for image in images:
         own = [blob for blob in image.chain if blob not in counted and (blob == image.chain[0] or image.parent is None)]
@@ -50,7 +50,7 @@ def _images(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[U
 
 
 def _sources(home: Home, store: BlobStore, layers: LayerStore, counted: set[str]) -> Iterator[Used]:
-    """Disks that no image is, but that a next build would start from, and what layers stand on."""
+    """Disks of no image that the next build would start from, or that layers are built on."""
     for blob in sorted((kept_blobs(home.cache) | layers.blobs()) - counted):
         if store.has(blob):
             counted.add(blob)
@@ -77,13 +77,13 @@ def _rest(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[Use
     evidence = sum(_size(store, blob) for blob in rest if blob in wanted)
     leftover = sum(_size(store, blob) for blob in rest if blob not in wanted)
     if evidence:
-        yield Used("evidence", "logs, manifests, reports of builds", evidence)
+        yield Used("evidence", "logs, manifests and reports of builds", evidence)
     if leftover:
-        yield Used("leftover", "nothing refers to it: `bake gc` removes it", leftover)
+        yield Used("leftover", "not referenced: `bake gc` removes it", leftover)
 
 
 def _size(store: BlobStore, blob: str) -> int:
     try:
         return store.allocated(blob)
-    except (OSError, NotFoundError):  # removed meanwhile, or damaged: `bake doctor` tells
+    except (OSError, NotFoundError):  # removed meanwhile
         return 0

@@ -1,4 +1,4 @@
-"""What the store may lose: blobs that nothing refers to, and layers that stand on what is gone."""
+"""Garbage collection of the store: blobs that nothing refers to, and layers whose source is gone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baker.upkeep.orphans import Orphan, collect_orphans
 
 @dataclass(frozen=True)
 class GarbageCollector:
-    """The store with everything that refers to its blobs."""
+    """The store, and everything that refers to its blobs."""
 
     home: Home
     catalog: Catalog
@@ -26,20 +26,20 @@ class GarbageCollector:
     leases: Leases
 
     def collect_orphans(self, *, without: Collection[str] = (), dry_run: bool = False) -> list[Orphan]:
-        """Remove the blobs that nothing refers to but sources that a next build would use again, and what layers stand on.
+        """Remove the blobs that no image, evidence, layer or cached source refers to; nothing while a build is alive.
 
-        What was removed, or with `dry_run` would be; `without` are layers to be taken as gone. Nothing while a build is alive.
+        What was removed, or with `dry_run` would be. `without`: ids of layers that are treated as removed.
         """
 
         def keep() -> set[str]:
-            standing = {blob for layer in self.layers.all() if layer.id not in without for blob in layer.record.blobs}
-            return kept_blobs(self.home.cache) | standing
+            below = {blob for layer in self.layers.all() if layer.id not in without for blob in layer.record.blobs}
+            return kept_blobs(self.home.cache) | below
 
         found = collect_orphans(self.catalog, self.store, self.leases, keep=keep, dry_run=dry_run)
         return [orphan for orphan in found or () if orphan.digest]
 
     def drop_layers(self) -> None:
-        """Remove the layers that stand on what is not an image or a kept source any more."""
+        """Remove the layers whose source is neither an image nor a cached source any more."""
         missing = self.layers.blobs() - self.catalog.referenced_digests() - kept_blobs(self.home.cache)
         if missing:
             drop_based_on(self.layers, missing)

@@ -1,4 +1,4 @@
-"""Removing blobs that nothing refers to, never from under a build."""
+"""Garbage collection of blobs that nothing refers to, never while a build is alive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Orphan:
-    """A blob, or a dead writer's temporary file (`digest` is then ""), that was removed. `size` in bytes."""
+    """A blob that nothing refers to, or a dead writer's temporary file (its `digest` is ""). `size` in bytes."""
 
     digest: str
     size: int
@@ -25,10 +25,10 @@ class Orphan:
 def collect_orphans(
     catalog: Catalog, store: BlobStore, leases: Leases, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
 ) -> list[Orphan] | None:
-    """Remove the blobs that neither an image, nor a build's evidence, nor what `keep` returns needs; what was removed, or would be.
+    """Remove the blobs that no image and no evidence of a build refers to, and that `keep` does not return. What was removed, or would be.
 
-    A build adds its blobs before it registers them, so nothing is collected while any build is alive: None then. What the catalog
-    refers to, and `keep`, are asked under the lock: a build that ended just before is in them.
+    A build adds its blobs before it registers them, so None is returned, and nothing removed, while any build is alive. The catalog
+    and `keep` are read while the lease is held, so they have what a build that ended just before refers to.
     """
     with leases.try_exclusive(STORE_LEASE) as alone:
         if not alone:

@@ -1,4 +1,4 @@
-"""Give back what dead builds left: processes, machines, disks, directories, then blobs that nothing refers to."""
+"""Clean up after killed builds: processes, machines, disks and directories."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Swept:
-    """One thing of a dead build, or a blob that nothing refers to (`build` is then ""): given back, or not (`error` says why; it stays
-    in the ledger)."""
+    """A resource of a dead build, or a blob that nothing refers to (its `build` is ""). `error`: why it could not be deleted and stays in
+    the ledger; "" when it was deleted."""
 
     build: str
     kind: str
@@ -47,8 +47,8 @@ def sweep(
     dry_run: bool = False,
     builders: Sequence[Builder] | None = None,
 ) -> list[Swept]:
-    """Give back what every dead build left, newest thing first; with `kept` also what a person asked to keep. `builders`: who may know
-    its things; left out, all there are."""
+    """Delete the resources of every dead build, newest first. `kept`: also those that a person asked to keep. `builders`: who may know a
+    resource; None for all that are installed."""
     ledger = Ledger(home.ledger)
     swept: list[Swept] = []
     for build_id in ledger.dead_builds(kept=kept):
@@ -73,7 +73,7 @@ def _sweep_build(build: DeadBuild, home: Home, catalog: Catalog, report: Reporte
         except (BakeError, OSError) as problem:
             error = str(problem)
             what = f"{entry.kind} {_name(entry)} of build {build.build_id}"
-            report.warn(f"could not give back {what}: {problem}", hint="run bake sweep again")
+            report.warn(f"could not delete {what}: {problem}", hint="run bake sweep again")
         else:
             entry.path.unlink(missing_ok=True)
         swept.append(Swept(build.build_id, entry.kind, _name(entry), error))
@@ -81,22 +81,24 @@ def _sweep_build(build: DeadBuild, home: Home, catalog: Catalog, report: Reporte
 
 
 def _on_record(build_id: str, catalog: Catalog) -> bool:
-    """Whether the build's image is in the catalog: then what belongs to that is no remains, whatever the ledger could not be told."""
+    """Whether the build's image is in the catalog. Then the image's resources stay, although the process died before it struck them."""
     return any(image.build == build_id for image in catalog.images(all=True))
 
 
 def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None) -> None:
-    """Give back one entry: files and directories here, the rest by the builder or publication target that made it."""
+    """Delete the resource of an entry: files and directories here, all else by the builder or publication target that created it."""
     if entry.kind == "directory":
-        remove_tree(Path(entry.details["path"]))  # also what a bootstrap left to subordinate users
+        remove_tree(Path(entry.details["path"]))  # also files of subordinate users, from a bootstrap
     elif entry.kind == "file":
         Path(entry.details["path"]).unlink(missing_ok=True)
     elif not any(maker.reclaim(entry.kind, entry.details) for maker in _makers(home, builders)):
-        raise BakeError(f"no builder here knows how to give back {entry.kind!r}", hint="install the plugin that made it")
+        raise BakeError(
+            f"no installed builder can delete a {entry.kind!r}", hint="install the plugin that created it", code="sweep.unknown-kind"
+        )
 
 
 def _makers(home: Home, builders: Sequence[Builder] | None) -> Iterator[Builder | PublishTarget]:
-    """Who may know a thing, builders first; loaded one after the other until one does."""
+    """Who may know a resource, builders first; each is loaded only when those before it do not know the resource."""
     yield from registry.all_for_sweep(home) if builders is None else builders
     yield from targets.all_for_sweep()
 
@@ -106,7 +108,7 @@ def _name(entry: Entry) -> str:
 
 
 def end_processes(build_id: str) -> list[int]:
-    """End the processes that carry `build_id` in their environment, never this one; the ids of those that were ended."""
+    """End the processes that have `build_id` in their environment, never this one; their process ids."""
     found = [pid for pid in processes_of(build_id) if pid != os.getpid()]
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = [pid for pid in found if pid in set(processes_of(build_id))]
@@ -122,7 +124,7 @@ def end_processes(build_id: str) -> list[int]:
 
 
 def processes_of(build_id: str) -> Iterator[int]:
-    """The processes of this user whose environment says that they belong to the build."""
+    """The ids of this user's processes that have `build_id` in their environment."""
     mark = f"{process.BUILD_ID_VARIABLE}={build_id}".encode()
     for directory in Path("/proc").glob("[0-9]*"):
         try:

@@ -70,7 +70,15 @@ def test_the_way_shows_every_stage_that_a_build_reports(way: list[draw.Row]) -> 
 
 def test_the_way_keeps_the_order_of_the_recipe(way: list[draw.Row]) -> None:
     calls = [row.call for row in way]
-    order = ["load", "stages.resolve", "stages.plan", "stages.reuse", "provision_and_capture", "stages.normalize", "stages.verify_and_inspect"]
+    order = [
+        "load",
+        "stages.resolve",
+        "stages.plan",
+        "stages.reuse",
+        "provision_and_capture",
+        "stages.normalize",
+        "stages.verify_and_inspect",
+    ]
     assert [call for call in calls if call in order] == order
     made = next(row for row in way if row.call == "provision_and_capture")
     assert [stage for stage in made.stages if stage in ("boot", "provision", "seal", "capture")] == ["boot", "provision", "seal", "capture"]

@@ -76,7 +76,7 @@ def on_base(reference: str, version: str = "13.1.0") -> dict[str, object]:
     ("reference", "newest", "after", "note"),
     [
         ("debian-13@^13.1", "13.2.0", "13.2.0", "debian-13@^13.1"),
-        ("debian-13@^13.1", "14.0.0", "14.0.0", "debian-13@^13.1 does not mean it"),
+        ("debian-13@^13.1", "14.0.0", "14.0.0", "debian-13@^13.1 does not resolve to it"),
         ("debian-13@stable", "13.2.0", "13.2.0", "debian-13@stable"),
         ("debian-13@^13.1", "13.1.0", "13.1.0 (a00000000003)", "debian-13@^13.1"),
     ],

@@ -192,8 +192,9 @@ def test_a_release_that_lives_is_left_alone(shop: Shop) -> None:
         assert not shop.work.abandoned(started)
         with pytest.raises(BusyError, match="release v1 of web to fake/web-prod is running since"):
             shop.work.resume("web")
-        with pytest.raises(BusyError, match=f"{lease.owner} is releasing to fake/web-prod"):
+        with pytest.raises(BusyError, match=f"{lease.owner} is releasing to fake/web-prod") as busy:
             shop.release("1.1.0")
+        assert busy.value.code == "release.running"
         assert shop.release("1.1.0", to="fake/elsewhere").status == "succeeded"
     assert shop.work.resume("web")[0].status == "succeeded"
 

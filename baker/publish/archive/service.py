@@ -1,4 +1,4 @@
-"""Archives of images as the command line and the API use them: while one is written or read, nothing that it needs is collected."""
+"""Archives of images, for the command line and the API. No garbage is collected while an archive is written or read."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class Archives:
-    """Images of one home, out to files and in from them."""
+    """Writes images of one home to archives, and imports images from archives."""
 
     def __init__(self, services: PublishServices, keys: Keys) -> None:
         self._services, self._keys = services, keys
         self._report = Reporter(services.sink)
 
     def write(self, reference: str, path: Path, *, overwrite: bool = False) -> Written:
-        """One file with an image, all that it is made on, and everything that is on record of them. See baker.publish.archive.write."""
+        """Write one file with an image, its ancestors, and all their records. See baker.publish.archive.write."""
         services = self._services
         with services.leases.shared(STORE_LEASE):
             image = services.catalog.resolve(reference)
             return archive(image, path, services.catalog, services.store, self._keys, overwrite=overwrite, report=self._report)
 
     def read(self, path: Path, *, beside: bool = False, trust: bool = False) -> Imported:
-        """Take in such a file: all of it, or nothing. See baker.publish.archive.read."""
+        """Import such a file completely or not at all. See baker.publish.archive.read."""
         services = self._services
         with workplace(services.home, services.leases, services.ledger) as scratch:
             return import_archive(

@@ -43,7 +43,7 @@ def refused(code: str) -> Any:
 
 def ends_in(look: Callable[[], str], *wanted: str) -> str:
     """The state that `look` ends in."""
-    return until(lambda: state if (state := look()) in wanted else "", 30, lambda: f"{look()} becomes {' or '.join(wanted)}")
+    return until(lambda: found if (found := look()) in wanted else "", 30, lambda: f"{look()} becomes {' or '.join(wanted)}")
 
 
 def run(ec2: Any, image: str, **more: Any) -> str:

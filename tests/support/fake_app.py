@@ -97,8 +97,18 @@ class FakeBaker(Baker):
         return list(self.script.results)
 
     @contextmanager
-    def boot(self, reference: str, *, forwards: Sequence[Forward] = (), **options: Any) -> Iterator[Running]:
-        self.script.asked |= {"boot": reference, "forwards": tuple(forwards), **options}
+    def boot(
+        self,
+        reference: str,
+        *,
+        forwards: Sequence[Forward] = (),
+        shape: Mapping[str, Any] | None = None,
+        uri: str | None = None,
+        username: str | None = None,
+        timeout: float = 600.0,
+    ) -> Iterator[Running]:
+        self.script.asked |= {"boot": reference, "forwards": tuple(forwards), "shape": shape, "uri": uri, "username": username}
+        self.script.asked |= {"timeout": timeout}
         image = self.catalog.resolve(reference)
         ports = {forward.guest_port: forward.host_port or 40000 + forward.guest_port for forward in forwards}
         yield Running(f"{image.name} {image.version}", self.script.machine, None, self.script.ssh, ports)  # type: ignore[arg-type]

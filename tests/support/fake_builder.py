@@ -101,7 +101,7 @@ class FakeBuilder:
         (request.scratch / "console.log").write_text(f"{request.name} login:\n")
         yield FakeMachine(request.name, self._overlay(request.disk, request), request.scratch, no_way=self.no_way)
 
-    def capture(self, machine: Any, destination: Path, products: Any = None) -> Disk:
+    def capture(self, machine: Any, destination: Path, products: Any) -> Disk:
         assert not machine.on and self.base is not None
         qemuimg.merge_chain(machine.disk.path, self.base)
         return qemuimg.convert(machine.disk, destination, "qcow2", backing=self.base)

@@ -83,7 +83,7 @@ class FakeTarget:
         self.place.asked.append(f"restore {delivery.before['image'] or 'nothing'}")
         if self.place.restore_error:
             raise self.place.restore_error
-        changed = self.place.image != delivery.before["image"]
+        changed: bool = self.place.image != delivery.before["image"]
         self.place.image = delivery.before["image"]
         return changed
 

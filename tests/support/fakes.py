@@ -57,6 +57,9 @@ class FakeCommunicator:
     entries.
     """
 
+    ssh_config: Path
+    host: str
+
     def __init__(self, ssh_config: Path | None = None, host: str = "guest") -> None:
         self.ssh_config = ssh_config or Path("/nonexistent/ssh_config")
         self.host = host

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from baker.catalog.catalog import Catalog
 from baker.core.errors import NotFoundError
 from baker.core.events import Memory, Reporter
 from baker.core.home import Home, ensure
@@ -30,7 +31,7 @@ def context_in(root: Path, *, catalog: Any = None, sink: Memory | None = None) -
         yield Context(
             home=home,
             store=DirectoryStore(home.blobs),
-            catalog=catalog or EmptyCatalog(),
+            catalog=catalog or cast(Catalog, EmptyCatalog()),
             base_dir=root,
             scratch=ensure(home.work("0123456789ab")),
             ledger=ledger,

@@ -21,6 +21,7 @@ from baker.plan.requests import BuildOptions
 from baker.sources import registry as sources
 from baker.store.directory import DirectoryStore
 from baker.template.load import load
+from baker.template.model import Template
 from tests.support.disks import create_qcow2
 from tests.support.fake_builder import FakeBuilder, FakeGuests
 from tests.support.fakes import FakeClock
@@ -42,7 +43,7 @@ class Workshop:
     env: dict[str, str] = field(default_factory=lambda: {"BAKE_HTTP_CACHE": "0"})
     test: Callable[..., TestReport] = lambda *arguments, **options: TestReport((), 0.0, "")  # how a verification goes
 
-    def template(self, *steps: str, name: str = "web", more: str = "", memory: str = "1MiB"):
+    def template(self, *steps: str, name: str = "web", more: str = "", memory: str = "1MiB") -> Template:
         lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
         body = "".join("  - " + line.replace("\n", "\n    ") + "\n" for line in lines)
         path = self.directory / f"{name}.yaml"

@@ -144,3 +144,13 @@ def test_secret_values_are_asked_for_and_another_home_has_another_key_for_them(w
     Archives(elsewhere.services(Memory()), Keys(elsewhere.home.data / "keys", {})).read(archive.path)
     key = b"another home's key, of thirty-two"
     assert again(elsewhere, key=key, token="hush-hush").level == Level.DISK
+
+
+def test_packages_that_nobody_could_read_are_not_the_same_packages(workshop: Workshop) -> None:
+    """The disk of the workshop is blank: its files and its packages cannot be read, so that only the same disk says anything."""
+    workshop.bake("step-1")
+    image = workshop.catalog.images("web")[0]
+    other = replace(image, digest="sha256:" + "0" * 64)
+    outcome = rebuild_and_record(Request(other, workshop.catalog.build_of(image), {}, b"k" * 32), workshop.services(Memory()))
+    assert outcome.level == Level.INPUTS and outcome.packages == ()
+    assert any(reason.startswith("packages were not compared") and "no file system" in reason for reason in outcome.reasons)

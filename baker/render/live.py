@@ -76,6 +76,7 @@ class Live:
             highlight=False,
             markup=False,
             emoji=False,
+            _environ={},  # what the terminal can do was decided from the environment of this run, not from that of the process
         )
         self._live = RichLive(
             console=self._console,

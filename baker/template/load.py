@@ -126,7 +126,7 @@ class _Loader:
         if root is None:
             return None
         if not isinstance(root.value, dict):
-            self.problems.add(root.place, "a template is a mapping of keys to values", "begin with: schema: 1")
+            self.problems.add(root.place, "a template is a mapping of keys to values", "begin with: schema: 1", code="template.wrong-type")
             return None
         for key, value in overrides.items():
             _override(root, key, value)
@@ -198,7 +198,8 @@ class _Loader:
         names = [image.name for image in images]
         for name in sorted({each for each in names if names.count(each) > 1 and each}):
             item = root.get("name") or root
-            self.problems.add(item.place, f"{names.count(name)} images of the matrix are called {name}", "let the name say all axes")
+            message = f"{names.count(name)} images of the matrix are called {name}"
+            self.problems.add(item.place, message, "use all axes in the name", code="template.duplicate-image")
 
     # -- one image ------------------------------------------------------------------------------------------------------------
 
@@ -247,7 +248,8 @@ class _Loader:
         whole = Item(parts, rest.place, rest.keys, broken=rest.broken)
         section = image.root.get("variables")
         if section is not None and not isinstance(section.value, dict):
-            self.problems.add(section.place, "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}")
+            message, hint = "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}"
+            self.problems.add(section.place, message, hint, code="template.wrong-type")
         builder = self._builder(parts.get("builder") or Item({}, rest.place))
         others = parts | ({"builder": Item({}, rest.place)} if "builder" in parts else {})
         model = validate(TemplateFile, Item(others, rest.place, rest.keys, broken=rest.broken), self.problems)
@@ -301,7 +303,8 @@ class _Loader:
             if not reference.understood(wanted):
                 section = item.value["source"].get("image")
                 named = section.get("name") or section
-                self.problems.add(named.place, f"{quote(wanted)} is no version constraint", reference.examples(name))
+                message = f"{quote(wanted)} is not a version constraint"
+                self.problems.add(named.place, message, reference.examples(name), code="template.invalid-value")
 
     def _check_files(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
         """Every file of this host that the sections name must be there."""

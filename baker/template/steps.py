@@ -73,11 +73,12 @@ class Expander:
         if item is None or item.broken:
             return
         if not isinstance(item.value, list):
-            self.problems.add(item.place, "provisioners must be a list of steps", "write e.g. - shell: apt-get update")
+            hint = "write e.g. - shell: apt-get update"
+            self.problems.add(item.place, "provisioners must be a list of steps", hint, code="template.wrong-type")
             return
         for each in item.value:
             if len(self.found.steps) > MOST:
-                self.problems.add(each.place, f"more than {MOST} steps")
+                self.problems.add(each.place, f"more than {MOST} steps", code="template.too-large")
                 return
             self._one(each, frame)
 
@@ -85,7 +86,9 @@ class Expander:
         if item.broken:
             return
         if not isinstance(item.value, dict):
-            self.problems.add(item.place, "a step is a mapping with a kind", "write e.g. - shell: apt-get update")
+            self.problems.add(
+                item.place, "a step is a mapping with a kind", "write e.g. - shell: apt-get update", code="template.wrong-type"
+            )
             return
         if "uses" in item.value or "include" in item.value:
             self._group(item, frame)
@@ -131,11 +134,12 @@ class Expander:
             known = [key for key in candidates if key in self.kinds.names()]
             if len(known) == 1:
                 return known[0]  # the others are reported as unknown keys
-            both = " and ".join(candidates)
-            self.problems.add(item.place, f"a step has one kind, not {both}", "make them steps of their own")
+            message = f"a step has one kind, not {' and '.join(candidates)}"
+            self.problems.add(item.place, message, "write a step for each", code="template.several-kinds")
             return None
         if not candidates:
-            self.problems.add(item.place, "the step has no kind", f"one of {', '.join((*self.kinds.names(), 'uses', 'include'))}")
+            hint = f"one of {', '.join((*self.kinds.names(), 'uses', 'include'))}"
+            self.problems.add(item.place, "the step has no kind", hint, code="template.missing-kind")
             return None
         return candidates[0]
 
@@ -163,12 +167,14 @@ class Expander:
                 self.files.observed.looked(path)
             missing = [path for path in found if not path.exists()]
         except (BakeError, OSError) as error:
-            self.problems.add(item.place, str(getattr(error, "message", error)), getattr(error, "hint", ""))
+            message, code = str(getattr(error, "message", error)), getattr(error, "code", "template.unreadable-file")
+            self.problems.add(item.place, message, getattr(error, "hint", ""), code=code)
             return
         for path in missing:
             naming = next((each for each in item.walk() if isinstance(each.value, str) and _names(each.value, path, frame.base_dir)), item)
             shown = quote(naming.source or path.name) if naming is not item else quote(shown_path(path, item.place))
-            self.problems.add(naming.place, f"there is no file {shown}", f"looked for {shown_path(path, item.place)}")
+            hint = f"looked for {shown_path(path, item.place)}"
+            self.problems.add(naming.place, f"there is no file {shown}", hint, code="template.missing-file")
 
     def _wanted(self, options: GroupOptions, item: Item, frame: Frame) -> bool:
         """Whether only/except keep it for the image at hand; reports patterns that no image can match."""
@@ -176,7 +182,8 @@ class Expander:
             for pattern in patterns if not frame.stack else ():
                 if not any(selected(name, row, (pattern,), ()) for name, row in self.images):
                     known = ", ".join(name for name, _ in self.images)
-                    self.problems.add(item.value[key].place, f"{key}: no image here matches {quote(pattern)}", f"images: {known}")
+                    message = f"{key}: no image here matches {quote(pattern)}"
+                    self.problems.add(item.value[key].place, message, f"images: {known}", code="template.no-such-image")
         name, row = self.images[0]
         return frame.wanted and selected(name, row, options.only, options.except_)
 
@@ -184,7 +191,8 @@ class Expander:
 
     def _group(self, item: Item, frame: Frame) -> None:
         if "uses" in item.value and "include" in item.value:
-            self.problems.add(item.place, "a step has one kind, not uses and include", "make them steps of their own")
+            message = "a step has one kind, not uses and include"
+            self.problems.add(item.place, message, "write a step for each", code="template.several-kinds")
             return
         key = "uses" if "uses" in item.value else "include"
         item = interpolate(item, frame.scope, self.problems)
@@ -193,13 +201,15 @@ class Expander:
         if target.broken:
             return
         if not isinstance(target.value, str) or not target.value:
-            self.problems.add(target.place, f"{key} must be a {'bundle' if key == 'uses' else 'file'}", "write its name or path")
+            message = f"{key} must be a {'bundle' if key == 'uses' else 'file'}"
+            self.problems.add(target.place, message, "write its name or path", code="template.wrong-type")
             return
         path = self.files.bundle(target.value, frame.base_dir, target.place) if key == "uses" else frame.base_dir / target.value
         if path is None or self._cycle(path, target, frame):
             return
         if key == "include" and not path.is_file():
-            self.problems.add(target.place, f"there is no file {quote(target.source)}", f"looked for {shown_path(path, target.place)}")
+            hint = f"looked for {shown_path(path, target.place)}"
+            self.problems.add(target.place, f"there is no file {quote(target.source)}", hint, code="template.missing-file")
             return
         root = self.files.open(path, shown_path(path, target.place))
         if root is None:
@@ -219,7 +229,8 @@ class Expander:
     def _group_options(self, item: Item, key: str) -> GroupOptions | None:
         rest = item.without(key, "with")
         for name in [name for name in rest.value if name not in GROUP_OPTIONS]:
-            self.problems.add(rest.keys[name], f"unknown key {quote(name)} beside {key}", suggest(name, ["with", *GROUP_OPTIONS]))
+            message, hint = f"unknown key {quote(name)} beside {key}", suggest(name, ["with", *GROUP_OPTIONS])
+            self.problems.add(rest.keys[name], message, hint, code="template.unknown-key")
             rest = rest.without(name)
         return validate(GroupOptions, rest, self.problems)
 
@@ -227,10 +238,11 @@ class Expander:
         chain = (*frame.stack, path.resolve())
         if path.resolve() in frame.stack:
             names = [f"{each.parent.name}/{each.name}" if each.name == "provisioner.yaml" else each.name for each in chain]
-            self.problems.add(target.place, f"{quote(target.source)} comes back to itself", " -> ".join(names[names.index(names[-1]) :]))
+            message, hint = f"{quote(target.source)} includes itself", " -> ".join(names[names.index(names[-1]) :])
+            self.problems.add(target.place, message, hint, code="template.include-cycle")
             return True
         if len(chain) > DEEPEST:
-            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles inside each other")
+            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles inside each other", code="template.too-large")
             return True
         return False
 
@@ -242,7 +254,8 @@ class Expander:
             self.expand(root, replace(frame, scope=frame.scope.plus(param=named(parameters, "parameter", used))))
             for name in [name for name in given if name not in used]:
                 place = item.value["with"].keys[name]
-                self.problems.add(place, f"the included file does not use {quote(name)}", suggest(name, sorted(used)))
+                message, hint = f"the included file does not use {quote(name)}", suggest(name, sorted(used))
+                self.problems.add(place, message, hint, code="template.unknown-parameter")
         elif self._head(IncludeFile, root):
             _, lookup = self._parameters(root, item, frame.scope, item.value["include"].value)
             self.expand(root.get("provisioners"), replace(frame, scope=frame.scope.plus(param=lookup)))
@@ -252,7 +265,8 @@ class Expander:
             return
         name, directory = root.get("name"), frame.base_dir.resolve().name
         if name is not None and isinstance(name.value, str) and name.value != directory:
-            self.problems.add(name.place, f"the bundle is called {name.value}, its directory {directory}", "they must be the same")
+            message = f"the bundle is called {name.value}, its directory {directory}"
+            self.problems.add(name.place, message, "they must be the same", code="template.bundle-misnamed")
         parameters, lookup = self._parameters(root, item, frame.scope, directory)
         kept = {name: frame.scope.roots[name] for name in ("env", "git", "template")}
         why = "a bundle sees its own parameters only: hand the value over in `with`"
@@ -264,7 +278,7 @@ class Expander:
     def _head(self, model: type[Frozen], root: Item) -> bool:
         """Check what a bundle's or an include's file says beside what has its own ways; False when it is no mapping."""
         if not isinstance(root.value, dict):
-            self.problems.add(root.place, "must be a mapping of keys", "write e.g. provisioners: [...]")
+            self.problems.add(root.place, "must be a mapping of keys", "write e.g. provisioners: [...]", code="template.wrong-type")
             return False
         validate(model, root.without("verify", "parameters"), self.problems)
         return True
@@ -273,7 +287,8 @@ class Expander:
         """The parameters' values, and the lookup of `param.x`."""
         declared = root.get("parameters") or Item({}, root.place)
         if not isinstance(declared.value, dict):
-            self.problems.add(declared.place, "parameters must be a mapping of names to declarations", "write e.g. port: {default: 80}")
+            message, hint = "parameters must be a mapping of names to declarations", "write e.g. port: {default: 80}"
+            self.problems.add(declared.place, message, hint, code="template.wrong-type")
             declared = Item({}, root.place)
         read = {name: validate(ParameterSpec, each, self.problems, f"parameters.{name}") for name, each in declared.value.items()}
         specs = {name: spec for name, spec in read.items() if spec}
@@ -309,7 +324,7 @@ def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Obse
     if item is None or item.broken:
         return []
     if not isinstance(item.value, list):
-        problems.add(item.place, "verify must be a list", "write e.g. - testinfra: test_web.py")
+        problems.add(item.place, "verify must be a list", "write e.g. - testinfra: test_web.py", code="template.wrong-type")
         return []
     found = []
     for each in item.value:
@@ -328,7 +343,8 @@ def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Obse
 def report_missing(item: Item, path: Path, base_dir: Path, problems: Problems) -> None:
     """A file that a value below `item` names is not there."""
     naming = next((each for each in item.walk() if each.value == str(path) or _names(each.value, base_dir / path, base_dir)), item)
-    problems.add(naming.place, f"there is no file {quote(path)}", f"looked for {shown_path(base_dir / path, item.place)}")
+    hint = f"looked for {shown_path(base_dir / path, item.place)}"
+    problems.add(naming.place, f"there is no file {quote(path)}", hint, code="template.missing-file")
 
 
 def _names(value: Any, path: Path, base_dir: Path) -> bool:
@@ -343,7 +359,8 @@ def _with(item: Item, problems: Problems) -> dict[str, Given]:
     if given is None or given.value is None or given.broken:
         return {}
     if not isinstance(given.value, dict):
-        problems.add(given.place, "with must be a mapping of parameters to values", "write e.g. with: {port: 8080}")
+        hint = "write e.g. with: {port: 8080}"
+        problems.add(given.place, "with must be a mapping of parameters to values", hint, code="template.wrong-type")
         return {}
     return {name: Given(each, "with") for name, each in given.value.items()}
 

@@ -1,4 +1,4 @@
-"""`provisioners` -> steps: includes and bundles taken apart, expressions replaced, each step's configuration validated."""
+"""`provisioners` -> steps: includes and bundles expanded, expressions replaced, each step's configuration validated."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MOST = 1000  # steps of one image
 
 
 class Kinds(Protocol):
-    """The provisioner kinds there are: what baker.provision.registry has."""
+    """The provisioner kinds: the functions of baker.provision.registry."""
 
     def names(self) -> tuple[str, ...]:
         """All of them, for messages and for the schema."""
@@ -39,19 +39,19 @@ class Kinds(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the steps at hand stand: one file, with what its names mean and what holds for all of its steps."""
+    """The file that steps are being read from, with the scope of its expressions and the options that hold for all of its steps."""
 
     base_dir: Path
     scope: Scope
     bundle: str = ""
     stack: tuple[Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    wanted: bool = True  # False: inside something that only/except leave out; its problems count all the same
+    wanted: bool = True  # False: only/except exclude the group; its problems are reported all the same
 
 
 @dataclass
 class Expanded:
-    """What came of `provisioners`."""
+    """The result of expanding `provisioners`."""
 
     steps: list[Step] = field(default_factory=list)
     verify: list[TestinfraVerify] = field(default_factory=list)
@@ -59,7 +59,7 @@ class Expanded:
 
 
 class Expander:
-    """Takes one image's `provisioners` apart. `images`: every image of the template with its matrix row, this one first."""
+    """Expands the `provisioners` of one image. `images`: every image of the template with its matrix row, this one first."""
 
     def __init__(self, files: Files, kinds: Kinds, problems: Problems, images: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         self.files = files
@@ -69,7 +69,7 @@ class Expander:
         self.found = Expanded()
 
     def expand(self, item: Item | None, frame: Frame) -> None:
-        """Add what `item`, a list of steps, comes to."""
+        """Add the steps in `item`, a list."""
         if item is None or item.broken:
             return
         if not isinstance(item.value, list):
@@ -128,7 +128,7 @@ class Expander:
         )
 
     def _kind(self, item: Item) -> str | None:
-        """The key that names a step's kind."""
+        """The key that names the kind of a step; None after reporting that there is none, or several."""
         candidates: list[str] = [key for key in item.value if key not in OPTIONS]
         if len(candidates) > 1:
             known = [key for key in candidates if key in self.kinds.names()]
@@ -158,7 +158,7 @@ class Expander:
         return None
 
     def _check_inputs(self, provisioner: Provisioner, config: Any, item: Item, frame: Frame) -> None:
-        """Report the files that a step reads and that are not there, at the value that names each."""
+        """Report the files that a step reads and that do not exist, each at the value that names it."""
         if getattr(config, "exclude", None):
             self.files.observed.doubt("what is in a directory")
         try:
@@ -177,7 +177,7 @@ class Expander:
             self.problems.add(naming.place, f"there is no file {shown}", hint, code="template.missing-file")
 
     def _wanted(self, options: GroupOptions, item: Item, frame: Frame) -> bool:
-        """Whether only/except keep it for the image at hand; reports patterns that no image can match."""
+        """Whether only/except select it for this image. Reports patterns that no image can match."""
         for key, patterns in (("only", options.only), ("except", options.except_)):
             for pattern in patterns if not frame.stack else ():
                 if not any(selected(name, row, (pattern,), ()) for name, row in self.images):
@@ -276,7 +276,7 @@ class Expander:
         self._verify(root, inner, as_json(parameters))
 
     def _head(self, model: type[Frozen], root: Item) -> bool:
-        """Check what a bundle's or an include's file says beside what has its own ways; False when it is no mapping."""
+        """Check the keys of a bundle's or an include's file that are not read elsewhere; False when the file is not a mapping."""
         if not isinstance(root.value, dict):
             self.problems.add(root.place, "must be a mapping of keys", "write e.g. provisioners: [...]", code="template.wrong-type")
             return False
@@ -284,7 +284,7 @@ class Expander:
         return True
 
     def _parameters(self, root: Item, item: Item, scope: Scope, what: str) -> tuple[dict[str, Variable], Any]:
-        """The parameters' values, and the lookup of `param.x`."""
+        """The values of the parameters, and the lookup function for `param.x`."""
         declared = root.get("parameters") or Item({}, root.place)
         if not isinstance(declared.value, dict):
             message, hint = "parameters must be a mapping of names to declarations", "write e.g. port: {default: 80}"
@@ -293,7 +293,7 @@ class Expander:
         read = {name: validate(ParameterSpec, each, self.problems, f"parameters.{name}") for name, each in declared.value.items()}
         specs = {name: spec for name, spec in read.items() if spec}
         hide_defaults(specs, self.problems)
-        # a value that is missing is missing where the bundle is used; a bad declaration is bad where it stands
+        # a missing value is reported where the bundle is used, a bad declaration where it is written
         declared.place = item.value["with"].place if "with" in item.value else item.value.get("uses", item).place
         found = resolve_all(specs, declared, [_with(item, self.problems)], self.problems, "parameter")
         self.found.secrets |= secret_values(found, f"{what}.")
@@ -320,7 +320,7 @@ class Expander:
 
 
 def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Observed, problems: Problems) -> list[VerifySpec]:
-    """The items of a `verify` list, every file looked for."""
+    """The valid items of a `verify` list. Reports the others, and files that do not exist."""
     if item is None or item.broken:
         return []
     if not isinstance(item.value, list):
@@ -341,7 +341,7 @@ def verify_items(item: Item | None, scope: Scope, base_dir: Path, observed: Obse
 
 
 def report_missing(item: Item, path: Path, base_dir: Path, problems: Problems) -> None:
-    """A file that a value below `item` names is not there."""
+    """Report that a file which a value below `item` names does not exist."""
     naming = next((each for each in item.walk() if each.value == str(path) or _names(each.value, base_dir / path, base_dir)), item)
     hint = f"looked for {shown_path(base_dir / path, item.place)}"
     problems.add(naming.place, f"there is no file {quote(path)}", hint, code="template.missing-file")
@@ -366,7 +366,7 @@ def _with(item: Item, problems: Problems) -> dict[str, Given]:
 
 
 def _given(options: GroupOptions | None) -> dict[str, Any]:
-    """What a group says for the steps inside; only/except are applied to the group as a whole."""
+    """The options of a group that hold for each step inside; only/except apply to the group as a whole."""
     if options is None:
         return {}
     names = options.model_fields_set - {"only", "except_"}

@@ -1,4 +1,7 @@
-"""The seam to whatever runs machines. Real ones: libvirt, ec2. The unit tests have a fake."""
+"""The seam to whatever runs machines. The built-in builders are libvirt and ec2; docs/plugins.md says how to write another.
+
+A builder implements `Builder`. What else it can do it says by implementing `SupportsSnapshot`, `SupportsPause` or `Publisher` as well.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ from baker.core.resources import Resources
 
 @dataclass(frozen=True)
 class ImageName:
-    """What an image is called where it is published, and while it is made."""
+    """The name of an image where it is published, and while it is built."""
 
     name: str = ""
     version: str = ""
@@ -43,7 +46,7 @@ NAMELESS = ImageName()
 
 @dataclass(frozen=True)
 class Launch:
-    """What a machine is to be. What it boots from (`media`) is never written: its disk is an overlay on that, or a volume made of it."""
+    """A request to start a machine. Nobody writes to `media`: the machine's disk is an overlay on it, or a volume made of it."""
 
     name: str  # unique among the build's machines: "build", "verify"
     media: Media
@@ -53,19 +56,19 @@ class Launch:
     ledger: BuildLedger
     report: Reporter
     forwards: tuple[Forward, ...] = ()
-    overlay: Path | None = None  # where its disk is to be made; None: among the machine's own files
-    image: ImageName = NAMELESS  # what it is for
-    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the host's
+    overlay: Path | None = None  # where to create its disk; None: among the machine's own files
+    image: ImageName = NAMELESS  # the image that it is started for
+    clock: int | None = None  # the time at which its clock starts, seconds since 1970; None: the host's
     gate: NetworkPolicy = OPEN  # what it may reach
 
     @property
     def disk(self) -> Disk:
-        """What it boots from, for a builder of this host's machines. BuildError when that is an AMI."""
+        """`media` for a builder whose machines boot from disks of this host. BuildError when it is an AMI."""
         return disk_of(self.media)
 
 
 class Machine(Protocol):
-    """A machine that has been started. It need not answer yet: the communicator waits for that."""
+    """A machine that has been started. Its guest may still be booting: the communicator waits for SSH."""
 
     @property
     def name(self) -> str: ...
@@ -78,103 +81,103 @@ class Machine(Protocol):
 
     @property
     def runtime(self) -> Path:
-        """A private directory with a short path, for sockets; it goes away with the machine."""
+        """A private directory with a short path, for sockets. It is removed with the machine."""
 
     def host_address(self, port: int) -> str | None:
-        """Where the guest reaches what listens on this host's loopback at `port`, "10.0.2.2:3128"; None where it does not."""
+        """The address at which the guest reaches `port` of this host's loopback, "10.0.2.2:3128"; None when it cannot."""
 
     def reached(self) -> Sequence[EgressEndpoint]:
-        """What its guest spoke to besides the build's proxy, where the gate says that this is noted; else nothing."""
+        """What its guest connected to besides the build's proxy, when the network policy asks for that record; else nothing."""
 
     @property
     def awake(self) -> bool:
-        """Whether its guest was up before it was started: it was restored."""
+        """Whether the machine was restored: its guest was already up when it was started."""
 
     def running(self) -> bool:
-        """Whether it has power."""
+        """Whether it is powered on."""
 
     def reset(self) -> None:
-        """Press the reset button: the guest boots again, its disk as it is."""
+        """Press the reset button: the guest boots again from its disk as it is now."""
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """The last lines that the guest wrote to its serial console."""
+        """The last lines that the guest wrote to its serial console, oldest first."""
 
     def forwarded(self, guest_port: int) -> int:
-        """The host's loopback port that shows `guest_port`; adds the forward when there is none."""
+        """The loopback port of this host that is forwarded to `guest_port`; adds the forward when there is none."""
 
     def keep(self) -> None:
-        """Leave the machine running when its launch ends: somebody wants to look at it. Its ledger entries stay."""
+        """Leave the machine running when its launch ends, for somebody to look at it. Its ledger entries stay."""
 
     def shutdown(self, timeout: float) -> None:
-        """Ask the guest to power off and wait for it. BuildError when it did not: a machine is never killed to be captured."""
+        """Ask the guest to power off, and wait. BuildError after `timeout` seconds: a machine is never killed to be captured."""
 
 
 class Builder(Protocol):
-    """Runs machines."""
+    """Runs machines. Nothing is opened or started before the first launch."""
 
     @property
     def kind(self) -> str: ...
 
     def launch(self, request: Launch) -> AbstractContextManager[Machine]:
-        """Start a machine; on leaving it is gone, with all that was made for it, unless `keep` was called for its name."""
+        """Start a machine. On leaving the context it is removed with everything that was created for it, unless its `keep` was called."""
 
     def capture(self, machine: Machine, destination: Path, products: Resources) -> Media:
-        """The disk of a machine that has shut down, as a qcow2 delta at `destination` whose backing file is the disk it was
-        launched from. Compact: freed clusters are not in it. What is made of it outside of this host is held by `products`."""
+        """Make the image of a machine that has shut down: a qcow2 delta at `destination` whose backing file is the disk that it was
+        launched from, without freed clusters. What is created outside of this host is entered in `products`."""
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
-        """Give back one ledger entry of a dead build; False when `kind` is not this builder's. Already gone counts as given back."""
+        """Remove what one ledger entry of a dead build names; False when `kind` is another builder's. Idempotent: it may be gone."""
 
 
 @runtime_checkable
 class SupportsSnapshot(Protocol):
-    """A builder whose machines can be kept as they run, disk and memory, and be restored later: what layers are made of.
+    """A builder that can take snapshots of running machines, disk and memory, and restore them: layers are such snapshots.
 
-    A kept machine is a directory with `disk.qcow2` and whatever else the builder needs. The directory may be renamed, but its disk
-    is referred to by a path relative to the disks above it, so that only the whole tree of kept machines moves."""
+    A snapshot is a directory with `disk.qcow2` and whatever else the builder needs. The directory may be renamed, but disks above it
+    refer to its disk by a relative path, so snapshots can only be moved together."""
 
     def keeps(self) -> bool:
-        """Whether machines of this connection can be kept."""
+        """Whether machines of this connection can be snapshotted."""
 
     def keep(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
-        """Keep the machine as it is now in `directory`, in which its overlay lies. It stands still for about a second and goes on,
-        its connections open, on a new overlay at `following` that names the one before as `reference`."""
+        """Take a snapshot of the machine into `directory`, which already holds its overlay. The machine pauses for about a second. It
+        continues with its connections open on a new overlay at `following`, whose backing file is named `reference`."""
 
     def pack(self, directory: Path) -> None:
-        """Make what `keep` wrote small and safe from a crash of the host. May take its time: the machine goes on meanwhile."""
+        """Compress what `keep` wrote, and make it durable. This may take long: the machine runs meanwhile."""
 
     def restore(self, request: Launch, directory: Path) -> AbstractContextManager[Machine]:
-        """A machine that goes on where the one kept in `directory` stood, on a fresh overlay; `request.identity` is that one's.
-        HostError when this host cannot restore it."""
+        """A machine that continues from the snapshot in `directory`, on a new overlay; `request.identity` is that of the snapshot.
+        LayerError when this host cannot restore it."""
 
 
 @runtime_checkable
 class SupportsPause(Protocol):
-    """A builder whose machines' disks can be read on this host while they stand still."""
+    """A builder that can pause its machines, so that their disks can be read on this host."""
 
     def can_pause(self) -> bool:
-        """Whether that is so for machines of this connection."""
+        """Whether machines of this connection can be paused."""
 
     def paused_disk(self, machine: Machine) -> AbstractContextManager[Disk]:
-        """The machine's disk as it is now; the machine stands still until the end, and all that it has written is in the disk's files."""
+        """The machine's disk as it is now. It is paused until the context ends, and all that it has written is in the files."""
 
     def frozen(self, disk: Path) -> AbstractContextManager[None]:
-        """A machine of another process that writes to `disk` stands still: the file is what a power cut would leave."""
+        """Pause the machine of another process that writes to `disk`: the file is then what a power cut would leave."""
 
 
 @runtime_checkable
 class Publisher(Protocol):
-    """A builder whose images are where its machines run, and not files on this host."""
+    """A builder whose images are where its machines run, and not disks on this host. Its configuration says `publishes`."""
 
     def check(self, source: SourceImage, image: ImageName, build: str, report: Reporter) -> None:
-        """Look for everything that can be known to go wrong before anything is made: BuildError or HostError with what would be right."""
+        """Check everything that can be checked before anything is created. BuildError or HostError, with what would be right."""
 
     def publish(self, media: Media, image: ImageName, build: str, products: Resources, report: Reporter) -> tuple[Publication, ...]:
-        """Bring a verified image to wherever it is to be used, let those use it who are to, and say where it is. What is made meanwhile is
-        held by `products`; nothing that was there before is taken away."""
+        """Copy a verified image to every place that the configuration names, grant access to it, and return where it is. What is created
+        is entered in `products`; nothing that existed before is removed."""
 
     def media(self, publications: Sequence[Publication]) -> Media:
-        """What a machine boots from to run an image with these publications. NotFoundError when there is none where this builder is."""
+        """What a machine boots from to run an image with these publications. NotFoundError when none is where they run."""
 
     def remove(self, publication: Publication) -> None:
-        """Take an image away where it was published. Already gone counts as taken away."""
+        """Remove an image from where it was published. Idempotent: it may be gone already."""

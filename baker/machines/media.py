@@ -1,4 +1,4 @@
-"""Media."""
+"""What a machine boots from to run a recorded image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def media_of(image: ImageRecord, builder: Builder | None, catalog: Catalog, store: BlobStore) -> Media:
-    """The image for machines of `builder` (None: of this host). NotFoundError when it is not where those are."""
+    """The image as machines of `builder` boot it (None: machines of this host). NotFoundError when it is not where they run."""
     if isinstance(builder, Publisher):
         return builder.media(catalog.publications(image.id))
     return stored(image, store)

@@ -1,9 +1,9 @@
 """Template -> Plan: ordered steps, each with a content key that covers everything that can change its outcome.
 
 A key is the SHA-256 of a canonical JSON document (RFC 8785's rules as far as they matter here: sorted names, no white space, UTF-8)
-that holds the parent's key, the resolved step and the bytes and modes of every file it reads. Secret values stand in it as
-keyed hashes. What cannot change the outcome is left out: names of templates and steps, descriptions, time limits,
-comments, the steps after it.
+that holds the key of the step before, the resolved step, and the bytes and modes of every file that it reads. Secret values are in it
+as keyed hashes. What cannot change the outcome is left out: names of templates and steps, descriptions, timeouts, comments, the
+steps after it. What a step can see of the machine, and what the image is besides its content, the builder's configuration says.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ SEAL_FORMAT = 1  # part of every fingerprint: raise it when sealing leaves other
 
 @dataclass(frozen=True)
 class PlannedStep:
-    """A step with its content key (64 hex digits) and the digests of the files it reads (path relative to its base -> sha256)."""
+    """A step with its content key (64 hex digits) and the SHA-256 of each file that it reads, by path relative to its base."""
 
     index: int  # from 1
     step: Step
     key: str
     files: Mapping[str, str]
-    config: Mapping[str, Any]  # as it stands in the key: secrets as keyed hashes
+    config: Mapping[str, Any]  # as in the key: secrets as keyed hashes
 
     @property
     def inputs(self) -> dict[str, Any]:
-        """What the key was made of besides the step before."""
+        """What the key is made of, besides the key of the step before."""
         return {"kind": self.kind, "config": dict(self.config), "files": dict(self.files)}
 
     @property
@@ -51,7 +51,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a build will do. `fingerprint` (64 hex digits) names the image that comes out: same fingerprint, same image."""
+    """What a build will do. `fingerprint` (64 hex digits) identifies the image that results: same fingerprint, same image."""
 
     template: Template
     source: SourceImage
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Every file that the build reads, with its digest, for the record."""
+        """The SHA-256 of every file that the build reads, by path, for the record."""
         found = {str(path): file_digest(path) for path in (self.template.path, *self.template.files)}
         for planned in self.steps:
             found.update({str(planned.step.base_dir / name): digest for name, digest in planned.files.items()})
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make_plan(template: Template, source: SourceImage) -> Plan:
-    """The plan of `template` on exactly `source`. Reads every file that a step names; starts nothing."""
+    """Plan `template` on exactly `source`. Reads every file that a step names, and starts nothing."""
     builder = template.builder
     shape = builder.machine_spec()
     if builder.starts_at_epoch():
@@ -86,7 +86,7 @@ def make_plan(template: Template, source: SourceImage) -> Plan:
 
 
 def verify_key(template: Template) -> str:
-    """A digest of what the image is tested with: the test files and their values. "" where nothing is tested."""
+    """A digest of the image's tests: their files and values. "" when there are none."""
     if not template.verify:
         return ""
     suites = []
@@ -98,7 +98,7 @@ def verify_key(template: Template) -> str:
 
 
 def recorded_machine_spec(template: Template) -> dict[str, Any]:
-    """What the record says of the machine, as the builder's configuration has it; secret values as keyed hashes."""
+    """What the builder's configuration puts on record about the machine, with keyed hashes in place of secret values."""
     return {name: _sealed(value, template.secrets) for name, value in template.builder.to_record().items()}
 
 
@@ -111,7 +111,7 @@ def _sealed(value: Any, secrets: Secrets) -> Any:
 
 
 def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
-    # not in the root key: the machine that is booted from the source does not know it
+    # the epoch is not in the root key: a machine that has just booted from the source does not know it yet
     parent = digest_of({"parent": root_key, "epoch": template.epoch.seconds})
     for index, step in enumerate(template.provisioners, start=1):
         kind = registry.get(step.kind)
@@ -122,9 +122,9 @@ def _planned(template: Template, root_key: str) -> Iterator[PlannedStep]:
 
 
 def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, str]]:
-    """(name, digest) of each file below `paths`, sorted; a name is relative to `base_dir` where the file lies below it.
+    """(name, digest) of each file below `paths`, sorted; a name is relative to `base_dir` when the file is below it.
 
-    The digest covers type, permission bits, and content or link target; a directory counts by its name and mode.
+    The digest covers type, permission bits, and content or link target; of a directory its name and mode.
     """
     for path in sorted(set(paths)):
         for found in [path, *sorted(path.rglob("*"))] if path.is_dir() and not path.is_symlink() else [path]:
@@ -133,8 +133,8 @@ def digest_files(paths: Iterable[Path], base_dir: Path) -> Iterator[tuple[str, s
 
 
 def as_recorded(path: Path, digest: str) -> str:
-    """The digest of what is at `path` now, as the one that a record has of it was made: of its bytes, or as a step's input. "" when it is
-    gone."""
+    """The digest of what is at `path` now, computed as the recorded `digest` was: of its bytes, or as a step's input. "" when nothing
+    is there."""
     if not path.exists() and not path.is_symlink():
         return ""
     plain = file_digest(path) if path.is_file() else ""

@@ -1,4 +1,4 @@
-"""What all models of the template language are made of."""
+"""The base class and the common types of the models of the template language."""
 
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +13,7 @@ class Frozen(BaseModel):
 
 
 def one_or_more(value: object) -> object:
-    """A list may be written as its only element."""
+    """Accept a single string in place of a list with one element."""
     return [value] if isinstance(value, str) else value
 
 

@@ -25,7 +25,7 @@ Tags = Mapping[str, str]
 
 
 def ami_name(pattern: str, *, name: str, version: str, build: str) -> str:
-    """The name of the AMI that `pattern` makes; what no AMI name may hold ("+" of a version) becomes "-"."""
+    """The name of an AMI by `pattern`. Characters that AMI names cannot have, such as the "+" of a version, become "-"."""
     return re.sub(r"[^A-Za-z0-9()\[\] ./\-'@_]", "-", pattern.format(name=name, version=version, build=build))
 
 
@@ -33,7 +33,7 @@ def _ami_name(pattern: str) -> str:
     try:
         parts = [(field, spec, how) for _, field, spec, how in Formatter().parse(pattern) if field is not None]
     except ValueError as error:
-        raise ValueError(f"{error}: a brace that is meant is doubled") from None
+        raise ValueError(f"{error}: double a brace that is meant literally") from None
     for field, spec, how in parts:
         if field not in AMI_NAME_PARTS or spec or how:
             raise ValueError(f"{{{field}}} is not known: there are {', '.join(f'{{{each}}}' for each in AMI_NAME_PARTS)}")
@@ -47,7 +47,7 @@ def _cidrs(values: tuple[str, ...]) -> tuple[str, ...]:
         try:
             ipaddress.ip_network(value)
         except ValueError:
-            raise ValueError(f"{value!r} is no block of addresses: want e.g. 203.0.113.7/32") from None
+            raise ValueError(f"{value!r} is not a block of addresses: want e.g. 203.0.113.7/32") from None
     return values
 
 
@@ -70,25 +70,25 @@ def _instant(text: str) -> str:
 def _regions(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not re.match(REGION, value):
-            raise ValueError(f"{value!r} is no region: want e.g. eu-west-1")
+            raise ValueError(f"{value!r} is not a region: want e.g. eu-west-1")
     return tuple(dict.fromkeys(values))
 
 
 def _accounts(values: tuple[str, ...]) -> tuple[str, ...]:
     for value in values:
         if not re.fullmatch(r"[0-9]{12}", value):
-            raise ValueError(f"{value!r} is no account: want its 12 digits, in quotes")
+            raise ValueError(f"{value!r} is not an account: want its 12 digits, in quotes")
     return values
 
 
 def _tags(tags: Tags) -> Tags:
     for key in tags:
         if key.lower().startswith(("aws:", "bake:")):
-            raise ValueError(f"the tag {key} is not yours to set")
+            raise ValueError(f"the tag {key} is reserved")
         if not 1 <= len(key) <= 128 or len(tags[key]) > 256:
             raise ValueError("a tag's key has 1 to 128 characters, its value at most 256")
     if len(tags) > 40:
-        raise ValueError("at most 40 tags: AWS takes 50, and bake has some of its own")
+        raise ValueError("at most 40 tags: AWS allows 50, and bake sets some of its own")
     return tags
 
 
@@ -106,19 +106,19 @@ class AmiSource(Frozen):
 
 
 class SourceAmiFilter(Frozen):
-    """The AMI that a search finds. Without owners anybody's image could be the answer."""
+    """The AMI that a search finds. Owners are required, because anybody may publish an image of any name."""
 
     kind: ClassVar[str] = "source_ami_filter"
     filters: Filters = Field(
         default_factory=dict, description="DescribeImages' filters: name (with * and ?), architecture, root-device-type, tag:KEY, ..."
     )
     owners: Words = Field(min_length=1, description="account ids, self, amazon, or aws-marketplace")
-    most_recent: bool = Field(False, description="true: of several, the last made; false: several are an error")
-    include_deprecated: bool = Field(False, description="true: deprecated images count, too")
+    most_recent: bool = Field(False, description="true: of several, the newest; false: several are an error")
+    include_deprecated: bool = Field(False, description="true: include deprecated images")
 
 
 class SsmParameterSource(Frozen):
-    """The AMI that a parameter of the Systems Manager names."""
+    """The AMI that a Systems Manager parameter names."""
 
     kind: ClassVar[str] = "ssm_parameter"
     name: str = Field(
@@ -130,25 +130,25 @@ class SsmParameterSource(Frozen):
 
 
 class AssumeRole(Frozen):
-    """A role to work under, assumed with the credentials that are found."""
+    """A role to assume with the credentials that are found."""
 
     role_arn: str = Field(pattern=r"^arn:[a-z-]+:iam::[0-9]{12}:role/\S+$", description="the role")
-    external_id: str | None = Field(None, description="what its trust policy asks for")
-    session_name: str = Field("bake", pattern=r"^[\w+=,.@-]{2,64}$", description="how CloudTrail calls it")
+    external_id: str | None = Field(None, description="the external id that its trust policy requires")
+    session_name: str = Field("bake", pattern=r"^[\w+=,.@-]{2,64}$", description="its name in CloudTrail")
 
 
 class SubnetFilter(Frozen):
     """The subnets that a search finds."""
 
     filters: Filters = Field(min_length=1, description="DescribeSubnets' filters: tag:KEY, availability-zone, ...")
-    most_free: bool = Field(False, description="true: the one with most free addresses first; false: as AWS lists them")
+    most_free: bool = Field(False, description="true: the one with the most free addresses first; false: in the order of AWS")
 
 
 class SpotSpec(Frozen):
-    """Spare capacity, cheaper, which AWS may take back. `spot: true` is all defaults."""
+    """Spare capacity: cheaper, and AWS may reclaim it. `spot: true` is all defaults."""
 
     max_price: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?$", description="dollars per hour; left out, the on-demand price")
-    fallback: Literal["on_demand", "none"] = Field("none", description="what to do where there is no spare capacity")
+    fallback: Literal["on_demand", "none"] = Field("none", description="what to do when there is no spare capacity")
 
 
 class MetadataOptions(Frozen):
@@ -158,18 +158,18 @@ class MetadataOptions(Frozen):
         "enabled", description="disabled: cloud-init learns no key, so only for special images"
     )
     http_tokens: Literal["required", "optional"] = Field("required", description="required: IMDSv2 only")
-    http_put_response_hop_limit: int = Field(1, ge=1, le=64, description="2 lets containers in")
+    http_put_response_hop_limit: int = Field(1, ge=1, le=64, description="2 lets containers use it")
 
 
 class DeregistrationProtection(Frozen):
-    """Whether the AMIs can be deregistered. `deregistration_protection: true` is all defaults."""
+    """Protection of the AMIs from being deregistered. `deregistration_protection: true` is all defaults."""
 
-    enabled: bool = Field(True, description="true: not before the protection is taken away")
-    with_cooldown: bool = Field(False, description="true: and not for 24 hours after that")
+    enabled: bool = Field(True, description="true: they cannot be deregistered until the protection is removed")
+    with_cooldown: bool = Field(False, description="true: nor for 24 hours after that")
 
 
 def _switch(value: object) -> object:
-    """`true` for all defaults; `false` for nothing."""
+    """Accept `true` for all defaults and `false` for none."""
     return {} if value is True else None if value is False else value
 
 
@@ -187,71 +187,80 @@ IMAGE_KEYS = {
 
 
 class Ec2Spec(BuilderConfig):
-    """An instance of EC2 that the image is built on, and what its AMIs are to be."""
+    """The EC2 instance that the image is built on, and the properties of its AMIs."""
 
     sources: ClassVar[tuple[str, ...]] = ("ami", "source_ami_filter", "ssm_parameter", "image")
     publishes: ClassVar[bool] = True
     reaches_host: ClassVar[bool] = False
 
     kind: Literal["ec2"] = Field(description="which builder")
-    # who and where
-    region: str | None = Field(None, pattern=REGION, description="where it is built; left out, as the AWS CLI finds it")
-    profile: str | None = Field(None, description="of ~/.aws/config")
-    assume_role: AssumeRole | None = Field(None, description="a role to work under")
-    endpoint_url: str | None = Field(None, pattern=r"^https?://\S+$", description="where AWS answers, for emulators and private endpoints")
+    # account and region
+    region: str | None = Field(None, pattern=REGION, description="where it is built; left out, the default region of the AWS CLI")
+    profile: str | None = Field(None, description="profile of ~/.aws/config")
+    assume_role: AssumeRole | None = Field(None, description="a role to assume")
+    endpoint_url: str | None = Field(None, pattern=r"^https?://\S+$", description="URL of the AWS API, for emulators and private endpoints")
     # the machine
     instance_type: Words = Field(min_length=1, description="one, or several in order: the next is tried where there is no capacity")
-    subnet_id: Words = Field((), description="one, or several in order")
+    subnet_id: Words = Field((), description="one, or several in order of preference")
     subnet_filter: SubnetFilter | None = Field(None, description="or a search for them")
-    vpc_id: str | None = Field(None, pattern=r"^vpc-[0-9a-f]{8,17}$", description="left out, the subnet's, else the default one")
-    security_group_ids: Words = Field((), description="left out, one is made that lets SSH in from this host alone")
+    vpc_id: str | None = Field(
+        None, pattern=r"^vpc-[0-9a-f]{8,17}$", description="the VPC; left out, that of the subnet, else the default one"
+    )
+    security_group_ids: Words = Field((), description="security groups; left out, a temporary one that allows SSH from this host only")
     temporary_security_group_source_cidrs: Annotated[Words, AfterValidator(_cidrs)] = Field(
-        (), description="who may reach SSH meanwhile; left out, this host's address as AWS sees it; 0.0.0.0/0 only when you write it"
+        (),
+        description="addresses that may connect over SSH; left out, that of this host as AWS sees it",
     )
-    associate_public_ip_address: bool | None = Field(None, description="left out, as the subnet has it")
-    ssh_interface: Literal["public_ip", "private_ip", "session_manager"] = Field("public_ip", description="the way in")
-    ssh_bastion_host: str | None = Field(None, description="a host to go through")
+    associate_public_ip_address: bool | None = Field(None, description="whether it has a public address; left out, as the subnet says")
+    ssh_interface: Literal["public_ip", "private_ip", "session_manager"] = Field("public_ip", description="how bake connects to it")
+    ssh_bastion_host: str | None = Field(None, description="a host to connect through")
     ssh_bastion_port: int = Field(22, ge=1, le=65535, description="its port")
-    ssh_bastion_username: str | None = Field(None, description="who logs in there; left out, as your ssh has it")
-    ssh_bastion_private_key_file: Path | None = Field(None, description="with which key; left out, as your ssh has it")
-    iam_instance_profile: str | None = Field(None, description="name or ARN: what the machine itself may do")
-    spot: Annotated[SpotSpec | None, BeforeValidator(_switch, json_schema_input_type=bool | SpotSpec)] = Field(
-        None, description="true, or how: spare capacity"
+    ssh_bastion_username: str | None = Field(None, description="who logs in there; left out, as configured for ssh")
+    ssh_bastion_private_key_file: Path | None = Field(None, description="private key for it; left out, as configured for ssh")
+    iam_instance_profile: str | None = Field(
+        None, description="name or ARN of the instance profile, which says what the machine itself may do"
     )
-    volume_size: Annotated[Size, AfterValidator(_whole_gib)] | None = Field(None, description="of the root volume; left out, the source's")
-    volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field("gp3", description="of the root volume")
-    iops: int | None = Field(None, ge=100, le=256000, description="of gp3, io1 and io2")
-    throughput: int | None = Field(None, ge=125, le=2000, description="MiB/s of gp3")
-    encrypted: bool = Field(True, description="whether volume and snapshots are")
-    kms_key_id: str | None = Field(None, description="with which key; left out, the account's default for EBS")
-    metadata_options: MetadataOptions = Field(MetadataOptions(), description="the metadata service")
-    user_data: str | None = Field(None, max_length=12000, description="what cloud-init is to do as well")
-    user_data_file: Path | None = Field(None, description="or a file with it")
+    spot: Annotated[SpotSpec | None, BeforeValidator(_switch, json_schema_input_type=bool | SpotSpec)] = Field(
+        None, description="use spare capacity: true, or a mapping"
+    )
+    volume_size: Annotated[Size, AfterValidator(_whole_gib)] | None = Field(
+        None, description="size of the root volume; left out, that of the source"
+    )
+    volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field("gp3", description="type of the root volume")
+    iops: int | None = Field(None, ge=100, le=256000, description="IOPS of a gp3, io1 or io2 volume")
+    throughput: int | None = Field(None, ge=125, le=2000, description="MiB/s of a gp3 volume")
+    encrypted: bool = Field(True, description="whether the volume and the snapshots are encrypted")
+    kms_key_id: str | None = Field(None, description="key to encrypt with; left out, the account's default for EBS")
+    metadata_options: MetadataOptions = Field(MetadataOptions(), description="options of the instance metadata service")
+    user_data: str | None = Field(None, max_length=12000, description="additional user data for cloud-init")
+    user_data_file: Path | None = Field(None, description="or a file with user data")
     run_tags: TagMap = Field(
-        default_factory=dict, description="tags of what exists during the build: instance, volume, interface, group, key"
+        default_factory=dict, description="tags of the temporary resources: instance, volume, interface, security group, key pair"
     )
     # the AMIs
     ami_name: Annotated[str, AfterValidator(_ami_name)] = Field(
-        "{name}-{version}-{build}", description="{name}, {version} and {build} are filled in"
+        "{name}-{version}-{build}", description="name of the AMIs; {name}, {version} and {build} are filled in"
     )
-    ami_description: str | None = Field(None, max_length=255, description="left out, the template's")
-    ami_regions: Regions = Field((), description="where it is copied to")
-    region_kms_key_ids: Mapping[str, str] = Field(default_factory=dict, description="region: key; left out, that region's default for EBS")
+    ami_description: str | None = Field(None, max_length=255, description="description of the AMIs; left out, that of the template")
+    ami_regions: Regions = Field((), description="regions that it is copied to")
+    region_kms_key_ids: Mapping[str, str] = Field(
+        default_factory=dict, description="key to encrypt with, by region; left out, the default of that region for EBS"
+    )
     ami_users: Accounts = Field((), description="accounts that may launch it")
-    ami_org_arns: Words = Field((), description="organisations that may launch it")
-    ami_ou_arns: Words = Field((), description="organisational units that may launch it")
-    snapshot_users: Accounts = Field((), description="accounts that may copy its snapshots; those of ami_users may as well")
-    imds_support: Literal["v2.0"] | None = Field(None, description="v2.0: machines made of it answer IMDSv2 only")
-    deprecate_at: Annotated[str, AfterValidator(_instant)] | None = Field(None, description="from when it is not to be used any more")
-    deprecate_after: Duration | None = Field(None, gt=0, description="or how long after the build")
+    ami_org_arns: Words = Field((), description="organizations that may launch it")
+    ami_ou_arns: Words = Field((), description="organizational units that may launch it")
+    snapshot_users: Accounts = Field((), description="accounts that may copy its snapshots, besides those of ami_users")
+    imds_support: Literal["v2.0"] | None = Field(None, description="v2.0: instances of it accept IMDSv2 only")
+    deprecate_at: Annotated[str, AfterValidator(_instant)] | None = Field(None, description="when it becomes deprecated")
+    deprecate_after: Duration | None = Field(None, gt=0, description="or how long after the build it becomes deprecated")
     deregistration_protection: Annotated[
         DeregistrationProtection, BeforeValidator(_protection, json_schema_input_type=bool | DeregistrationProtection)
-    ] = Field(DeregistrationProtection(enabled=False), description="true: it cannot be deregistered by mistake")
+    ] = Field(DeregistrationProtection(enabled=False), description="true: the AMIs cannot be deregistered by mistake")
     tags: TagMap = Field(default_factory=dict, description="tags of the AMIs and their snapshots")
-    # patience
-    launch_timeout: Duration = Field(600.0, gt=0, description="how long an instance may take to run")
-    ami_timeout: Duration = Field(3600.0, gt=0, description="how long the AMI may take to be available")
-    copy_timeout: Duration = Field(7200.0, gt=0, description="how long its copies may take")
+    # timeouts
+    launch_timeout: Duration = Field(600.0, gt=0, description="timeout for an instance to run")
+    ami_timeout: Duration = Field(3600.0, gt=0, description="timeout for the AMI to become available")
+    copy_timeout: Duration = Field(7200.0, gt=0, description="timeout for its copies to become available")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:
@@ -262,9 +271,9 @@ class Ec2Spec(BuilderConfig):
         if self.ssh_bastion_host is None and (self.ssh_bastion_username or self.ssh_bastion_private_key_file):
             raise ValueError("ssh_bastion_host is missing")
         if self.ssh_bastion_host and self.ssh_interface == "session_manager":
-            raise ValueError("ssh_bastion_host and ssh_interface: session_manager are two ways in: want one")
+            raise ValueError("ssh_bastion_host and ssh_interface: session_manager are two ways to connect: want one")
         if self.assume_role and self.ssh_interface == "session_manager":
-            raise ValueError("ssh_interface: session_manager does not know assume_role: want a profile that assumes the role")
+            raise ValueError("ssh_interface: session_manager cannot use assume_role: want a profile that assumes the role")
         return self
 
     @model_validator(mode="after")
@@ -283,7 +292,9 @@ class Ec2Spec(BuilderConfig):
     def _can_be_shared(self) -> Self:
         strangers = sorted(set(self.region_kms_key_ids) - {*self.ami_regions, self.region})
         if strangers and self.region:
-            raise ValueError(f"region_kms_key_ids has {', '.join(strangers)}, where the image does not go: ami_regions says where it does")
+            raise ValueError(
+                f"region_kms_key_ids has {', '.join(strangers)}, where the image is not copied to: ami_regions lists the regions"
+            )
         if not self.shared or not self.encrypted:
             return self
         words = "an image that is encrypted with an account's default key cannot be used by others"
@@ -296,7 +307,7 @@ class Ec2Spec(BuilderConfig):
 
     @property
     def shared(self) -> bool:
-        """Whether anybody else is to use the images."""
+        """Whether other accounts may use the images."""
         return bool(self.ami_users or self.ami_org_arns or self.ami_ou_arns or self.snapshot_users)
 
     def describe(self) -> str:

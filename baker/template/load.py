@@ -24,7 +24,7 @@ from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_
 from baker.template.validation_errors import validate
 from baker.template.yaml_document import Item, Problems, quote, suggest, wrap
 
-PUBLIC = ("name", "version", "description", "labels")  # they go into records and names as they are
+PUBLIC = ("name", "version", "description", "labels")  # they are recorded and shown as they are
 
 
 def load(
@@ -77,7 +77,7 @@ def load(
 
 @dataclass(frozen=True)
 class _Image:
-    """One combination of the matrix, with the file's tree and what names mean for it."""
+    """One combination of the matrix, with the file's tree and the scope of its expressions."""
 
     name: str
     row: Mapping[str, Any]
@@ -87,7 +87,7 @@ class _Image:
 
 
 class _UsedEnvironment:
-    """Looks up environment variables and remembers which."""
+    """Looks up environment variables and remembers which were used."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
@@ -121,13 +121,13 @@ class _Loader:
         if root is None:
             return None
         if not isinstance(root.value, dict):
-            self.problems.add(root.place, "a template is a mapping of keys to values", "begin with: schema: 1")
+            self.problems.add(root.place, "a template is a mapping of keys to values", "begin with: schema: 1", code="template.wrong-type")
             return None
         for key, value in overrides.items():
             _override(root, key, value)
         return root
 
-    # -- what names mean ------------------------------------------------------------------------------------------------------
+    # -- scopes and images ------------------------------------------------------------------------------------------------------
 
     def images(self, root: Item, given: Mapping[str, str], var_files: Sequence[Path]) -> list[_Image]:
         """Every image of the file, with its variables, its matrix row and its name."""
@@ -160,7 +160,7 @@ class _Loader:
         return images
 
     def _declarations(self, root: Item, scope: Scope) -> tuple[dict[str, VariableSpec], Item]:
-        """The declared variables; one whose declaration does not fit is reported and left out."""
+        """The declared variables. An invalid declaration is reported and left out."""
         section = root.get("variables")
         if section is None or not isinstance(section.value, dict):
             return {}, Item({}, root.place)  # a wrong type is reported with the whole file
@@ -181,7 +181,7 @@ class _Loader:
         return value
 
     def _text(self, root: Item, key: str, scope: Scope) -> str:
-        """The value of name or version, "" when it has a problem: the model reports that."""
+        """The value of `name` or `version`; "" when it has a problem, which the model reports."""
         item = root.get(key)
         value = interpolate(item, scope, Problems(), public=True).value if item else None
         return value if isinstance(value, str) else ""
@@ -190,7 +190,8 @@ class _Loader:
         names = [image.name for image in images]
         for name in sorted({each for each in names if names.count(each) > 1 and each}):
             item = root.get("name") or root
-            self.problems.add(item.place, f"{names.count(name)} images of the matrix are called {name}", "let the name say all axes")
+            message = f"{names.count(name)} images of the matrix are called {name}"
+            self.problems.add(item.place, message, "use all axes in the name", code="template.duplicate-image")
 
     # -- one image ------------------------------------------------------------------------------------------------------------
 
@@ -233,13 +234,14 @@ class _Loader:
         )
 
     def _file(self, image: _Image) -> tuple[TemplateFile | None, BuilderConfig | None]:
-        """Everything but variables, matrix, steps and tests, which have their own ways; None for what has problems."""
+        """The sections that are not read elsewhere, and the builder; None for what has problems, after reporting them."""
         rest = image.root.without("variables", "matrix", "provisioners", "verify")
         parts = {key: interpolate(item, image.scope, self.problems, public=key in PUBLIC) for key, item in rest.value.items()}
         whole = Item(parts, rest.place, rest.keys, broken=rest.broken)
         section = image.root.get("variables")
         if section is not None and not isinstance(section.value, dict):
-            self.problems.add(section.place, "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}")
+            message, hint = "variables must be a mapping of names to declarations", "write e.g. title: {default: Hello}"
+            self.problems.add(section.place, message, hint, code="template.wrong-type")
         builder = self._builder(parts.get("builder") or Item({}, rest.place))
         others = parts | ({"builder": Item({}, rest.place)} if "builder" in parts else {})
         model = validate(TemplateFile, Item(others, rest.place, rest.keys, broken=rest.broken), self.problems)
@@ -269,7 +271,7 @@ class _Loader:
         return validate(config, item, self.problems, "builder")
 
     def _check_source(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
-        """The builder must be one that can start from the source. Of a catalog image that shows when it is resolved."""
+        """Report a source that the builder cannot start from. For a catalog image that shows when it is resolved."""
         kind = model.source.chosen.kind
         if kind in builder.sources:
             return
@@ -282,7 +284,7 @@ class _Loader:
         self.problems.add(place, f"the builder {builder.kind} cannot start from {kind}", hint, code="template.source-of-another-builder")
 
     def _check_version(self, model: TemplateFile, item: Item) -> None:
-        """A catalog image's version must be readable; whether there is one shows later."""
+        """Report a version constraint that cannot be read. Whether an image satisfies it shows later."""
         source = model.source.chosen
         if isinstance(source, ImageSource) and "@" in source.image:
             from baker.catalog import reference
@@ -291,10 +293,11 @@ class _Loader:
             if not reference.understood(wanted):
                 section = item.value["source"].get("image")
                 named = section.get("name") or section
-                self.problems.add(named.place, f"{quote(wanted)} is no version constraint", reference.examples(name))
+                message = f"{quote(wanted)} is not a version constraint"
+                self.problems.add(named.place, message, reference.examples(name), code="template.invalid-value")
 
     def _check_files(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
-        """Every file of this host that the sections name must be there."""
+        """Report the files of this host that the sections name and that do not exist."""
         source = model.source.chosen
         named_here: list[tuple[str, Path | None]] = [("communicator", model.communicator.ssh_private_key_file)]
         if isinstance(source, FileSource):
@@ -312,8 +315,8 @@ class _Loader:
 
 
 def _sealed(text: str, root: Item, secrets: Secrets) -> str:
-    """The template's text without its sensitive values: where YAML spells one in its own way (a doubled quote, a block, a line that
-    goes on in the next), only the scalar's place tells where it stands."""
+    """The template's text with keyed hashes in place of sensitive values. YAML may spell a value in another way (a doubled quote, a
+    block, a folded line): then only the position of its scalar tells where it is."""
     if not secrets.values:
         return text
     scalars = [item for item in root.walk() if isinstance(item.source, str) and item.place.document is root.place.document]

@@ -1,4 +1,4 @@
-"""A template as frozen values. The loader (load.py) makes these; the reference and the JSON Schema are made of them."""
+"""A template as frozen values. load.py creates them; the template reference and the JSON Schema are generated from the models."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -94,7 +94,7 @@ class CacheSpec(Frozen):
 
 @dataclass(frozen=True)
 class Step:
-    """One provisioning step, includes and bundles already taken apart, selected by only/except already."""
+    """One provisioning step, after includes and bundles have been expanded and only/except applied."""
 
     name: str
     kind: str  # "shell", "file", "ansible", or a plugin's
@@ -143,7 +143,7 @@ class ExportPostProcessor(Frozen):
 
 @dataclass(frozen=True)
 class Variable:
-    """A variable with the value that this build has for it."""
+    """A variable with its value in this build."""
 
     name: str
     value: Any
@@ -157,7 +157,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Template:
-    """One image to be baked: everything resolved, nothing left to interpolate."""
+    """One image to be built: every value is resolved, and nothing is left to interpolate."""
 
     name: str
     version: str
@@ -173,8 +173,8 @@ class Template:
     post_processors: tuple[ExportPostProcessor, ...]
     reproducible: bool
     path: Path  # of the template file, absolute
-    text: str = field(repr=False)  # of the template file, keyed hashes in the place of sensitive values
-    files: tuple[Path, ...]  # every file that was read to make this: includes, bundles
+    text: str = field(repr=False)  # of the template file, with keyed hashes in place of sensitive values
+    files: tuple[Path, ...]  # every other file that was read: includes, bundles
     matrix: Mapping[str, Any] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
     environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used

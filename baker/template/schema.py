@@ -1,7 +1,7 @@
-"""The JSON Schema (draft 2020-12) of the YAML language, made of the models: `bake schema`.
+"""The JSON Schema (draft 2020-12) of the YAML language, generated from the models: `bake schema`.
 
 Editors use it through `# yaml-language-server: $schema=FILE` in a template's first line. An expression (`${{ ... }}`) is allowed
-wherever another type is wanted. What a schema cannot say (files that must exist, names that must be declared) `bake validate` says.
+wherever another type is expected. `bake validate` checks what a schema cannot express: files that must exist, names that must be declared.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def _axis() -> Schema:
 
 
 def _numbers_are_text(schema: Any) -> None:
-    """Where a kind takes numbers for text, so does its schema."""
+    """Let the schema of a kind that accepts numbers as text accept them, too."""
     if isinstance(schema, dict):
         if schema.get("type") == "string" and "enum" not in schema:
             schema["type"] = ["string", "number"]
@@ -137,7 +137,7 @@ def _or_expression(schema: Schema) -> Schema:
 
 
 def _takes_text(schema: Schema) -> bool:
-    """Whether any text fits: then an expression does."""
+    """Whether any text is valid: then an expression is, too."""
     if any(_takes_text(each) for each in schema.get("anyOf", [])):
         return True
     types = schema.get("type")

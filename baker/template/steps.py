@@ -1,4 +1,4 @@
-"""`provisioners` -> steps: includes and bundles taken apart, expressions replaced, each step's configuration validated."""
+"""`provisioners` -> steps: includes and bundles expanded, expressions replaced, each step's configuration validated."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MOST = 1000  # steps of one image
 
 
 class Kinds(Protocol):
-    """The provisioner kinds there are: what baker.provision.registry has."""
+    """The provisioner kinds: the functions of baker.provision.registry."""
 
     def names(self) -> tuple[str, ...]:
         """All of them, for messages and for the schema."""
@@ -38,19 +38,19 @@ class Kinds(Protocol):
 
 @dataclass(frozen=True)
 class Frame:
-    """Where the steps at hand stand: one file, with what its names mean and what holds for all of its steps."""
+    """The file that steps are being read from, with the scope of its expressions and the options that hold for all of its steps."""
 
     base_dir: Path
     scope: Scope
     bundle: str = ""
     stack: tuple[Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    wanted: bool = True  # False: inside something that only/except leave out; its problems count all the same
+    wanted: bool = True  # False: only/except exclude the group; its problems are reported all the same
 
 
 @dataclass
 class Expanded:
-    """What came of `provisioners`."""
+    """The result of expanding `provisioners`."""
 
     steps: list[Step] = field(default_factory=list)
     verify: list[TestinfraVerify] = field(default_factory=list)
@@ -58,7 +58,7 @@ class Expanded:
 
 
 class Expander:
-    """Takes one image's `provisioners` apart. `images`: every image of the template with its matrix row, this one first."""
+    """Expands the `provisioners` of one image. `images`: every image of the template with its matrix row, this one first."""
 
     def __init__(self, files: Files, kinds: Kinds, problems: Problems, images: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
         self.files = files
@@ -68,15 +68,16 @@ class Expander:
         self.found = Expanded()
 
     def expand(self, item: Item | None, frame: Frame) -> None:
-        """Add what `item`, a list of steps, comes to."""
+        """Add the steps in `item`, a list."""
         if item is None or item.broken:
             return
         if not isinstance(item.value, list):
-            self.problems.add(item.place, "provisioners must be a list of steps", "write e.g. - shell: apt-get update")
+            hint = "write e.g. - shell: apt-get update"
+            self.problems.add(item.place, "provisioners must be a list of steps", hint, code="template.wrong-type")
             return
         for each in item.value:
             if len(self.found.steps) > MOST:
-                self.problems.add(each.place, f"more than {MOST} steps")
+                self.problems.add(each.place, f"more than {MOST} steps", code="template.too-large")
                 return
             self._one(each, frame)
 
@@ -84,7 +85,9 @@ class Expander:
         if item.broken:
             return
         if not isinstance(item.value, dict):
-            self.problems.add(item.place, "a step is a mapping with a kind", "write e.g. - shell: apt-get update")
+            self.problems.add(
+                item.place, "a step is a mapping with a kind", "write e.g. - shell: apt-get update", code="template.wrong-type"
+            )
             return
         if "uses" in item.value or "include" in item.value:
             self._group(item, frame)
@@ -124,17 +127,18 @@ class Expander:
         )
 
     def _kind(self, item: Item) -> str | None:
-        """The key that names a step's kind."""
+        """The key that names the kind of a step; None after reporting that there is none, or several."""
         candidates: list[str] = [key for key in item.value if key not in OPTIONS]
         if len(candidates) > 1:
             known = [key for key in candidates if key in self.kinds.names()]
             if len(known) == 1:
                 return known[0]  # the others are reported as unknown keys
-            both = " and ".join(candidates)
-            self.problems.add(item.place, f"a step has one kind, not {both}", "make them steps of their own")
+            message = f"a step has one kind, not {' and '.join(candidates)}"
+            self.problems.add(item.place, message, "write a step for each", code="template.several-kinds")
             return None
         if not candidates:
-            self.problems.add(item.place, "the step has no kind", f"one of {', '.join((*self.kinds.names(), 'uses', 'include'))}")
+            hint = f"one of {', '.join((*self.kinds.names(), 'uses', 'include'))}"
+            self.problems.add(item.place, "the step has no kind", hint, code="template.missing-kind")
             return None
         return candidates[0]
 
@@ -151,25 +155,28 @@ class Expander:
         return None
 
     def _check_inputs(self, provisioner: Provisioner, config: Any, item: Item, frame: Frame) -> None:
-        """Report the files that a step reads and that are not there, at the value that names each."""
+        """Report the files that a step reads and that do not exist, each at the value that names it."""
         try:
             found = list(provisioner.inputs(config, frame.base_dir))
             missing = [path for path in found if not path.exists()]
         except (BakeError, OSError) as error:
-            self.problems.add(item.place, str(getattr(error, "message", error)), getattr(error, "hint", ""))
+            message, code = str(getattr(error, "message", error)), getattr(error, "code", "template.unreadable-file")
+            self.problems.add(item.place, message, getattr(error, "hint", ""), code=code)
             return
         for path in missing:
             naming = next((each for each in item.walk() if isinstance(each.value, str) and _names(each.value, path, frame.base_dir)), item)
             shown = quote(naming.source or path.name) if naming is not item else quote(shown_path(path, item.place))
-            self.problems.add(naming.place, f"there is no file {shown}", f"looked for {shown_path(path, item.place)}")
+            hint = f"looked for {shown_path(path, item.place)}"
+            self.problems.add(naming.place, f"there is no file {shown}", hint, code="template.missing-file")
 
     def _wanted(self, options: GroupOptions, item: Item, frame: Frame) -> bool:
-        """Whether only/except keep it for the image at hand; reports patterns that no image can match."""
+        """Whether only/except select it for this image. Reports patterns that no image can match."""
         for key, patterns in (("only", options.only), ("except", options.except_)):
             for pattern in patterns if not frame.stack else ():
                 if not any(selected(name, row, (pattern,), ()) for name, row in self.images):
                     known = ", ".join(name for name, _ in self.images)
-                    self.problems.add(item.value[key].place, f"{key}: no image here matches {quote(pattern)}", f"images: {known}")
+                    message = f"{key}: no image here matches {quote(pattern)}"
+                    self.problems.add(item.value[key].place, message, f"images: {known}", code="template.no-such-image")
         name, row = self.images[0]
         return frame.wanted and selected(name, row, options.only, options.except_)
 
@@ -177,7 +184,8 @@ class Expander:
 
     def _group(self, item: Item, frame: Frame) -> None:
         if "uses" in item.value and "include" in item.value:
-            self.problems.add(item.place, "a step has one kind, not uses and include", "make them steps of their own")
+            message = "a step has one kind, not uses and include"
+            self.problems.add(item.place, message, "write a step for each", code="template.several-kinds")
             return
         key = "uses" if "uses" in item.value else "include"
         item = interpolate(item, frame.scope, self.problems)
@@ -186,13 +194,15 @@ class Expander:
         if target.broken:
             return
         if not isinstance(target.value, str) or not target.value:
-            self.problems.add(target.place, f"{key} must be a {'bundle' if key == 'uses' else 'file'}", "write its name or path")
+            message = f"{key} must be a {'bundle' if key == 'uses' else 'file'}"
+            self.problems.add(target.place, message, "write its name or path", code="template.wrong-type")
             return
         path = self.files.bundle(target.value, frame.base_dir, target.place) if key == "uses" else frame.base_dir / target.value
         if path is None or self._cycle(path, target, frame):
             return
         if key == "include" and not path.is_file():
-            self.problems.add(target.place, f"there is no file {quote(target.source)}", f"looked for {shown_path(path, target.place)}")
+            hint = f"looked for {shown_path(path, target.place)}"
+            self.problems.add(target.place, f"there is no file {quote(target.source)}", hint, code="template.missing-file")
             return
         root = self.files.open(path, shown_path(path, target.place))
         if root is None:
@@ -212,7 +222,8 @@ class Expander:
     def _group_options(self, item: Item, key: str) -> GroupOptions | None:
         rest = item.without(key, "with")
         for name in [name for name in rest.value if name not in GROUP_OPTIONS]:
-            self.problems.add(rest.keys[name], f"unknown key {quote(name)} beside {key}", suggest(name, ["with", *GROUP_OPTIONS]))
+            message, hint = f"unknown key {quote(name)} beside {key}", suggest(name, ["with", *GROUP_OPTIONS])
+            self.problems.add(rest.keys[name], message, hint, code="template.unknown-key")
             rest = rest.without(name)
         return validate(GroupOptions, rest, self.problems)
 
@@ -220,10 +231,11 @@ class Expander:
         chain = (*frame.stack, path.resolve())
         if path.resolve() in frame.stack:
             names = [f"{each.parent.name}/{each.name}" if each.name == "provisioner.yaml" else each.name for each in chain]
-            self.problems.add(target.place, f"{quote(target.source)} comes back to itself", " -> ".join(names[names.index(names[-1]) :]))
+            message, hint = f"{quote(target.source)} includes itself", " -> ".join(names[names.index(names[-1]) :])
+            self.problems.add(target.place, message, hint, code="template.include-cycle")
             return True
         if len(chain) > DEEPEST:
-            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles inside each other")
+            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles inside each other", code="template.too-large")
             return True
         return False
 
@@ -235,7 +247,8 @@ class Expander:
             self.expand(root, replace(frame, scope=frame.scope.plus(param=named(parameters, "parameter", used))))
             for name in [name for name in given if name not in used]:
                 place = item.value["with"].keys[name]
-                self.problems.add(place, f"the included file does not use {quote(name)}", suggest(name, sorted(used)))
+                message, hint = f"the included file does not use {quote(name)}", suggest(name, sorted(used))
+                self.problems.add(place, message, hint, code="template.unknown-parameter")
         elif self._head(IncludeFile, root):
             _, lookup = self._parameters(root, item, frame.scope, item.value["include"].value)
             self.expand(root.get("provisioners"), replace(frame, scope=frame.scope.plus(param=lookup)))
@@ -245,7 +258,8 @@ class Expander:
             return
         name, directory = root.get("name"), frame.base_dir.resolve().name
         if name is not None and isinstance(name.value, str) and name.value != directory:
-            self.problems.add(name.place, f"the bundle is called {name.value}, its directory {directory}", "they must be the same")
+            message = f"the bundle is called {name.value}, its directory {directory}"
+            self.problems.add(name.place, message, "they must be the same", code="template.bundle-misnamed")
         parameters, lookup = self._parameters(root, item, frame.scope, directory)
         kept = {name: frame.scope.roots[name] for name in ("env", "git", "template")}
         why = "a bundle sees its own parameters only: hand the value over in `with`"
@@ -255,23 +269,24 @@ class Expander:
         self._verify(root, inner, as_json(parameters))
 
     def _head(self, model: type[Frozen], root: Item) -> bool:
-        """Check what a bundle's or an include's file says beside what has its own ways; False when it is no mapping."""
+        """Check the keys of a bundle's or an include's file that are not read elsewhere; False when the file is not a mapping."""
         if not isinstance(root.value, dict):
-            self.problems.add(root.place, "must be a mapping of keys", "write e.g. provisioners: [...]")
+            self.problems.add(root.place, "must be a mapping of keys", "write e.g. provisioners: [...]", code="template.wrong-type")
             return False
         validate(model, root.without("verify", "parameters"), self.problems)
         return True
 
     def _parameters(self, root: Item, item: Item, scope: Scope, what: str) -> tuple[dict[str, Variable], Any]:
-        """The parameters' values, and the lookup of `param.x`."""
+        """The values of the parameters, and the lookup function for `param.x`."""
         declared = root.get("parameters") or Item({}, root.place)
         if not isinstance(declared.value, dict):
-            self.problems.add(declared.place, "parameters must be a mapping of names to declarations", "write e.g. port: {default: 80}")
+            message, hint = "parameters must be a mapping of names to declarations", "write e.g. port: {default: 80}"
+            self.problems.add(declared.place, message, hint, code="template.wrong-type")
             declared = Item({}, root.place)
         read = {name: validate(ParameterSpec, each, self.problems, f"parameters.{name}") for name, each in declared.value.items()}
         specs = {name: spec for name, spec in read.items() if spec}
         hide_defaults(specs, self.problems)
-        # a value that is missing is missing where the bundle is used; a bad declaration is bad where it stands
+        # a missing value is reported where the bundle is used, a bad declaration where it is written
         declared.place = item.value["with"].place if "with" in item.value else item.value.get("uses", item).place
         found = resolve_all(specs, declared, [_with(item, self.problems)], self.problems, "parameter")
         self.found.secrets |= secret_values(found, f"{what}.")
@@ -297,11 +312,11 @@ class Expander:
 
 
 def verify_items(item: Item | None, scope: Scope, base_dir: Path, problems: Problems) -> list[VerifySpec]:
-    """The items of a `verify` list, every file looked for."""
+    """The valid items of a `verify` list. Reports the others, and files that do not exist."""
     if item is None or item.broken:
         return []
     if not isinstance(item.value, list):
-        problems.add(item.place, "verify must be a list", "write e.g. - testinfra: test_web.py")
+        problems.add(item.place, "verify must be a list", "write e.g. - testinfra: test_web.py", code="template.wrong-type")
         return []
     found = []
     for each in item.value:
@@ -317,9 +332,10 @@ def verify_items(item: Item | None, scope: Scope, base_dir: Path, problems: Prob
 
 
 def report_missing(item: Item, path: Path, base_dir: Path, problems: Problems) -> None:
-    """A file that a value below `item` names is not there."""
+    """Report that a file which a value below `item` names does not exist."""
     naming = next((each for each in item.walk() if each.value == str(path) or _names(each.value, base_dir / path, base_dir)), item)
-    problems.add(naming.place, f"there is no file {quote(path)}", f"looked for {shown_path(base_dir / path, item.place)}")
+    hint = f"looked for {shown_path(base_dir / path, item.place)}"
+    problems.add(naming.place, f"there is no file {quote(path)}", hint, code="template.missing-file")
 
 
 def _names(value: Any, path: Path, base_dir: Path) -> bool:
@@ -334,13 +350,14 @@ def _with(item: Item, problems: Problems) -> dict[str, Given]:
     if given is None or given.value is None or given.broken:
         return {}
     if not isinstance(given.value, dict):
-        problems.add(given.place, "with must be a mapping of parameters to values", "write e.g. with: {port: 8080}")
+        hint = "write e.g. with: {port: 8080}"
+        problems.add(given.place, "with must be a mapping of parameters to values", hint, code="template.wrong-type")
         return {}
     return {name: Given(each, "with") for name, each in given.value.items()}
 
 
 def _given(options: GroupOptions | None) -> dict[str, Any]:
-    """What a group says for the steps inside; only/except are applied to the group as a whole."""
+    """The options of a group that hold for each step inside; only/except apply to the group as a whole."""
     if options is None:
         return {}
     names = options.model_fields_set - {"only", "except_"}

@@ -62,6 +62,27 @@ def expectations(text: str) -> list[tuple[str, list[str]]]:
     return found
 
 
+CODES = {  # case -> the codes of its problems that a program can tell apart
+    "bundle-cycle": {"template.include-cycle"},
+    "bundle-misnamed": {"template.bundle-misnamed"},
+    "ec2-debootstrap": {"template.source-of-another-builder", "template.missing-file"},
+    "ec2-pairs": {"template.source-of-another-builder"},
+    "include-cycle": {"template.include-cycle"},
+    "matrix-same-names": {"template.duplicate-image"},
+    "missing-files": {"template.missing-file"},
+    "names-of-others": {"plugin.unknown", "template.invalid-value"},
+    "step-kinds": {"plugin.unknown", "template.several-kinds", "template.missing-kind"},
+    "variables-not-a-mapping": {"template.wrong-type"},
+}
+
+
+@pytest.mark.parametrize(("case", "codes"), CODES.items(), ids=CODES)
+def test_a_program_can_tell_mistakes_apart(case: str, codes: set[str]) -> None:
+    with pytest.raises(TemplateError) as caught:
+        load_case(CASES / f"invalid/{case}.yaml")
+    assert codes <= {problem.code for problem in caught.value.problems}
+
+
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
 def test_valid_templates_load(path: Path) -> None:
     templates = load_case(path)

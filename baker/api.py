@@ -187,19 +187,23 @@ class Baker:
         by_key = {node.key: node for node in nodes}
         with run.Workers(self.sink) as workers:
             ended = run.run(nodes, self._build_node, workers, parallel=parallel or os.cpu_count() or 1, fail_fast=fail_fast)
-        self.collect_quietly()
+        if any(end.finished is None or end.finished.status != "unchanged" for end in ended):
+            self.collect_quietly()
         return [self._result(by_key[end.key], end) for end in ended]
 
     def build_here(self, request: BuildRequest, name: str) -> None:
         """Build the image `name` of a template in this process. Raises BakeError when it fails."""
+        for template in self.load_request(request):
+            if template.name == name:
+                self._bake(template, request)
+                return
+        raise UsageError(f"{request.path} does not make an image {name!r}", code="usage.no-such-image-in-template")
+
+    def _bake(self, template: Template, request: BuildRequest) -> None:
         from baker.build.recipe import bake
         from baker.machines.spec import with_accelerator
 
-        for template in self.load_request(request):
-            if template.name == name:
-                bake(with_accelerator(template, request.options.accelerator), request.options, self.services)
-                return
-        raise UsageError(f"{request.path} does not make an image {name!r}", code="usage.no-such-image-in-template")
+        bake(with_accelerator(template, request.options.accelerator), request.options, self.services)
 
     def _build_node(self, node: BuildNode) -> Ended:
         from baker.core.events import Memory, Tee
@@ -211,7 +215,7 @@ class Baker:
         exit_code, text, code = 0, "", ""
         try:
             with baker:
-                baker.build_here(request, node.template.name)
+                baker._bake(node.template, request)
         except BakeError as error:
             exit_code, text, code = error.exit_code, str(error), error.code
         finished = memory.events[-1] if memory.events else None

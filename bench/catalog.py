@@ -1,8 +1,9 @@
 """How fast commands that read the catalog are when it is large: `python -m bench.catalog [--images N] [--runs N] [--work DIR]`
 
-Makes a catalog of images in chains of ten (100,000 by default) with their builds, steps, evidence, channels and some revocations, then runs
-each command as a person does, a whole process, and prints the median and the slowest of its runs in seconds. Asked: under 0.5 s each.
-Nothing is kept, but with --work: then the catalog there is used again.
+Makes a catalog of images in chains of ten (100,000 by default) with their builds, steps, evidence, channels and some revocations, and for
+one chain the evidence that `bake why` reads. Then it runs each command as a person does, a whole process, and prints the median and the
+slowest of its runs in seconds, and the median of how many times as long it took as a `python -c pass` just before. The goal is 0.5 s each.
+Nothing is kept, except with --work: the catalog there is used again.
 """
 
 from __future__ import annotations
@@ -19,16 +20,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import create_engine, insert
+from sqlalchemy import create_engine, delete, insert
 
+from baker.artifacts import changes
+from baker.artifacts.codecs import pack_manifest, pack_packages
 from baker.catalog import tables
 from baker.catalog.catalog import Catalog
 from baker.core.home import Home
+from baker.core.model import FileEntry, Package
+from baker.store.directory import DirectoryStore
 
 ROOT = Path(__file__).resolve().parent.parent
 DEPTH = 10  # images of a chain
 BATCH = 10_000
-ASKED = 0.5  # seconds
+GOAL = 0.5  # seconds
+FILES = 30_000  # in the root of the chain that has evidence: as many as a small Debian has
+CHANGED = 1_000  # files that each of its builds changed
 TEMPLATE = "schema: 1\nname: {name}\nversion: {version}\n" + "# a line of a template, as long as lines of templates are\n" * 40
 
 
@@ -44,9 +51,10 @@ def main() -> int:
         if not home.catalog.exists():
             began = time.monotonic()
             fill(home.catalog, args.images)
+            add_evidence(home, args.images // DEPTH // 2)
             print(f"made a catalog of {args.images} images in {time.monotonic() - began:.0f} s, {home.catalog.stat().st_size >> 20} MiB")
         slow = [measure(directory, command, args.runs) for command in commands(args.images)]
-    return int(max(slow) >= ASKED)
+    return int(max(slow) >= GOAL)
 
 
 def commands(images: int) -> Iterator[list[str]]:
@@ -67,20 +75,28 @@ def commands(images: int) -> Iterator[list[str]]:
     yield ["resolve", digest_of(identifier)[:20], "--kind", "id"]
     yield ["resolve", identifier[:10], "--kind", "id"]
     yield ["resolve", "no-such-image", "--kind", "id"]
+    exact = f"{name}@{version_of(chain, DEPTH - 1)}"
+    yield ["why", exact, f"/usr/share/level-{DEPTH // 2}/file-7"]
+    yield ["why", exact, "/usr/share/level-0/file-7"]
+    yield ["why", exact, "--package", "package-7"]
 
 
 def measure(home: Path, command: list[str], runs: int) -> float:
     """The median of the times of a command, in seconds; the first run, which finds nothing in memory, does not count."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("BAKE_")} | {"BAKE_HOME": str(home)}
-    times = []
+    times, ratios = [], []
     for _ in range(runs + 1):
         began = time.monotonic()
+        subprocess.run([sys.executable, "-c", "pass"], env=env, check=True)
+        least, began = time.monotonic() - began, time.monotonic()
         ended = subprocess.run([sys.executable, "-m", "baker", *command], env=env, capture_output=True, cwd=ROOT, check=False)
         times.append(time.monotonic() - began)
-        if ended.returncode not in (0, 5):
+        ratios.append(times[-1] / least)
+        if ended.returncode not in (0, 5 if "no-such-image" in command else 0):
             raise SystemExit(f"bake {' '.join(command)}: {ended.stderr.decode()}")
     median = statistics.median(times[1:])
-    print(f"{median:7.3f} {max(times[1:]):7.3f}  bake {' '.join(command)}  ({len(ended.stdout)} bytes)", flush=True)
+    ratio = statistics.median(ratios[1:])
+    print(f"{median:7.3f} {max(times[1:]):7.3f} {ratio:5.1f} x  bake {' '.join(command)}  ({len(ended.stdout)} bytes)", flush=True)
     return median
 
 
@@ -107,12 +123,52 @@ def fill(path: Path, images: int) -> None:
     engine.dispose()
 
 
+def add_evidence(home: Home, chain: int) -> None:
+    """What the builds of one chain changed, the files of its root, and the packages of each: what `bake why` reads. The package that is
+    asked for came in the middle."""
+    store = DirectoryStore(home.blobs)
+    engine = create_engine(f"sqlite:///{home.catalog}")
+    older = [Package(f"package-{number}", "1.0", "amd64") for number in range(400)]
+    newer = [Package(each.name, "1.1", each.architecture) if each.name == "package-7" else each for each in older]
+    with engine.begin() as connection:
+        for depth in range(DEPTH):
+            build = build_id(chain, depth)
+            changed = (changes.Change(each.path, "added", 1, None, each) for each in _entries(depth, CHANGED))
+            evidence = {
+                "changes": store.add_bytes(changes.pack(changed)),
+                "packages_before": store.add_bytes(pack_packages(newer if depth > DEPTH // 2 else older)),
+                "packages_after": store.add_bytes(pack_packages(newer if depth >= DEPTH // 2 else older)),
+            }
+            if depth == 0:
+                evidence = evidence | {"manifest": store.add_bytes(pack_manifest(_entries(0, FILES)))}
+                del evidence["changes"]
+            table = tables.Evidence
+            connection.execute(delete(table).where(table.build == build))
+            rows = [{"build": build, "position": number, "name": name, "digest": evidence[name]} for number, name in enumerate(evidence)]
+            connection.execute(insert(table), rows)
+    engine.dispose()
+
+
+def _entries(depth: int, count: int) -> Iterator[FileEntry]:
+    for number in range(count):
+        path = f"/usr/share/level-{depth}/file-{number}"
+        yield FileEntry(path, 0o100644, 0, 0, number, hashlib.sha256(path.encode()).hexdigest())
+
+
 def name_of(chain: int, depth: int) -> str:
     return f"team-{chain % 1000:03}-level-{depth}" if depth else "debian-13"
 
 
+def version_of(chain: int, depth: int) -> str:
+    return f"1.{chain // 1000}.0" if depth else f"13.{chain % 40}.{chain // 40}"
+
+
 def image_id(chain: int, depth: int) -> str:
     return hashlib.sha256(f"image {chain} {depth}".encode()).hexdigest()[:12]
+
+
+def build_id(chain: int, depth: int) -> str:
+    return hashlib.sha256(f"build {chain} {depth}".encode()).hexdigest()[:12]
 
 
 def digest_of(text: str) -> str:
@@ -121,8 +177,8 @@ def digest_of(text: str) -> str:
 
 def _add(rows: dict[Any, list[dict[str, Any]]], chain: int, depth: int) -> None:
     identifier, name = image_id(chain, depth), name_of(chain, depth)
-    build = hashlib.sha256(f"build {chain} {depth}".encode()).hexdigest()[:12]
-    version = f"1.{chain // 1000}.0" if depth else f"13.{chain % 40}.{chain // 40}"
+    build = build_id(chain, depth)
+    version = version_of(chain, depth)
     at, key = "2026-11-22T20:00:00Z", digest_of(build).removeprefix("sha256:")
     rows[tables.Build].append({
         "id": build, "status": "built", "started": at, "finished": at, "template_name": name, "template_version": version,

@@ -8,6 +8,7 @@ import platform
 import shutil
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 
 from baker.core import process
@@ -55,11 +56,17 @@ def tool_versions(tools: Mapping[str, tuple[str, ...]] = VERSION_COMMANDS) -> di
     """The first line that each tool says of its version; tools that are not installed are left out."""
     versions = {"bake": VERSION, "python": platform.python_version()}
     for name, argv in tools.items():
-        if shutil.which(argv[0]):
-            result = process.run(argv, check=False, timeout=20)
-            text = (result.stdout or result.stderr).strip().splitlines()
-            versions[name] = text[0] if text else "unknown"
+        if path := shutil.which(argv[0]):
+            versions[name] = _version(path, argv, Path(path).stat().st_mtime_ns)
     return versions
+
+
+@cache
+def _version(path: str, argv: tuple[str, ...], changed: int) -> str:
+    """The first line that a tool says of its version, asked once per process while its file stays as it is."""
+    result = process.run([path, *argv[1:]], check=False, timeout=20)
+    text = (result.stdout or result.stderr).strip().splitlines()
+    return text[0] if text else "unknown"
 
 
 def who() -> str:

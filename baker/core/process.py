@@ -7,6 +7,7 @@ what a killed build left running, and nothing else.
 from __future__ import annotations
 
 import os
+import select
 import shlex
 import shutil
 import signal
@@ -109,7 +110,7 @@ def run(
             thread.start()
         timed_out = False
         try:
-            child.wait(timeout)
+            _wait(child, timeout)
         except subprocess.TimeoutExpired:
             timed_out = True
             end(child)
@@ -181,6 +182,25 @@ def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = N
                 child.wait()
         if on_main_thread:
             signal.signal(signal.SIGINT, before)
+
+
+def _wait(child: subprocess.Popen[bytes], timeout: float | None) -> None:
+    """Wait for the end of a child; TimeoutExpired after `timeout` seconds. The kernel tells when that is: `Popen.wait` with a timeout looks
+    again and again, up to 50 ms apart."""
+    if timeout is not None:
+        try:
+            handle = os.pidfd_open(child.pid)
+        except OSError:
+            child.wait(timeout)
+            return
+        try:
+            ended = select.poll()
+            ended.register(handle, select.POLLIN)
+            ended.poll(timeout * 1000)
+        finally:
+            os.close(handle)
+        timeout = 0
+    child.wait(timeout)
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import shutil
 import sqlite3
 import subprocess
+import tempfile
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 from baker.artifacts import codecs
@@ -88,17 +92,26 @@ class Shop:
 
 
 def open_shop(directory: Path) -> Shop:
-    """debian-13 13.1.0 and, on it, web 1.4.0."""
+    """debian-13 13.1.0 and, on it, web 1.4.0: a copy of a home that is made once in each process."""
+    made = _made()
+    shutil.copytree(made.cli.home, directory / "home")
+    return replace(made, cli=Cli(directory / "home"))
+
+
+@cache
+def _made() -> Shop:
+    directory = Path(tempfile.mkdtemp(prefix="bake-shop-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     cli = Cli(directory / "home")
     for name in ("default", "ci"):
         assert cli("keys", "create", name).code == 0
-    baker = cli.baker
-    base = baker.store.add_disk(qcow2(directory / "base.qcow2", b"b"), None)
-    first = register(baker, an_image("debian-13", "13.1.0", 1), (base,))
-    delta = baker.store.add_disk(qcow2(directory / "web.qcow2", b"w", baker.store.path(base)), base)
-    source = {"kind": "image", "title": "debian-13@13.1.0", "digest": first.digest, "pins": {"image": first.id}}
-    web = an_image("web", "1.4.0", 2, parent=first.id)
-    web = register(baker, web, (delta, base), reproduction={"layout": {"version": 1}}, source=source)
-    for image in (first, web):
-        attest(image, baker.trust)
+    with cli.baker as baker:
+        base = baker.store.add_disk(qcow2(directory / "base.qcow2", b"b"), None)
+        first = register(baker, an_image("debian-13", "13.1.0", 1), (base,))
+        delta = baker.store.add_disk(qcow2(directory / "web.qcow2", b"w", baker.store.path(base)), base)
+        source = {"kind": "image", "title": "debian-13@13.1.0", "digest": first.digest, "pins": {"image": first.id}}
+        web = an_image("web", "1.4.0", 2, parent=first.id)
+        web = register(baker, web, (delta, base), reproduction={"layout": {"version": 1}}, source=source)
+        for image in (first, web):
+            attest(image, baker.trust)
     return Shop(cli, first, web)

@@ -53,26 +53,35 @@ def disk(baker: Baker, scratch: Path, parent: str | None, content: bytes) -> str
     return baker.store.add_disk(made, parent)
 
 
-@pytest.fixture
-def made(tmp_path: Path) -> Made:
-    baker = Baker(home(tmp_path / "one"), env={})
-    evidence = {name: baker.store.add_bytes(name.encode()) for name in ("log", "inputs", "body:00")}
-    images: list[ImageRecord] = []
-    for number, name in enumerate(("debian", "web")):
-        parent = images[-1] if images else None
-        delta = disk(baker, tmp_path, parent.chain[0] if parent else None, bytes([number + 1]) * 512)
-        chain = (delta, *(parent.chain if parent else ()))
-        image = an_image(f"a0000000000{number}", name=name, parent=parent.id if parent else None, chain=chain, build=f"b0000000000{number}")
-        image = replace(image, digest=raw_digest(baker.store.materialize(chain)), virtual_size=1 << 20)
-        baker.catalog.register(a_build(f"b0000000000{number}", evidence=evidence), image)
-        images.append(image)
-    base, web = images
-    baker.trust.keys.create("ci")
-    attest(web, baker.trust)
-    baker.catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, baker.store.add_bytes(b"report"), {"name": "h"}, "me", AT))
-    baker.catalog.revocations.add(Revocation(base.id, "CVE", "me", AT, "2099-01-01T00:00:00Z", descendants=True))
-    written = baker.archives.write("web", tmp_path)
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """What `made` is a copy of: nobody may change it."""
+    directory = tmp_path_factory.mktemp("prepared")
+    with Baker(home(directory / "one"), env={}) as baker:
+        evidence = {name: baker.store.add_bytes(name.encode()) for name in ("log", "inputs", "body:00")}
+        images: list[ImageRecord] = []
+        for number, name in enumerate(("debian", "web")):
+            parent = images[-1] if images else None
+            delta = disk(baker, directory, parent.chain[0] if parent else None, bytes([number + 1]) * 512)
+            chain = (delta, *(parent.chain if parent else ()))
+            identifier, build = f"a0000000000{number}", f"b0000000000{number}"
+            image = an_image(identifier, name=name, parent=parent.id if parent else None, chain=chain, build=build)
+            image = replace(image, digest=raw_digest(baker.store.materialize(chain)), virtual_size=1 << 20)
+            baker.catalog.register(a_build(build, evidence=evidence), image)
+            images.append(image)
+        base, web = images
+        baker.trust.keys.create("ci")
+        attest(web, baker.trust)
+        baker.catalog.rebuilds.add(Rebuild(web.id, 3, web.digest, baker.store.add_bytes(b"report"), {"name": "h"}, "me", AT))
+        baker.catalog.revocations.add(Revocation(base.id, "CVE", "me", AT, "2099-01-01T00:00:00Z", descendants=True))
+        written = baker.archives.write("web", directory)
     return Made(baker, web, base, written.path)
+
+
+@pytest.fixture
+def made(tmp_path: Path, prepared: Made) -> Made:
+    shutil.copytree(prepared.archive.parent / "one", tmp_path / "one")
+    return replace(prepared, baker=Baker(home(tmp_path / "one"), env={}), archive=Path(shutil.copy2(prepared.archive, tmp_path)))
 
 
 @pytest.fixture

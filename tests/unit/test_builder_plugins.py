@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from baker.build.recipe import Outcome, bake
-from baker.build.values import BuildOptions
 from baker.core.errors import HostError, TemplateError, UsageError
 from baker.core.events import Memory
 from baker.machines import registry
 from baker.machines.base import Builder, SupportsSnapshot
 from baker.machines.spec import spec_of
 from baker.plan.plan import recorded_machine_spec
+from baker.plan.requests import BuildOptions
 from baker.template.load import load
 from tests.support.cli import Bake, Result
 from tests.support.documents import DOCS, write_examples

@@ -3,9 +3,9 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 PACKAGE = Path(__file__).resolve().parents[2] / "baker"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -32,10 +32,14 @@ LONGEST_FUNCTION = 60
 LONGEST_MODULE = 500
 
 
+@cache
+def parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> set[str]:
-    tree = ast.parse(path.read_text())
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -43,35 +47,46 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_dependency_is_imported_only_where_it_belongs(path: Path) -> None:
-    place = str(path.relative_to(PACKAGE))
+def misplaced(path: Path) -> Iterator[str]:
+    place, names = str(path.relative_to(PACKAGE)), imports(path)
     for dependency, homes in ONLY_THERE.items():
         allowed = (homes,) if isinstance(homes, str) else homes
-        uses = {name for name in imports(path) if name == dependency or name.startswith(dependency + ".")}
-        assert not uses or place.startswith(allowed), f"{place} imports {uses}; it belongs in {allowed}"
+        uses = {name for name in names if name == dependency or name.startswith(dependency + ".")}
+        if uses and not place.startswith(allowed):
+            yield f"{place} imports {uses}; it belongs in {allowed}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_commands_start_in_one_place(path: Path) -> None:
-    place = str(path.relative_to(PACKAGE))
-    starts = {
+def starts(path: Path) -> set[str]:
+    return {
         node.attr
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path))
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
         if (node.value.id, node.attr) in {("subprocess", "run"), ("subprocess", "call"), ("subprocess", "check_output"), ("os", "system")}
     }
-    assert not starts or place == "core/process.py" or place.startswith("cli/"), f"{place} starts commands by itself: {starts}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_functions_and_modules_are_short(path: Path) -> None:
-    text = path.read_text()
-    assert len(text.splitlines()) <= LONGEST_MODULE
-    for node in ast.walk(ast.parse(text)):
+def too_long(path: Path) -> Iterator[str]:
+    place, count = str(path.relative_to(PACKAGE)), len(path.read_text().splitlines())
+    if count > LONGEST_MODULE:
+        yield f"{place} has {count} lines"
+    for node in ast.walk(parsed(path)):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
-            assert lines <= LONGEST_FUNCTION, f"{node.name} has {lines} lines"
+            if lines > LONGEST_FUNCTION:
+                yield f"{place}: {node.name} has {lines} lines"
+
+
+def test_a_dependency_is_imported_only_where_it_belongs() -> None:
+    assert [fault for path in MODULES for fault in misplaced(path)] == []
+
+
+def test_commands_start_in_one_place() -> None:
+    found = {str(path.relative_to(PACKAGE)): starts(path) for path in MODULES}
+    assert {place: how for place, how in found.items() if how and place != "core/process.py" and not place.startswith("cli/")} == {}
+
+
+def test_functions_and_modules_are_short() -> None:
+    assert [fault for path in MODULES for fault in too_long(path)] == []
 
 
 def test_the_recipe_is_one_page() -> None:

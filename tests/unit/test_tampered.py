@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,6 @@ from baker.lockfile.write import Built, make_lock, write_lock
 from baker.trust.attest import dsse
 from baker.trust.attest.keys import Keys
 from tests.support.cli import Bake
-from tests.support.fake_app import Cli
 from tests.support.shop import Shop, open_shop, qcow2
 from tests.support.workshop import open_workshop
 
@@ -276,18 +274,9 @@ CASES: dict[str, Case] = {
 }
 
 
-@pytest.fixture(scope="module")
-def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("good")
-    open_shop(directory)
-    return directory / "home"
-
-
 @pytest.fixture
-def shop(good: Path, tmp_path: Path) -> Shop:
-    shutil.copytree(good, tmp_path / "home")
-    cli = Cli(tmp_path / "home")
-    return Shop(cli, cli.baker.catalog.image(BASE), cli.baker.catalog.image(WEB))
+def shop(tmp_path: Path) -> Shop:
+    return open_shop(tmp_path)
 
 
 def are(found: list[str], wanted: tuple[str, ...]) -> None:

@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import libvirt
-
 from baker.core.errors import BuildError, HostError
 from baker.core.home import Home, ensure, sync
 from baker.core.model import Disk, Forward, MachineFacts
@@ -35,6 +33,7 @@ from baker.machines.libvirt.connection import (  # fmt: skip
 from baker.machines.libvirt.console import follow_console
 from baker.machines.libvirt.domain import DomainSpec, Places, domain_xml, moved, uuid_of
 from baker.machines.libvirt.files import Files, local_files, overlay_on, volume_files
+from baker.machines.libvirt.library import libvirt
 from baker.machines.libvirt.machine import SSH_PORT, LibvirtMachine, Power
 from baker.machines.libvirt.paused_disk import frozen
 from baker.machines.libvirt.reclaim import destroy, end_qemu, reclaim_domain

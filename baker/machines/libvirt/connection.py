@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
-import libvirt
-
 from baker.core.errors import HostError
 from baker.core.home import ensure
+from baker.machines.libvirt.library import libvirt
 
 EMBEDDED = "qemu:///embed"
 

@@ -6,9 +6,8 @@ import threading
 from pathlib import Path
 from typing import BinaryIO
 
-import libvirt
-
 from baker.machines.libvirt.connection import Connection, host_error
+from baker.machines.libvirt.library import libvirt
 
 
 def follow_console(connection: Connection, domain: libvirt.virDomain, log: Path) -> None:

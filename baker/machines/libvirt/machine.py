@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
 
-import libvirt
-import libvirt_qemu
-
 from baker.core.errors import BuildError, HostError
 from baker.core.model import OPEN, Disk, EgressEndpoint, Endpoint, Forward, MachineFacts, NetworkPolicy
 from baker.machines.libvirt.connection import Connection, host_error
 from baker.machines.libvirt.domain import snapshot_xml
 from baker.machines.libvirt.egress import reached
+from baker.machines.libvirt.library import libvirt, libvirt_qemu
 from baker.machines.libvirt.network import HOST_ADDRESS, NETDEV, address
 
 LOOPBACK = "127.0.0.1"

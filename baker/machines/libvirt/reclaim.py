@@ -14,11 +14,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import libvirt
-
 from baker.core import process
 from baker.core.errors import BakeError, HostError
 from baker.machines.libvirt.connection import Connection, host_error, is_embedded, open_embedded, open_uri
+from baker.machines.libvirt.library import libvirt
 
 LIBVIRT_SECONDS = 30.0
 END_SECONDS = 10.0

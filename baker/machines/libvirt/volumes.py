@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import libvirt
-
 from baker.core.errors import HostError
 from baker.core.resources import Resources
 from baker.machines.libvirt.connection import Connection, host_error
+from baker.machines.libvirt.library import libvirt
 
 VOLUME = "libvirt:volume"  # the ledger's word
 POOL = "default"

@@ -264,7 +264,8 @@ def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
         try:
             write_changes(captured, captured.media, plan.source.disk, found.manifest, changes)
         except (BakeError, OSError) as error:
-            job.report.info(f"what the build changed is not on record: {error}")
+            reason = error.message if isinstance(error, BakeError) else error
+            job.report.info(f"what the build changed is not on record: {reason}")
     if captured.left:
         captured.left.path.unlink()
     return replace(found, changes=changes if changes.exists() else None)

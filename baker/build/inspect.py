@@ -138,7 +138,7 @@ def _packages(disk: Disk) -> PackageList:
     try:
         return disk_packages(disk)
     except UnsupportedFilesystem as error:
-        return PackageList(unread=(str(error),))
+        return PackageList(unread=(error.message,))
 
 
 def _count(manifest: Path) -> int:

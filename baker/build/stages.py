@@ -264,7 +264,8 @@ def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
     try:
         inspection = replace(inspection, changes=write_changes(captured, plan.source, inspection.manifest, job.scratch))
     except (BakeError, OSError) as error:
-        job.report.info(f"what the build changed is not on record: {error}")
+        reason = error.message if isinstance(error, BakeError) else error
+        job.report.info(f"what the build changed is not on record: {reason}")
     if captured.before_normalizing:
         captured.before_normalizing.path.unlink()
     return inspection

@@ -128,7 +128,7 @@ def test_packages_that_are_not_known_are_not_those_of_a_lock(workshop: Workshop)
         with pytest.raises(LockError) as caught:
             build(workshop, locked=True, force=force)
         (problem,) = caught.value.problems
-        assert "not complete" in problem.message and "no file system that bake knows" in problem.message
+        assert "not complete" in problem.message and "no file system that bake can read" in problem.message
 
 
 def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(workshop: Workshop) -> None:

@@ -49,8 +49,8 @@ def bill(image: ImageRecord, catalog: Catalog, store: BlobStore) -> Bill:
                 system = distribution(root) if each is line[0] else system
         except UnsupportedFilesystem as error:
             if each is line[0]:
-                raise HostError(f"{each.name}@{each.version}: {error}", code="disk.unsupported-filesystem") from error
-            notes.append(f"{each.name}@{each.version}: {error}; its components are not told apart from those of its descendants")
+                raise HostError(f"{each.name}@{each.version}: {error.message}", code="disk.unsupported-filesystem") from error
+            notes.append(f"{each.name}@{each.version}: {error.message}; its components are not told apart from those of its descendants")
             break
         notes += remarks if each is line[0] else []
     return Bill(image, attribute(line, found), system, tuple(notes))

@@ -1,8 +1,6 @@
-"""Entering records in a catalog's journal behind the catalog's back."""
+"""Entering records in a catalog's journal without the catalog's own methods."""
 
 from __future__ import annotations
-
-from sqlalchemy.orm import Session
 
 from baker.catalog import chain, database
 from baker.catalog.catalog import Catalog
@@ -10,5 +8,5 @@ from baker.catalog.catalog import Catalog
 
 def enter_all(catalog: Catalog, kind: str) -> int:
     """Enter every record that has no entry; the number of those records."""
-    with Session(database.writing(database.open_engine(catalog.place))) as session, session.begin():
+    with database.writing(catalog.place, lambda: database.open_engine(catalog.place)) as session:
         return chain.enter_all(session, kind)

@@ -11,13 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import inspect
+from sqlalchemy import create_engine, inspect
 
 from baker.artifacts.codecs import pack_json, pack_lines, read_json, read_lines, read_manifest, write_manifest
-from baker.catalog import database, sqlite, tables
+from baker.catalog import database, lookup, sqlite, tables
 from baker.catalog.catalog import Catalog
 from baker.catalog.records import BuildRecord, ImageRecord, StepRecord
 from baker.catalog.reference import matches
+from baker.catalog.repository import equal
 from baker.core.errors import BakeError, BusyError, HostError, NotFoundError, UsageError
 from baker.core.leases import FileLeases
 from baker.core.model import FileEntry, TestOutcome
@@ -304,6 +305,31 @@ def test_the_migrations_make_what_the_models_say(tmp_path: Path) -> None:
 
 def test_a_new_file_is_what_the_migrations_make() -> None:
     assert sqlite.SCHEMA.read_text() == database.schema_sql(), "write it anew: make catalog-schema"
+
+
+def test_reading_loads_no_sqlalchemy(shop: Catalog) -> None:
+    code = (
+        "import sys; from baker.catalog.catalog import Catalog; catalog = Catalog(sys.argv[1]); image = catalog.resolve('web@^1.4'); "
+        "catalog.images(); catalog.history(image); catalog.build_of(image); catalog.channels.all(); catalog.revocations.in_force('9'); "
+        "catalog.by_fingerprint('f'); catalog.publications(image.id); catalog.referenced_digests(); sys.exit('sqlalchemy' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(shop.place)], check=True)
+
+
+def test_a_database_of_another_kind_is_read_the_same(shop: Catalog) -> None:
+    """Through SQLAlchemy; here it is SQLite all the same, which has PostgreSQL's ->> too."""
+    engine = create_engine(f"sqlite:///{shop.place}", connect_args={"detect_types": sqlite3.PARSE_DECLTYPES})
+    web = shop.resolve("web@1.4.0")
+    with engine.connect() as connection:
+        reader = database.EngineReader(connection)
+        assert lookup.images(reader, equal(name="web")) == shop.images("web")
+        assert lookup.images(reader, lookup.labelled(reader, {"team": "shop"})) == shop.images(labels={"team": "shop"}, all=True)
+        assert lookup.images(reader, lookup.labelled(reader, {"team": "none"})) == []
+        assert tuple(lookup.line(reader, web.id)) == shop.history(web)
+        assert lookup.builds(reader, equal(id=web.build)) == [shop.build_of(web)]
+        assert {each.id for each in lookup.candidates(reader, "web")} == {each.id for each in shop.images("web")}
+        assert lookup.below(reader, [web.parent or ""]).keys() >= {web.id}
+    engine.dispose()
 
 
 def test_every_migration_is_known_and_goes_back(tmp_path: Path) -> None:

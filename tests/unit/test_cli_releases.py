@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,15 +19,23 @@ BASE = an_image("debian-13", "13.1.0", 1)
 OLD, NEW = an_image("web", "1.3.0", 2, parent=BASE.id), an_image("web", "1.4.0", 3, parent=BASE.id)
 
 
-@pytest.fixture
-def cli(tmp_path: Path) -> Iterator[Cli]:
-    """debian-13, and web 1.3.0 and 1.4.0 on it with AMIs in two regions; the target kind `fake`."""
-    cli = Cli(tmp_path / "home")
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The home that `cli` has a copy of: nobody may change it."""
+    cli = Cli(tmp_path_factory.mktemp("filled") / "home")
     with cli.baker as baker:
         fill(baker, BASE, OLD, NEW)
         for number, image in enumerate((OLD, NEW), start=3):
             for region in ("eu-west-1", "us-east-1"):
                 baker.catalog.publish(Publication(image.id, "ami", f"ami-{number}-{region}", region, "123456789012"))
+    return cli.home
+
+
+@pytest.fixture
+def cli(filled: Path, tmp_path: Path) -> Iterator[Cli]:
+    """debian-13, and web 1.3.0 and 1.4.0 on it with AMIs in two regions; the target kind `fake`."""
+    cli = Cli(tmp_path / "home")
+    shutil.copytree(filled, cli.home)
     fake_target.WORLD.by_name.clear()
     with on_path(fake_target.install(tmp_path / "plugins")):
         yield cli

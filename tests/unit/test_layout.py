@@ -1,11 +1,14 @@
 """The rules of docs/architecture.md that import-linter does not hold: where a dependency is used, how long a function is."""
 
 import ast
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+
+from bench.startup import TEMPLATE, prepare
 
 PACKAGE = Path(__file__).resolve().parents[2] / "baker"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -115,3 +118,13 @@ def test_help_loads_nothing_heavy() -> None:
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "build" in result.stdout
     assert result.stderr.strip() == "[]"
+
+
+def test_an_unchanged_build_loads_nothing_that_only_builds_need(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    unneeded = ("libvirtmod", "sqlalchemy", "alembic", "rich", "jinja2", "boto3", "aiohttp", "cryptography", "cyclonedx")
+    code = f"import sys, baker.cli.main as m; print(m.main(['build', {str(TEMPLATE)!r}]), [n for n in {unneeded!r} if n in sys.modules])"
+    env = {**os.environ, "BAKE_HOME": str(tmp_path)}
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
+    assert "already there" in result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "0 []"

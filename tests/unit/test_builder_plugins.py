@@ -13,13 +13,13 @@ import pytest
 import yaml
 
 from baker.build.recipe import Outcome, bake
-from baker.build.values import BuildOptions
 from baker.core.errors import HostError, TemplateError, UsageError
 from baker.core.events import Memory
 from baker.machines import registry
 from baker.machines.base import Builder, SupportsSnapshot
 from baker.machines.spec import spec_of
 from baker.plan.plan import recorded_machine_spec
+from baker.plan.requests import BuildOptions
 from baker.template.load import load
 from tests.support.cli import Bake, Result
 from tests.support.documents import DOCS, write_examples
@@ -84,11 +84,11 @@ def test_without_the_package_there_is_no_trace_of_it(cli: Bake, workshop: Worksh
 
 MISTAKES = (  # what is wrong -> where, and how
     ("{kind: fake, flavor: huge}", (5, 31, "fake.unknown-flavor", "there is no flavor huge: want small or large")),
-    ("{kind: fake, flavor: small, zone: west}", (5, 44, "template.invalid", "builder.zone")),
-    ("{kind: fake, flavor: small, zon: south}", (5, 38, "template.invalid", "zon")),
-    ("{kind: fake}", (5, 10, "template.invalid", "flavor")),
-    ("{kind: fake, flavor: large, zone: south}", (5, 10, "template.invalid", "zone south has no machines of flavor large")),
-    ("{kind: fake, flavor: small, first_boot: nothing.sh}", (5, 50, "template.invalid", "nothing.sh")),
+    ("{kind: fake, flavor: small, zone: west}", (5, 44, "template.not-a-choice", "builder.zone")),
+    ("{kind: fake, flavor: small, zon: south}", (5, 38, "template.unknown-key", "zon")),
+    ("{kind: fake}", (5, 10, "template.missing-key", "flavor")),
+    ("{kind: fake, flavor: large, zone: south}", (5, 10, "template.bad-value", "zone south has no machines of flavor large")),
+    ("{kind: fake, flavor: small, first_boot: nothing.sh}", (5, 50, "template.missing-file", "nothing.sh")),
 )
 
 

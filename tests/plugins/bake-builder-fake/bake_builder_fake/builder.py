@@ -12,7 +12,7 @@ from typing import Any, Self
 from bake_builder_fake.config import FakeConfig
 from baker.core.home import Home
 from baker.core.model import Disk, EgressEndpoint, Endpoint, MachineFacts
-from baker.core.resources import Holdings, held
+from baker.core.resources import Resources, launched
 from baker.disks import qemuimg
 from baker.machines.base import Launch, Machine
 
@@ -74,18 +74,18 @@ class FakeBuilder:
 
     @contextmanager
     def launch(self, request: Launch) -> Iterator[FakeMachine]:
-        with held(request.ledger, lambda holdings: self._start(request, request.disk, (), holdings)) as machine:
+        with launched(request.ledger, lambda resources: self._start(request, request.disk, (), resources)) as machine:
             yield machine
 
-    def _start(self, request: Launch, below: Disk, done: Sequence[str], holdings: Holdings) -> FakeMachine:
+    def _start(self, request: Launch, below: Disk, done: Sequence[str], resources: Resources) -> FakeMachine:
         assert self._config is not None, "without a configuration a builder only cleans up"
         directory = request.scratch / f"{request.name}.fake"
-        holdings.enter(DIRECTORY, lambda: shutil.rmtree(directory, ignore_errors=True), path=str(directory))
+        resources.enter(DIRECTORY, lambda: shutil.rmtree(directory, ignore_errors=True), path=str(directory))
         directory.mkdir()
         disk = qemuimg.create_overlay(below, request.overlay or directory / "disk.qcow2")
         return FakeMachine(request, self._config, directory, disk, done)
 
-    def capture(self, machine: Machine, destination: Path, products: Holdings) -> Disk:
+    def capture(self, machine: Machine, destination: Path, products: Resources) -> Disk:
         assert isinstance(machine, FakeMachine)
         qemuimg.merge_chain(machine.disk.path, machine.backing)
         return qemuimg.convert(machine.disk, destination, "qcow2", backing=machine.backing)
@@ -110,5 +110,5 @@ class FakeBuilder:
     def restore(self, request: Launch, directory: Path) -> Iterator[FakeMachine]:
         done = json.loads((directory / MEMORY).read_text())
         below = qemuimg.as_disk(directory / "disk.qcow2", "qcow2")
-        with held(request.ledger, lambda holdings: self._start(request, below, done, holdings)) as machine:
+        with launched(request.ledger, lambda resources: self._start(request, below, done, resources)) as machine:
             yield machine

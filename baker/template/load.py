@@ -294,7 +294,7 @@ class _Loader:
                 section = item.value["source"].get("image")
                 named = section.get("name") or section
                 message = f"{quote(wanted)} is not a version constraint"
-                self.problems.add(named.place, message, reference.examples(name), code="template.invalid-value")
+                self.problems.add(named.place, message, reference.examples(name), code="template.bad-value")
 
     def _check_files(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
         """Report the files of this host that the sections name and that do not exist."""

@@ -70,7 +70,7 @@ CODES = {  # case -> the codes of its problems that a program can tell apart
     "include-cycle": {"template.include-cycle"},
     "matrix-same-names": {"template.duplicate-image"},
     "missing-files": {"template.missing-file"},
-    "names-of-others": {"plugin.unknown", "template.invalid-value"},
+    "names-of-others": {"plugin.unknown", "template.bad-value"},
     "step-kinds": {"plugin.unknown", "template.several-kinds", "template.missing-kind"},
     "variables-not-a-mapping": {"template.wrong-type"},
 }

@@ -325,5 +325,5 @@ def post_process(job: Job, image: ImageRecord) -> None:
                 export(job.services.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
             except BakeError as error:
                 raise BuildError(
-                    f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint, code="export.failed"
+                    f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint, code=error.code
                 ) from error

@@ -71,7 +71,7 @@ def run_twice(job: Job) -> list[RepeatedChange]:
         raise HostError(
             "the disk of this template's machine cannot be read: only machines of this host's own libvirt allow that",
             hint="leave out --connect",
-            code="test.disk-unreadable",
+            code="test.no-disk-access",
         )
     plan = stages.plan(job, stages.resolve(job))
     with build_machine(job, plan) as build, build.start.connection:

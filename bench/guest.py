@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 MARK = re.compile(r"bench-mark (\S+) (begin|end|active) ([0-9.]+)")
 POWER_DOWN = re.compile(r"\[ *([0-9]+\.[0-9]+)\] reboot: Power down")
-STOOD_STILL = re.compile(r"the machine stood still for ([0-9.]+) s")  # bake, of a machine that it keeps
+PAUSED = re.compile(r"the machine was paused for ([0-9.]+) s")  # bake, of a machine that it keeps
 MICROSECONDS = 1e6
 
 
@@ -104,7 +104,7 @@ def split(anchors: Anchors, lines: Sequence[Line], console: str) -> Split | None
 
 def _still(lines: Sequence[Line], since: float) -> float:
     """How long the guest's clock stood still after the last mark."""
-    return sum(float(found[1]) for line in lines if line.at > since and (found := STOOD_STILL.search(line.text)))
+    return sum(float(found[1]) for line in lines if line.at > since and (found := PAUSED.search(line.text)))
 
 
 def parts(split: Split) -> dict[str, float]:

@@ -38,7 +38,7 @@ class BuildArtifacts:
     consoles: Mapping[str, Path] = field(default_factory=dict)  # name of a machine -> the log of its serial console
     junit: str = ""
     ansible_content: tuple[AnsibleContent, ...] = ()
-    egress: tuple[EgressEndpoint, ...] | None = None  # what the machine reached past the proxy; None: nobody asked
+    egress: tuple[EgressEndpoint, ...] | None = None  # what the machine reached past the proxy; None: not looked at
     downloads: tuple[Path, ...] = ()  # the proxy's recordings, in order: that of the layer, then the build's own
     inspection: Inspection | None = None
 

@@ -66,7 +66,7 @@ def restored(
     set_clock: bool = True,
     artifacts: ArtifactCollector | None = None,
 ) -> Iterator[ConnectedMachine]:
-    """The same for a machine that goes on where the one in `layer` stopped. `set_clock`: whether its clock is set to the time now."""
+    """Restore the machine of a layer and connect to it, as `launched` does. `set_clock`: whether its clock is set to the real time."""
     with ExitStack() as stack:
         with request.report.stage("restore", layer.record.name):
             machine = stack.enter_context(builder.restore(request, layer.directory))

@@ -1,4 +1,4 @@
-"""Which step touched which file last: the disk's inode tables, compared from one step to the next."""
+"""Which step changed which file last, from the disk's inode tables before and after each step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ FORMAT = 1  # of the file in a layer
 
 @dataclass
 class ChangedInodes:
-    """What is known of inodes by the steps that changed them. None as a step: it was none of the steps."""
+    """The step that changed each inode last. None as a step: something other than a step changed it."""
 
     last: dict[Key, int | None] = field(default_factory=dict)
-    gone: dict[tuple[Key, str], int | None] = field(default_factory=dict)  # (inode, its generation in hex) -> when that file went
-    boundary: InodeTables | None = None  # as it was after the last step
+    gone: dict[tuple[Key, str], int | None] = field(default_factory=dict)  # (inode, generation in hex) of a file -> who removed it
+    boundary: InodeTables | None = None  # the inodes after the last step
 
     def add(self, after: InodeTables, step: int | None) -> None:
-        """Note what differs from the boundary before. The first one is what the others count from."""
+        """Note what differs from the boundary before. The first call only sets the boundary."""
         for key, old, new in changed_inodes(self.boundary, after) if self.boundary is not None else ():
             self.last[key] = step
             if old and (not new or generation(old) != generation(new)):
@@ -33,13 +33,14 @@ class ChangedInodes:
         self.boundary = after
 
     def write(self, path: Path) -> None:
+        """Write a JSON file, without the boundary."""
         last = [[*key, step] for key, step in self.last.items()]
         gone = [[*key, mark, step] for (key, mark), step in self.gone.items()]
         path.write_text(json.dumps({"format": FORMAT, "last": last, "gone": gone}))
 
 
 def read(path: Path) -> ChangedInodes | None:
-    """What `write` wrote; None where there is nothing that this version knows."""
+    """What `write` wrote; None where the file is missing or has another format."""
     try:
         value = json.loads(path.read_text())
         if value["format"] != FORMAT:
@@ -62,8 +63,8 @@ def find_changes(
     ruled: frozenset[str] = frozenset(),
     scratch: Path | None = None,
 ) -> list[Change]:
-    """What a build changed, by path. `left` is the disk as its machine left it, `manifest` that of the image made of it, `ruled` the paths
-    that rules changed in between. Only what differs is read. UnsupportedFilesystem when a disk cannot be read."""
+    """What a build changed, by path. `left` is the disk as the machine left it, `manifest` that of the image made of it, `ruled` the paths
+    that rules of normalizing changed in between. Only files that differ are read. UnsupportedFilesystem when a disk cannot be read."""
     after = {entry.path: entry for entry in manifest}
     with open_root(source, scratch=scratch, replay=True) as old, open_root(left, scratch=scratch, replay=True) as new:
         before_tables, tables = read_inode_tables(source), read_inode_tables(left)
@@ -84,7 +85,8 @@ def find_changes(
 
 
 def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], changed: ChangedInodes) -> int | None:
-    """Who touched a path last. What came or went with the renaming of a directory was not touched itself: the directory was."""
+    """The step that changed a path last. A path that moved with its directory did not change itself: the step that changed the directory
+    is meant then."""
     path = change.path
     while True:
         if change.change == "removed":
@@ -101,7 +103,7 @@ def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], 
 
 
 def key_of(found: RootFile) -> Key:
-    """The inode that a file of a tree is."""
+    """The inode of a file in a tree."""
     return found.tree.fs.start, found.inode.number
 
 

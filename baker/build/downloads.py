@@ -1,7 +1,7 @@
-"""What a build's steps are told so that what they fetch goes through this host: it is fetched once, and it is on record.
+"""The environment with which a build's steps download through the proxy on this host: once for all builds, and on record.
 
-The proxy changes no byte of what is fetched, so it stands in no key. For a template that is to be reproducible it sees into HTTPS as
-well: guests are told of an authority that lives as long as the build, in memory (/run), so that no image knows of it.
+The proxy changes no byte of a download, so it is in no key. For a reproducible template it reads HTTPS as well: the guest then trusts a
+certificate authority that exists only for this build, from memory (/run), so that no image contains it.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from baker.proxy.proxy import Proxy, http_cache
 DIRECTORY = "http"  # below the cache directory
 RECORDING = "fetched"  # below a build's scratch directory
 SWITCH = "BAKE_HTTP_CACHE"  # in the environment: 0 turns it off
-PLACE = "/run/bake"  # in the guest: memory, gone with the next boot
+PLACE = "/run/bake"  # in the guest: in memory, so the next boot removes it
 TRUST = f"{PLACE}/ca-certificates.crt"
 APT = f"{PLACE}/apt.conf"
-# what programs read instead of the system's own list: OpenSSL and Go, curl, Python's requests and pip, Node.js, git, Cargo, the AWS CLI
+# each names a list of authorities for some programs: OpenSSL and Go, curl, Python's requests and pip, Node.js, git, Cargo, the AWS CLI
 TRUSTING = (
     "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
@@ -42,36 +42,36 @@ PACKETS = "packets.pcap"  # below a build's scratch directory
 
 @contextmanager
 def shared_downloads(job: Job) -> Iterator[Downloads]:
-    """What a build's steps are told. What that names runs until the end. Without it, when it cannot start or the machine does not reach
-    this host, steps fetch by themselves; with a closed network they do not fetch."""
+    """The downloads of a build's steps; the proxy runs until the end of the block. Where there is no proxy, or the machine does not reach
+    it, steps download by themselves; with a closed network they cannot download."""
     replay, network = job.options.replay, network_of(job)
     if replay is None and (job.services.env.get(SWITCH) == "0" or not job.template.builder.reaches_host):
         yield Downloads(job, None, network=network)
         return
-    recording = None if replay else job.scratch / RECORDING
-    if recording:
-        job.artifacts.add_downloads(recording)
+    record = None if replay else job.scratch / RECORDING
+    if record:
+        job.artifacts.add_downloads(record)
     cache = job.services.home.cache / DIRECTORY
     intercept = job.template.reproducible or network == "closed"
-    with http_cache(cache, report=job.report, record=recording, replay=replay, intercept=intercept) as proxy:
-        yield Downloads(job, proxy, network=network, intercept=intercept, recording=recording)
+    with http_cache(cache, report=job.report, record=record, replay=replay, intercept=intercept) as proxy:
+        yield Downloads(job, proxy, network=network, intercept=intercept, record=record)
 
 
 def network_of(job: Job) -> Network:
-    """What the build machine may reach: what is made from a record reaches nothing else."""
+    """What the build machine may reach. A rebuild reaches nothing but its record."""
     return "closed" if job.options.replay is not None else job.template.builder.machine_spec().network
 
 
 class Downloads:
-    """What machines are told of the proxy, and whether something is wrong with it, once."""
+    """How a build's machine uses the proxy. After a failure the steps do without it; that is reported once."""
 
-    def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False, recording: Path | None = None) -> None:
-        self._job, self._proxy, self._network, self._intercept, self._recording = job, proxy, network, intercept, recording
+    def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False, record: Path | None = None) -> None:
+        self._job, self._proxy, self._network, self._intercept, self._record = job, proxy, network, intercept, record
         self._broken = proxy is None
 
     @property
-    def gate(self) -> NetworkPolicy:
-        """What the build machine may reach. HostError when that is the proxy alone, and it does not start."""
+    def network(self) -> NetworkPolicy:
+        """What the build machine may reach. HostError when that is only the proxy, and the proxy does not start."""
         port = self._proxy.port if self._proxy is not None and self._network != "open" else 0
         return NetworkPolicy(self._network, port, self._job.scratch / PACKETS if self._network == "report" else None)
 
@@ -85,9 +85,9 @@ class Downloads:
             if self._network == "closed":
                 raise
             self._broken = True
-            if self._recording:
-                recording.mark_incomplete(self._recording)
-            self._job.report.warn(f"what steps download is not kept: {error.message}")
+            if self._record:
+                recording.mark_incomplete(self._record)
+            self._job.report.warn(f"downloads of the steps are not recorded: {error.message}")
             return {}
         if place is None:
             return {}
@@ -100,8 +100,11 @@ class Downloads:
         return found
 
     def _trust(self, communicator: Communicator) -> None:
-        """Tell the guest of the authority. A machine that reboots forgets it."""
+        """Install the authority in the guest's memory. A machine that reboots has lost it."""
         assert self._proxy is not None
         result = communicator.run(INSTALL, env={"BAKE_AUTHORITY": self._proxy.authority})
         if result.exit_code:
-            raise BuildError(f"the guest does not take the build's certificate authority: {result.stderr.strip()}")
+            raise BuildError(
+                f"the build's certificate authority could not be installed in the guest: {result.stderr.strip()}",
+                code="machine.authority-refused",
+            )

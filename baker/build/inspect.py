@@ -1,5 +1,5 @@
-"""What is in an image: its digest, every file, every package. Read on the host from the captured disk; where the host cannot read
-the file system, listed inside the guest just before its shutdown."""
+"""Lists what is in an image: its digest, every file, every package. The host reads the captured disk; where it cannot read the file system,
+the guest lists its files just before its shutdown."""
 
 from __future__ import annotations
 
@@ -45,13 +45,13 @@ fi
 
 
 def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
-    """Read what was captured once it does not change any more. Of an AMI nobody has the bytes: its digest is that of its manifest."""
+    """Read what was captured. The bytes of an AMI are not available: its digest is that of its manifest."""
     media, listing = captured.media, captured.guest_listing
     before = _packages(source.media) if isinstance(source.media, Disk) else PackageList(unread=(SOURCE_IS_AMI,))
     if not isinstance(media, Disk):
-        assert listing is not None  # made in the guest before its shutdown: there is nothing else to make it of
+        assert listing is not None  # an AMI is listed in its guest, before the shutdown
         return Inspection(listing_digest(listing), listing.manifest, _count(listing.manifest), before, listing.packages)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing leaves the other processor to the listing
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing runs beside the listing, on another processor
         digest = pool.submit(raw_digest, media, scratch=scratch)
         if listing:
             return Inspection(digest.result(), listing.manifest, _count(listing.manifest), before, listing.packages)
@@ -74,8 +74,8 @@ def warn_of_unread(report: Reporter, found: Inspection) -> None:
 
 
 def write_changes(captured: Captured, source: SourceImage, manifest: Path | None, scratch: Path) -> Path | None:
-    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk; None where nothing is known of it. UnsupportedFilesystem
-    when a disk cannot be read."""
+    """Write the evidence `changes` (baker.artifacts.changes) of a captured disk; None where the changes are not known.
+    UnsupportedFilesystem when a disk cannot be read."""
     if captured.changed_inodes is None or manifest is None or not isinstance(captured.media, Disk):
         return None
     ruled = frozenset(path for paths in captured.normalized.rules.values() for path in paths) if captured.normalized else frozenset()
@@ -104,7 +104,7 @@ def readable_offline(kind: str) -> bool:
 
 
 def list_in_guest(communicator: Communicator, scratch: Path) -> GuestListing:
-    """The manifest and the packages as the guest itself sees them. Slower than reading offline: the guest hashes every file."""
+    """The manifest and the packages as the guest sees them. This is slower than reading the disk: the guest hashes every file."""
     work = "/run/bake-listing"
     communicator.run(f"mkdir -p {work}; {{ {LIST_FILES.strip()}; }} > {work}/files; {{ {DIGEST_FILES}; }} > {work}/digests")
     communicator.get(f"{work}/files", scratch / "files.gz")

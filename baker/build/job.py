@@ -1,4 +1,4 @@
-"""One build while it runs: its id, its scratch directory, its ledger, its log, and the story that becomes its record."""
+"""One build while it runs: its id, its scratch directory, its ledger, its log, and the events that become its record."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from baker.build.artifacts import ArtifactCollector
 from baker.build.services import Services
-from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinished, StepStarted, Tee, TestFinished
+from baker.core.events import Event, Planned, Reporter, StageFinished, StepFinished, Tee, TestFinished
 from baker.core.home import check_writable
 from baker.core.host_facts import now
 from baker.core.ledger import BuildLedger
@@ -25,12 +25,11 @@ from baker.template.model import Template
 
 
 class BuildEvents:
-    """A sink that remembers what the record of the build is made of."""
+    """A sink that collects from the events what the record says about the course of the build."""
 
     def __init__(self) -> None:
         self.timings: dict[str, float] = {}
         self.steps: dict[int, StepFinished] = {}
-        self.started: set[int] = set()
         self.tests: list[TestOutcome] = []
         self.planned: Planned | None = None
 
@@ -40,8 +39,6 @@ class BuildEvents:
                 self.timings[event.stage] = round(self.timings.get(event.stage, 0.0) + event.seconds, 3)
             case Planned():
                 self.planned = event
-            case StepStarted():
-                self.started.add(event.index)
             case StepFinished():
                 self.steps[event.index] = event
             case TestFinished():
@@ -61,7 +58,7 @@ class Job:
     scratch: Path
     report: Reporter
     layer_options: LayerOptions
-    story: BuildEvents
+    events: BuildEvents
     log: LogFile
     artifacts: ArtifactCollector
     started: float = field(default_factory=time.monotonic)
@@ -73,23 +70,23 @@ class Job:
 
     @property
     def image(self) -> ImageName:
-        """What it is to be called."""
+        """The name that the image will have."""
         template = self.template
         return ImageName(template.name, template.version, template.description, dict(template.labels))
 
 
 @contextmanager
 def open_job(template: Template, options: BuildOptions, services: Services, build_id: str) -> Iterator[Job]:
-    """Everything that one build needs, given back at its end in reverse order."""
+    """Everything that one build needs; released in reverse order when the build ends."""
     check_writable(services.home.data)
-    story = BuildEvents()
+    events = BuildEvents()
     with ExitStack() as stack:
         stack.enter_context(process_mark(build_id))
         stack.enter_context(services.leases.shared(STORE_LEASE))
         ledger = stack.enter_context(services.ledger.open(build_id))
         scratch = stack.enter_context(scratch_directory(services.home, build_id, ledger))
         log = stack.enter_context(LogFile(scratch / "build.log"))
-        sink = MaskingSink(Tee(services.sink, story, log), template.secrets)
+        sink = MaskingSink(Tee(services.sink, events, log), template.secrets)
         yield Job(
             id=build_id,
             template=template,
@@ -100,7 +97,7 @@ def open_job(template: Template, options: BuildOptions, services: Services, buil
             scratch=scratch,
             report=Reporter(sink, build_id),
             layer_options=layer_options(template, options),
-            story=story,
+            events=events,
             log=log,
             artifacts=ArtifactCollector(scratch, log.path),
         )

@@ -29,7 +29,7 @@ from baker.plan.plan import Plan
 
 RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
 NAME = "build"  # of the machine
-# until the next boot: whoever would set the clock to the real time
+# until the next boot: stops the services that would set the clock to the real time
 STOP_CLOCKS = "systemctl stop systemd-timesyncd chrony chronyd ntp ntpd ntpsec 2>/dev/null || true"
 HOSTNAME = "bake"  # of every build machine: machines of templates with other names share their layers
 

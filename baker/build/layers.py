@@ -77,7 +77,7 @@ class LayerKeeper(StepObserver):
 
     def after_step(self, start: StartedMachine, planned: PlannedStep) -> None:
         """Keep the machine as it is now, if that pays."""
-        self._ran[planned.key] = self._job.story.steps[planned.index].ran
+        self._ran[planned.key] = self._job.events.steps[planned.index].ran
         self._consider(start, planned.index, planned.name)
 
     def finish(self, start: StartedMachine) -> None:

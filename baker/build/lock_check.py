@@ -1,4 +1,4 @@
-"""A build and the lock file beside its template: `--locked` holds it to that, without it a difference is only told."""
+"""Compares a build with the lock file beside its template. With `--locked` a difference is an error, without it a warning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from baker.template.epoch import lock_path
 
 
 def check_inputs(job: Job) -> None:
-    """Before anything is made: LockError with all that is not as in the lock, of the source what this host can tell."""
+    """Compare the inputs before anything is made. LockError with every difference from the lock; the source is compared as far as this host
+    knows it."""
     if not job.options.locked:
         return
     services, template = job.services, job.template
@@ -30,14 +31,18 @@ def check_inputs(job: Job) -> None:
     try:
         source = None if job.options.pull else services.source(template.source).peek(template.source, context)
     except NotFoundError as error:
-        problems.append(Problem(str(lock_path(template.path)), 0, 0, f"its source cannot be had: {error.message}", error.hint))
+        problems.append(
+            Problem(
+                str(lock_path(template.path)), 0, 0, f"its source is not available: {error.message}", error.hint, code="lock.source-missing"
+            )
+        )
     problems += check.before_build(template, lock, source)
     if problems:
         raise LockError(problems)
 
 
 def check_source(job: Job, source: SourceImage) -> None:
-    """Once the source is here. LockError when it is not the pinned one."""
+    """Compare the source once it is on this host. LockError when it is not the pinned one."""
     lock = _lock(job) if job.options.locked else None
     if lock and (problems := check.source_problems(job.template, lock.images[job.template.name], source)):
         raise LockError(problems)
@@ -61,27 +66,34 @@ def _compare(job: Job, packages: PackageList, contents: Sequence[AnsibleContent]
         raise LockError(problems)
     if problems:
         shown = "".join(f"\n  {problem.message}" for problem in problems)
-        job.report.warn(
-            f"the image is not made of what is in {path.name}:{shown}", hint=f"bake lock {job.template.path.name} takes them in"
-        )
+        job.report.warn(f"the image differs from {path.name}:{shown}", hint=f"bake lock {job.template.path.name} updates the lock")
 
 
 def check_known(job: Job, image: ImageRecord) -> None:
-    """An image of before, in the place of a new one. LockError when its packages are not those of the lock, or nobody knows them."""
+    """Compare an earlier image that takes the place of a new one. LockError when its packages are not those of the lock, or not known."""
     if not job.options.locked:
         return
     build = job.services.catalog.build_of(image)
     digest = build.evidence.get("packages_after", "")
     if not digest or not job.services.store.has(digest):
         raise LockError(
-            [Problem(str(lock_path(job.template.path)), 0, 0, f"the packages of image {image.id} are not on record", "use --force")]
+            [
+                Problem(
+                    str(lock_path(job.template.path)),
+                    0,
+                    0,
+                    f"the packages of image {image.id} are not on record",
+                    "--force builds a new image",
+                    code="lock.packages-unknown",
+                )
+            ]
         )
     with job.services.store.open(digest) as blob:
         _compare(job, read_packages(blob), of_build(build, job.services.store))
 
 
 def _lock(job: Job) -> Lock | None:
-    """The lock; without `--locked` None where there is none, and a warning about one that cannot be read."""
+    """The lock. Without `--locked`, None where there is none, and a warning about one that cannot be read."""
     path = lock_path(job.template.path)
     if not job.options.locked and not path.exists():
         return None

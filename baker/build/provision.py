@@ -35,6 +35,7 @@ echo "$kind"
 case "$kind" in ext[234] | ext2/ext3*) {POWER_OFF} ;; esac
 """
 FINISH_SECONDS = 30.0
+CAPTURED = "captured.qcow2"  # below a build's scratch directory
 NOBODY = "only the last one of several builds can ask: build it alone, or use --on-error abort to look at its machine"
 
 
@@ -54,34 +55,21 @@ def build_machine(job: Job, plan: Plan) -> Iterator[BuildMachine]:
     tracker = Tracker(job.builder if job.options.replay is None else None, job.report)
     with (
         shared_downloads(job) as downloads,
-        layered_machine(job, plan, downloads.gate, tracker) as (start, layers),
+        layered_machine(job, plan, downloads.network, tracker) as (start, layers),
     ):
         yield BuildMachine(start, downloads, tracker, (tracker, layers))
 
 
 def provision_and_capture(job: Job, plan: Plan, products: Resources) -> Captured:
-    """Make the image's disk, or AMI. `products` holds what there is of it outside of this host.
-
-    Where there is no step and the source is a disk, no machine runs: the image is the source, in the size asked for."""
-    destination = job.scratch / "captured.qcow2"
+    """Launch or restore the build's machine, provision it, seal it, and capture its disk or AMI. `products` takes the resources of the
+    image that are not on this host. No machine runs where there is no step and the source is a disk."""
     if not plan.steps and isinstance(plan.source.media, Disk):
-        with job.report.stage("capture"):
-            size = plan.shape.disk_size or plan.source.disk.virtual_size
-            return Captured(qemuimg.create_overlay(plan.source.disk, destination, size=size), changed_inodes=ChangedInodes())
+        return _capture_source(job, plan)
     with build_machine(job, plan) as build:
-        start = build.start
-        with start.connection:
-            run_steps(job, build, plan.steps[start.depth :])
-            with job.report.stage("seal"):
-                seal(start.communicator, start.identity, job.report)
-                listing = _power_off(job, start.communicator, local=isinstance(plan.source.media, Disk))
-        with job.report.stage("capture"):
-            start.machine.shutdown(job.template.communicator.shutdown_timeout)
-            for observer in build.observers:
-                observer.finish(start)
-            _report_egress(job, start.machine)
-            media = job.builder.capture(start.machine, destination, products)
-        return Captured(media, start.machine.facts, listing, changed_inodes=build.tracker.changed)
+        with build.start.connection:
+            run_steps(job, build, plan.steps[build.start.depth :])
+            listing = _seal_and_power_off(job, plan, build.start)
+        return _capture(job, build, listing, products)
 
 
 def provision_until(job: Job, plan: Plan) -> None:
@@ -89,14 +77,6 @@ def provision_until(job: Job, plan: Plan) -> None:
     last = job.layer_options.last or len(plan.steps)
     with build_machine(job, plan) as build, build.start.connection:
         run_steps(job, build, plan.steps[build.start.depth : last])
-
-
-def _report_egress(job: Job, machine: Machine) -> None:
-    """Collect what the machine reached past the proxy, where the template asks for that."""
-    if network_of(job) == "report":
-        job.artifacts.add_egress(machine.reached())
-        if found := job.artifacts.snapshot().egress:
-            job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")
 
 
 def run_steps(job: Job, build: BuildMachine, steps: Sequence[PlannedStep]) -> None:
@@ -177,16 +157,47 @@ def _execute(job: Job, planned: PlannedStep, communicator: Communicator, env: Ma
     finished(True, result.exit_code, result.attempts)
 
 
-def _power_off(job: Job, communicator: Communicator, *, local: bool) -> GuestListing | None:
-    """Power the guest off; the connection may end with it. Files that the host cannot read are listed before: those of a file system that
-    it does not know, or of a machine whose disk is not on this host (`local` is False)."""
-    if local:
-        try:
-            kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.partition("\n")[0]
-        except (Disconnected, GuestTimeout):
-            return None
-        if readable_offline(kind):
-            return None
-    listing = list_in_guest(communicator, job.scratch)
-    power_off(communicator, FINISH_SECONDS)
-    return listing
+def _seal_and_power_off(job: Job, plan: Plan, start: StartedMachine) -> GuestListing | None:
+    """Seal the guest and power it off; the connection may end with it. Files that the host cannot read are listed before: those of a file
+    system that it does not know, or of a machine whose disk is not on this host."""
+    communicator = start.communicator
+    with job.report.stage("seal"):
+        seal(communicator, start.identity, job.report)
+        if isinstance(plan.source.media, Disk):
+            try:
+                kind = communicator.run(FINISH, timeout=FINISH_SECONDS).stdout.partition("\n")[0]
+            except (Disconnected, GuestTimeout):
+                return None
+            if readable_offline(kind):
+                return None
+        listing = list_in_guest(communicator, job.scratch)
+        power_off(communicator, FINISH_SECONDS)
+        return listing
+
+
+def _capture(job: Job, build: BuildMachine, listing: GuestListing | None, products: Resources) -> Captured:
+    """Wait until the machine is off, and capture what it leaves."""
+    machine = build.start.machine
+    with job.report.stage("capture"):
+        machine.shutdown(job.template.communicator.shutdown_timeout)
+        for observer in build.observers:
+            observer.finish(build.start)
+        _report_egress(job, machine)
+        media = job.builder.capture(machine, job.scratch / CAPTURED, products)
+    return Captured(media, machine.facts, listing, changed_inodes=build.tracker.changed)
+
+
+def _capture_source(job: Job, plan: Plan) -> Captured:
+    """The image of a template without steps: its source, in the size that the template asks for."""
+    with job.report.stage("capture"):
+        size = plan.shape.disk_size or plan.source.disk.virtual_size
+        disk = qemuimg.create_overlay(plan.source.disk, job.scratch / CAPTURED, size=size)
+        return Captured(disk, changed_inodes=ChangedInodes())
+
+
+def _report_egress(job: Job, machine: Machine) -> None:
+    """Collect what the machine reached past the proxy, where the template asks for that."""
+    if network_of(job) == "report":
+        job.artifacts.add_egress(machine.reached())
+        if found := job.artifacts.snapshot().egress:
+            job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")

@@ -1,6 +1,8 @@
-"""The recipe: from a template to a recorded image, in one straight line.
+"""The recipe, from a template to a recorded image:
 
-Every stage takes frozen values and returns frozen values; what exists outside of this process meanwhile is in the ledger.
+resolve -> plan -> reuse -> launch or restore -> provision -> seal -> capture -> normalize -> verify + inspect -> publish -> record
+
+Every stage takes and returns frozen values. What exists outside of this process meanwhile is in the ledger.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from baker.template.model import Template
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build came to: a new image, the one that the catalog had already, or none where it was to stop after a step."""
+    """The result of a build: a new image, one that the catalog had already, or none where the build was to stop after a step."""
 
     build_id: str
     image: ImageRecord | None
@@ -29,7 +31,7 @@ class Outcome:
 
 
 def bake(template: Template, options: BuildOptions, services: Services) -> Outcome:
-    """Bake one image. Raises BakeError when there is none; nothing half-made is left and the failed build is on record."""
+    """Bake one image. BakeError when that fails: nothing half-made is left, and the failed build is on record."""
     with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
         lock_check.check_inputs(job)
@@ -41,11 +43,11 @@ def bake(template: Template, options: BuildOptions, services: Services) -> Outco
             record.record_stopped(job)
             stages.announce_stop(job)
             return Outcome(job.id, None, False, job.seconds)
-        with services.leases.exclusive(f"locks/{plan.fingerprint}", on_wait=lambda: stages.say_waiting(job)):
+        with services.leases.exclusive(f"locks/{plan.fingerprint}", on_wait=lambda: stages.report_waiting(job)):
             known = stages.reuse(job, plan)
             if known:
                 lock_check.check_known(job, known)
-                stages.verify_anew(job, plan, known)
+                stages.verify_again(job, plan, known)
             image = known or make(job, plan)
         stages.post_process(job, image)
         stages.announce_end(job, image, unchanged=known is not None)
@@ -53,7 +55,7 @@ def bake(template: Template, options: BuildOptions, services: Services) -> Outco
 
 
 def make(job: Job, plan: Plan) -> ImageRecord:
-    """Launch, provision, seal, capture, verify, publish; the record is the commit point: before it there is no image."""
+    """Make a new image. Its record is the commit point: before it there is no image, after it there is one."""
     stages.check(job, plan)
     with stages.products(job) as products:
         captured = stages.normalize(job, plan, provision_and_capture(job, plan, products))

@@ -70,7 +70,7 @@ def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, art
 def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:
     """Keep the record and the log of a build that made no image."""
     job.log.write_error(str(error))
-    tests = tuple(job.story.tests)
+    tests = tuple(job.events.tests)
     build = replace(
         _record(job, status, None),
         error=job.template.secrets.mask(str(error)),
@@ -93,7 +93,7 @@ def record_stopped(job: Job) -> None:
 
 
 def _record(job: Job, status: Status, facts: MachineFacts | None) -> BuildRecord:
-    template, secrets, planned = job.template, job.template.secrets, job.story.planned
+    template, secrets, planned = job.template, job.template.secrets, job.events.planned
     source: dict[str, Any] = {"spec": json.loads(secrets.seal(template.source.model_dump_json()))}
     common = build_record(
         job.services,
@@ -104,7 +104,7 @@ def _record(job: Job, status: Status, facts: MachineFacts | None) -> BuildRecord
         version=template.version,
         source=source | (planned.source if planned else {}),
         shape=recorded_machine_spec(template),
-        timings=job.story.timings,
+        timings=job.events.timings,
         facts=facts,
     )
     return replace(
@@ -146,9 +146,9 @@ def _variables(job: Job) -> dict[str, Any]:
 
 
 def _steps(job: Job) -> Iterable[StepRecord]:
-    planned = {step["index"]: step for step in job.story.planned.steps} if job.story.planned else {}
+    planned = {step["index"]: step for step in job.events.planned.steps} if job.events.planned else {}
     for index, step in enumerate(job.template.provisioners, start=1):
-        done, known = job.story.steps.get(index), planned.get(index, {})
+        done, known = job.events.steps.get(index), planned.get(index, {})
         record = StepRecord(index, step.name, step.kind, known.get("key", ""), step.origin, step.bundle, inputs=known.get("inputs", {}))
         if done:
             status: Literal["done", "failed", "cached"] = "cached" if done.cached else "done" if done.ok else "failed"

@@ -1,4 +1,4 @@
-"""The stages of the recipe in bake.py, each a function from frozen values to frozen values."""
+"""The stages of the recipe (recipe.py), each a function from frozen values to frozen values."""
 
 from __future__ import annotations
 
@@ -28,12 +28,14 @@ from baker.sources.base import Context
 
 
 def announce(job: Job) -> None:
+    """Report that the build begins."""
     template = job.template
     steps = tuple(step.name for step in template.provisioners)
     job.report.sink.emit(BuildStarted(build=job.id, template=str(template.path), name=template.name, version=template.version, steps=steps))
 
 
 def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
+    """Report the end of a build with its image."""
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
@@ -46,13 +48,13 @@ def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
             fingerprint=image.fingerprint,
             size=image.size,
             verified=image.verified,
-            timings=dict(job.story.timings),
+            timings=dict(job.events.timings),
         )
     )
 
 
 def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> None:
-    """The end of a build that was to stop after a step, or that was only a trial."""
+    """Report the end of a build that makes no image: it was to stop after a step, or it only tried the template."""
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
@@ -60,12 +62,13 @@ def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> 
             version=job.template.version,
             status=status,
             seconds=job.seconds,
-            timings=dict(job.story.timings),
+            timings=dict(job.events.timings),
         )
     )
 
 
 def announce_failure(job: Job, error: BaseException, status: Literal["interrupted", "failed"], *, logged: bool = True) -> None:
+    """Report the end of a build that failed. `logged`: whether it is on record."""
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
@@ -75,19 +78,20 @@ def announce_failure(job: Job, error: BaseException, status: Literal["interrupte
             seconds=job.seconds,
             error="\n".join([str(error), *getattr(error, "__notes__", ())]),
             code=getattr(error, "code", "internal"),
-            timings=dict(job.story.timings),
+            timings=dict(job.events.timings),
             logged=logged,
         )
     )
 
 
-def say_waiting(job: Job) -> None:
-    job.report.info("another build is making this very image: waiting for it")
+def report_waiting(job: Job) -> None:
+    """Report that another build holds the lease on this image."""
+    job.report.info("another build is making the same image: waiting for it")
 
 
 @contextmanager
 def failures_on_record(job: Job) -> Iterator[None]:
-    """A build that fails leaves a record with its log; the error goes on."""
+    """Record a build that fails, with its log. The error is raised on."""
     try:
         yield
     except (Exception, Interrupted, KeyboardInterrupt) as caught:
@@ -107,7 +111,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
 
 
 def resolve(job: Job) -> SourceImage:
-    """The one exact source image, made or downloaded now if this host does not have it."""
+    """Find the one exact source image. It is made or downloaded if this host does not have it."""
     services, template = job.services, job.template
     source = services.source(template.source)
     context = Context(
@@ -128,7 +132,7 @@ def resolve(job: Job) -> SourceImage:
 
 
 def plan(job: Job, source: SourceImage) -> Plan:
-    """What is going to be done, with its keys."""
+    """Plan the steps with their content keys."""
     made = make_plan(job.template, source)
     facts = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": source.parent, "pins": dict(source.pins)}
     steps = tuple({"index": planned.index, "key": planned.key, "inputs": planned.inputs} for planned in made.steps)
@@ -137,8 +141,8 @@ def plan(job: Job, source: SourceImage) -> Plan:
 
 
 def reuse(job: Job, plan: Plan) -> ImageRecord | None:
-    """The catalog's image with this fingerprint, name and version, unless it lacks a verification that is wanted now, or a step
-    is to be carried out again."""
+    """The catalog's image with this fingerprint, name and version. None where it lacks a verification that is wanted now, or where a step
+    has to run again."""
     if job.options.force or job.options.no_cache or job.layer_options.first:
         return None
     template = job.template
@@ -149,7 +153,7 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     if image and (reason := must_run(plan, ran(job.services.catalog.build_of(image)), job.services.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
-    if image and (reason := _gone(job, image)):
+    if image and (reason := _why_missing(job, image)):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}: building it again")
         return None
     if image:
@@ -157,8 +161,8 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
     return image
 
 
-def _gone(job: Job, image: ImageRecord) -> str:
-    """Why an image on record is not where its builder had it; "" when it is."""
+def _why_missing(job: Job, image: ImageRecord) -> str:
+    """Why an image on record is no longer where its builder published it; "" when it is there."""
     if isinstance(job.builder, Publisher):
         try:
             media_of(image, job.builder, job.services.catalog, job.services.store)
@@ -167,30 +171,30 @@ def _gone(job: Job, image: ImageRecord) -> str:
     return ""
 
 
-def verify_anew(job: Job, plan: Plan, image: ImageRecord) -> None:
-    """Test an image of before with the template's tests, if it never passed these: they are no part of the fingerprint. VerifyError
+def verify_again(job: Job, plan: Plan, image: ImageRecord) -> None:
+    """Test an earlier image with the template's tests, unless it has passed just these: they are no part of the fingerprint. VerifyError
     when one fails; the image stays as it is."""
     template = job.template
     if job.options.skip_verify or not template.verify or job.services.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
-    job.report.info(f"image {image.id} has this fingerprint, but its tests are others: testing it again")
+    job.report.info(f"image {image.id} has this fingerprint, but the tests have changed: testing it again")
     verdict = verify(
         job,
         plan,
         Captured(media_of(image, job.builder, job.services.catalog, job.services.store)),
-        f"image {image.id}, which passed others before, is not what the template says now",
+        f"image {image.id}, which passed other tests before, is not what the template says now",
     )
     if verdict.report:
         record.record_verified(job, verdict.report, verdict.facts)
 
 
 def ran(build: BuildRecord) -> dict[str, float]:
-    """When each step of a build was carried out, by its key."""
+    """When each step of a build ran, by its key; seconds since the epoch."""
     return {step.key: step.ran for step in build.steps}
 
 
 def check(job: Job, plan: Plan) -> None:
-    """What can be known to go wrong where the machines run, before anything is made there."""
+    """Check where the machines run for what would go wrong, before anything is created there."""
     if isinstance(job.builder, Publisher):
         with job.report.stage("check"):
             job.builder.check(plan.source, job.image, job.id, job.report)
@@ -198,15 +202,16 @@ def check(job: Job, plan: Plan) -> None:
 
 @contextmanager
 def products(job: Job) -> Iterator[Resources]:
-    """What the image consists of outside of this host: given back when the build fails, left to the image when that is on record."""
+    """The resources outside of this host that the image consists of. They are released when the build fails, and belong to the image once
+    it is on record."""
     resources = Resources(job.ledger)
     try:
         yield resources
     except BaseException as error:
         try:
-            if on_record(job):  # a signal came just behind the commit
+            if on_record(job):  # a signal arrived right after the commit
                 resources.keep()
-        except BakeError as second:  # nobody can say: `bake sweep` will
+        except BakeError as second:  # not known now: `bake sweep` finds out
             error.add_note(f"clean-up: {second}")
             raise error from None
         resources.release_after(error)
@@ -223,7 +228,7 @@ def on_record(job: Job) -> bool:
 
 
 def publish(job: Job, captured: Captured, products: Resources) -> Captured:
-    """Bring a verified image to where it is to be used, for builders that have their images there."""
+    """Publish a verified image where it is to be used, for builders that keep their images there."""
     if not isinstance(job.builder, Publisher):
         return captured
     with job.report.stage("publish"):
@@ -232,8 +237,8 @@ def publish(job: Job, captured: Captured, products: Resources) -> Captured:
 
 
 def normalize(job: Job, plan: Plan, captured: Captured) -> Captured:
-    """The captured disk as the one that its content stands for, where the template wants that. Where bake cannot do it, the disk as it
-    is, and the reason on record."""
+    """Normalize the captured disk where the template asks for it, so that equal content gives equal bytes. Where that is not possible, the
+    disk stays as it is and the reason goes on record."""
     if not job.template.reproducible or not isinstance(captured.media, Disk):
         return captured
     from baker.disks.normalize import normalize
@@ -272,7 +277,8 @@ def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
 
 
 def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> VerifyOutcome:
-    """Boot the captured image as a stranger would (new identity, new keys) and run its tests. VerifyError when one fails."""
+    """Boot the captured image as any user would, with a new identity and new keys, and run its tests. VerifyError when one fails.
+    `consequence` ends the error's message: what the failure means for the image."""
     template = job.template
     if job.options.skip_verify:
         return VerifyOutcome("skipped")
@@ -303,7 +309,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
         names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)
         raise VerifyError(
             f"{len(failed)} of {len(report.outcomes)} tests failed, so {consequence}{names}",
-            hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine to look at",
+            hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine running to look at",
         )
     return verdict
 
@@ -318,4 +324,6 @@ def post_process(job: Job, image: ImageRecord) -> None:
             try:
                 export(job.services.store, image, spec.format, destination, compress=spec.compress, report=job.report, overwrite=True)
             except BakeError as error:
-                raise BuildError(f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint) from error
+                raise BuildError(
+                    f"image {image.id} is registered, but its export failed: {error.message}", hint=error.hint, code=error.code
+                ) from error

@@ -1,4 +1,4 @@
-"""What every step is told so that programs which write times, orders or names write the same ones in every build."""
+"""The environment of every step, with which programs that write times, orders or names write the same ones in every build."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def repeatable(epoch: int) -> Mapping[str, str]:
-    """Environment variables. `epoch`: seconds since 1970, what SOURCE_DATE_EPOCH says (reproducible-builds.org's specification)."""
+    """The environment variables. `epoch`: the value of SOURCE_DATE_EPOCH (reproducible-builds.org), seconds since 1970."""
     date = f"{epoch} +0000"
     return {
         "SOURCE_DATE_EPOCH": str(epoch),

@@ -1,4 +1,4 @@
-"""Builds that make no image: does it build and pass its tests, and does a second run of its steps change anything?"""
+"""Builds that make no image (`bake test`): whether a template builds and passes its tests, and whether its steps are idempotent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from baker.plan.plan import Plan
 from baker.plan.requests import BuildOptions
 from baker.template.model import Template
 
-# What a system writes by itself, whoever runs: not what a step did to it.
+# what a running system writes by itself: no step did it
 NOISE = ("/var/log/*", "/tmp/*", "/var/tmp/*", "/run/*", "/var/cache/*", "/var/lib/apt/lists/*", "/var/lib/systemd/*", "*/.ansible/*")
 SYNC_SECONDS = 120.0
 
@@ -38,10 +38,10 @@ class RepeatedChange:
 
 
 def test(template: Template, options: BuildOptions, services: Services, *, idempotent: bool) -> list[RepeatedChange]:
-    """Try a template. What the second run of its steps changed, if that was asked for. A failed trial leaves a record with its log."""
+    """Try a template. With `idempotent`, returns what the second run of its steps changed. A failure is on record with its log."""
     with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
-        found = again(job) if idempotent else []
+        found = run_twice(job) if idempotent else []
         if not idempotent:
             build(job)
         stages.announce_stop(job, "tried")
@@ -53,7 +53,9 @@ def build(job: Job) -> None:
     if isinstance(job.builder, Publisher):
         kind = job.template.builder.kind
         raise BuildError(
-            f"bake test makes no image, and the builder {kind} cannot test a machine without one", hint="bake build --skip-verify builds it"
+            f"bake test makes no image, and the builder {kind} cannot test a machine without one",
+            hint="bake build --skip-verify builds it",
+            code="test.needs-image",
         )
     plan = stages.plan(job, stages.resolve(job))
     with stages.products(job) as products:
@@ -61,12 +63,16 @@ def build(job: Job) -> None:
         stages.verify(job, plan, captured, "it would not be registered")
 
 
-def again(job: Job) -> list[RepeatedChange]:
-    """Carry out all steps, then all of them once more on the same machine; what the second run changed. BuildError when a step fails,
-    HostError where the machine's disk cannot be read from this host."""
+def run_twice(job: Job) -> list[RepeatedChange]:
+    """Run all steps, then run them again on the same machine. Returns what the second run changed. StepError when a step fails, HostError
+    where the machine's disk cannot be read from this host."""
     builder = job.builder
     if not isinstance(builder, SupportsPause) or not builder.can_pause():
-        raise HostError("only machines of this host's own libvirt show their disks: this template's does not", hint="leave out --connect")
+        raise HostError(
+            "the disk of this template's machine cannot be read: only machines of this host's own libvirt allow that",
+            hint="leave out --connect",
+            code="test.no-disk-access",
+        )
     plan = stages.plan(job, stages.resolve(job))
     with build_machine(job, plan) as build, build.start.connection:
         run_steps(job, build, plan.steps[build.start.depth :])
@@ -77,7 +83,7 @@ def again(job: Job) -> list[RepeatedChange]:
             run_steps(job, again, plan.steps)
         if second.changed is None:
             raise HostError(
-                "the disk of the machine cannot be read from outside, so nobody can say what the second run changed",
+                "the disk of the machine cannot be read from outside, so it is not known what the second run changed",
                 code="test.disk-unreadable",
             )
         after, keys = _tree(builder, build.start)

@@ -1,4 +1,4 @@
-"""Values."""
+"""The frozen values that go from one stage of a build to the next."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captured:
-    """What is left of the build machine after its shutdown, its disk or an AMI, and what is known of the machine."""
+    """What was captured of the build machine after its shutdown, a disk or an AMI, and what is known about the machine."""
 
     media: Media
     facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
     guest_listing: GuestListing | None = None  # where the host cannot read the file system
-    normalized: Normalized | None = None  # how its disk was laid out again, for a template that is to be reproducible
-    not_normalized: str = ""  # why it was not
+    normalized: Normalized | None = None  # how the disk was normalized, for a reproducible template
+    not_normalized: str = ""  # why it could not be
     before_normalizing: Disk | None = None  # the disk as the machine left it, where `media` is the normalized one
     changed_inodes: ChangedInodes | None = None  # which step changed what on the machine's disk; None: that is not known
-    publications: tuple[Publication, ...] = ()  # where it is, once it is published; their `image` is still empty
+    publications: tuple[Publication, ...] = ()  # where it is published; their `image` is still empty
 
 
 @dataclass(frozen=True)
 class VerifyOutcome:
-    """What verification says. `report` is None unless tests ran."""
+    """The result of the verification. `report` is None unless tests ran."""
 
     status: Literal["passed", "skipped", "none"]
     report: TestReport | None = None
@@ -39,7 +39,7 @@ class VerifyOutcome:
 
 @dataclass(frozen=True)
 class GuestListing:
-    """A manifest and a package list that were made inside the guest. `manifest` is a file of gzipped JSON lines."""
+    """A manifest and a package list made inside the guest. `manifest` is a file of gzipped JSON lines."""
 
     manifest: Path
     packages: PackageList
@@ -47,11 +47,11 @@ class GuestListing:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a captured disk holds. `manifest` is a file of gzipped JSON lines, one FileEntry each, or None where nobody could read it."""
+    """What a captured disk holds. `manifest` is a file of gzipped JSON lines, one FileEntry each; None where it could not be read."""
 
     digest: str
     manifest: Path | None
     files: int
     packages_before: PackageList
     packages_after: PackageList
-    changes: Path | None = None  # the evidence `changes`; None where that cannot be told
+    changes: Path | None = None  # the evidence `changes`; None where it is not known

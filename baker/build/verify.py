@@ -1,8 +1,8 @@
 """Verification: testinfra against a machine that was booted from the captured image.
 
-One pytest process runs all test files over the machine's shared SSH connection. It has a configuration of its own: the
-user's pytest.ini, environment and installed plugins do not reach it (a conftest.py beside the tests does). Each outcome is
-an event while the others still run.
+One pytest process runs all test files over the machine's shared SSH connection. It has its own configuration: the user's pytest.ini,
+environment and installed plugins have no effect on it, but a conftest.py beside the tests does. Each outcome is reported as an event
+while the other tests still run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from baker.machines.ssh.config import login_user
 from baker.template.model import TestinfraVerify
 
 MARK = "bake-verify"  # as in verify_plugin, which only the subprocess imports
-BOOT_SECONDS = 120.0  # for the services of a machine whose SSH answers already; tests run after that in any case
+BOOT_SECONDS = 120.0  # for the services of a machine that answers SSH already; then the tests run in any case
 CONNECT_SECONDS = 60
-SHARED_DEPTH = 2  # parts of a path: / and the directories in it belong to nobody's tests alone
+SHARED_DEPTH = 2  # parts of a path: tests of one project are deeper than / and the directories in it
 INI = "[pytest]\naddopts =\npython_files = *.py\n"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 
@@ -46,8 +46,8 @@ def verify(
 ) -> TestReport:
     """Run the test files of `checks` against `host` of `ssh_config`; the report has one outcome per test.
 
-    A file that cannot be imported or has no test, and tests that are not done in time (`timeout` seconds for all; default: the sum of
-    the checks' own), are outcomes of the kind "error". `user` is who logs in (default: as the configuration says); tests run as root.
+    A file that cannot be imported or has no test is an outcome of the kind "error", and so are tests that are not done within `timeout`
+    seconds for all (default: the sum of the checks' own). `user` logs in (default: the user of the configuration); tests run as root.
     """
     started = time.monotonic()
     directory = ensure(scratch)
@@ -64,7 +64,7 @@ def verify(
 
 
 def wait_for_services(ssh_config: Path, host: str, report: Reporter) -> None:
-    """Wait until the machine has started all that it starts: SSH answers earlier. A guest without systemd does not wait."""
+    """Wait until the machine has started all of its services: SSH answers earlier. There is no wait for a guest without systemd."""
     ssh: list[str | Path] = [process.need("ssh", package="openssh-client"), "-F", ssh_config, host]
     try:
         process.run([*ssh, "systemctl is-system-running --wait"], check=False, timeout=BOOT_SECONDS)
@@ -109,8 +109,8 @@ class _Chosen:
 
 
 def _batches(checks: Sequence[TestinfraVerify]) -> list[list[_Chosen]]:
-    """As few pytest runs as can be. A file that is to run twice, with other vars, needs one of its own each time; so do files from
-    unrelated directories: every conftest.py from a run's common directory down counts, and that must not be anybody's but theirs."""
+    """Distribute the files to as few pytest runs as possible. A file that is to run twice, with other vars, needs two runs. So do files of
+    unrelated directories: pytest uses every conftest.py from a run's common directory down, and it must belong to these tests."""
     batches: list[list[_Chosen]] = []
     for check in checks:
         for chosen in _related(check):
@@ -125,7 +125,7 @@ def _batches(checks: Sequence[TestinfraVerify]) -> list[list[_Chosen]]:
 
 
 def _related(check: TestinfraVerify) -> Iterator[_Chosen]:
-    """The files of a check, apart where their directories have nothing to do with each other."""
+    """The files of a check, grouped by related directories."""
     groups: list[list[Path]] = []
     for path in _files(check):
         group = next((group for group in groups if _common([*group, path])), None)
@@ -137,7 +137,7 @@ def _related(check: TestinfraVerify) -> Iterator[_Chosen]:
 
 
 def _common(files: Sequence[Path]) -> Path | None:
-    """The directory that all files are below; None for one that all kinds of things are below: `/`, `/usr`, where homes are."""
+    """The directory that all files are below; None for one that holds unrelated things: `/`, `/usr`, the parent of home directories."""
     directories = {path.parent for path in files}
     common = Path(commonpath(directories))
     shared = len(common.parts) <= SHARED_DEPTH or Path.home().is_relative_to(common)
@@ -145,7 +145,7 @@ def _common(files: Sequence[Path]) -> Path | None:
 
 
 def _files(check: TestinfraVerify) -> list[Path]:
-    """The test files; of a directory those that pytest would take. One without any stands for itself, to be reported."""
+    """The test files; of a directory those that pytest would collect. A directory without any is returned itself, to be reported."""
     found = []
     for path in check.testinfra:
         whole = (check.base_dir / path).resolve()
@@ -156,20 +156,20 @@ def _files(check: TestinfraVerify) -> list[Path]:
 
 @dataclass
 class _Session:
-    """One pytest process and what it tells."""
+    """One pytest process and what it reports."""
 
     chosen: Sequence[_Chosen]
     host: str
     report: Reporter
     mask: Callable[[str], str]
     outcomes: list[TestOutcome] = field(default_factory=list)
-    heard: set[Path] = field(default_factory=set)  # files that had a test or an error
+    seen: set[Path] = field(default_factory=set)  # files that had a test or an error
     current: str = ""  # the test that runs now
     other: list[str] = field(default_factory=list)  # what pytest itself printed
 
     @property
     def root(self) -> Path:
-        """What pytest's node ids are relative to, and where it stops looking for a conftest.py."""
+        """The directory to which pytest's node ids are relative, and from which down it looks for a conftest.py."""
         return Path(commonpath([path.parent for chosen in self.chosen for path in chosen.files]))
 
     def run(self, ssh_config: Path, directory: Path, *, sudo: bool, timeout: float) -> None:
@@ -199,14 +199,14 @@ class _Session:
         self._conclude(present, result.returncode)
 
     def _conclude(self, files: Sequence[Path], returncode: int) -> None:
-        """What no single test has said: pytest broke down, or a file has nothing to run."""
-        told = any(outcome.outcome in ("failed", "error") for outcome in self.outcomes)
-        if returncode not in (0, 5) and not told:
+        """Add what no single test has reported: pytest failed, or a file has no test."""
+        reported = any(outcome.outcome in ("failed", "error") for outcome in self.outcomes)
+        if returncode not in (0, 5) and not reported:
             tail = "\n".join(self.other[-20:])
             self._finish(files[-1], "", "error", 0.0, f"pytest ended with exit code {returncode}\n\n{tail}")
         elif returncode in (0, 1, 5):
             for path in files:
-                if path not in self.heard:
+                if path not in self.seen:
                     self._finish(path, "", "error", 0.0, f"{path.name} has no test: name its functions test_...")
 
     def _argv(self, ssh_config: Path, directory: Path, files: Sequence[Path], sudo: bool) -> list[str | Path]:
@@ -222,13 +222,13 @@ class _Session:
             *(["--sudo"] if sudo else []), *files,
         ]  # fmt: skip
 
-    # -- what pytest tells --
+    # -- what pytest reports --
 
     def _hear(self, line: str) -> None:
         mark, _, text = line.partition("\t")
         if mark != MARK:
             if line.strip():
-                self.other = [*self.other[-200:], line]  # masked as a whole, in what is told of it
+                self.other = [*self.other[-200:], line]  # masked as a whole, when it is reported
                 self.report.debug(self.mask(line))
             return
         event: dict[str, Any] = json.loads(text)
@@ -255,13 +255,13 @@ class _Session:
         found = TestOutcome(full, outcome, round(seconds, 3), self.mask(message))
         self.outcomes.append(found)
         if path:
-            self.heard.add(path)
+            self.seen.add(path)
         self.report.sink.emit(
             TestFinished(build=self.report.build, name=found.name, outcome=outcome, seconds=found.seconds, message=found.message)
         )
 
     def _title(self, path: Path) -> str:
-        """How a test file is called in reports: as the template has it, or by its bundle."""
+        """The name of a test file in reports: as the template names it, or by its bundle."""
         for chosen in self.chosen:
             if path in chosen.files:
                 if chosen.check.bundle:
@@ -272,7 +272,7 @@ class _Session:
 
 
 def _environment() -> dict[str, str]:
-    """No plugin but ours and testinfra, no .pyc beside the user's tests, and bake itself importable."""
+    """The environment of pytest: only our plugin and testinfra, no .pyc beside the user's tests, bake importable."""
     return {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

@@ -1,7 +1,7 @@
-"""Making an image again from its record alone, and telling how far the result is the same.
+"""Makes an image again from its record alone, and says how far the result is the same.
 
-Nothing is fetched over the network and nothing is read from the template's place: inputs, source disk and everything that guests
-fetched come out of the store. The machine's clock stands where it stood. What comes out is compared and thrown away.
+Nothing is downloaded and nothing is read where the template was: inputs, source disk and everything that guests downloaded come from the
+store. The machine's clock starts at the time of the recorded build. The result is compared and removed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}
 
 @dataclass(frozen=True)
 class RebuildOutcome:
-    """What came out. `packages`: (name, on record, rebuilt) of each that differs; `reasons`: why not more was reached, in words."""
+    """The result of a rebuild. `packages`: (name, version on record, rebuilt version) of each that differs; `reasons`: why no higher level
+    was reached."""
 
     image: ImageRecord
     level: Level
@@ -80,7 +81,7 @@ class RebuildOutcome:
 
 @dataclass(frozen=True)
 class Request:
-    """What to rebuild, and what the record cannot hold: the values of secret variables."""
+    """What to rebuild, and the values of secret variables, which are not on record."""
 
     image: ImageRecord
     build: BuildRecord
@@ -93,8 +94,9 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
     """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
     if request.image.origin == "committed":
         raise UsageError(
-            f"{request.image.name}@{request.image.version} was committed from a shell: nobody can make it again",
-            hint="bake diff with its parent says what was changed by hand: put that into a template",
+            f"{request.image.name}@{request.image.version} was committed from a shell: it cannot be made again",
+            hint="bake diff with its parent shows what was changed by hand: put that into a template",
+            code="rebuild.committed",
         )
     with workplace(services.home, services.leases, services.ledger) as work:
         check_store(request.image, request.build, services.store)
@@ -104,7 +106,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
         options = BuildOptions(
             skip_verify=True, force=True, no_cache=True, replay=replay, uri=request.uri, clock=request.build.started
         )  # fmt: skip
-        with open_job(template, options, services, new_id()) as job, _told(job):
+        with open_job(template, options, services, new_id()) as job, _failures_reported(job):
             stages.announce(job)
             plan = make_plan(template, source)
             reasons = [*problems, *_changed(plan, request, elsewhere=_is_imported(request.build, services))]
@@ -120,14 +122,14 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
 
 
 def rebuild_and_record(request: Request, services: Services) -> RebuildOutcome:
-    """The same, with what came out on record."""
+    """Rebuild an image, and put the result on record."""
     verdict = rebuild(request, services)
     put_on_record(verdict, services)
     return verdict
 
 
 def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
-    """Keep what came out: its report in the store, a row in the catalog, an entry in the journal."""
+    """Record the result of a rebuild: its report in the store, a row in the catalog, an entry in the journal."""
     report = json.dumps(verdict.to_json(), sort_keys=True, indent=1).encode()
     with services.leases.shared(STORE_LEASE):
         digest = services.store.add_bytes(report)
@@ -139,8 +141,8 @@ def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
 
 
 @contextmanager
-def _told(job: Job) -> Iterator[None]:
-    """Whoever watches is told of a failure. Nothing is put on record: a rebuild is no build of the template."""
+def _failures_reported(job: Job) -> Iterator[None]:
+    """Report a failure without a record of it: a rebuild is no build of the template."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
@@ -152,7 +154,8 @@ def _told(job: Job) -> Iterator[None]:
 
 
 def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:
-    """HostError that names every blob of the image and its build whose bytes are not those on record; NotFoundError without one."""
+    """Verify every blob of an image and its build. HostError that names each whose bytes are not those on record; NotFoundError when one is
+    missing."""
     blobs = {digest: f"disk {position} of image {image.id}" for position, digest in enumerate(image.chain)}
     for name, digest in build.evidence.items():
         blobs.setdefault(digest, f"evidence {name!r} of build {build.id}")
@@ -160,7 +163,8 @@ def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> Non
     if changed:
         raise HostError(
             f"the store does not hold what is on record for image {image.id}; these blobs were changed:{''.join(changed)}",
-            hint="restore them from a copy of the store: from changed bytes nothing is rebuilt",
+            hint="restore them from a copy of the store: nothing is rebuilt from changed bytes",
+            code="store.blob-changed",
         )
 
 
@@ -168,7 +172,7 @@ def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> Non
 
 
 def _template(request: Request, services: Services, directory: Path) -> tuple[Template, list[str]]:
-    """The template as it was, from the bytes on record, and why it may not be the same."""
+    """The template from the bytes on record, and the reasons why it may not be the same."""
     with _evidence(request.build, "inputs", services.store, "it was made before inputs were kept") as file:
         context = inputs.unpack(file, directory)
     missing = sorted(set(context.secrets) - request.secrets.keys())
@@ -176,6 +180,7 @@ def _template(request: Request, services: Services, directory: Path) -> tuple[Te
         raise UsageError(
             f"the record holds no secret values, and the build needs {', '.join(missing)}",
             hint=" ".join(f"--var {name}=..." for name in missing),
+            code="rebuild.secrets-missing",
         )
     values = {name: _text(value) for name, value in context.variables.items()} | dict(request.secrets)
     templates = load(
@@ -190,12 +195,12 @@ def _template(request: Request, services: Services, directory: Path) -> tuple[Te
     problems = [f"not all inputs are on record: {why}"] if (why := request.build.reproduction.get("unrecorded")) else []
     template = next((each for each in templates if each.name == context.name), None)
     if template is None:
-        raise NotFoundError(f"the template on record does not make an image {context.name!r}")
+        raise NotFoundError(f"the template on record does not make an image {context.name!r}", code="record.no-such-image")
     return replace(template, post_processors=()), problems
 
 
 def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
-    """A disk image that a template names by its path is in the store, not among the inputs: something must stand in its place."""
+    """Override the path of a disk image that the template names: the disk is in the store, not among the inputs, but a file must exist."""
     if build.source.get("kind") != "file":
         return {}
     stand_in = directory / "source-disk"
@@ -208,11 +213,13 @@ def _text(value: Any) -> str:
 
 
 def _source(request: Request, services: Services) -> SourceImage:
-    """The disk that the build started from: its parent's, or the source's own in the image's chain."""
+    """The disk that the build started from: the parent's, or that of the source in the image's chain."""
     record, image = request.build.source, request.image
     chain = image.chain[1:]
     if not chain:
-        raise NotFoundError(f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here")
+        raise NotFoundError(
+            f"image {image.id} has no source disk on record", hint="images of EC2 cannot be rebuilt here", code="rebuild.no-source-disk"
+        )
     return SourceImage(
         kind=str(record.get("kind", "")),
         title=str(record.get("title", "")),
@@ -226,7 +233,7 @@ def _source(request: Request, services: Services) -> SourceImage:
 
 
 def _replay(build: BuildRecord, services: Services, directory: Path) -> Path:
-    """Everything that the build's machines fetched, laid out for the proxy."""
+    """Everything that the build's machines downloaded, as a recording for the proxy."""
     recording = Recording(directory)
     if "fetches" in build.evidence:
         with services.store.open(build.evidence["fetches"]) as file:
@@ -239,7 +246,7 @@ def _replay(build: BuildRecord, services: Services, directory: Path) -> Path:
 
 
 def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
-    """Why the plan of the rebuild is not the one on record. `elsewhere`: another home made that."""
+    """Why the plan of the rebuild is not the one on record. `elsewhere`: the record is from another home."""
     if plan.fingerprint == request.image.fingerprint:
         return
     recorded = {step.index: step.key for step in request.build.steps}
@@ -255,8 +262,8 @@ def _is_imported(build: BuildRecord, services: Services) -> bool:
 
 
 def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
-    """Whether all that a plan is made of is as on record, but for the hashes of secret values: those are keyed, and each home has its own
-    key. Nobody can tell then whether the values are the same; the disk that comes out does."""
+    """Whether the inputs of a plan are as on record, except for the hashes of secret values: those are keyed, and each home has its own
+    key. Whether the values are the same is not known then; the comparison of the disks shows it."""
     mine = [_plain(step.inputs) for step in plan.steps]
     shape = recorded_machine_spec(plan.template)
     return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
@@ -270,7 +277,7 @@ def _plain(value: Any) -> str:
 @contextmanager
 def _evidence(build: BuildRecord, name: str, store: BlobStore, why: str) -> Iterator[Any]:
     if name not in build.evidence:
-        raise NotFoundError(f"build {build.id} has no {name} on record", hint=why)
+        raise NotFoundError(f"build {build.id} has no {name} on record", hint=why, code="record.evidence-missing")
     with store.open(build.evidence[name]) as file:
         yield file
 
@@ -296,9 +303,7 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
     elif level == Level.TREE:
         refused = request.build.reproduction.get("refused", "")
         wanted = job.template.reproducible
-        words.append(
-            f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true lays it out anew')}".rstrip(": ")
-        )
+        words.append(f"the disks differ in their layout: {refused or ('' if wanted else 'reproducible: true normalizes it')}".rstrip(": "))
     groups = _explained(differences, services.store.materialize(request.image.chain), disk) if differences else []
     changes = () if unread else tuple(_package_changes(packages[0].packages, packages[1].packages))
     return RebuildOutcome(request.image, level, inspection.digest, tuple(words), changes, tuple(groups))

@@ -35,7 +35,7 @@ from baker.machines.base import ImageName, Launch
 from baker.machines.identity import copy_identity
 from baker.machines.spec import spec_of
 from baker.render.logfile import LogFile
-from baker.sessions.ephemeral import known, session
+from baker.sessions.ephemeral import session, spec_fields
 from baker.sessions.running import copy_disk, shell_of
 
 BOOT_SECONDS = 600.0
@@ -166,7 +166,7 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
     builder = services.builder(spec_of(parent.builder, before.shape), None)
     directory = ensure(taken.scratch / "commit")
     identity = taken.identity
-    shape = replace(MachineSpec(**known(before.shape)), disk_size=None, accelerator="auto")
+    shape = replace(MachineSpec(**spec_fields(before.shape)), disk_size=None, accelerator="auto")
     request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
     with launched(builder, request, services.connect, timeout=BOOT_SECONDS, artifacts=taken.artifacts) as connected:
         machine = connected.machine

@@ -1,4 +1,4 @@
-"""What `bake diff` compares: an image, a layer, or the disk of a machine that somebody is in now."""
+"""The sides of a `bake diff`: an image, a layer, or the disk of a running ephemeral machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LAYER = "layer:"
 
 @contextmanager
 def side(services: Services, text: str) -> Iterator[Tree]:
-    """What `bake diff` compares: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP where no image is called so."""
+    """The file tree that `text` names: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP where no image has that name."""
     from baker.sessions.ephemeral import session
 
     if text.startswith(PREFIX):
@@ -54,7 +54,7 @@ def _layer(services: Services, reference: str) -> Iterator[Tree]:
     layer, _ = find(services.catalog, store, reference)
     with store.using(layer) as there:
         if not there:
-            raise NotFoundError(f"the layer {layer.id} has just been removed")
+            raise NotFoundError(f"the layer {layer.id} has just been removed", code="layer.not-found")
         disk = layer.directory / "disk.qcow2"
         title = f"{layer.record.template} after step {layer.record.step} ({layer.record.name})"
         with sides.of_disk(title, Disk(disk, "qcow2", qemuimg.info(disk, "qcow2").virtual_size)) as tree:

@@ -1,4 +1,4 @@
-"""Machines that somebody uses for a while and that leave nothing: from an image, or from a layer."""
+"""Ephemeral machines, from an image or from a layer: they are removed with all their changes when they end."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ from baker.machines.identity import make_identity
 from baker.machines.media import media_of
 from baker.machines.spec import spec_of
 from baker.machines.ssh.communicator import Communicator
-from baker.sessions.running import note
+from baker.sessions.running import write_shell
 
 
 @dataclass(frozen=True)
 class Running:
-    """A throw-away machine, up and answering. `ssh` is the command that enters it."""
+    """An ephemeral machine that answers. `ssh` is the command that enters it."""
 
     title: str  # "web 1.4.0", "web after step 3 (packages)"
     machine: Machine
     communicator: Communicator
     ssh: tuple[str, ...]
     ports: Mapping[int, int]  # guest port -> port on this host's loopback
-    id: str = ""  # of the session: what `bake diff shell:ID` and `bake commit ID` call it
+    id: str = ""  # of the session, for `bake diff shell:ID` and `bake commit ID`
 
 
 @contextmanager
 def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wanted: BootOptions) -> Iterator[Running]:
-    """A machine from an image. `recorded` is what the record says of the machine that it was built on."""
-    shape = MachineSpec(**(known(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
+    """A machine from an image. `recorded`: the machine on which the image was built, as it is on record."""
+    shape = MachineSpec(**(spec_fields(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
     builder = services.builder(spec_of(image.builder, recorded), wanted.uri)
     media = media_of(image, builder, services.catalog, services.store)
     with session(services) as (ledger, scratch, report):
         identity = make_identity(scratch, image.name, wanted.username or image.ssh_username)
-        called = ImageName(image.name, image.version)
-        request = Launch("run", media, shape, identity, scratch, ledger, report, wanted.forwards, image=called)
+        name = ImageName(image.name, image.version)
+        request = Launch("run", media, shape, identity, scratch, ledger, report, wanted.forwards, image=name)
         with _boot_errors_explained(), launched(builder, request, services.connect, timeout=wanted.timeout) as connected:
             running = _running(f"{image.name} {image.version}", connected, wanted, ledger.build_id)
-            note(scratch, image, builder, connected.machine, running.ssh)
+            write_shell(scratch, image, builder, connected.machine, running.ssh)
             yield running
 
 
 @contextmanager
 def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOptions) -> Iterator[Running]:
-    """A machine as it was when a layer was kept."""
+    """A machine as it was when a layer was kept. NotFoundError when the layer is removed meanwhile."""
     record, store = layer.record, services.layers
     builder = services.builder(spec_of(record.builder, build.shape), None)
     if not isinstance(builder, SupportsSnapshot):
-        raise HostError(f"the builder {record.builder} cannot restore layers")
+        raise HostError(f"the builder {record.builder} cannot restore layers", code="layer.unsupported")
     with session(services) as (ledger, scratch, report), ExitStack() as stack:
         if not stack.enter_context(store.using(layer)):
-            raise NotFoundError(f"the layer {layer.id} has just been removed")
+            raise NotFoundError(f"the layer {layer.id} has just been removed", code="layer.not-found")
         identity = layer.identity(scratch)
         disk = Disk(layer.directory / "disk.qcow2", "qcow2", 0)
-        request = Launch("run", disk, MachineSpec(**known(build.shape)), identity, scratch, ledger, report, wanted.forwards)
+        request = Launch("run", disk, MachineSpec(**spec_fields(build.shape)), identity, scratch, ledger, report, wanted.forwards)
         stack.enter_context(_boot_errors_explained())
         connected = stack.enter_context(restored(builder, request, layer, services.connect, timeout=wanted.timeout))
         yield _running(f"{record.template} after step {record.step} ({record.name})", connected, wanted)
@@ -73,7 +73,7 @@ def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOp
 
 @contextmanager
 def session(services: Services) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
-    """What a machine that no build is about needs: a ledger, a scratch directory, somebody who listens."""
+    """What a machine outside of a build needs: a ledger, a scratch directory and a reporter."""
     name = new_id()
     with process_mark(name), services.ledger.open(name) as ledger, scratch_directory(services.home, name, ledger) as scratch:
         yield ledger, scratch, Reporter(services.sink, name)
@@ -86,7 +86,7 @@ def _boot_errors_explained() -> Iterator[None]:
         yield
     except BootError as error:
         error.hint = "--timeout gives it longer; --memory and --cpus make it larger"
-        error.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in error.console)]))
+        error.add_note("\n".join(["last lines of the console:", *(f"  {line}" for line in error.console)]))
         raise
 
 
@@ -96,6 +96,6 @@ def _running(title: str, connected: ConnectedMachine, wanted: BootOptions, name:
     return Running(title, machine, communicator, ("ssh", "-F", str(communicator.ssh_config), communicator.host), ports, name)
 
 
-def known(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """What a record says of a shape, without what this version does not know."""
+def spec_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of MachineSpec in a record, without those that this version does not have."""
     return {name: value for name, value in recorded.items() if name in {field.name for field in fields(MachineSpec)}}

@@ -1,4 +1,4 @@
-"""Machines that somebody is in now (`bake shell`, `bake run`), as another process sees them: what they are, and a copy of their disk."""
+"""The ephemeral machines that run now (`bake shell`, `bake run`), as another process sees them, and copies of their disks."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SYNC_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class Shell:
-    """A running throw-away machine."""
+    """A running ephemeral machine."""
 
     id: str
     image: str  # id of the image that it was started from
-    disk: Path  # what it writes to: an overlay on the image's disk
+    disk: Path  # the overlay on the image's disk that it writes to
     virtual_size: int
     ssh: tuple[str, ...]  # the command that enters it
 
 
-def note(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
-    """Let others find the machine, where its disk is on this host. `scratch` is called as the session is."""
+def write_shell(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
+    """Let other processes find the machine, if its disk is on this host. The name of `scratch` is the id of the session."""
     if not isinstance(builder, SupportsPause) or not builder.can_pause():
         return
     with builder.paused_disk(machine) as disk:
@@ -42,37 +42,45 @@ def note(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, 
     (scratch / NAME).write_text(json.dumps(asdict(shell), default=str))
 
 
-def running(home: Home) -> list[Shell]:
-    """Those that run now."""
+def running_shells(home: Home) -> list[Shell]:
+    """The shells that run now."""
     found = []
     for path in sorted(home.work("*").parent.glob(f"*/{NAME}")):
         try:
             value = json.loads(path.read_text())
             shell = Shell(**value | {"disk": Path(value["disk"]), "ssh": tuple(value["ssh"])})
         except (OSError, ValueError, TypeError, KeyError):
-            continue  # gone meanwhile, or another version's
+            continue  # it ended meanwhile, or another version wrote it
         if shell.disk.exists():
             found.append(shell)
     return found
 
 
 def shell_of(home: Home, text: str) -> Shell:
-    """The shell with this id, or whose id begins so; `shell:` before it may be left out."""
-    wanted, there = text.removeprefix(PREFIX), running(home)
+    """The shell whose id is, or begins with, `text`; `shell:` before it may be left out. UsageError when several fit."""
+    wanted, there = text.removeprefix(PREFIX), running_shells(home)
     fits = [shell for shell in there if shell.id.startswith(wanted)] if wanted else []
     if len(fits) == 1:
         return fits[0]
     if fits:
-        raise UsageError(f"{text} fits several shells: {', '.join(shell.id for shell in fits)}", hint="type more of it")
+        raise UsageError(
+            f"{text} fits several shells: {', '.join(shell.id for shell in fits)}",
+            hint="type more digits of the id",
+            code="session.ambiguous-shell",
+        )
     known = ", ".join(shell.id for shell in there)
-    raise NotFoundError(f"no shell {wanted!r} is running", hint=f"there are: {known}" if known else "bake shell IMAGE starts one")
+    raise NotFoundError(
+        f"no shell {wanted!r} is running",
+        hint=f"running shells: {known}" if known else "bake shell IMAGE starts one",
+        code="session.no-such-shell",
+    )
 
 
 def copy_disk(services: Services, shell: Shell, image: ImageRecord, destination: Path) -> Disk:
-    """A copy of what the machine has written, taken while it stands still for a moment: as after a power cut just behind a `sync`."""
+    """Copy what the machine has written while it is paused for a moment. The copy is as after a power cut right after a `sync`."""
     builder = services.builder(spec_of(image.builder, services.catalog.build_of(image).shape), None)
     if not isinstance(builder, SupportsPause):
-        raise HostError(f"the disks of machines of {image.builder} are not on this host")
+        raise HostError(f"the disks of machines of {image.builder} are not on this host", code="session.disk-elsewhere")
     process.run([*shell.ssh, "sync"], timeout=SYNC_SECONDS, what="write the guest's changes to its disk")
     with builder.frozen(shell.disk):
         process.run(["cp", "--sparse=always", "--reflink=auto", shell.disk, destination], what="copy the machine's disk")

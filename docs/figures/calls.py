@@ -139,7 +139,7 @@ class Code:
         return found
 
     def _named(self, annotation: ast.expr | None) -> str:
-        """The first class of baker/build in an annotation such as `Iterator[Started]` or `Layering | None`."""
+        """The first class of baker/build in an annotation such as `Iterator[StartedMachine]` or `Layering | None`."""
         names = (node.id for node in ast.walk(annotation) if isinstance(node, ast.Name)) if annotation else ()
         return next((name for name in names if name in self.classes), "")
 

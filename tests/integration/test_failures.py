@@ -112,7 +112,7 @@ def test_other_tests_are_run_against_the_image_that_is_there(baked: Bake, tmp_pa
     assert again[-1]["status"] == "unchanged" and again[-1]["image"] == first[-1]["image"]
     assert [event["name"] for event in again if event["event"] == "test_finished"] and not any(e["event"] == "step_started" for e in again)
     failing = baked("build", checked(tmp_path, *steps, check="assert host.file('/etc/stamp').content_string == 'bye'"))
-    assert failing.code == 4 and "which passed others before" in failing.out + failing.err
+    assert failing.code == 4 and "which passed other tests before" in failing.out + failing.err
     assert "small" in consistent(baked)
 
 

@@ -109,7 +109,7 @@ def test_a_restored_machine_does_not_boot() -> None:
 
 def test_a_guest_whose_clock_stood_still_is_not_taken_to_shut_down_early() -> None:
     lines = marked((110.0, "update begin 10.0"), (120.0, "update end 20.0"), (123.0, "nginx begin 21.0"), (133.0, "nginx end 31.0"))
-    lines.append(Line(136.0, "kept after nginx: the machine stood still for 3.0 s"))
+    lines.append(Line(136.0, "kept after nginx: the machine was paused for 3.0 s"))
     split = guest.split(Anchors(100.0, 101.0, 140.0, 150.0), lines, "[   37.000000] reboot: Power down")
     assert split is not None
     assert (split.between, split.sealing, split.shutdown, split.finishing) == (3.0, 7.0, 2.0, 8.0)

@@ -17,7 +17,7 @@ from baker.build.values import Inspection
 from baker.catalog.records import BuildRecord
 from baker.core.digests import file_digest
 from baker.core.errors import StepError, VerifyError
-from baker.core.model import AnsibleContent, EgressEndpoint, Fetched, Package, TestOutcome, TestReport
+from baker.core.model import AnsibleContent, EgressEndpoint, Fetched, Package, PackageList, TestOutcome, TestReport
 from baker.proxy import recording
 from baker.proxy.recording import Recording
 from baker.store.directory import DirectoryStore
@@ -78,7 +78,9 @@ def test_everything_that_was_collected_is_evidence_and_masked(tmp_path: Path) ->
     (tmp_path / "log").write_text("the word is hush\n")
     (tmp_path / "console").write_text("login: hush\n")
     recorded = a_recording(tmp_path / "fetched", "http://a.example/x", "http://a.example/?token=hush")
-    inspection = Inspection("sha256:0", tmp_path / "manifest", 1, (), (Package("nginx", "1"),), tmp_path / "changes")
+    inspection = Inspection(
+        "sha256:0", tmp_path / "manifest", 1, PackageList(), PackageList((Package("nginx", "1"),)), tmp_path / "changes"
+    )
     found = BuildArtifacts(tmp_path / "log", {"build": tmp_path / "console"}, "<a hush/>", (ROLE,), (FAR,), (recorded,), inspection)
 
     def mask(value: str) -> str:
@@ -130,7 +132,7 @@ def test_a_layer_of_an_earlier_version_is_read(tmp_path: Path) -> None:
     (layer / "egress.json").write_text(json.dumps({"reached": [vars(FAR)]}))
     (layer / "touched.json").write_text(json.dumps({"format": 1, "last": [[0, 12, 1]], "gone": []}))
     a_recording(layer / "fetched", "http://a.example/1")
-    recording.give_up(layer / "fetched")
+    recording.mark_incomplete(layer / "fetched")
     collector = ArtifactCollector(tmp_path, tmp_path / "log")
     changed = layer_history.load(layer, tmp_path, collector)
     found = collector.snapshot()

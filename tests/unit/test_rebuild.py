@@ -90,7 +90,7 @@ def again(workshop: Workshop, *, key: bytes = b"k" * 32, heard: Memory | None = 
 def test_what_was_not_all_recorded_is_proven_by_no_rebuild(workshop: Workshop) -> None:
     workshop.env, workshop.builder.no_way = {}, "no proxy today"
     workshop.bake("step-1")
-    assert "what steps download is not kept: no proxy today" in workshop.said
+    assert "downloads of the steps are not recorded: no proxy today" in workshop.said
     workshop.env, workshop.builder.no_way = {"BAKE_HTTP_CACHE": "0"}, ""
     verdict = again(workshop)
     assert verdict.level == Level.NONE

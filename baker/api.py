@@ -160,12 +160,12 @@ class Baker:
         """The image of the catalog that a build of `plan` would reuse."""
         return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
 
-    def explain(self, plan: Plan, wish: LayerOptions | None = None) -> list[Explained]:
+    def explain(self, plan: Plan, options: LayerOptions | None = None) -> list[Explained]:
         """What a build would do about each step, and why, compared with the last build of the template's name."""
         from baker.layers.explain import explain
         from baker.plan.step_range import LayerOptions
 
-        return explain(plan, wish or LayerOptions(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
+        return explain(plan, options or LayerOptions(), self.layers.find, self.catalog.last_planned(plan.template.name), time.time())
 
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
@@ -319,11 +319,11 @@ class Baker:
 
         return take(self.services, shell)
 
-    def commit(self, taken: CommitSource, wish: CommitOptions) -> ImageRecord:
+    def commit(self, taken: CommitSource, options: CommitOptions) -> ImageRecord:
         """Make an image of a machine that was changed by hand."""
         from baker.sessions.commit import commit
 
-        return commit(taken, wish)
+        return commit(taken, options)
 
     def why(self, reference: str, path: str) -> Reason:
         """Which build and step put a path into an image. NotFoundError when it never was there."""
@@ -365,11 +365,11 @@ class Baker:
         image = self.catalog.resolve(reference)
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
-    def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
+    def publish(self, reference: str, to: str, options: PublishOptions) -> tuple[Published, ...]:
         """Publish an image. `to`: a kind of target, such as "ami". Where it is published already nothing is done, unless that is forced."""
         from baker.publish.service import publish
 
-        return publish(self.services, self.catalog.resolve(reference), to, wishes)
+        return publish(self.services, self.catalog.resolve(reference), to, options)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. The records of their builds stay. BusyError when another image has one as its parent."""

@@ -1,4 +1,4 @@
-"""What a verb is handed: the streams, the choices every verb has, and the way to the Python API."""
+"""The context of a verb: streams, common options, and access to the Python API."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from baker.api import Baker
     from baker.build.services import Interaction
 
-MakeBaker = Callable[..., "Baker"]  # like baker.api.Baker: (home, *, sink, interaction, env)
+MakeBaker = Callable[..., "Baker"]  # called like baker.api.Baker: (home, *, sink, interaction, env)
 
 
 def _real_baker(home: Home, *, sink: Sink, interaction: Interaction | None, env: Mapping[str, str]) -> Baker:
@@ -45,15 +45,15 @@ class App:
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
     stack: ExitStack = field(default_factory=ExitStack)
     sink: Sink = field(default_factory=Null)
-    documents: int = 0  # JSON documents that are on stdout
+    documents: int = 0  # number of JSON documents written to stdout
 
     def baker(self, sink: Sink | None = None, interaction: Interaction | None = None) -> Baker:
-        """The Python API, closed at the end of the run; `sink` hears what happens, and what is said from outside too."""
+        """The Python API, closed at the end of the run. `sink` receives its events, and the warnings of `warn`."""
         self.sink = sink or self.sink
         return self.stack.enter_context(self.make(self.home, sink=self.sink, interaction=interaction, env=self.env))
 
     def line(self, text: str = "") -> None:
-        """A line of what was asked for, to stdout."""
+        """Print a line of the result to stdout."""
         self.out.line(text)
 
     def lines(self, texts: list[str]) -> None:
@@ -71,30 +71,30 @@ class App:
         return [(indent + line).rstrip() for line in lines]
 
     def note(self, text: str) -> None:
-        """Something good to know, to stderr; not with --quiet."""
+        """Print a remark to stderr; nothing with --quiet."""
         if not self.quiet:
             self.err.line(text)
 
     def json(self, value: Any) -> None:
-        """A JSON document to stdout."""
+        """Print a JSON document to stdout."""
         self.documents += 1
         self.out.line(json.dumps(value, indent=2, ensure_ascii=not _is_utf8(self.out.stream), default=str))
 
-    def say(self, text: str) -> None:
-        """Something about the run itself (interrupted, still cleaning up): through the display that is on, or to stderr."""
+    def warn(self, text: str) -> None:
+        """Report something about the run itself, such as an interrupt: through the active display, or to stderr."""
         if isinstance(self.sink, Null):
             self.err.line(f"bake: {text}")
         else:
             self.sink.emit(Message(text=text, level="warning"))
 
     def stopping(self) -> None:
-        """A signal has come: where work is being shown, say that its cleanup begins."""
+        """Report, while a display is active, that a signal has started the cleanup."""
         if not isinstance(self.sink, Null):
-            self.say("stopping: cleaning up")
+            self.warn("interrupted: cleaning up")
 
     @property
     def interactive(self) -> bool:
-        """Whether there is a person who can be asked."""
+        """Whether questions can be asked: stdin and stderr are terminals."""
         return self.stdin.isatty() and self.err.stream.isatty()
 
 
@@ -103,7 +103,7 @@ def _is_utf8(stream: TextIO) -> bool:
 
 
 def home_and_env(directory: os.PathLike[str] | None, env: Mapping[str, str]) -> tuple[Home, Mapping[str, str]]:
-    """Where things are kept when --home names `directory`, or by the environment."""
+    """The home that `--home` (`directory`) or the environment names, and the environment that says so too."""
     if directory is not None:
         env = {**env, "BAKE_HOME": os.fspath(directory)}
     return Home.from_environment(env), env

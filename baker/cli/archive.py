@@ -1,6 +1,6 @@
-"""Write an image with everything that is on record of it and of what it is made on: disks, inputs, everything that was fetched, logs,
-statements, public keys. `bake import` takes the file in on another host, where `bake rebuild` makes the image again without network.
-Nothing secret is in it: values of secret variables are on no record."""
+"""Write an image with its whole record and those of its ancestors as one file: disks, inputs, downloads, logs, attestations, public keys.
+Another host can import the file (`bake import`) and rebuild the image without network (`bake rebuild`). It contains no secrets: the values
+of secret variables are never recorded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,23 @@ from baker.render.text import plural, size
 
 EXAMPLES = """
   bake archive web
-  bake archive web@1.4.0 -o /mnt/backup/    as /mnt/backup/web-1.4.0.bake
-  tar tf web-1.4.0.bake                     it is a tar file
+  bake archive web@1.4.0 -o /mnt/backup/    write /mnt/backup/web-1.4.0.bake
+  tar tf web-1.4.0.bake                     list its content: it is a tar file
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path(), metavar="FILE", help="a file or a directory (default: NAME-VERSION.bake here)"
+        "-o",
+        "--output",
+        type=Path,
+        default=Path(),
+        metavar="FILE",
+        help="the file or directory to write (default: NAME-VERSION.bake in this directory)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    add_json(parser, "what was written, as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_json(parser, "print what was written as JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -38,5 +43,5 @@ def run(args: argparse.Namespace, app: App) -> int:
         app.line(str(written.path))
     else:
         count = f"{plural(written.images, 'image')}, {plural(written.blobs, 'blob')}"
-        app.line(f"wrote {written.path} ({size(written.size)}: {count}; its manifest is {written.digest})")
+        app.line(f"wrote {written.path} ({size(written.size)}: {count}; manifest {written.digest})")
     return 0

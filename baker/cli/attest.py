@@ -1,4 +1,4 @@
-"""Sign where an image comes from: an in-toto statement with SLSA provenance in a DSSE envelope, kept with its record."""
+"""Sign the provenance of an image: an in-toto statement with SLSA provenance in a DSSE envelope, stored with the record of the image."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from baker.trust.attest.signing import attest, envelope_of, provenance_of
 
 EXAMPLES = """
   bake attest web
-  bake attest web --key ci             another key than the default one
-  bake attest web --list               what was signed about it
-  bake attest web --statement | jq .   the statement as its record gives it now, unsigned
+  bake attest web --key ci             sign with a key that is not the default
+  bake attest web --list               list the attestations of the image
+  bake attest web --statement | jq .   show the statement without signing it
   bake attest web --envelope > web.intoto.jsonl
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
     parser.add_argument(
-        "--key", default="", metavar="NAME", help="a key of this host, or PLUGIN:KEY (default: the one `bake keys list` says)"
+        "--key", default="", metavar="NAME", help="a key of this host, or PLUGIN:KEY (default: the default key of `bake keys list`)"
     )
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--list", action="store_true", help="list what was signed, sign nothing")
-    what.add_argument("--statement", action="store_true", help="print the statement, sign nothing")
-    what.add_argument("--envelope", action="store_true", help="print the envelopes that there are, one per line, sign nothing")
+    what.add_argument("--list", action="store_true", help="list the attestations; sign nothing")
+    what.add_argument("--statement", action="store_true", help="print the statement; sign nothing")
+    what.add_argument("--envelope", action="store_true", help="print the existing envelopes, one per line; sign nothing")
     add_json(parser)
 
 
@@ -44,14 +44,14 @@ def run(args: argparse.Namespace, app: App) -> int:
                 app.line(file.read().decode())
         return 0
     if args.list:
-        found = baker.catalog.attestations.of(image.id)
+        attestations = baker.catalog.attestations.of(image.id)
         if args.json:
-            statements = [{**vars(each), "statement": envelope_of(each, baker.store).statement} for each in found]
+            statements = [{**vars(each), "statement": envelope_of(each, baker.store).statement} for each in attestations]
             app.json(statements)
-        elif not found:
-            app.note(f"nobody has signed anything about {image.name}@{image.version}")
+        elif not attestations:
+            app.note(f"{image.name}@{image.version} has no attestations")
         else:
-            rows = [(each.predicate, each.keyid[:16], each.who, each.at, short(each.digest)) for each in found]
+            rows = [(each.predicate, each.keyid[:16], each.who, each.at, short(each.digest)) for each in attestations]
             app.lines(app.table(("predicate", "key", "who", "when", "envelope"), rows))
         return 0
     made = attest(image, trust, key=args.key)

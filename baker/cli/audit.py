@@ -1,4 +1,4 @@
-"""The whole story of an image on one page: how it was made, of what, where it went, and whether everything still holds now."""
+"""Show on one page how an image was built, from which inputs, and where it was used, and check everything again now."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ CHECK_FAILED = VerifyError.exit_code
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as a page that a browser shows, in one file")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write it as one HTML page")
     add_json(parser)
 
 
@@ -61,7 +61,7 @@ def _write(story: Story, path: Path) -> None:
 
 
 def lines(app: App, story: Story) -> Iterator[str]:
-    """The whole story for a person."""
+    """The whole audit as text."""
     image, build, paint = story.image, story.build, app.out.paint
     yield paint(f"{image.name} {image.version}", "bold") + (f"  {clean(image.description)}" if image.description else "")
     yield from fields(_image_fields(story), width=COLUMN)
@@ -72,16 +72,16 @@ def lines(app: App, story: Story) -> Iterator[str]:
     sections: list[tuple[str, list[str]]] = []
     if build:
         sections = [
-            ("made of", fields(source_fields(build), width=COLUMN)),
+            ("built from", fields(source_fields(build), width=COLUMN)),
             ("variables", variable_lines(app, build)),
-            ("made on", fields(host_fields(build), width=COLUMN)),
+            ("built on", fields(host_fields(build), width=COLUMN)),
         ]
     sections += [
         ("inputs", _input_lines(app, story)),
         ("steps", [text for step in story.steps for text in _step_lines(app, step, story.changes_known)]),
         ("fetched", _fetch_lines(app, story)),
         ("tests", test_lines(app, build) if build else []),
-        ("where it went", _where_lines(app, story)),
+        ("used in", _where_lines(app, story)),
         ("proofs", _proof_lines(app, story)),
         ("cannot be read", [f"  {paint(clean(text), 'red')}" for text in story.missing]),
     ]
@@ -111,7 +111,7 @@ def _image_fields(story: Story) -> list[tuple[str, str]]:
         ("fingerprint", image.fingerprint),
         ("created", image.created),
         ("size", f"{size(image.size)}{' on top of its parent' if image.parent else ''}, disk of {size(image.virtual_size)}"),
-        ("origin", "made by hand: nobody can make it again" if image.origin == "committed" else ""),
+        ("origin", "committed from a shell: cannot be rebuilt" if image.origin == "committed" else ""),
         ("labels", ", ".join(f"{name}={value}" for name, value in image.labels.items())),
         ("build", image.build + ("" if story.build else " (not on record)")),
     ]
@@ -128,7 +128,7 @@ def _step_lines(app: App, story: StepStory, known: bool) -> Iterator[str]:
         note = duration(step.seconds) if step.status == "done" else step.status
         yield f"  {step.index}. {clean(step.name)} ({step.kind}) {note}  {paint(clean(step.bundle or step.origin), 'dim')}"
     else:
-        yield "  sealing and what else no step did"
+        yield "  sealing, and other changes outside of steps"
     if known:
         counts = [f"{story.count(kind)} {kind}" for kind in SIGNS if story.count(kind)]
         yield paint(f"     files: {', '.join(counts) or 'none'}", "dim")
@@ -150,8 +150,8 @@ def _fetch_lines(app: App, story: Story) -> list[str]:
         hosts.setdefault("/".join(each.url.split("/", 3)[:3]), []).append(each.size)
     rows = [[place, str(len(sizes)), size(sum(sizes))] for place, sizes in sorted(hosts.items())]
     unkept = sum(not each.digest and bool(each.why) for each in story.fetches)
-    found = app.table(["FROM", "RESPONSES", "SIZE"], rows, right={1, 2}, indent="  ", style="dim")
-    return found + ([f"  of {plural(unkept, 'response')} the body was not kept"] if unkept else [])
+    lines = app.table(["FROM", "RESPONSES", "SIZE"], rows, right={1, 2}, indent="  ", style="dim")
+    return lines + ([f"  the bodies of {plural(unkept, 'response')} were not kept"] if unkept else [])
 
 
 def _where_lines(app: App, story: Story) -> list[str]:

@@ -1,4 +1,4 @@
-"""List channels: where each points, who pointed it there, and who protects it."""
+"""List channels: the image of each, who set it, and who protects it."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only those of this image name")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="list only channels of this image name")
     add_json(parser)
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     catalog = app.baker().catalog
-    found = catalog.channels.all(args.name)
-    images, revoked = {one.image: catalog.image(one.image) for one in found}, catalog.revocations.in_force(now())
+    channels = catalog.channels.all(args.name)
+    images, revoked = {one.image: catalog.image(one.image) for one in channels}, catalog.revocations.in_force(now())
     if args.json:
-        app.json([{**asdict(one), "version": images[one.image].version, "revoked": one.image in revoked} for one in found])
+        app.json([{**asdict(one), "version": images[one.image].version, "revoked": one.image in revoked} for one in channels])
         return 0
-    if not found:
-        app.note("no channels" + (f" of {args.name}" if args.name else "") + ": `bake channel NAME CHANNEL --set IMAGE` makes one")
+    if not channels:
+        app.note("no channels" + (f" of {args.name}" if args.name else "") + ": `bake channel NAME CHANNEL --set IMAGE` creates one")
         return 0
     rows = [
         [
@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, app: App) -> int:
             one.who,
             one.protected_by or "-",
         ]
-        for one in found
+        for one in channels
     ]
     show_table(app, ["NAME", "CHANNEL", "VERSION", "ID", "CHANGED", "BY", "PROTECTED BY"], rows)
     return 0

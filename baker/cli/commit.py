@@ -1,5 +1,5 @@
-"""Make an image of a running `bake shell` as it is on its disk now; the shell goes on. Nobody can make such an image again: it is marked as
-committed wherever it is shown, with what was changed by hand as evidence."""
+"""Make an image of the disk of a running `bake shell`; the shell goes on. Such an image cannot be rebuilt: it is marked as committed
+wherever it is shown, and the manual changes are kept as evidence."""
 
 from __future__ import annotations
 
@@ -18,31 +18,31 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   bake commit 5f1c22aa90b7 --name web --version 1.0.1 -m "a hotfix, until the template has it"
-  bake shell web --commit web@1.0.1        the same on leaving the shell
+  bake shell web --commit web@1.0.1        make the image on leaving the shell
 """
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", metavar="SHELL", help="its id: what `bake shell` says when it starts")
-    parser.add_argument("--name", required=True, metavar="NAME", help="of the image")
-    parser.add_argument("--version", required=True, dest="image_version", metavar="VERSION", help="of the image, such as 1.0.1")
-    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="why: it is on record")
+    parser.add_argument("shell", metavar="SHELL", help="the id that `bake shell` prints at its start")
+    parser.add_argument("--name", required=True, metavar="NAME", help="the name of the image")
+    parser.add_argument("--version", required=True, dest="image_version", metavar="VERSION", help="the version of the image, such as 1.0.1")
+    parser.add_argument("-m", "--message", default="", metavar="TEXT", help="the reason, kept on record")
     add_json(parser)
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    wish = wish_of(f"{args.name}@{args.image_version}", args.message)
+    options = options_of(f"{args.name}@{args.image_version}", args.message)
     with display(app, on_error_stream=True) as shown:
         baker = app.baker(shown)
-        with baker.take(args.shell) as taken:
-            image = baker.commit(taken, wish)
+        with baker.take(args.shell) as source:
+            image = baker.commit(source, options)
     show(app, image, json=args.json)
     return 0
 
 
-def wish_of(text: str, message: str) -> CommitOptions:
-    """What NAME@VERSION asks for. UsageError for anything else."""
+def options_of(text: str, message: str) -> CommitOptions:
+    """The options of a commit as NAME@VERSION. UsageError for any other text."""
     from semantic_version import Version
 
     from baker.sessions.commit import CommitOptions
@@ -51,9 +51,11 @@ def wish_of(text: str, message: str) -> CommitOptions:
     try:
         Version(version)
     except ValueError as error:
-        raise UsageError(f"{text!r} has no version", hint="NAME@VERSION with three numbers: web@1.0.1") from error
+        hint = "use NAME@VERSION with three numbers: web@1.0.1"
+        raise UsageError(f"{text!r} has no valid version", hint=hint, code="usage.bad-version") from error
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name of an image", hint="small letters, digits, dots and dashes: web@1.0.1")
+        hint = "use lower-case letters, digits, dots, underscores and hyphens: web@1.0.1"
+        raise UsageError(f"{name!r} is not a valid image name", hint=hint, code="usage.bad-name")
     return CommitOptions(name, version, message)
 
 

@@ -1,4 +1,4 @@
-"""Print a completion script: commands, options, files, and the names of images."""
+"""Print a completion script for a shell: commands, options, files, and image names."""
 
 from __future__ import annotations
 
@@ -28,23 +28,26 @@ PREAMBLE = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("shell", choices=SHELLS, help="the shell that is to complete")
+    parser.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     import shtab
 
     if args.shell not in shtab.SUPPORTED_SHELLS:
-        raise HostError(f"this version of shtab knows no {args.shell}", hint=f"it knows {', '.join(shtab.SUPPORTED_SHELLS)}")
+        known = ", ".join(shtab.SUPPORTED_SHELLS)
+        raise HostError(
+            f"the installed version of shtab does not support {args.shell}", hint=f"it supports {known}", code="host.library-outdated"
+        )
     app.line(shtab.complete(parser(), args.shell, preamble=PREAMBLE[args.shell]).rstrip())
     return 0
 
 
 def parser() -> argparse.ArgumentParser:
-    """All verbs in one parser, with what completes each argument."""
+    """One parser with all verbs, and how each argument is completed."""
     import shtab
 
-    top = Parser(prog="bake", description="bakes machine images")
+    top = Parser(prog="bake", description="build machine images")
     top.add_argument("--version", action="store_true", help="print the version")
     add_common(top)
     verbs = top.add_subparsers(dest="verb")

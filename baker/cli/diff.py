@@ -1,5 +1,5 @@
-"""What differs between two machines, old then new: packages, services, users, files, and where the bytes went. Each of the two may be an
-image, a layer (NAME@STEP), or a running `bake shell` (shell:ID)."""
+"""Compare two machines, old then new: packages, services, users, files, and directory sizes. Each of the two may be an image, a layer
+(NAME@STEP), or a running `bake shell` (shell:ID)."""
 
 from __future__ import annotations
 
@@ -16,58 +16,58 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   bake diff web@1.3.0 web@1.4.0
-  bake diff web shell:5f1c22aa90b7        what somebody changed in a running shell
+  bake diff web shell:5f1c22aa90b7        what was changed in a running shell
   bake diff layer:web@2 layer:web@3       what step 3 did
   bake diff debian-13 web --packages --json
 """
 PARTS = ("packages", "services", "users", "files", "sizes")
-LARGEST = 20  # directories shown
+LARGEST = 20  # number of directories shown
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("before", metavar="A", help="an image, layer:NAME@STEP, or shell:ID")
-    parser.add_argument("after", metavar="B", help="what it is compared with")
+    parser.add_argument("after", metavar="B", help="the same, to compare it with")
     for part in PARTS:
         parser.add_argument(f"--{part}", action="store_true", help=HELP[part])
-    parser.add_argument("--times", action="store_true", help="also files of which only the time differs")
+    parser.add_argument("--times", action="store_true", help="also list files that differ only in their time")
     add_json(parser)
 
 
 HELP = {
-    "packages": "only packages",
-    "services": "only services",
-    "users": "only users and groups",
-    "files": "only files, with the lines that differ in small texts",
-    "sizes": "only how much larger or smaller each directory is",
+    "packages": "show only packages",
+    "services": "show only services",
+    "users": "show only users and groups",
+    "files": "show only files, with the changed lines of small texts",
+    "sizes": "show only the growth of directories",
 }
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    found = app.baker().diff(args.before, args.after, times=args.times)
+    comparison = app.baker().diff(args.before, args.after, times=args.times)
     wanted = [part for part in PARTS if getattr(args, part)] or list(PARTS)
-    for note in found.notes if "packages" in wanted else ():
+    for note in comparison.notes if "packages" in wanted else ():
         app.note(note)
     if args.json:
         from baker.explain.diff import to_json
 
         names = {*wanted, "before", "after"} | ({"groups"} if "users" in wanted else set())
-        app.json({name: value for name, value in to_json(found).items() if name in names})
+        app.json({name: value for name, value in to_json(comparison).items() if name in names})
         return 0
-    lines = list(_lines(app, found, wanted))
+    lines = list(_lines(app, comparison, wanted))
     if not lines:
-        app.note(f"{found.before} and {found.after} do not differ")
+        app.note(f"{comparison.before} and {comparison.after} do not differ")
     app.lines(lines)
     return 0
 
 
-def _lines(app: App, found: Comparison, wanted: Sequence[str]) -> Iterator[str]:
-    """The sections, an empty line between two; without a title where one was asked for."""
+def _lines(app: App, comparison: Comparison, wanted: Sequence[str]) -> Iterator[str]:
+    """The sections, separated by empty lines. A single section has no title."""
     bodies = {
-        "packages": list(_named(app, found.packages)),
-        "services": list(_named(app, found.services)),
-        "users": [*_named(app, found.users), *_named(app, found.groups, "group ")],
-        "files": [line for each in found.files for line in _file(app, each)],
-        "sizes": [f"{_signed(count):>12}  {clean(directory)}" for directory, count in found.sizes[:LARGEST]],
+        "packages": list(_named(app, comparison.packages)),
+        "services": list(_named(app, comparison.services)),
+        "users": [*_named(app, comparison.users), *_named(app, comparison.groups, "group ")],
+        "files": [line for each in comparison.files for line in _file(app, each)],
+        "sizes": [f"{_signed(count):>12}  {clean(directory)}" for directory, count in comparison.sizes[:LARGEST]],
     }
     first = True
     for part in wanted:
@@ -91,21 +91,21 @@ def _named(app: App, changes: Sequence[ItemChange], kind: str = "") -> Iterator[
 
 
 def _file(app: App, change: FileChange) -> Iterator[str]:
-    """`A`, `D` and `C` are `docker diff`'s."""
+    """The lines of a changed file. `A`, `D` and `C` are the letters of `docker diff`."""
     letter, style = {"added": ("A", "green"), "removed": ("D", "red")}.get(change.what[0], ("C", "yellow"))
-    yield app.out.paint(f"{letter} {clean(change.path)}", style) + (f"  {_words(change)}" if letter == "C" else "")
+    yield app.out.paint(f"{letter} {clean(change.path)}", style) + (f"  {_details(change)}" if letter == "C" else "")
     for line in change.diff:
         yield "    " + app.out.paint(clean(line), {"+": "green", "-": "red", "@": "cyan"}.get(line[:1], ""))
 
 
-def _words(change: FileChange) -> str:
-    """What differs: `content (1.2 KiB -> 1.4 KiB), mode (0644 -> 0600)`."""
+def _details(change: FileChange) -> str:
+    """The changed attributes: `content (1.2 KiB -> 1.4 KiB), mode (0644 -> 0600)`."""
     old, new = change.before, change.after
     if old is None or new is None:
         return ""
     detail = {
         "content": f"{size(old.size)} -> {size(new.size)}",
-        "mode": f"{old.mode & 0o7777:04o} -> {new.mode & 0o7777:04o}" if old.mode >> 12 == new.mode >> 12 else "another type of file",
+        "mode": f"{old.mode & 0o7777:04o} -> {new.mode & 0o7777:04o}" if old.mode >> 12 == new.mode >> 12 else "another file type",
         "owner": f"{old.uid}:{old.gid} -> {new.uid}:{new.gid}",
         "link target": f"{clean(old.target)} -> {clean(new.target)}",
     }

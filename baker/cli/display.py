@@ -1,4 +1,4 @@
-"""Which sink a run gets: the live terminal, plain lines, JSON lines, or almost nothing."""
+"""The choice of a display: live terminal, plain lines, JSON lines, or quiet."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Display(Protocol):
 
 @contextmanager
 def display(app: App, *, json: bool = False, on_error_stream: bool = False) -> Iterator[Display]:
-    """The sink for `app`'s streams and flags, closed at the end. `on_error_stream`: stdout belongs to something else."""
+    """The display for the streams and options of `app`, closed at the end. `on_error_stream`: stdout is reserved for the result."""
     shown = _make(app, app.err if on_error_stream else app.out, json)
     try:
         yield shown

@@ -1,4 +1,4 @@
-"""Check this host, with a command to type for each finding. Exit code 6 when something is missing that building needs."""
+"""Check whether this host can build images, with a command that fixes each problem. The exit code is 6 if a requirement is missing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def lines(app: App, findings: Sequence[Finding]) -> list[str]:
-    """One line per finding, its fix below it, and a verdict; with --quiet only what is wrong."""
+    """A line for each finding with its fix below it, then a summary; with --quiet only the problems."""
     paint, glyphs = app.out.paint, app.out.glyphs
     column = max((cells(finding.name) for finding in findings), default=0)
     shown = []
@@ -49,15 +49,15 @@ def lines(app: App, findings: Sequence[Finding]) -> list[str]:
         shown += [f"  {' ' * column}  {clean(line)}" for line in more]
         if not finding.ok and finding.fix:
             shown += [f"  {' ' * column}  {paint('fix:', 'bold')} {paint(line, 'cyan')}" for line in finding.fix.splitlines()]
-    return [*shown, *([""] if shown else []), verdict(findings)] if not app.quiet or shown else []
+    return [*shown, *([""] if shown else []), summary(findings)] if not app.quiet or shown else []
 
 
-def verdict(findings: Sequence[Finding]) -> str:
-    """Whether images can be built here, in a sentence."""
+def summary(findings: Sequence[Finding]) -> str:
+    """A sentence that says whether images can be built on this host."""
     missing = [finding for finding in findings if finding.required and not finding.ok]
     advice = [finding for finding in findings if not finding.required and not finding.ok]
     if missing:
-        return f"{plural(len(missing), 'thing')} missing that building needs: {', '.join(finding.name for finding in missing)}"
+        return f"images cannot be built on this host; {plural(len(missing), 'problem')}: {', '.join(finding.name for finding in missing)}"
     if advice:
-        return f"images can be built here; {plural(len(advice), 'piece')} of advice above"
-    return "images can be built here"
+        return f"images can be built on this host; {plural(len(advice), 'recommendation')} above"
+    return "images can be built on this host"

@@ -1,4 +1,4 @@
-"""What takes how much disk, and what needs it: images, sources, layers, downloads, evidence. Each byte is counted once."""
+"""Show the disk usage of images, sources, layers, downloads and evidence, and what needs each. Each byte is counted once."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    found = app.baker().usage()
+    items = app.baker().usage()
     if args.json:
-        app.json([asdict(item) for item in found])
+        app.json([asdict(item) for item in items])
         return 0
-    if not found:
-        app.note("nothing is there yet")
+    if not items:
+        app.note("nothing is stored yet")
         return 0
     now = app.now()
-    rows = [[item.kind, item.name, size(item.size), ", ".join(item.by) or "-", ago(item.last, now) if item.last else "-"] for item in found]
+    rows = [[item.kind, item.name, size(item.size), ", ".join(item.by) or "-", ago(item.last, now) if item.last else "-"] for item in items]
     app.lines(app.table(["KIND", "NAME", "SIZE", "NEEDED BY", "LAST USED"], rows, right={2}))
-    app.note(f"{size(sum(item.size for item in found))} in all; layers and downloads may go: bake gc")
+    app.note(f"{size(sum(item.size for item in items))} in total; `bake gc` removes layers and downloads")
     return 0

@@ -1,4 +1,4 @@
-"""Write an image as one file that needs nothing of bake."""
+"""Write an image as one file that can be used without bake."""
 
 from __future__ import annotations
 
@@ -19,12 +19,14 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi", "tar")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
-    parser.add_argument("--format", choices=FORMATS, default="qcow2", help="of the file (default: qcow2)")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="where to write (default: NAME-VERSION.FORMAT here)")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
+    parser.add_argument("--format", choices=FORMATS, default="qcow2", help="the file format (default: qcow2)")
+    parser.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the file to write (default: NAME-VERSION.FORMAT in this directory)"
+    )
     parser.add_argument("--compress", choices=("none", "zlib", "zstd"), default="none", help="compression inside the file (default: none)")
-    parser.add_argument("--overwrite", action="store_true", help="replace a file that exists")
-    add_json(parser, "what was written, as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_json(parser, "print what was written as JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -33,7 +35,9 @@ def run(args: argparse.Namespace, app: App) -> int:
         image = baker.catalog.resolve(args.image)
         path = args.output or Path(f"{image.name}-{image.version}.{args.format}")
         if path.exists() and not args.overwrite:
-            raise UsageError(f"{path} exists already", hint="--overwrite replaces it, --output names another file")
+            raise UsageError(
+                f"{path} exists already", hint="--overwrite replaces it, --output names another file", code="usage.file-exists"
+            )
         written = baker.export(image.id, args.format, path, compress=args.compress, overwrite=args.overwrite)
     count = written.stat().st_size
     if args.json:

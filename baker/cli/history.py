@@ -1,4 +1,5 @@
-"""What an image was made of, as a tree: its root first, each image with its steps and how long they took. Without an image, all of them."""
+"""Show the lineage of an image as a tree, root first, each image with its steps and their durations. Without an image, show all images
+below their parents."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
 
 EXAMPLES = """
   bake history web
-  bake history              all images, below those they were made on
+  bake history              show all images below their parents
   bake history web --json
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
     add_json(parser)
 
 
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def lineage(app: App, images: Sequence[ImageRecord], builds: Sequence[BuildRecord | None], revoked: Collection[str] = ()) -> Iterator[str]:
-    """The source of the root, then each image below the one it was made on, with its steps."""
+    """The source of the root, then each image below its parent, with its steps."""
     glyphs, paint = app.out.glyphs, app.out.paint
     root = builds[0]
     source = str(root.source.get("title") or "") if root else ""
@@ -68,7 +69,7 @@ def title(app: App, image: ImageRecord, build: BuildRecord | None, revoked: Coll
         parts.append(f"built in {duration((finished - started).total_seconds())}")
     parts.append(paint("verified", "green") if image.verified else paint("not verified", "yellow"))
     if image.origin == "committed":
-        parts.append(paint("committed by hand, not reproducible", "yellow"))
+        parts.append(paint("committed from a shell, not reproducible", "yellow"))
     if image.id in revoked:
         parts.append(paint("revoked", "red"))
     if image.removed:
@@ -82,7 +83,7 @@ def _all(args: argparse.Namespace, app: App, baker: Baker) -> int:
         app.json([_node(root) for root in roots])
         return 0
     if not roots:
-        app.note("no images yet: `bake build TEMPLATE` makes one")
+        app.note("no images yet: `bake build TEMPLATE` builds one")
     revoked = baker.catalog.revocations.in_force(now())
     for root in roots:
         app.lines(list(_tree(app, root, "", "", revoked)))

@@ -1,4 +1,4 @@
-"""List images, last made first."""
+"""List images, newest first."""
 
 from __future__ import annotations
 
@@ -22,50 +22,56 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", metavar="PATTERN", help="only images whose name fits (shell pattern)")
-    parser.add_argument("--label", action="append", default=[], metavar="KEY[=VALUE]", help="only images with this label (may be repeated)")
-    parser.add_argument("--unverified", action="store_true", help="only images that were never tested")
-    parser.add_argument("--names", action="store_true", help="only the names, each once")
-    add_json(parser, "an array of objects with everything the catalog knows of each image")
+    parser.add_argument("--name", metavar="PATTERN", help="list only images whose name matches a shell pattern")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="KEY[=VALUE]", help="list only images with this label (may be repeated)"
+    )
+    parser.add_argument("--unverified", action="store_true", help="list only images that are not verified")
+    parser.add_argument("--names", action="store_true", help="print only the names, each once")
+    add_json(parser, "print an array of objects with the record of each image")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     catalog = app.baker().catalog
-    found = [image for image in catalog.images(labels=labels(args), pattern=args.name) if fits(image, args)]
+    images = [image for image in catalog.images(labels=labels(args), pattern=args.name) if matches(image, args)]
     channels: dict[str, list[str]] = {}
     for channel in catalog.channels.all():
         channels.setdefault(channel.image, []).append(channel.channel)
     revoked = catalog.revocations.all()
     if args.json:
-        app.json([asdict(i) | {"channels": channels.get(i.id, []), "revoked": _revoked(revoked.get(i.id))} for i in found])
+        app.json([asdict(i) | {"channels": channels.get(i.id, []), "revoked": _revoked(revoked.get(i.id))} for i in images])
     elif args.names:
-        app.lines(sorted({image.name for image in found}))
+        app.lines(sorted({image.name for image in images}))
     elif app.quiet:
-        app.lines([image.id for image in found])
-    elif found:
+        app.lines([image.id for image in images])
+    elif images:
         app.lines(
             rows(
-                found, app, catalog.images_by_id([i.parent for i in found if i.parent]), channels, set(catalog.revocations.in_force(now()))
+                images,
+                app,
+                catalog.images_by_id([i.parent for i in images if i.parent]),
+                channels,
+                set(catalog.revocations.in_force(now())),
             )
         )
     else:
-        app.note("no images" + (" that fit" if args.name or args.label or args.unverified else " yet: `bake build TEMPLATE` makes one"))
+        app.note("no images" + (" match" if args.name or args.label or args.unverified else " yet: `bake build TEMPLATE` builds one"))
     return 0
 
 
 def labels(args: argparse.Namespace) -> dict[str, str | None]:
-    """The labels that are asked for; None where any value will do. UsageError for what is none."""
+    """The labels of `--label`; the value is None if any value matches. UsageError for an empty key."""
     wanted: dict[str, str | None] = {}
     for label in args.label:
         key, sign, value = label.partition("=")
         if not key:
-            raise UsageError(f"{label!r} is no label", hint="--label team or --label team=shop")
+            raise UsageError(f"{label!r} is not a label", hint="use --label team or --label team=shop", code="usage.bad-label")
         wanted[key] = value if sign else wanted.get(key)
     return wanted
 
 
-def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
-    """Whether an image is one of those asked for: what the catalog left to be seen."""
+def matches(image: ImageRecord, args: argparse.Namespace) -> bool:
+    """Whether an image has the verification state and all labels asked for. The catalog has filtered by name already."""
     if args.unverified and image.verified:
         return False
     pairs = (label.partition("=") for label in args.label)
@@ -75,7 +81,7 @@ def fits(image: ImageRecord, args: argparse.Namespace) -> bool:
 def rows(
     images: list[ImageRecord], app: App, known: dict[str, ImageRecord], channels: Mapping[str, list[str]], revoked: Collection[str]
 ) -> list[str]:
-    """The table for people; channels have a column where an image is in one."""
+    """The table of images; it has a column of channels if any image is in one."""
     moment = app.now()
     in_some = any(image.id in channels for image in images)
     body = [
@@ -100,7 +106,7 @@ def _revoked(revocation: Revocation | None) -> dict[str, object] | None:
 
 
 def parent(image: ImageRecord, known: dict[str, ImageRecord]) -> str:
-    """The image it was made on as name@version."""
+    """The parent image as name@version."""
     if image.parent is None:
         return "-"
     above = known.get(image.parent)

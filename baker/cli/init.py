@@ -1,4 +1,4 @@
-"""Write a first template with a page and a test, ready for `bake build`. Files that exist are never overwritten."""
+"""Write a first template with a page and tests, ready for `bake build`. Existing files are never overwritten."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from pathlib import Path
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.core.errors import HostError, UsageError
+from baker.core.disk_space import host_error
+from baker.core.errors import UsageError
 
 EXAMPLES = """
-  bake init web                a web server in the directory web
-  bake init . --name proxy     in this directory, with another name
+  bake init web                write a web server into the directory web
+  bake init . --name proxy     write into this directory, with another name
 """
 NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 TEMPLATE = """\
-# What `bake build {name}.yaml` makes. The docs have every key: docs/template-reference.md.
+# The template of `bake build {name}.yaml`. Every key is in docs/template-reference.md.
 schema: 1
 name: {name}
 version: 0.1.0
@@ -61,7 +62,7 @@ PAGE = """\
 <h1>{{ title }}</h1>
 """
 TESTS = '''\
-"""Run against the finished image, booted as a stranger would: https://testinfra.readthedocs.io has what `host` can tell."""
+"""Tests of the finished image, booted with a new identity. https://testinfra.readthedocs.io documents `host`."""
 
 
 def test_nginx_runs(host):
@@ -76,20 +77,28 @@ def test_the_page_is_ours(host):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("directory", nargs="?", type=Path, default=Path(), help="where to write (default: here)")
-    parser.add_argument("--name", help="the image's name (default: the directory's)")
-    add_json(parser, "what was written, as JSON")
+    parser.add_argument("directory", nargs="?", type=Path, default=Path(), help="the directory to write to (default: the current one)")
+    parser.add_argument("--name", help="the name of the image (default: the name of the directory)")
+    add_json(parser, "print the written files as JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     directory: Path = args.directory
     name = args.name or directory.absolute().name.lower().replace("_", "-")
     if not NAME.fullmatch(name):
-        raise UsageError(f"{name!r} is no name for an image", hint="lower-case letters, digits and hyphens: bake init --name my-image")
+        raise UsageError(
+            f"{name!r} is not a valid image name",
+            hint="use lower-case letters, digits and hyphens: bake init --name my-image",
+            code="usage.bad-name",
+        )
     files = contents(name)
-    taken = [path for path in files if (directory / path).exists()]
-    if taken:
-        raise UsageError(f"{directory / taken[0]} exists already, so nothing was written", hint="choose another directory or --name")
+    existing = [path for path in files if (directory / path).exists()]
+    if existing:
+        raise UsageError(
+            f"{directory / existing[0]} exists already, so nothing was written",
+            hint="choose another directory or --name",
+            code="usage.file-exists",
+        )
     write(directory, files)
     template = directory / f"{name}.yaml"
     if args.json:
@@ -102,7 +111,7 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def contents(name: str) -> dict[str, str]:
-    """Relative path -> text of everything that `bake init` writes for an image called `name`."""
+    """The files that `bake init` writes for an image called `name`: relative path -> text."""
     module = name.replace("-", "_")
     return {
         f"{name}.yaml": TEMPLATE.format(name=name, module=module),
@@ -119,4 +128,4 @@ def write(directory: Path, files: dict[str, str]) -> None:
             with path.open("x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:
-            raise HostError(f"cannot write {path}: {error.strerror}") from error
+            raise host_error(error, path) from error

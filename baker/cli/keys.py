@@ -1,5 +1,5 @@
-"""Keys that sign what is baked, and public keys of others that signatures are checked with. ed25519, or keys in AWS KMS (ECDSA on P-256);
-private ones stay where they are."""
+"""Manage keys that sign images, and public keys of others that signatures are checked with. Keys are ed25519, or ECDSA on P-256 in AWS KMS,
+where the private half stays."""
 
 from __future__ import annotations
 
@@ -9,19 +9,21 @@ from pathlib import Path
 
 from baker.cli.app import App
 from baker.cli.options import add_json
-from baker.core.errors import HostError, UsageError
+from baker.core.disk_space import host_error
+from baker.core.errors import UsageError
 from baker.trust.attest.keys import AWS_KMS, Keys, PublicKey
 
 EXAMPLES = """
-  bake keys create                     the first key signs every image from then on
+  bake keys create                     the first key becomes the default: it signs every image
   bake keys list
-  bake keys export default -o ci.pub   for others: bake keys trust ci.pub
-  bake keys trust ci.pub               check signatures of that key
-  bake keys export default --private   bake keys import takes it over on another host
-  bake keys trust awskms:///alias/images     a key in AWS KMS (ECC_NIST_P256, SIGN_VERIFY): its public half, here
-  bake keys default awskms:///alias/images   it signs from now on; other kinds are plugins (entry points bake.signers)
+  bake keys export default -o ci.pub   others run: bake keys trust ci.pub
+  bake keys trust ci.pub               accept signatures of that key
+  bake keys export default --private   `bake keys import` adds it on another host
+  bake keys trust awskms:///alias/images     trust a key in AWS KMS (ECC_NIST_P256, SIGN_VERIFY)
+  bake keys default awskms:///alias/images   sign with it from now on
 
-BAKE_KEY_PASSPHRASE, when set, encrypts private keys that are made or taken over, and opens them.
+Plugins (entry points bake.signers) add other kinds of keys. If BAKE_KEY_PASSPHRASE is set,
+private keys are encrypted with it.
 """
 ACTIONS = ("create", "list", "export", "import", "trust", "default")
 
@@ -33,11 +35,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         default="",
         metavar="NAME-OR-FILE",
-        help="import and trust: a PEM file (trust: or awskms:///KEY); else the key's name",
+        help="import, trust: a PEM file; trust, default: also awskms:///KEY; otherwise the name of the key",
     )
-    parser.add_argument("--name", default="", metavar="NAME", help="import, trust: what to call it here (else the file's name)")
-    parser.add_argument("--private", action="store_true", help="export: the private key, as it is kept")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="export: write it there, readable for its owner only")
+    parser.add_argument(
+        "--name", default="", metavar="NAME", help="import, trust: the name of the key here (default: the name of the file)"
+    )
+    parser.add_argument("--private", action="store_true", help="export: write the private key, as it is stored")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="export: the file to write, readable for its owner only")
     add_json(parser)
 
 
@@ -48,35 +52,37 @@ def run(args: argparse.Namespace, app: App) -> int:
     if args.action == "export":
         return _export(args, app, keys)
     if args.action in ("import", "trust", "default") and not args.what:
-        raise UsageError(f"bake keys {args.action} needs {'a name' if args.action == 'default' else 'a file'}")
+        needed = "NAME" if args.action == "default" else "FILE"
+        hint = f"bake keys {args.action} {needed}"
+        raise UsageError(f"bake keys {args.action} needs {needed}", hint=hint, code="usage.missing-argument")
     if args.action == "default":
         keys.default(args.what)
-        app.note(f"{args.what} signs what is baked from now on")
+        app.note(f"{args.what} signs images from now on")
         return 0
     if args.action == "create":
-        key, said = keys.create(args.what or "default"), "made"
+        key, action = keys.create(args.what or "default"), "created"
     elif args.action == "import":
-        key, said = keys.import_(Path(args.what), args.name), "took over"
+        key, action = keys.import_(Path(args.what), args.name), "imported"
     else:
         kms = args.what.startswith(f"{AWS_KMS}:")
-        key, said = keys.trust_signer(args.what, args.name) if kms else keys.trust(Path(args.what), args.name), "trust"
+        key, action = keys.trust_signer(args.what, args.name) if kms else keys.trust(Path(args.what), args.name), "trusted"
     if args.json:
         app.json(_json(key))
     else:
-        app.line(key.keyid if app.quiet else f"{said} key {key.name} ({key.keyid})" + ("; it signs what is baked" if key.default else ""))
+        app.line(key.keyid if app.quiet else f"{action} key {key.name} ({key.keyid})" + ("; it signs images" if key.default else ""))
     return 0
 
 
 def _list(args: argparse.Namespace, app: App, keys: Keys) -> int:
-    found = keys.list()
+    every = keys.list()
     if args.json:
-        app.json([_json(key) for key in found])
-    elif not found:
-        app.note("no keys yet: `bake keys create` makes one")
+        app.json([_json(key) for key in every])
+    elif not every:
+        app.note("no keys yet: `bake keys create` creates one")
     else:
-        app.lines(app.table(("name", "key", "what for"), [(key.name, key.keyid, _use(key)) for key in found]))
+        app.lines(app.table(("name", "key", "use"), [(key.name, key.keyid, _use(key)) for key in every]))
         if ":" in keys.signing:
-            app.note(f"{keys.signing} signs what is baked")
+            app.note(f"{keys.signing} signs images")
     return 0
 
 
@@ -91,14 +97,14 @@ def _export(args: argparse.Namespace, app: App, keys: Keys) -> int:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
     except FileExistsError as error:
-        raise UsageError(f"{args.output} exists already") from error
+        raise UsageError(f"{args.output} exists already", hint="choose another file", code="usage.file-exists") from error
     except OSError as error:
-        raise HostError(f"cannot write {args.output}: {error.strerror}") from error
+        raise host_error(error, args.output) from error
     return 0
 
 
 def _use(key: PublicKey) -> str:
-    return "signs what is baked" if key.default else "signs with --key" if key.own else "trusted"
+    return "signs images" if key.default else "signs with --key" if key.own else "trusted"
 
 
 def _json(key: PublicKey) -> dict[str, object]:

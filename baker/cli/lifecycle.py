@@ -1,5 +1,5 @@
-"""Say which AMIs of an image name nothing uses any more, and with --apply deprecate, disable or deregister them. Never one that a channel,
-a release, an instance, a launch template or an auto-scaling group still uses, never a snapshot that another AMI shares."""
+"""List unused AMIs of an image name, and with --apply deprecate, disable or deregister them. AMIs that a channel, a release, an instance, a
+launch template or an auto-scaling group uses are kept, and so are snapshots that another AMI shares."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from baker.cli.app import App
-from baker.cli.options import add_json, listed, positive
-from baker.cli.releasing import seconds, show_table
+from baker.cli.options import add_json, listed, positive, seconds
+from baker.cli.releasing import show_table
 from baker.core.errors import UsageError
 from baker.render.text import plural
 
@@ -21,30 +21,32 @@ EXAMPLES = """
   bake lifecycle web --deprecate-after 30d --disable --apply
   bake lifecycle web --keep 3 --older-than 60d --deregister --delete-snapshots --apply
 """
-FAILED = 3  # as a build that AWS refuses
+FAILED = 3  # as for a build that AWS refuses
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="of the images")
-    which = parser.add_argument_group("which AMIs (unused ones that fit all of these)")
-    which.add_argument("--keep", type=positive, default=5, metavar="N", help="never the newest N of a region (default: 5)")
-    which.add_argument("--keep-releases", type=positive, default=3, metavar="N", help="never the last N images a target ran (default: 3)")
-    which.add_argument("--older-than", default="90d", metavar="TIME", help="only older ones (default: 90d)")
-    which.add_argument("--unlaunched", default="30d", metavar="TIME", help="only those not launched for so long (default: 30d)")
-    which.add_argument("--shared", action="store_true", help="also those that other accounts may launch")
-    what = parser.add_argument_group("what with them")
-    what.add_argument("--deprecate-after", metavar="TIME", help="deprecate unused ones from this age on")
-    what.add_argument("--disable", action="store_true", help="nobody can launch them any more; can be undone")
-    what.add_argument("--deregister", action="store_true", help="they are gone")
-    what.add_argument("--delete-snapshots", action="store_true", help="with --deregister: their snapshots, too")
-    what.add_argument("--apply", action="store_true", help="do it (default: only say it)")
-    aws = parser.add_argument_group("AWS (what is left out is found as the AWS CLI finds it)")
-    aws.add_argument(
-        "--region", action="append", default=[], metavar="REGION", help="only this one (may be repeated; default: all it is in)"
+    parser.add_argument("name", metavar="NAME", help="the image name")
+    which = parser.add_argument_group("retention (unused AMIs that meet all of these are selected)")
+    which.add_argument("--keep", type=positive, default=5, metavar="N", help="keep the newest N of each region (default: 5)")
+    which.add_argument("--keep-releases", type=positive, default=3, metavar="N", help="keep the last N images of each target (default: 3)")
+    which.add_argument("--older-than", default="90d", metavar="TIME", help="select only AMIs older than this (default: 90d)")
+    which.add_argument(
+        "--unlaunched", default="30d", metavar="TIME", help="select only AMIs that were not launched for this time (default: 30d)"
     )
-    aws.add_argument("--profile", metavar="NAME", help="of the AWS configuration")
-    aws.add_argument("--role-arn", metavar="ARN", help="a role to assume with those credentials")
-    aws.add_argument("--external-id", metavar="TEXT", help="that the role asks for")
+    which.add_argument("--shared", action="store_true", help="also select AMIs that other accounts may launch")
+    what = parser.add_argument_group("actions")
+    what.add_argument("--deprecate-after", metavar="TIME", help="deprecate unused AMIs that are older than this")
+    what.add_argument("--disable", action="store_true", help="disable the AMIs, so that they cannot be launched; this can be undone")
+    what.add_argument("--deregister", action="store_true", help="deregister the AMIs; this cannot be undone")
+    what.add_argument("--delete-snapshots", action="store_true", help="with --deregister: also delete their snapshots")
+    what.add_argument("--apply", action="store_true", help="make the changes (default: only list them)")
+    aws = parser.add_argument_group("AWS access (defaults are those of the AWS CLI)")
+    aws.add_argument(
+        "--region", action="append", default=[], metavar="REGION", help="only this region (may be repeated; default: all regions with AMIs)"
+    )
+    aws.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
+    aws.add_argument("--role-arn", metavar="ARN", help="a role to assume")
+    aws.add_argument("--external-id", metavar="TEXT", help="the external id that the role requires")
     add_json(parser)
 
 
@@ -55,7 +57,7 @@ def run(args: argparse.Namespace, app: App) -> int:
     rules, regions = _rules(args), listed(args.region)
     catalog = app.baker().catalog
     if not catalog.images(args.name, all=True):
-        catalog.resolve(args.name)  # says what there is
+        catalog.resolve(args.name)  # raises an error that lists similar names
     publications = [one for image in catalog.images(args.name, all=True) for one in catalog.publications(image.id, kind="ami")]
     if not publications:
         app.json([]) if args.json else app.note(f"{args.name} has no AMIs")
@@ -67,20 +69,25 @@ def run(args: argparse.Namespace, app: App) -> int:
         external_id=args.external_id,
     )
     work = Lifecycle(catalog, Aws(access))
-    verdicts = work.plan(args.name, rules, regions)
+    decisions = work.plan(args.name, rules, regions)
     if args.apply:
-        verdicts = work.apply(verdicts, rules)
-    _show(args, app, verdicts)
-    return FAILED if any(one.error for one in verdicts) else 0
+        decisions = work.apply(decisions, rules)
+    _show(args, app, decisions)
+    return FAILED if any(one.error for one in decisions) else 0
 
 
 def _rules(args: argparse.Namespace) -> Rules:
     from baker.release.lifecycle import Rules
 
     if args.delete_snapshots and not args.deregister:
-        raise UsageError("a snapshot cannot go while its AMI stays", hint="--deregister --delete-snapshots")
+        raise UsageError(
+            "--delete-snapshots needs --deregister: an AMI cannot exist without its snapshots",
+            hint="--deregister --delete-snapshots",
+            code="usage.needs-option",
+        )
     if args.apply and not (args.disable or args.deregister or args.deprecate_after):
-        raise UsageError("what is to be done with them?", hint="--deprecate-after TIME, --disable, or --deregister [--delete-snapshots]")
+        hint = "add --deprecate-after TIME, --disable, or --deregister [--delete-snapshots]"
+        raise UsageError("--apply needs an action", hint=hint, code="usage.needs-option")
     return Rules(
         keep=args.keep,
         keep_releases=args.keep_releases,
@@ -94,27 +101,27 @@ def _rules(args: argparse.Namespace) -> Rules:
     )
 
 
-def _show(args: argparse.Namespace, app: App, verdicts: list[RetentionDecision]) -> None:
+def _show(args: argparse.Namespace, app: App, decisions: list[RetentionDecision]) -> None:
     if args.json:
-        app.json([{**asdict(one), "image": one.image.id, "version": one.image.version} for one in verdicts])
+        app.json([{**asdict(one), "image": one.image.id, "version": one.image.version} for one in decisions])
         return
-    doing = [one for one in verdicts if one.action != "keep"]
+    doing = [one for one in decisions if one.action != "keep"]
     if app.quiet:
         app.lines([one.publication.reference for one in doing])
         return
-    rows = [[one.action, one.image.version, one.publication.region, one.publication.reference, _why(one)] for one in verdicts]
+    rows = [[one.action, one.image.version, one.publication.region, one.publication.reference, _why(one)] for one in decisions]
     show_table(app, ["ACTION", "VERSION", "REGION", "AMI", "WHY"], rows)
-    for one in verdicts:
+    for one in decisions:
         if one.error:
             app.err.line(f"could not {one.action} {one.publication.reference}: {one.error}")
-    failed = sum(bool(one.error) for one in verdicts)
+    failed = sum(bool(one.error) for one in decisions)
     if args.apply:
-        app.note(f"{plural(len(doing) - failed, 'AMI')} done" + (f", {failed} not" if failed else ""))
+        app.note(f"{plural(len(doing) - failed, 'AMI')} changed" + (f", {failed} failed" if failed else ""))
     elif any(one.action in ("deprecate", "disable", "deregister", "forget") for one in doing):
-        app.note("nothing was changed: --apply does it")
+        app.note("nothing was changed: --apply makes these changes")
     elif doing:
-        app.note("nothing was changed: --deprecate-after TIME, --disable or --deregister says what is to be done with the candidates")
+        app.note("nothing was changed: choose an action with --deprecate-after TIME, --disable or --deregister")
 
 
 def _why(one: RetentionDecision) -> str:
-    return one.why + (f"; {plural(len(one.snapshots), 'snapshot')} too" if one.snapshots else "")
+    return one.why + (f"; with {plural(len(one.snapshots), 'snapshot')}" if one.snapshots else "")

@@ -7,55 +7,55 @@ import gc
 import os
 import sys
 
-# verb -> (module, what it does)
+# verb -> (module, one line of help)
 VERBS = {
     "init": ("baker.cli.init", "write a first template, with its tests"),
-    "validate": ("baker.cli.validate", "report every problem in templates"),
+    "validate": ("baker.cli.validate", "report every problem of templates"),
     "schema": ("baker.cli.schema", "print the JSON Schema of templates, for editors"),
     "plan": ("baker.cli.plan", "show what a build would do, and what exists already"),
-    "build": ("baker.cli.build", "bake images"),
-    "lock": ("baker.cli.lock", "write the exact inputs of a template's image to its lock file"),
-    "outdated": ("baker.cli.outdated", "list images that have newer inputs or a newer parent"),
-    "test": ("baker.cli.test", "build and test a template without making an image; --idempotent: twice"),
+    "build": ("baker.cli.build", "build images"),
+    "lock": ("baker.cli.lock", "write the lock file of a template"),
+    "outdated": ("baker.cli.outdated", "list images whose inputs or parent images have newer versions"),
+    "test": ("baker.cli.test", "build and test a template without registering an image"),
     "images": ("baker.cli.images", "list images"),
-    "show": ("baker.cli.show", "show everything that is on record about an image"),
-    "history": ("baker.cli.history", "show an image's ancestors and their steps, as a tree"),
+    "show": ("baker.cli.show", "show the whole record of an image"),
+    "history": ("baker.cli.history", "show the lineage of an image as a tree"),
     "diff": ("baker.cli.diff", "compare two images, layers or shells"),
-    "why": ("baker.cli.why", "show which step put a file or a package into an image"),
-    "audit": ("baker.cli.audit", "show how an image was made and what became of it, checked now"),
-    "logs": ("baker.cli.logs", "show a build's log; without a name, list the latest builds"),
-    "sbom": ("baker.cli.sbom", "list the software in an image: CycloneDX or SPDX"),
-    "rebuild": ("baker.cli.rebuild", "build an image again from its record, and compare"),
+    "why": ("baker.cli.why", "find the step that put a file or package into an image"),
+    "audit": ("baker.cli.audit", "show how an image was built and used, and check it"),
+    "logs": ("baker.cli.logs", "print the log of a build, or list the latest builds"),
+    "sbom": ("baker.cli.sbom", "print the bill of materials: CycloneDX or SPDX"),
+    "rebuild": ("baker.cli.rebuild", "rebuild an image from its record, and compare"),
     "attest": ("baker.cli.attest", "sign the provenance of an image"),
-    "verify": ("baker.cli.verify", "check an image's record, disk, signatures and lineage, and a policy"),
+    "verify": ("baker.cli.verify", "check record, disk, signatures, lineage and a policy"),
     "keys": ("baker.cli.keys", "manage signing keys and trusted keys"),
-    "run": ("baker.cli.run", "start an ephemeral machine from an image, with its ports on this host"),
+    "run": ("baker.cli.run", "run an ephemeral machine with its ports on this host"),
     "shell": ("baker.cli.shell", "open a shell in an ephemeral machine"),
-    "commit": ("baker.cli.commit", "make an image of a shell's machine, changed by hand"),
-    "export": ("baker.cli.export", "write an image as one file"),
-    "archive": ("baker.cli.archive", "write an image with all its records as one file"),
-    "import": ("baker.cli.import_", "import an image that bake archive wrote"),
-    "publish": ("baker.cli.publish", "publish an image to a cloud: --to ami"),
-    "channel": ("baker.cli.channel", "show a channel with its history, or point it to an image"),
+    "commit": ("baker.cli.commit", "make an image of a running shell"),
+    "export": ("baker.cli.export", "write an image as one disk image or tar file"),
+    "archive": ("baker.cli.archive", "write an image with its whole record as one file"),
+    "import": ("baker.cli.import_", "import an archive of `bake archive`"),
+    "publish": ("baker.cli.publish", "publish an image to a cloud, such as --to ami"),
+    "channel": ("baker.cli.channel", "show a channel with its history, or change it"),
     "channels": ("baker.cli.channels", "list channels"),
-    "revoke": ("baker.cli.revoke", "revoke an image, so that nothing uses it any more"),
-    "release": ("baker.cli.release", "release a channel's image to an auto-scaling group or another target"),
-    "releases": ("baker.cli.releases", "list releases: what was released where, and how it ended"),
+    "revoke": ("baker.cli.revoke", "revoke an image, so that it is refused everywhere"),
+    "release": ("baker.cli.release", "release the image of a channel to a target"),
+    "releases": ("baker.cli.releases", "list releases and their results"),
     "rollback": ("baker.cli.rollback", "release the image of an earlier release again"),
-    "resolve": ("baker.cli.resolve", "print an image's AMI, digest or id, for scripts and Terraform"),
-    "lifecycle": ("baker.cli.lifecycle", "deprecate, disable and deregister AMIs that nothing uses any more"),
+    "resolve": ("baker.cli.resolve", "print AMI, digest or id, for scripts and Terraform"),
+    "lifecycle": ("baker.cli.lifecycle", "deprecate, disable or deregister unused AMIs"),
     "rm": ("baker.cli.rm", "remove images"),
     "sweep": ("baker.cli.sweep", "clean up after killed builds"),
-    "du": ("baker.cli.du", "show what uses how much disk space"),
-    "gc": ("baker.cli.gc", "free disk space: the least valuable layers first, never an image"),
-    "doctor": ("baker.cli.doctor", "check this host, with a fix for each finding"),
+    "du": ("baker.cli.du", "show disk usage"),
+    "gc": ("baker.cli.gc", "remove the least valuable layers and downloads"),
+    "doctor": ("baker.cli.doctor", "check this host, with a fix for each problem"),
     "completion": ("baker.cli.completion", "print a completion script for a shell"),
 }
 GROUPS = (
     ("Templates", ("init", "validate", "schema", "plan")),
-    ("Baking", ("build", "lock", "outdated", "test")),
-    ("Looking", ("images", "show", "history", "diff", "why", "audit", "logs")),
-    ("Trusting", ("rebuild", "sbom", "attest", "verify", "keys")),
+    ("Building", ("build", "lock", "outdated", "test")),
+    ("Inspecting", ("images", "show", "history", "diff", "why", "audit", "logs")),
+    ("Trust", ("rebuild", "sbom", "attest", "verify", "keys")),
     ("Using", ("run", "shell", "commit", "export", "archive", "import", "publish")),
     ("Releasing", ("channel", "channels", "revoke", "release", "releases", "rollback", "resolve")),
     ("Upkeep", ("lifecycle", "rm", "sweep", "du", "gc", "doctor", "completion")),
@@ -66,22 +66,22 @@ YOUNG = 50_000
 EXIT_CODES = """\
   0  success                            5  no such image or build
   1  an error in bake itself            6  this host lacks something
-  2  wrong command line or template     7  somebody else uses it now
-  3  the build or release failed        8  it is not what its lock says
-  4  failed its tests or checks       130  interrupted (SIGINT)
+  2  wrong command line or template     7  in use by somebody else
+  3  the build or release failed        8  does not agree with its lock file
+  4  a test or check failed           130  interrupted (SIGINT)
                                       143  terminated (SIGTERM)"""
 OPTIONS = """\
-  -h, --help        this text; after a command, that command's options
+  -h, --help        show this text; after a command, its options
   --version         print the version
-  --home DIR        keep everything below DIR (also: BAKE_HOME)
-  -q, --quiet       only what was asked for
-  -v, --verbose     every line that a build prints
-  --debug           more messages, and tracebacks
-  --no-color        no colours (also: NO_COLOR, CLICOLOR=0)"""
+  --home DIR        store everything below DIR (or: BAKE_HOME)
+  -q, --quiet       print only the result
+  -v, --verbose     show every line that a build prints
+  --debug           show more messages, and tracebacks of errors
+  --no-color        print without colours (or: NO_COLOR, CLICOLOR=0)"""
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command line; the exit code."""
+    """Run one command line and return the exit code."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     flags, verb, rest = split(arguments)
     if "--version" in flags:
@@ -104,7 +104,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
-    """Flags before the verb, the verb ("" without one), everything after it."""
+    """The options before the verb, the verb ("" without one), and everything after it."""
     position = 0
     while position < len(arguments) and arguments[position].startswith("-"):
         position += 2 if arguments[position] == "--home" else 1
@@ -114,7 +114,7 @@ def split(arguments: list[str]) -> tuple[list[str], str, list[str]]:
 
 def help_text() -> str:
     """What `bake --help` prints."""
-    lines = ["bake: versioned templates in, verified machine images with their history out", ""]
+    lines = ["bake: build verified machine images from versioned templates, and keep their history", ""]
     lines += ["usage: bake [options] COMMAND ...", "       bake COMMAND --help", ""]
     for title, verbs in GROUPS:
         lines += [f"{title}:", *(f"  {verb:<12}{VERBS[verb][1]}" for verb in verbs), ""]

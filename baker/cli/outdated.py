@@ -1,5 +1,5 @@
-"""Say which images have newer inputs or a newer base: the image that they were made on, packages, AMIs, roles and collections, files.
-Asks the package indexes that the builds read; changes nothing. Without names, the newest version of each image is looked at."""
+"""List inputs of images that have newer versions: parent images, packages, AMIs, roles and collections, files. Reads the package indexes
+that the builds read; changes nothing. Without names, checks the newest version of each image."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="an image: name, name@version, id (default: the newest of each name)")
-    parser.add_argument("--exit-code", action="store_true", help="end with 1 when something is newer")
-    add_json(parser, "an array with an object for each image")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="name, name@version or id (default: the newest image of each name)")
+    parser.add_argument("--exit-code", action="store_true", help="end with 1 if something is newer")
+    add_json(parser, "print a JSON array with an object for each image")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
-    found = app.baker().outdated(args.images)
+    examined = app.baker().outdated(args.images)
     if args.json:
-        app.json([_json(each) for each in found])
+        app.json([_json(each) for each in examined])
     else:
-        _tell(found, app)
-    return 1 if args.exit_code and any(each.newer for each in found) else 0
+        _print(examined, app)
+    return 1 if args.exit_code and any(each.newer for each in examined) else 0
 
 
-def _tell(found: list[Examined], app: App) -> None:
-    rows = [(_title(each), row.what, row.name, short(row.before), _now(row)) for each in found for row in each.newer]
+def _print(examined: list[Examined], app: App) -> None:
+    rows = [(_title(each), row.what, row.name, short(row.before), _now(row)) for each in examined for row in each.newer]
     if app.quiet:
-        app.lines([_title(each) for each in found if each.newer])
+        app.lines([_title(each) for each in examined if each.newer])
         return
     app.lines(app.table(("IMAGE", "WHAT", "NAME", "ON RECORD", "NOW"), rows) if rows else [])
-    for each in found:
+    for each in examined:
         title = _title(each)
         for unknown in each.unknown:
-            app.err.line(f"{title}: not looked at: {unknown}")
+            app.err.line(f"{title}: not checked: {unknown}")
         if not each.newer:
-            app.note(f"{title}: nothing is newer" + (" of what could be looked at" if each.unknown else ""))
-    if not found:
-        app.note("no images yet: `bake build TEMPLATE` makes one")
+            app.note(f"{title}: nothing is newer" + (" among the inputs that could be checked" if each.unknown else ""))
+    if not examined:
+        app.note("no images yet: `bake build TEMPLATE` builds one")
 
 
 def _title(each: Examined) -> str:
@@ -58,7 +58,7 @@ def _title(each: Examined) -> str:
 
 
 def _now(row: Newer) -> str:
-    return ", ".join(filter(None, ("gone" if not row.after else short(row.after), row.note)))
+    return ", ".join(filter(None, ("removed" if not row.after else short(row.after), row.note)))
 
 
 def _json(each: Examined) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Say what a build would do: its source, its steps with their content keys, and whether the image is there already. Starts nothing."""
+"""Show what a build would do: its source, its steps with their content keys, and whether the image exists already. Starts nothing."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a template file")
     add_template_options(parser)
-    parser.add_argument("--from", dest="from_", metavar="STEP", help="as if `bake build --from STEP` were meant")
-    parser.add_argument("--no-cache", action="store_true", help="as if `bake build --no-cache` were meant")
+    parser.add_argument("--from", dest="from_", metavar="STEP", help="show the plan of `bake build --from STEP`")
+    parser.add_argument("--no-cache", action="store_true", help="show the plan of `bake build --no-cache`")
     add_json(parser)
 
 
@@ -33,25 +33,25 @@ def run(args: argparse.Namespace, app: App) -> int:
     from baker.plan.requests import BuildOptions
     from baker.plan.step_range import layer_options
 
-    baker, options, found = app.baker(), BuildOptions(no_cache=args.no_cache, first=args.from_), []
+    baker, options, plans = app.baker(), BuildOptions(no_cache=args.no_cache, first=args.from_), []
     for file in args.files:
         for template in baker.load_request(request_of(args, file, options)):
             plan = baker.plan(template)
             image = baker.planned_image(plan) if plan and not (args.no_cache or args.from_) else None
             steps = baker.explain(plan, layer_options(template, options)) if plan else []
-            found.append((template, plan, image, steps))
+            plans.append((template, plan, image, steps))
     if args.json:
-        app.json([to_json(*each) for each in found])
+        app.json([to_json(*each) for each in plans])
         return 0
-    for number, each in enumerate(found):
+    for number, each in enumerate(plans):
         app.lines([""] * bool(number) + lines(app, *each))
     return 0
 
 
 def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> list[str]:
-    """The plan of one image for a person."""
+    """The plan of one image as text."""
     paint, machine = app.out.paint, template.builder.describe()
-    where = f"{template.builder.kind} is asked when it is built" if template.builder.publishes else "not on this host yet"
+    where = f"resolved by {template.builder.kind} during the build" if template.builder.publishes else "not on this host yet"
     source = f"{plan.source.title}  {short(plan.source.digest)}" if plan else f"{source_title(template)}, {where}"
     head = [f"{paint(f'{template.name} {template.version}', 'bold')}  {template.path}"]
     head += fields([("source", source), ("machine", machine), ("fingerprint", plan.fingerprint if plan else "")])
@@ -67,7 +67,7 @@ def lines(app: App, template: Template, plan: Plan | None, image: ImageRecord | 
 
 
 def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:
-    """The columns CACHED and WHY of a step: why it is carried out anew; of one that is not kept, why it is not."""
+    """The columns CACHED and WHY of a step: why it runs again, and why no layer is kept after it."""
     if step is None:
         return ["?", ""]
     if image is not None or step.cached:
@@ -78,22 +78,22 @@ def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:
 
 
 def outcome(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> str:
-    """What `bake build` would do now, in a sentence."""
+    """A sentence that says what `bake build` would do now."""
     if image is not None:
         verified = "verified" if image.verified else "not verified"
         return f"bake build would do nothing: image {image.id} ({verified}) has this fingerprint"
     work = [] if plan else ["get the source"]
     done = sum(step.cached for step in steps)
-    work += [f"go on from the layer after step {done}"] if done else []
+    work += [f"continue from the layer after step {done}"] if done else []
     left = len(template.provisioners) - done
-    work.append(f"carry out {plural(left, 'step')}" if template.provisioners else "take the source as it is")
+    work.append(f"run {plural(left, 'step')}" if template.provisioners else "use the source unchanged")
     if template.verify:
         work.append(f"test the image ({plural(len(template.verify), 'suite')})")
     return "bake build would " + (", then ".join(work))
 
 
 def source_title(template: Template) -> str:
-    """The source as the template names it."""
+    """The source as it is written in the template."""
     source: Any = template.source
     for name in ("image", "url", "path", "suite", "id", "name"):
         value = getattr(source, name, None)
@@ -103,7 +103,7 @@ def source_title(template: Template) -> str:
 
 
 def to_json(template: Template, plan: Plan | None, image: ImageRecord | None, steps: list[Explained]) -> dict[str, Any]:
-    """The plan of one image for programs; keys and digests are null while the source is not on this host."""
+    """The plan of one image as JSON; keys and digests are null while the source is not on this host."""
     keys = {planned.index: planned for planned in plan.steps} if plan else {}
     explained = {step.index: step for step in steps}
     return {

@@ -1,4 +1,4 @@
-"""The person at the terminal, asked when a step fails and `--on-error` says so."""
+"""The question at the terminal when a step fails: clean up, leave the machine, retry, or open a shell (`--on-error`)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ QUESTION = "[c]lean up, [a]bort and leave the machine, [r]etry the step, [s]hell
 SHOWN_LINES = 10
 
 
-class Person:
-    """Answers for `on_error: ask` and `on_error: shell`; where nobody can be asked the build is cleaned up."""
+class Prompt:
+    """Asks for the decision of `on_error: ask` and `on_error: shell`. Without a terminal the build is cleaned up."""
 
     def __init__(self, app: App, shown: Display) -> None:
         self.app = app
         self.shown = shown
 
     def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
-        """Ask what to do with the machine of a failed step, after a shell in it if that is the policy."""
+        """Ask what to do with the machine of a failed step; with the policy `shell`, open a shell in it first."""
         if not self.app.interactive:
-            self.app.say(f"on-error is {policy}, but there is no terminal to ask at: cleaning up")
+            self.app.warn(f"on-error is {policy}, but there is no terminal for the question: cleaning up")
             return "cleanup"
         with self._terminal():
-            self._tell(error)
+            self._show_error(error)
             if policy == "shell":
                 self._shell(ssh)
             return self._ask(ssh)
@@ -47,7 +47,7 @@ class Person:
             elif answer is not None:
                 return answer
 
-    def _tell(self, error: BakeError) -> None:
+    def _show_error(self, error: BakeError) -> None:
         paint = self.app.err.paint
         self.app.err.line()
         for line in error.message.splitlines():
@@ -57,7 +57,7 @@ class Person:
                 self.app.err.line(f"    {paint(self.app.err.glyphs.bar, 'dim')} {clean(line)}")
 
     def _shell(self, ssh: Sequence[str]) -> None:
-        self.app.err.line(f"you are in the failed machine ({' '.join(ssh)}); leave with `exit`")
+        self.app.err.line(f"shell in the failed machine ({' '.join(ssh)}); leave it with `exit`")
         process.interactive(ssh)
 
     @contextmanager

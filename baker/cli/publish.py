@@ -1,6 +1,6 @@
-"""Bring a baked image to where it is used: its disk is uploaded, registered, booted once, and put on record.
+"""Publish an image where it is used: upload its disk, register it, boot it once, and record the publication.
 
-An upload that was killed goes on where it was when the same command is given again.
+After an interrupted upload, the same command resumes it.
 """
 
 from __future__ import annotations
@@ -26,37 +26,43 @@ BOOT_MODES = ("legacy-bios", "uefi", "uefi-preferred")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
-    parser.add_argument("--to", required=True, metavar="TARGET", help="ami, or the kind of a plugin")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
+    parser.add_argument("--to", required=True, metavar="TARGET", help="the kind of target: ami, or that of a plugin")
     parser.add_argument(
         "--region",
         action="append",
         default=[],
         metavar="REGION",
-        help="where; the first is uploaded to, others get copies (may be repeated)",
+        help="upload to the first region, copy to the others (may be repeated)",
     )
-    parser.add_argument("--name", default="", help="what it is called there (default: NAME-VERSION-ID)")
-    parser.add_argument("--tag", action="append", default=[], metavar="KEY=VALUE", help="a tag of what is made (may be repeated)")
+    parser.add_argument("--name", default="", help="the name of the AMI (default: NAME-VERSION-ID)")
+    parser.add_argument(
+        "--tag", action="append", default=[], metavar="KEY=VALUE", help="a tag of the AMI and its snapshot (may be repeated)"
+    )
     parser.add_argument(
         "--kms-key",
         action="append",
         default=[],
         metavar="ARN",
-        help="encrypt with this key, in its region (may be repeated, one per region)",
+        help="encrypt with this key in its region (may be repeated, one per region)",
     )
-    parser.add_argument("--boot-mode", choices=BOOT_MODES, default="", help="(default: by the firmware that the image was verified with)")
-    parser.add_argument("--no-verify", action="store_true", help="do not boot it once before it is put on record")
-    parser.add_argument("--instance-type", default="", metavar="TYPE", help="what to boot it on (default: t3.micro or t4g.micro)")
-    parser.add_argument("--subnet", default="", metavar="ID", help="where to boot it (default: the region's default network)")
-    parser.add_argument("--profile", metavar="NAME", help="whose credentials, as the AWS CLI has profiles")
-    parser.add_argument("--force", action="store_true", help="publish it again where it is published already")
-    add_json(parser, "what was published, as JSON")
+    parser.add_argument(
+        "--boot-mode", choices=BOOT_MODES, default="", help="the boot mode (default: from the firmware that the image was verified with)"
+    )
+    parser.add_argument("--no-verify", action="store_true", help="do not boot the published image once before it is recorded")
+    parser.add_argument(
+        "--instance-type", default="", metavar="TYPE", help="the instance type of that boot (default: t3.micro or t4g.micro)"
+    )
+    parser.add_argument("--subnet", default="", metavar="ID", help="the subnet of that boot (default: the default network of the region)")
+    parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
+    parser.add_argument("--force", action="store_true", help="publish again where the image is published already")
+    add_json(parser, "print the publications as JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     from baker.publish.base import PublishOptions
 
-    wishes = PublishOptions(
+    options = PublishOptions(
         regions=listed(args.region),
         name=args.name,
         tags=pairs(args.tag, "--tag", "KEY=VALUE", "team=shop"),
@@ -69,7 +75,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         subnet=args.subnet,
     )
     with display(app, on_error_stream=True) as shown:
-        published = app.baker(shown).publish(args.image, args.to, wishes)
+        published = app.baker(shown).publish(args.image, args.to, options)
     if args.json:
         app.json([asdict(one.publication) | {"unchanged": one.unchanged, "sent": one.sent, "seconds": one.seconds} for one in published])
     else:

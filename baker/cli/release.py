@@ -1,5 +1,6 @@
-"""Bring a channel's image to where it runs, as a new numbered release: an auto-scaling group (asg/NAME), a launch template (lt/NAME), an
-SSM parameter (ssm//PATH), or a plugin's kind. When it fails the target is rolled back. --resume goes on with one whose process ended."""
+"""Release the image of a channel to a target, as a new numbered release: an auto-scaling group (asg/NAME), a launch template (lt/NAME), an
+SSM parameter (ssm//PATH), or a target of a plugin. If the release fails, the target is rolled back. --resume continues a release whose
+process ended."""
 
 from __future__ import annotations
 
@@ -25,13 +26,15 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="of the images")
-    parser.add_argument("channel", nargs="?", metavar="CHANNEL", help="whose image is released")
-    parser.add_argument("--to", metavar="TARGET", help="asg/GROUP, lt/LAUNCH-TEMPLATE or ssm//PATH (default: as the last release of it)")
-    parser.add_argument("--resume", action="store_true", help="go on with releases of NAME whose process ended before they did")
+    parser.add_argument("name", metavar="NAME", help="the image name")
+    parser.add_argument("channel", nargs="?", metavar="CHANNEL", help="the channel whose image is released")
+    parser.add_argument(
+        "--to", metavar="TARGET", help="asg/GROUP, lt/LAUNCH-TEMPLATE or ssm//PATH (default: that of the last release from the channel)"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue releases of NAME whose process ended before them")
     add_strategy(parser)
     add_access(parser)
-    add_json(parser, "the release as JSON, at its end")
+    add_json(parser, "print the release as JSON at its end")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -41,10 +44,12 @@ def run(args: argparse.Namespace, app: App) -> int:
         work = releaser(baker, shown)
         if args.resume:
             if args.channel or args.to:
-                raise UsageError("--resume goes on with what was begun", hint=f"bake release {args.name} --resume")
+                hint = f"bake release {args.name} --resume"
+                raise UsageError("--resume takes no channel and no --to", hint=hint, code="usage.conflicting-options")
             ended = work.resume(args.name, access(args))
         elif not args.channel:
-            raise UsageError("which channel's image is to be released?", hint=f"bake release {args.name} CHANNEL --to TARGET")
+            hint = f"bake release {args.name} CHANNEL --to TARGET"
+            raise UsageError("a release needs a channel", hint=hint, code="usage.missing-argument")
         else:
             to = args.to or _last_target(args, catalog)
             ended = [work.release(args.name, args.channel, to, strategy(args), access(args), why=args.why, wait=not args.no_wait)]
@@ -54,7 +59,8 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _last_target(args: argparse.Namespace, catalog: Catalog) -> str:
-    found = [one.target for one in catalog.releases.all(args.name) if one.channel == args.channel]
-    if not found:
-        raise UsageError("where is it to be released?", hint=f"bake release {args.name} {args.channel} --to asg/GROUP")
-    return found[0]
+    targets = [one.target for one in catalog.releases.all(args.name) if one.channel == args.channel]
+    if not targets:
+        hint = f"bake release {args.name} {args.channel} --to asg/GROUP"
+        raise UsageError("the first release from a channel needs a target", hint=hint, code="usage.missing-argument")
+    return targets[0]

@@ -1,4 +1,4 @@
-"""List releases, last first: which image went where, how it ended, who began it and why."""
+"""List releases, newest first: image, target, result, who started each and why."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", metavar="NAME", help="only those of this image name")
-    parser.add_argument("-n", "--limit", type=positive, default=20, metavar="N", help="how many (default: 20)")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="list only releases of this image name")
+    parser.add_argument("-n", "--limit", type=positive, default=20, metavar="N", help="number of releases to list (default: 20)")
     add_json(parser)
 
 
 def run(args: argparse.Namespace, app: App) -> int:
     baker = app.baker()
     catalog = baker.catalog
-    work, found = releaser(baker), catalog.releases.all(args.name)[: args.limit]
-    left = {(one.name, one.number) for one in found if work.abandoned(one)}
+    work, releases = releaser(baker), catalog.releases.all(args.name)[: args.limit]
+    abandoned = {(one.name, one.number) for one in releases if work.abandoned(one)}
     if args.json:
-        app.json([{**to_json(catalog, one), "nobody_waits": (one.name, one.number) in left} for one in found])
+        app.json([{**to_json(catalog, one), "nobody_waits": (one.name, one.number) in abandoned} for one in releases])
         return 0
     if app.quiet:
-        app.lines([one.title if args.name else f"{one.name} {one.title}" for one in found])
+        app.lines([one.title if args.name else f"{one.name} {one.title}" for one in releases])
         return 0
-    if not found:
-        app.note("nothing has been released" + (f" of {args.name}" if args.name else "") + " yet: `bake release NAME CHANNEL --to TARGET`")
+    if not releases:
+        app.note("no releases" + (f" of {args.name}" if args.name else "") + " yet: `bake release NAME CHANNEL --to TARGET` starts one")
         return 0
     rows = [
         [
@@ -47,14 +47,14 @@ def run(args: argparse.Namespace, app: App) -> int:
             one.who,
             _why(one),
         ]
-        for one in found
+        for one in releases
     ]
     show_table(app, [*([] if args.name else ["NAME"]), "RELEASE", "STATUS", "VERSION", "TARGET", "WHEN", "WHO", "WHY"], rows)
-    for one in (one for one in found if (one.name, one.number) in left):
-        app.note(f"nobody on this host waits for {one.title} of {one.name}: bake release {one.name} --resume")
+    for one in (one for one in releases if (one.name, one.number) in abandoned):
+        app.note(f"no process on this host waits for {one.title} of {one.name}: `bake release {one.name} --resume` continues it")
     return 0
 
 
 def _why(release: Release) -> str:
-    back = f"rollback to v{release.rollback_of}" if release.rollback_of is not None else ""
-    return "; ".join(filter(None, [back, release.why, release.error])) or "-"
+    origin = f"rollback to v{release.rollback_of}" if release.rollback_of is not None else ""
+    return "; ".join(filter(None, [origin, release.why, release.error])) or "-"

@@ -1,5 +1,5 @@
-"""Print what an image is called somewhere: its AMI in a region, its digest, its id. For scripts; --external speaks the protocol of
-Terraform's external data source."""
+"""Print the AMI of an image in a region, its digest, or its id, for scripts. --external implements the protocol of the external data source
+of Terraform."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ EXAMPLES = """
   echo '{"image": "web@prod", "region": "eu-west-1"}' | bake resolve --external
 """
 KINDS = ("ami", "digest", "id")
-QUERY = ("image", "region", "kind")  # what --external reads
+QUERY = ("image", "region", "kind")  # keys of the query of --external
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@channel, name@version, name@^1.2, id or digest")
-    parser.add_argument("--region", metavar="REGION", help="of the AMI (default: AWS_REGION, or the only region there is one in)")
+    parser.add_argument("--region", metavar="REGION", help="the region of the AMI (default: AWS_REGION, or the only region with an AMI)")
     parser.add_argument("--kind", choices=KINDS, default="ami", help="what to print (default: ami)")
     parser.add_argument(
-        "--external", action="store_true", help="read a JSON query from stdin (image, region, kind), answer JSON of strings"
+        "--external", action="store_true", help="read a JSON query (image, region, kind) from stdin, print a JSON object of strings"
     )
     add_json(parser)
 
@@ -40,9 +40,11 @@ def run(args: argparse.Namespace, app: App) -> int:
     if args.external:
         query |= _query(app.stdin.read())
     if not query["image"]:
-        raise UsageError("which image?", hint="bake resolve web@prod" + (', or "image" in the query' if args.external else ""))
+        hint = "bake resolve web@prod" + (', or "image" in the query' if args.external else "")
+        raise UsageError("no image is named", hint=hint, code="usage.missing-argument")
     if query["kind"] not in KINDS:
-        raise UsageError(f"{query['kind']!r} is no kind of name", hint=f"one of {', '.join(KINDS)}")
+        hint = f"use one of {', '.join(KINDS)}"
+        raise UsageError(f"the query has the unknown kind {query['kind']!r}", hint=hint, code="usage.bad-query")
     catalog = app.baker().catalog
     image = catalog.resolve(query["image"])
     catalog.check_usable(image, "any more")
@@ -57,38 +59,42 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def _answer(image: ImageRecord, publication: Publication | None, value: str) -> dict[str, str]:
-    """A flat map of strings, which is all that Terraform takes
+    """A flat map of strings, the only form that Terraform accepts
     (https://registry.terraform.io/providers/hashicorp/external/latest/docs/data-sources/external)."""
-    found = {"value": value, "image": image.id, "name": image.name, "version": image.version, "digest": image.digest}
+    answer = {"value": value, "image": image.id, "name": image.name, "version": image.version, "digest": image.digest}
     if publication:
-        found |= {"ami": publication.reference, "region": publication.region, "account": publication.account}
-    return found
+        answer |= {"ami": publication.reference, "region": publication.region, "account": publication.account}
+    return answer
 
 
 def _publication(catalog: Catalog, image: ImageRecord, region: str) -> Publication:
-    """The newest AMI in `region`; where no region is known, of the only region that has one. Never another region's."""
+    """The newest AMI in `region`, or without a region, in the only region that has one. Never the AMI of another region."""
     there = catalog.publications(image.id, kind="ami")
     if not region and len({one.region for one in there}) == 1:
         region = there[0].region
     fitting = [one for one in there if one.region == region]
     name, regions = f"{image.name}@{image.version} ({image.id})", ", ".join(sorted({one.region for one in there}))
     if not there:
-        raise NotFoundError(f"{name} has no AMI", hint=f"bake publish {image.name}@{image.version} --to ami")
+        raise NotFoundError(f"{name} has no AMI", hint=f"bake publish {image.name}@{image.version} --to ami", code="image.no-ami")
     if not region:
-        raise UsageError(f"in which region? {name} has AMIs in {regions}", hint="--region REGION")
+        raise UsageError(
+            f"{name} has AMIs in several regions: {regions}", hint="choose one with --region REGION", code="usage.ambiguous-region"
+        )
     if not fitting:
-        raise NotFoundError(f"{name} has no AMI in {region}", hint=f"it has in {regions}")
+        raise NotFoundError(f"{name} has no AMI in {region}", hint=f"it has AMIs in {regions}", code="image.no-ami-in-region")
     return max(reversed(fitting), key=lambda one: one.created)
 
 
 def _query(text: str) -> Mapping[str, str]:
+    example = 'for example: {"image": "web@prod", "region": "eu-west-1"}'
     try:
-        found = json.loads(text)
+        query = json.loads(text)
     except ValueError as error:
-        raise UsageError(f"the query on stdin is no JSON: {error}", hint='{"image": "web@prod", "region": "eu-west-1"}') from error
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
-        raise UsageError("the query on stdin is no object of strings", hint='{"image": "web@prod", "region": "eu-west-1"}')
-    unknown = sorted(set(found) - set(QUERY))
+        raise UsageError(f"the query on stdin is not valid JSON: {error}", hint=example, code="usage.bad-query") from error
+    if not isinstance(query, dict) or not all(isinstance(value, str) for value in query.values()):
+        raise UsageError("the query on stdin is not a JSON object of strings", hint=example, code="usage.bad-query")
+    unknown = sorted(set(query) - set(QUERY))
     if unknown:
-        raise UsageError(f"the query has {', '.join(map(repr, unknown))}, which means nothing", hint=f"it may have {', '.join(QUERY)}")
-    return {name: value for name, value in found.items() if value}
+        hint = f"it may have the keys {', '.join(QUERY)}"
+        raise UsageError(f"the query has unknown keys: {', '.join(map(repr, unknown))}", hint=hint, code="usage.bad-query")
+    return {name: value for name, value in query.items() if value}

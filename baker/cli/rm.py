@@ -1,4 +1,4 @@
-"""Remove images. The records of their builds stay; an image that others are made on is only removed with them, or with --force."""
+"""Remove images. The records of their builds are kept. An image with descendants is removed only together with them, or with --force."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
-    parser.add_argument("-f", "--force", action="store_true", help="also images that others are made on (those keep working)")
-    add_json(parser, "what was removed, as JSON")
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
+    parser.add_argument("-f", "--force", action="store_true", help="also remove images with descendants (the descendants keep working)")
+    add_json(parser, "print what was removed as JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:

@@ -1,5 +1,5 @@
-"""Bring the image of a former release back to where it ran, as a new release: the last good one before the present, or the one that is
-named. Strategy and AWS access are those of the present release unless given."""
+"""Release the image of an earlier release again, as a new release: the last successful one before the current release, or the one that is
+named. Strategy and AWS access default to those of the current release."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help="of the images")
-    parser.add_argument("release", nargs="?", metavar="RELEASE", help="such as v40 (default: the last good one before the present)")
-    parser.add_argument("--to", default="", metavar="TARGET", help="where NAME was released to several")
+    parser.add_argument("name", metavar="NAME", help="the image name")
+    parser.add_argument("release", nargs="?", metavar="RELEASE", help="such as v40 (default: the last successful one before the current)")
+    parser.add_argument("--to", default="", metavar="TARGET", help="the target, if NAME was released to several")
     add_strategy(parser)
     add_access(parser)
-    add_json(parser, "the new release as JSON, at its end")
+    add_json(parser, "print the new release as JSON at its end")
 
 
 def run(args: argparse.Namespace, app: App) -> int:
@@ -52,21 +52,23 @@ def run(args: argparse.Namespace, app: App) -> int:
             if channel.image != ended.image and channel.channel == _channel(args, catalog, ended.target):
                 image = catalog.image(ended.image)
                 app.note(
-                    f"{args.name}@{channel.channel} still has the other image; to keep a next release from bringing it: "
+                    f"{args.name}@{channel.channel} still points to the other image, which the next release would use again: "
                     f"bake channel {args.name} {channel.channel} --set {image.name}@{image.version}"
                 )
     return 0
 
 
 def _channel(args: argparse.Namespace, catalog: Catalog, target: str) -> str:
-    """The channel that the target was last fed from."""
-    fed = [one.channel for one in catalog.releases.all(args.name) if one.target == target and one.channel]
-    return fed[0] if fed else ""
+    """The channel of the last release to the target."""
+    channels = [one.channel for one in catalog.releases.all(args.name) if one.target == target and one.channel]
+    return channels[0] if channels else ""
 
 
 def _number(text: str | None) -> int | None:
     if text is None:
         return None
     if not re.fullmatch(r"v?[1-9][0-9]{0,8}", text):
-        raise UsageError(f"{text!r} is no release", hint="such as v40; `bake releases NAME` lists them")
+        raise UsageError(
+            f"{text!r} is not a release number", hint="use one like v40; `bake releases NAME` lists them", code="usage.bad-release"
+        )
     return int(text.removeprefix("v"))

@@ -1,4 +1,4 @@
-"""Start a throw-away machine from an image and show its ports on this host. It ends with Ctrl-C, or with the command after `--`."""
+"""Run an ephemeral machine of an image and publish its ports on this host. It ends with Ctrl-C, or with the command after `--`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from baker.sessions.ephemeral import Running
 
 EXAMPLES = """
-  bake run web                     with port 80 on a free port of this host
-  bake run web -p 8080:80          on port 8080
-  bake run web -- nginx -v         run a command in it; its exit code is bake's
+  bake run web                     publish port 80 on a free port of this host
+  bake run web -p 8080:80          publish port 80 on port 8080
+  bake run web -- nginx -v         run a command in it, and end with its exit code
 """
 TAKES_COMMAND = True
 DEFAULT_PORTS = ("80",)
-LOOK_SECONDS = 1.0  # between two looks whether the machine still runs
+POLL_SECONDS = 1.0  # between two checks whether the machine is still running
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,14 +40,14 @@ def run(args: argparse.Namespace, app: App) -> int:
 
 
 def stay(app: App, running: Running) -> int:
-    """Say where the machine is and keep it until Ctrl-C, or until it powers off by itself."""
+    """Print how to reach the machine and keep it until Ctrl-C, or until it powers off."""
     app.line(f"{app.out.paint(running.title, 'bold')} is running")
     app.lines(["  " + url for url in urls(running)])
     app.line(f"  log in: {shlex.join(running.ssh)}")
-    app.note("Ctrl-C ends it; all its changes go with it")
+    app.note("Ctrl-C removes the machine with all its changes")
     try:
         while running.machine.running():
-            threading.Event().wait(LOOK_SECONDS)
+            threading.Event().wait(POLL_SECONDS)
     except Interrupted as error:
         if error.signal_number != signal.SIGINT:
             raise

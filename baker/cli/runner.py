@@ -1,4 +1,4 @@
-"""Carries out one verb: parses its command line, hands it an App, and turns whatever happens into text and an exit code."""
+"""Run one verb: parse its command line, give it an App, and turn errors into text and an exit code."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from typing import Any, TextIO
 from baker.cli.app import App, MakeBaker, home_and_env
 from baker.cli.options import parser_for
 from baker.cli.signals import interruptible
-from baker.core.errors import BakeError, Interrupted, TemplateError, error_to_json
+from baker.core.errors import BakeError, Interrupted, LockError, TemplateError, error_to_json
 from baker.core.secrets import Secrets
 from baker.render.terminal import Terminal
 
-BROKEN_PIPE = 141  # as a program that SIGPIPE ended
+BROKEN_PIPE = 141  # as for a program that SIGPIPE ended
 INTERNAL_ERROR = 1
 
 
@@ -35,7 +35,7 @@ def execute(
     env: Mapping[str, str] | None = None,
     make: MakeBaker | None = None,
 ) -> int:
-    """Run `bake VERB ARGV...`; the exit code. The streams, the environment and the maker of the API are the process's own by default."""
+    """Run `bake VERB ARGV...` and return the exit code. Streams and environment default to those of the process, `make` to the real API."""
     out, err, env = out or sys.stdout, err or sys.stderr, os.environ if env is None else env
     for stream in (out, err):
         _never_fail_on_characters(stream)
@@ -56,20 +56,20 @@ def execute(
         _forget(out)
         return BROKEN_PIPE
     except BakeError as problem:
-        _tell_programs(problem, args, app, out)
+        _print_json_error(problem, args, app, out)
         return report(problem, error, debug=args.debug)
     except Interrupted as problem:
-        _tell_programs(problem, args, app, out)
+        _print_json_error(problem, args, app, out)
         error.line("bake: interrupted")
         _notes(problem, error)
         return problem.exit_code
-    except Exception as problem:  # noqa: BLE001 - the last resort: a bug, told in short
+    except Exception as problem:  # noqa: BLE001 - the last resort: a bug, reported in one line
         return _internal_error(problem, error, args, env)
     return code
 
 
 def parse(verb: str, module: Any, argv: Sequence[str]) -> argparse.Namespace:
-    """The verb's arguments; what follows `--` is `command` for a verb that takes one."""
+    """The arguments of the verb. If it takes a command, everything after `--` becomes `command`."""
     arguments, command = list(argv), []
     if getattr(module, "TAKES_COMMAND", False) and "--" in arguments:
         cut = arguments.index("--")
@@ -80,21 +80,21 @@ def parse(verb: str, module: Any, argv: Sequence[str]) -> argparse.Namespace:
 
 
 def _guarded(module: Any, args: argparse.Namespace, app: App) -> int:
-    """Run the verb with signals as exceptions and everything closed at the end."""
-    with interruptible(app.say, app.stopping), ExitStack() as stack:
+    """Run the verb with signals as exceptions, and close everything at its end."""
+    with interruptible(app.warn, app.stopping), ExitStack() as stack:
         app.stack = stack
         return int(module.run(args, app))
 
 
-def _tell_programs(problem: BakeError | Interrupted, args: argparse.Namespace, app: App | None, out: TextIO) -> None:
-    """With `--json`, one line `{"error": {...}}` on stdout besides the text on stderr, unless the verb's own document is there."""
+def _print_json_error(problem: BakeError | Interrupted, args: argparse.Namespace, app: App | None, out: TextIO) -> None:
+    """With `--json`, print one line `{"error": {...}}` to stdout besides the text on stderr, unless the verb has written its document."""
     if getattr(args, "json", False) and not (app and app.documents):
         print(json.dumps({"error": error_to_json(problem)}), file=out, flush=True)
 
 
 def report(problem: BakeError, error: Terminal, *, debug: bool = False) -> int:
-    """Print an expected error with its code; its exit code."""
-    if isinstance(problem, TemplateError):
+    """Print an expected error with its code, and return its exit code."""
+    if isinstance(problem, TemplateError | LockError):
         for one in problem.problems:
             first, *rest = str(one).split("\n")
             error.line("\n".join([f"{first} {error.paint(f'[{one.code}]', 'dim')}", *rest]))
@@ -117,7 +117,7 @@ def _notes(problem: BaseException, error: Terminal) -> None:
 
 
 def _internal_error(problem: Exception, error: Terminal, args: argparse.Namespace, env: Mapping[str, str]) -> int:
-    """A bug: one line for the person, the traceback for who repairs it."""
+    """Report a bug in one line, and keep the traceback in a file."""
     hidden = _possible_secrets(args, env)
     text = hidden.mask("".join(traceback.format_exception(problem)))
     summary = hidden.mask(f"{type(problem).__name__}: {problem}".splitlines()[0])
@@ -126,12 +126,14 @@ def _internal_error(problem: Exception, error: Terminal, args: argparse.Namespac
         error.line(text.rstrip())
         return INTERNAL_ERROR
     path = _write_traceback(text, args.home, env)
-    error.line(f"    {f'the traceback is in {path}' if path else 'the same with --debug shows the traceback'}; please report it as a bug")
+    error.line(
+        f"    {f'the traceback is in {path}' if path else 'run it again with --debug to see the traceback'}; please report it as a bug"
+    )
     return INTERNAL_ERROR
 
 
 def _possible_secrets(args: argparse.Namespace, env: Mapping[str, str]) -> Secrets:
-    """Every variable value of this run: any may be secret, and a traceback may quote it."""
+    """Every variable value of this run, because any may be secret and a traceback may quote it."""
     from baker.core.crash_reports import possible_secrets
 
     values = {name: value for name, value in env.items() if name.startswith("BAKE_VAR_")}
@@ -150,14 +152,14 @@ def _write_traceback(text: str, home_flag: Path | None, env: Mapping[str, str]) 
 
 
 def _never_fail_on_characters(stream: TextIO) -> None:
-    """A locale without UTF-8 shows an escape in place of a character that it does not have."""
+    """Make the stream write an escape for a character that its encoding lacks."""
     reconfigure = getattr(stream, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="backslashreplace")
 
 
 def _forget(stream: TextIO) -> None:
-    """Let the interpreter's last flush of a stream that nobody reads go nowhere."""
+    """Redirect a closed stream to /dev/null, so that the interpreter's last flush does not fail."""
     try:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Print the JSON Schema of templates: editors complete and check templates with it."""
+"""Print the JSON Schema of templates, with which editors complete and check templates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="accepted for the sake of scripts: the schema is JSON anyway")
+    parser.add_argument("--json", action="store_true", help="accepted for scripts; the schema is always JSON")
 
 
 def run(args: argparse.Namespace, app: App) -> int:

@@ -1,4 +1,4 @@
-"""A terminal on a machine's serial console: a character device (a pty) or a UNIX socket."""
+"""Connect a terminal to the serial console of a machine, which is a character device (a pty) or a UNIX socket."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from typing import TextIO
 
 from baker.core.errors import HostError
 
-LEAVE = b"\x1d"  # Ctrl-], as telnet and virsh have it
+LEAVE = b"\x1d"  # Ctrl-], as in telnet and virsh
 CHUNK = 65536
 
 
 def attach(console: Path, stdin: TextIO, stdout: TextIO) -> None:
-    """Connect the terminal to the console until Ctrl-] or until the machine is gone."""
+    """Connect the terminal to the console until Ctrl-], or until the machine ends."""
     with _opened(console) as device, _raw(stdin):
-        pump(stdin.fileno(), stdout.fileno(), device)
+        relay(stdin.fileno(), stdout.fileno(), device)
 
 
-def pump(keyboard: int, screen: int, device: int) -> None:
-    """Carry bytes both ways until Ctrl-] comes from the keyboard, or either end is closed."""
+def relay(keyboard: int, screen: int, device: int) -> None:
+    """Copy bytes in both directions until the keyboard sends Ctrl-], or either end is closed."""
     while True:
         ready, _, _ = select.select([keyboard, device], [], [])
         if device in ready:
@@ -47,7 +47,7 @@ def _read(descriptor: int) -> bytes:
     try:
         return os.read(descriptor, CHUNK)
     except OSError:
-        return b""  # a pty whose other end is gone says EIO
+        return b""  # reading a pty whose other end is closed fails with EIO
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def _opened(console: Path) -> Iterator[int]:
             return
         device = os.open(console, os.O_RDWR | os.O_NOCTTY)
     except OSError as error:
-        raise HostError(f"cannot open the serial console {console}: {error.strerror}") from error
+        raise HostError(f"cannot open the serial console {console}: {error.strerror}", code="machine.serial-console-unusable") from error
     try:
         yield device
     finally:
@@ -69,7 +69,7 @@ def _opened(console: Path) -> Iterator[int]:
 
 @contextmanager
 def _raw(stdin: TextIO) -> Iterator[None]:
-    """The terminal passes every key on, Ctrl-C too, and is as before at the end."""
+    """Put the terminal into raw mode, so that it passes on every key including Ctrl-C, and restore it at the end."""
     before = termios.tcgetattr(stdin.fileno())
     tty.setraw(stdin.fileno())
     try:

@@ -1,4 +1,4 @@
-"""Everything that is known of an image: what it is, how it was made, where, with what, and what its tests said."""
+"""Show the whole record of an image: what it is, how, where and with which tools it was built, and the results of its tests."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ EXAMPLES = """
   bake show web --template
   bake show web --json | jq .build.source
 """
-COLUMN = 12  # cells of the names at the left
+COLUMN = 12  # width of the column of names
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
+    parser.add_argument("image", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--template", action="store_true", help="the template it was made of")
-    what.add_argument("--packages", action="store_true", help="the packages in it")
-    what.add_argument("--files", action="store_true", help="the files in it: mode, owner, size, path")
+    what.add_argument("--template", action="store_true", help="print the template it was built from")
+    what.add_argument("--packages", action="store_true", help="list its packages")
+    what.add_argument("--files", action="store_true", help="list its files: mode, owner, size, path")
     add_json(parser)
 
 
@@ -69,16 +69,16 @@ def _whole(baker: Baker, image: ImageRecord, build: BuildRecord) -> dict[str, An
 
 
 def lines(app: App, baker: Baker, image: ImageRecord, build: BuildRecord) -> Iterator[str]:
-    """The whole record for a person."""
+    """The whole record as text."""
     paint = app.out.paint
     yield paint(f"{image.name} {image.version}", "bold") + (f"  {clean(image.description)}" if image.description else "")
     yield from _fields(image_fields(app, baker, image))
     sections: list[tuple[str, list[str]]] = [
-        ("made of", _fields(source_fields(build))),
+        ("built from", _fields(source_fields(build))),
         ("variables", variable_lines(app, build)),
         ("steps", step_lines(app, build.steps)),
         ("tests", test_lines(app, build)),
-        ("made on", _fields(host_fields(build))),
+        ("built on", _fields(host_fields(build))),
         ("timings", _fields([(name, duration(seconds)) for name, seconds in build.timings.items()])),
         ("evidence", _fields([(name, digest) for name, digest in sorted(build.evidence.items()) if not name.startswith("body:")])),
     ]
@@ -98,8 +98,8 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
         ("created", f"{image.created} ({ago(image.created, app.now())})"),
         ("size", f"{size(image.size)}{' on top of its parent' if image.parent else ''}, disk of {size(image.virtual_size)}"),
         ("verified", "yes" if image.verified else "no"),
-        ("origin", "committed from a shell by hand: not reproducible" if image.origin == "committed" else ""),
-        ("rebuilt", _proven(baker, image)),
+        ("origin", "committed from a shell: not reproducible" if image.origin == "committed" else ""),
+        ("rebuilt", _rebuilt(baker, image)),
         ("revoked", _revocation(baker, image)),
         ("channels", ", ".join(channel.channel for channel in catalog.channels.of(image.id))),
         ("parent", f"{above.name}@{above.version} ({above.id})" if above else ""),
@@ -113,8 +113,8 @@ def image_fields(app: App, baker: Baker, image: ImageRecord) -> list[tuple[str, 
     ]
 
 
-def _proven(baker: Baker, image: ImageRecord) -> str:
-    """The highest level that a rebuild has reached, and when."""
+def _rebuilt(baker: Baker, image: ImageRecord) -> str:
+    """The highest level that a rebuild has reached, when and by whom."""
     rebuilds = baker.catalog.proofs.rebuilds(image.id)
     if not rebuilds:
         return ""
@@ -125,16 +125,16 @@ def _proven(baker: Baker, image: ImageRecord) -> str:
 
 
 def _revocation(baker: Baker, image: ImageRecord) -> str:
-    found = baker.catalog.revocations.of(image.id)
-    if found is None:
+    revocation = baker.catalog.revocations.of(image.id)
+    if revocation is None:
         return ""
-    through = f", through image {found.inherited_from}" if found.inherited_from else ""
-    return f"from {found.effective} on, by {found.who}{through}: {clean(found.reason)}"
+    through = f", through image {revocation.inherited_from}" if revocation.inherited_from else ""
+    return f"with effect from {revocation.effective}, by {revocation.who}{through}: {clean(revocation.reason)}"
 
 
 def _releases(baker: Baker, image: ImageRecord) -> list[str]:
-    found = [release for release in baker.catalog.releases.all(image.name) if release.image == image.id]
-    return [f"{one.title} to {one.target}, {one.started}: {one.status}" for one in found]
+    releases = [release for release in baker.catalog.releases.all(image.name) if release.image == image.id]
+    return [f"{one.title} to {one.target}, {one.started}: {one.status}" for one in releases]
 
 
 def source_fields(build: BuildRecord) -> list[tuple[str, str]]:
@@ -154,20 +154,20 @@ def source_fields(build: BuildRecord) -> list[tuple[str, str]]:
 
 
 def host_fields(build: BuildRecord) -> list[tuple[str, str]]:
-    host, machine, shape = build.host, build.machine, build.shape
+    host, machine, spec = build.host, build.machine, build.shape
     accelerator = " ".join(
         filter(
             None, [str(machine.get("accelerator", "")), f"({machine['accelerator_reason']})" if machine.get("accelerator_reason") else ""]
         )
     )
-    shown_shape = {name: size(value) if name in ("memory", "disk_size") and value else value for name, value in shape.items()}
+    shown_spec = {name: size(value) if name in ("memory", "disk_size") and value else value for name, value in spec.items()}
     return [
         ("when", f"{build.started} to {build.finished}"),
         ("who", build.who),
         ("host", ", ".join(str(host[name]) for name in ("name", "system", "kernel", "cpu") if host.get(name))),
         ("hypervisor", " ".join(str(machine[name]) for name in ("hypervisor", "machine_type", "connection") if machine.get(name))),
         ("accelerator", accelerator),
-        ("machine", _pairs({name: value for name, value in shown_shape.items() if value is not None})),
+        ("machine", _pairs({name: value for name, value in shown_spec.items() if value is not None})),
         ("tools", "\n".join(f"{name}: {version}" for name, version in sorted(build.tools.items()))),
         ("CI", _pairs(build.ci)),
     ]
@@ -197,13 +197,13 @@ def test_lines(app: App, build: BuildRecord) -> list[str]:
 
 def show_packages(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
     with baker.store.open(_evidence(build, "packages_after", "list of packages")) as blob:
-        found = codecs.read_packages(blob)
-    for reason in found.unread:
+        listed = codecs.read_packages(blob)
+    for reason in listed.unread:
         app.note(f"packages may be missing from this list: {reason}")
     if json:
-        app.json([codecs.package_to_json(package) for package in found.packages])
+        app.json([codecs.package_to_json(package) for package in listed.packages])
         return
-    app.lines(app.table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in found.packages]))
+    app.lines(app.table(["PACKAGE", "VERSION", "ARCH"], [[p.name, p.version, p.architecture] for p in listed.packages]))
 
 
 def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> None:
@@ -219,7 +219,7 @@ def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> Non
 
 def _evidence(build: BuildRecord, name: str, what: str) -> str:
     if name not in build.evidence:
-        raise NotFoundError(f"build {build.id} has no {what}")
+        raise NotFoundError(f"build {build.id} has no {what} on record", code="build.no-evidence")
     return build.evidence[name]
 
 

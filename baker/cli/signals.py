@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP as an exception, so that every `finally` runs; further ones do not disturb the cleanup."""
+"""SIGINT, SIGTERM and SIGHUP as an exception, so that every `finally` runs. Further signals do not disturb the cleanup."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ from types import FrameType
 from baker.core.errors import Interrupted
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-PATIENCE = 3  # the third signal ends the process at once; the ledger knows what `bake sweep` has to do then
+PATIENCE = 3  # the third signal ends the process at once; `bake sweep` then cleans up by the ledger
 
 
 @contextmanager
-def interruptible(say: Callable[[str], None], on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Within it the first signal raises Interrupted in the main thread. `on_first` is called just before; `say` tells
-    a person about further ones."""
+def interruptible(warn: Callable[[str], None], on_first: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Raise Interrupted in the main thread at the first signal, after calling `on_first`. `warn` reports the second signal."""
     count = 0
 
     def interrupt(number: int, _frame: FrameType | None) -> None:
@@ -26,9 +25,9 @@ def interruptible(say: Callable[[str], None], on_first: Callable[[], None] = lam
         if count >= PATIENCE:
             os._exit(128 + number)
         if count > 1:
-            _tell(lambda: say("still cleaning up; once more ends bake at once, and `bake sweep` gives back what is left then"))
+            _call_safely(lambda: warn("still cleaning up; another signal ends bake at once, and `bake sweep` must clean up the rest"))
             return
-        _tell(on_first)
+        _call_safely(on_first)
         raise Interrupted(number)
 
     before = {number: signal.signal(number, interrupt) for number in SIGNALS}
@@ -39,8 +38,8 @@ def interruptible(say: Callable[[str], None], on_first: Callable[[], None] = lam
             signal.signal(number, handler)
 
 
-def _tell(call: Callable[[], None]) -> None:
-    """Say something from within a signal handler: it may have interrupted a write to the very same stream, which then refuses."""
+def _call_safely(call: Callable[[], None]) -> None:
+    """Call from within a signal handler. The signal may have interrupted a write to the same stream, which then raises."""
     try:
         call()
     except (RuntimeError, OSError, ValueError):

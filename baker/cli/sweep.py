@@ -1,4 +1,4 @@
-"""Give back what killed builds left: processes, machines, disks, directories, and blobs that nothing refers to."""
+"""Clean up after killed builds: remove their processes, machines, disks and directories, and blobs that nothing refers to."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from baker.cli.options import add_json
 from baker.render.text import plural
 
 EXAMPLES = """
-  bake sweep --dry-run         what there is to give back
+  bake sweep --dry-run         list what would be removed
   bake sweep
-  bake sweep --kept            also machines that --on-error=abort or --keep-failed left
+  bake sweep --kept            also remove machines that --on-error=abort or --keep-failed kept
 """
 FAILED = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be given back")
-    parser.add_argument("--kept", action="store_true", help="also what was left on purpose for a person to look at")
+    parser.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    parser.add_argument("--kept", action="store_true", help="also remove machines that were kept for inspection")
     add_json(parser)
 
 
@@ -32,11 +32,13 @@ def run(args: argparse.Namespace, app: App) -> int:
     for item in swept:
         what = f"{item.kind} {item.name}" + (f" of build {item.build}" if item.build else ", which nothing refers to")
         if item.error:
-            app.err.line(f"could not give back {what}: {item.error}")
+            app.err.line(f"cannot remove {what}: {item.error}")
         elif not app.quiet:
-            app.line(f"{'would give back' if args.dry_run else 'gave back'} {what}")
+            app.line(f"{'would remove' if args.dry_run else 'removed'} {what}")
     if not swept:
-        app.note("nothing to give back")
+        app.note("nothing to clean up")
     elif not args.dry_run:
-        app.note(f"{plural(len(swept) - len(failed), 'thing')} given back" + (f", {len(failed)} not: try again" if failed else ""))
+        app.note(
+            f"{plural(len(swept) - len(failed), 'item')} removed" + (f", {len(failed)} failed: run `bake sweep` again" if failed else "")
+        )
     return FAILED if failed else 0

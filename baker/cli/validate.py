@@ -1,4 +1,4 @@
-"""Say everything that is wrong with templates, each problem with its place and what would be right. Starts nothing."""
+"""Report every problem of templates, each with its place and a correction. Starts nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from baker.cli.app import App
 from baker.cli.options import add_json, add_template_options, variables
 from baker.cli.runner import report
-from baker.core.errors import BakeError, TemplateError
+from baker.core.errors import BakeError, Problem, TemplateError
 
 EXAMPLES = """
   bake validate web.yaml
@@ -17,7 +17,7 @@ EXAMPLES = """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("files", nargs="+", metavar="FILE", help="a template")
+    parser.add_argument("files", nargs="+", metavar="FILE", help="a template file")
     add_template_options(parser)
     add_json(parser)
 
@@ -26,19 +26,19 @@ def run(args: argparse.Namespace, app: App) -> int:
     code, results = 0, []
     values = variables(args.var)
     for file in args.files:
-        found: dict[str, Any] = {"file": str(file), "valid": True, "images": [], "problems": []}
+        result: dict[str, Any] = {"file": str(file), "valid": True, "images": [], "problems": []}
         try:
-            found["images"] = images(file, values, args, app)
+            result["images"] = images(file, values, args, app)
         except BakeError as error:
             code = code or error.exit_code
-            found |= {"valid": False, "problems": problems(error, str(file))}
+            result |= {"valid": False, "problems": problems(error, str(file))}
             if not args.json:
                 report(error, app.err, debug=app.debug)
         else:
             if not args.json and not app.quiet:
-                count = f" ({len(found['images'])} images)" if len(found["images"]) > 1 else ""
+                count = f" ({len(result['images'])} images)" if len(result["images"]) > 1 else ""
                 app.line(f"{file}: {app.out.paint('valid', 'green')}{count}")
-        results.append(found)
+        results.append(result)
     if args.json:
         app.json(results)
     return code
@@ -52,9 +52,5 @@ def images(file: str, values: dict[str, str], args: argparse.Namespace, app: App
 
 def problems(error: BakeError, file: str) -> list[dict[str, Any]]:
     """The problems of a file as JSON objects."""
-    if isinstance(error, TemplateError):
-        return [
-            {"file": p.file, "line": p.line, "column": p.column, "code": p.code, "message": p.message, "hint": p.hint, "snippet": p.snippet}
-            for p in error.problems
-        ]
-    return [{"file": file, "line": 0, "column": 0, "code": error.code, "message": error.message, "hint": error.hint, "snippet": ""}]
+    each = error.problems if isinstance(error, TemplateError) else (Problem(file, 0, 0, error.message, error.hint, code=error.code),)
+    return [problem.to_json() | {"snippet": problem.snippet} for problem in each]

@@ -1,5 +1,5 @@
-"""Check an image and everything that it is made on: record, journal, evidence, disk, parents, signatures, provenance, revocations, and
-what a policy asks for. Without an image: every record of the catalog."""
+"""Check an image and its ancestors: record, journal, evidence, disk, parents, signatures, provenance, revocations, and the demands of a
+policy. Without an image, check every record of the catalog."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ EXAMPLES = """
   bake verify web@prod
   bake verify web@prod --policy production.yaml
   bake verify web --json | jq '.checks[] | select(.ok == false)'
-  bake verify              every record of the catalog
+  bake verify              check every record of the catalog
 
-Exit codes: 0 everything holds, 2 the policy has problems, 4 a check failed, 5 no such image.
+Exit codes: 0 all checks passed, 2 the policy has problems, 4 a check failed, 5 no such image.
 """
 WORDS = {True: "ok", False: "FAILED", None: "-"}
 STYLES = {True: "green", False: "red", None: "dim"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, id or digest")
-    parser.add_argument("--policy", type=Path, metavar="FILE", help="YAML: what the image must be")
+    parser.add_argument("image", nargs="?", metavar="IMAGE", help="name, name@version, name@^1.2, name@channel, id or digest")
+    parser.add_argument("--policy", type=Path, metavar="FILE", help="a policy in YAML that the image must meet")
     add_json(parser)
 
 
@@ -37,8 +37,8 @@ def run(args: argparse.Namespace, app: App) -> int:
     trust, at = baker.trust, now()
     if args.image is None:
         if args.policy:
-            raise UsageError("a policy is about one image", hint="bake verify IMAGE --policy FILE")
-        return _tell(args, app, "the catalog", verify_catalog(trust))
+            raise UsageError("--policy needs an image", hint="bake verify IMAGE --policy FILE", code="usage.missing-argument")
+        return _print_checks(args, app, "the catalog", verify_catalog(trust))
     image = baker.catalog.resolve(args.image)
     policy = None
     if args.policy:
@@ -50,10 +50,10 @@ def run(args: argparse.Namespace, app: App) -> int:
         from baker.trust.attest.policy import judge
 
         checks += judge(policy, image, trust, at=at)
-    return _tell(args, app, f"{image.name}@{image.version} ({image.id})", checks)
+    return _print_checks(args, app, f"{image.name}@{image.version} ({image.id})", checks)
 
 
-def _tell(args: argparse.Namespace, app: App, what: str, checks: Sequence[Check]) -> int:
+def _print_checks(args: argparse.Namespace, app: App, what: str, checks: Sequence[Check]) -> int:
     failed = [check for check in checks if check.ok is False]
     if args.json:
         app.json({"what": what, "ok": not failed, "checks": [check.to_json() for check in checks]})
@@ -65,6 +65,6 @@ def _tell(args: argparse.Namespace, app: App, what: str, checks: Sequence[Check]
             app.line(app.out.paint(subject, "bold"))
         app.line(f"  {app.out.paint(f'{WORDS[check.ok]:<6}', STYLES[check.ok])}  {check.name:<11} {clean(check.detail)}")
     if failed:
-        raise VerifyError(f"{what}: {len(failed)} of {len(checks)} checks failed")
-    app.note(f"{what}: everything holds")
+        raise VerifyError(f"{what}: {len(failed)} of {len(checks)} checks failed", code="verify.check-failed")
+    app.note(f"{what}: all checks passed")
     return 0

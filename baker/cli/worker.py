@@ -1,6 +1,6 @@
-"""A build in a process of its own: `python -m baker.cli.worker` reads one JSON request on stdin and writes events as JSON lines.
+"""The worker process of a build: `python -m baker.cli.worker` reads one JSON request from stdin and writes events as JSON lines to stdout.
 
-The request comes on stdin, not in the argument list, because variables may be secret.
+The request is not in the argument list, because variables may be secret.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from baker.plan.requests import BuildRequest
 
 
 class Lines:
-    """Events to stdout. When nobody reads any more the parent is dead: stop as if it had said so."""
+    """A sink that writes events to stdout. A closed pipe means that the parent has died: then the worker stops itself with SIGTERM."""
 
     def __init__(self) -> None:
         self.ended = False
@@ -34,12 +34,12 @@ class Lines:
             sys.stdout.write(json.dumps(event.to_json()) + "\n")
             sys.stdout.flush()
         except (BrokenPipeError, ValueError):
-            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - lives as long as the process
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123 - open until the process ends
             os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> int:
-    """Build what stdin says; the exit code is the error's."""
+    """Run the build of the request on stdin, and return the exit code of its error, or 0."""
 
     def interrupt(number: int, _: object) -> None:
         raise Interrupted(number)
@@ -58,14 +58,14 @@ def main() -> int:
         if not lines.ended:
             lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=str(error), code=error.code))
         return error.exit_code
-    except Exception as error:  # a bug: who waits for this process sees only what it says
+    except Exception as error:  # a bug: the parent sees only the events of this process
         lines.emit(BuildFinished(name=name, status="failed", seconds=0.0, error=_crash(error, request, home), code="internal"))
         return BakeError.exit_code
     return 0
 
 
 def _crash(error: Exception, request: Mapping[str, Any], home: Home | None) -> str:
-    """One line for the person; the traceback goes to a file."""
+    """The message of an internal error in one line; the traceback goes to a file."""
     templates = [path] if isinstance(path := request.get("path"), str) else []
     hidden = crash_reports.possible_secrets(request.get("variables", {}), request.get("var_files", ()), templates)
     text = hidden.mask("".join(traceback.format_exception(error)))

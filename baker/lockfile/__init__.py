@@ -1,1 +1,1 @@
-"""The lock of a template: what its last build was made of, in a file to be committed beside it."""
+"""Lock files: what the image of a template was built from, in a file that is committed beside the template."""

@@ -1,4 +1,4 @@
-"""Where the apt of an image looks for packages: sources.list(5), in one-line style and in deb822 style, read from its disk."""
+"""The package sources of apt in an image: sources.list(5), in one-line style and in deb822 style, read from its disk."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ LINE = re.compile(r"deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+(\S+)((?:\s+[^\s#]+)*)")
 
 
 def of_root(root: Root, architecture: str) -> tuple[Listing, ...]:
-    """The indexes of binary packages over HTTP, in the order of the files."""
+    """The HTTP indexes of binary packages, in the order of the files."""
     names = [LIST, *(f"{DIRECTORY}/{name}" for name in root.names(DIRECTORY))]
-    found: list[Listing] = []
+    listings: list[Listing] = []
     for name in names:
         text = (root.read(name) or b"").decode(errors="replace")
-        found += stanzas(text, architecture) if name.endswith(".sources") else lines(text, architecture) if name.endswith(".list") else ()
-    return tuple(dict.fromkeys(found))
+        listings += (
+            stanzas(text, architecture) if name.endswith(".sources") else lines(text, architecture) if name.endswith(".list") else ()
+        )
+    return tuple(dict.fromkeys(listings))
 
 
 def lines(text: str, architecture: str) -> Iterator[Listing]:
     """One-line style: `deb [options] URI suite component...`."""
     for line in text.splitlines():
-        if found := LINE.match(line.strip()):
-            yield from _listings([found[1]], [found[2]], found[3].split(), architecture)
+        if match := LINE.match(line.strip()):
+            yield from _listings([match[1]], [match[2]], match[3].split(), architecture)
 
 
 def stanzas(text: str, architecture: str) -> Iterator[Listing]:

@@ -1,8 +1,8 @@
-"""Which versions of Debian packages there are now: the indexes that a build read, read again.
+"""The present versions of Debian packages, from the indexes that a build read.
 
-An archive says in `InRelease` (or `Release`) which files it has by path and SHA-256, and each `Packages` lists the newest packages
-(the Debian wiki's "DebianRepository/Format"). What is read is checked against the digests of the release; the release's own signature is
-not: what comes of it is told to people, nothing of it is installed.
+The file `InRelease` (or `Release`) of an archive lists its files by path and SHA-256, and each `Packages` lists the newest packages (see
+"DebianRepository/Format" in the Debian wiki). The indexes are checked against the digests of the release. The signature of the release is
+not checked, because the versions are only reported and nothing is installed from them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ RELEASES = ("/InRelease", "/Release")
 BY_HASH = "/by-hash/SHA256/"
 UNPACK: Mapping[str, Callable[[bytes], bytes]] = {".xz": lzma.decompress, ".gz": gzip.decompress, "": bytes}
 
-Fetch = Callable[[str], bytes]  # what a URL answers; SourceError
-Kept = Callable[[str], bytes | None]  # the bytes of a digest ("sha256:..."), where they are on this host
+Fetch = Callable[[str], bytes]  # URL -> content; SourceError
+Kept = Callable[[str], bytes | None]  # digest ("sha256:...") -> bytes; None if they are not on this host
 
 
 @dataclass(frozen=True)
 class Release:
-    """What an archive says of one suite. `files`: path below the release -> SHA-256. `automatic`: packages come from it unasked."""
+    """The release file of one suite. `files`: path below the release -> SHA-256. `automatic`: apt installs from the suite by default."""
 
     date: str
     files: Mapping[str, str]
@@ -37,7 +37,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Listing:
-    """A package index by its path without its compression ("main/binary-amd64/Packages"), below the release at `url`."""
+    """A package index: its path without the compression suffix ("main/binary-amd64/Packages"), below the release at `url`."""
 
     url: str
     stem: str
@@ -49,7 +49,7 @@ class Listing:
 
 @dataclass
 class Candidates:
-    """Reads each index once. `unread`: URLs that could not be read, and why."""
+    """Reads each index once. `unread`: URL -> reason, for URLs that cannot be read."""
 
     fetch: Fetch
     kept: Kept = lambda digest: None
@@ -58,7 +58,7 @@ class Candidates:
     _listings: dict[Listing, Mapping[tuple[str, str], str]] = field(default_factory=dict)
 
     def release(self, url: str) -> Release | None:
-        """The release as it is now; None, and an entry in `unread`, when it cannot be had."""
+        """The present release file; None, with an entry in `unread`, if it cannot be read."""
         if url not in self._releases:
             try:
                 self._releases[url] = parse_release(self.fetch(url).decode("utf-8", "replace"))
@@ -69,12 +69,12 @@ class Candidates:
 
     def newest(self, listings: Iterable[Listing]) -> dict[tuple[str, str], str]:
         """(name, architecture) -> the newest version in any of the listings."""
-        found: dict[tuple[str, str], str] = {}
+        versions: dict[tuple[str, str], str] = {}
         for listing in listings:
             for key, version in self._listing(listing).items():
-                if key not in found or compare(found[key], version) < 0:
-                    found[key] = version
-        return found
+                if key not in versions or compare(versions[key], version) < 0:
+                    versions[key] = version
+        return versions
 
     def _listing(self, listing: Listing) -> Mapping[tuple[str, str], str]:
         if listing not in self._listings:
@@ -89,7 +89,7 @@ class Candidates:
     def _read(self, listing: Listing, release: Release) -> str:
         ending = next((each for each in UNPACK if listing.stem + each in release.files), None)
         if ending is None:
-            raise SourceError(f"{listing.url} has no {listing.stem} any more")
+            raise SourceError(f"{listing.url} does not list {listing.stem} any more", code="index.missing")
         path = listing.stem + ending
         digest = release.files[path]
         data = self.kept(f"sha256:{digest}")
@@ -97,16 +97,17 @@ class Candidates:
             place = f"{path.rpartition('/')[0]}{BY_HASH}{digest}" if release.by_hash else path
             data = self.fetch(f"{listing.base}/{place}")
         if hashlib.sha256(data).hexdigest() != digest:
-            raise SourceError(f"{listing.base}/{path} is not what its release says", hint="the mirror is being updated: try again")
+            hint = "the mirror is being updated: try again later"
+            raise SourceError(f"{listing.base}/{path} does not have the digest of its release file", hint=hint, code="index.mismatch")
         try:
             return UNPACK[ending](data).decode("utf-8", "replace")
         except (OSError, EOFError, zlib.error, lzma.LZMAError) as error:
-            raise SourceError(f"{listing.base}/{path} cannot be unpacked: {error}") from error
+            raise SourceError(f"{listing.base}/{path} cannot be unpacked: {error}", code="index.unreadable") from error
 
 
 def listings(fetched: Mapping[str, str], kept: Kept) -> tuple[Listing, ...]:
     """The package indexes among what a build fetched (URL -> digest)."""
-    found = []
+    indexes = []
     for url in sorted(each for each in fetched if each.endswith(RELEASES)):
         base = url.rpartition("/")[0] + "/"
         data = kept(fetched[url])
@@ -114,12 +115,12 @@ def listings(fetched: Mapping[str, str], kept: Kept) -> tuple[Listing, ...]:
         for path in sorted(each.removeprefix(base) for each in fetched if each.startswith(base)):
             directory, _, digest = path.partition(BY_HASH)
             names = [name for name, known in files.items() if known == digest and name.startswith(directory + "/")] if digest else [path]
-            found += [Listing(url, stem) for stem in sorted({_stem(name) for name in names}) if stem.endswith("/Packages")]
-    return tuple(dict.fromkeys(found))
+            indexes += [Listing(url, stem) for stem in sorted({_stem(name) for name in names}) if stem.endswith("/Packages")]
+    return tuple(dict.fromkeys(indexes))
 
 
 def parse_release(text: str) -> Release:
-    """A release, clear-signed or not. What is no release has no files."""
+    """Parse a release file, clear-signed or not. Any other text gives a release without files."""
     fields: dict[str, str] = {}
     files: dict[str, str] = {}
     section = ""
@@ -136,7 +137,7 @@ def parse_release(text: str) -> Release:
 
 def parse_packages(text: str) -> dict[tuple[str, str], str]:
     """(name, architecture) -> the newest version in a `Packages` file."""
-    found: dict[tuple[str, str], str] = {}
+    versions: dict[tuple[str, str], str] = {}
     for paragraph in text.split("\n\n"):
         name = version = architecture = ""
         for line in paragraph.splitlines():
@@ -147,9 +148,9 @@ def parse_packages(text: str) -> dict[tuple[str, str], str]:
             elif line.startswith("Architecture: "):
                 architecture = line[14:].strip()
         key = (name, architecture)
-        if name and version and (key not in found or compare(found[key], version) < 0):
-            found[key] = version
-    return found
+        if name and version and (key not in versions or compare(versions[key], version) < 0):
+            versions[key] = version
+    return versions
 
 
 def _stem(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What one lock says otherwise than another: a row for each thing, for people and for programs."""
+"""The differences between two lock files, a row for each."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from baker.lockfile.check import package_changes
-from baker.lockfile.galaxy import told
+from baker.lockfile.galaxy import describe
 from baker.lockfile.model import Lock, LockedImage
 
 
 @dataclass(frozen=True)
 class Change:
-    """`before` and `after`: "" where there is none. `image`: "" for what concerns the whole template."""
+    """One difference. `before` and `after` are "" if there is no value, `image` is "" if the whole template is concerned."""
 
     image: str
     what: str  # "epoch", "version", "inputs", "source", "file", "index", "download", "role", "collection", "package", "tool"
@@ -22,15 +22,15 @@ class Change:
 
 
 def changes(old: Lock | None, new: Lock) -> list[Change]:
-    """Every difference; the commit of the repository is none, for a lock's own commit would make one."""
-    found: list[Change] = []
+    """All differences. The commit of the repository is not compared, because committing a lock changes it."""
+    rows: list[Change] = []
     if old is None or old.epoch != new.epoch:
-        found.append(Change("", "epoch", "", str(old.epoch) if old else "", str(new.epoch)))
+        rows.append(Change("", "epoch", "", str(old.epoch) if old else "", str(new.epoch)))
     versions = [{name: tool.version for name, tool in lock.tools.items()} if lock else {} for lock in (old, new)]
-    found += _mapping("", "tool", *versions)
+    rows += _mapping("", "tool", *versions)
     for name in sorted((old.images.keys() if old else set()) | new.images.keys()):
-        found += _image(name, old.images.get(name) if old else None, new.images.get(name))
-    return found
+        rows += _image(name, old.images.get(name) if old else None, new.images.get(name))
+    return rows
 
 
 def _image(name: str, old: LockedImage | None, new: LockedImage | None) -> Iterator[Change]:
@@ -47,8 +47,8 @@ def _image(name: str, old: LockedImage | None, new: LockedImage | None) -> Itera
     downloads = [{each.url: each.digest for each in lock.downloads} if lock else {} for lock in (old, new)]
     yield from _mapping(name, "download", *downloads)
     for what, contents in (("role", "roles"), ("collection", "collections")):
-        told_by = [{each.name: told(each) for each in getattr(lock, contents)} if lock else {} for lock in (old, new)]
-        yield from _mapping(name, what, *told_by)
+        described = [{each.name: describe(each) for each in getattr(lock, contents)} if lock else {} for lock in (old, new)]
+        yield from _mapping(name, what, *described)
     for package, had, has in package_changes(old.packages if old else (), new.packages if new else ()):
         yield Change(name, "package", package, had, has)
 

@@ -1,4 +1,4 @@
-"""Which of two Debian versions is newer: Debian Policy 5.6.12, as `dpkg --compare-versions` does it."""
+"""Compare two Debian versions like `dpkg --compare-versions` (Debian Policy 5.6.12)."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _RUNS = re.compile(r"(\D*)(\d*)")
 def compare(one: str, other: str) -> int:
     """-1, 0 or 1: whether `one` is older than, the same as, or newer than `other`."""
     for mine, theirs in zip(_split(one), _split(other), strict=True):
-        found = _part(mine, theirs)
-        if found:
-            return found
+        order = _part(mine, theirs)
+        if order:
+            return order
     return 0
 
 
 def _split(version: str) -> tuple[str, str, str]:
-    """Epoch, upstream version, revision; what is left out counts as 0."""
+    """Epoch, upstream version and revision; a missing epoch or revision counts as 0."""
     epoch, colon, rest = version.partition(":")
     if not colon:
         epoch, rest = "0", version
@@ -40,7 +40,7 @@ def _part(one: str, other: str) -> int:
 
 
 def _weight(character: str) -> int:
-    """A tilde sorts before the end, letters before everything else."""
+    """The sort weight of a character: a tilde sorts before the end of a part, letters before other characters."""
     if character == "~":
         return -1
     return ord(character) + (0 if character.isalpha() else 256)

@@ -1,4 +1,4 @@
-"""Roles and collections of a lock, and whether there are newer ones."""
+"""The roles and collections of a lock, and their newer versions."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ COLLECTION = "/api/v3/plugin/ansible/content/published/collections/index/{}/"
 ROLE = "/api/v1/roles/?owner__username={}&name={}"
 
 
-def locked(found: Iterable[AnsibleContent], kind: str) -> tuple[LockedContent, ...]:
-    """Those of one kind, as they stand in a lock."""
+def locked(contents: Iterable[AnsibleContent], kind: str) -> tuple[LockedContent, ...]:
+    """The content of one kind in the form of a lock."""
     return tuple(
         LockedContent(name=each.name, version=each.version, digest=each.digest, source=each.source, ref=each.ref, commit=each.commit)
-        for each in found
+        for each in contents
         if each.kind == kind
     )
 
 
-def told(content: LockedContent) -> str:
-    """What tells it from another one of its name, for people."""
+def describe(content: LockedContent) -> str:
+    """Version or ref, commit and digest in short form, which distinguish content of the same name."""
     parts = [content.version or content.ref or "-", *([content.commit[:12]] if content.commit else []), content.digest[7:19]]
     return " ".join(dict.fromkeys(parts))
 
 
 def newer(build: BuildRecord, store: BlobStore, fetch: Fetch, unknown: list[str]) -> Iterator[tuple[str, str, str, str, str]]:
-    """(kind, name, version or commit on record, as it is now, note). What cannot be looked at is added to `unknown`."""
+    """(kind, name, recorded version or commit, present one, note). Content that cannot be checked is added to `unknown`."""
     try:
         every = of_build(build, store)
     except NotFoundError as error:
@@ -47,7 +47,7 @@ def newer(build: BuildRecord, store: BlobStore, fetch: Fetch, unknown: list[str]
         if each.commit:
             now = remote_commit(each.source, each.ref)
             if not now:
-                unknown.append(f"{each.kind} {each.name}: {each.source} does not tell of {each.ref}")
+                unknown.append(f"{each.kind} {each.name}: {each.source} has no readable ref {each.ref}")
             elif now != each.commit and not COMMIT.fullmatch(each.ref):
                 yield each.kind, each.name, each.commit, now, f"{each.ref} of {each.source}"
         elif not each.ref:
@@ -57,14 +57,14 @@ def newer(build: BuildRecord, store: BlobStore, fetch: Fetch, unknown: list[str]
                 unknown.append(f"{each.kind} {each.name}: {error.message}")
                 continue
             except (ValueError, KeyError, IndexError, TypeError):
-                unknown.append(f"{each.kind} {each.name}: the server's answer is not understood")
+                unknown.append(f"{each.kind} {each.name}: the answer of the server is not understood")
                 continue
             if _is_newer(each.version, now):
                 yield each.kind, each.name, each.version, now, ""
 
 
 def _published(each: AnsibleContent, fetch: Fetch) -> str:
-    """The newest version on the server that ansible-galaxy asks on this host."""
+    """The newest version on the server that ansible-galaxy of this host uses."""
     server = galaxy_server()
     namespace, _, name = each.name.partition(".")
     if each.kind == "collection":

@@ -1,4 +1,4 @@
-"""The lock file as models, and reading one: every problem at once, each as `web.lock.yaml:12:5: what is wrong, what would be right`."""
+"""The models of a lock file, and its reader, which reports every problem with its place."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from baker.template.validation_errors import validate
 from baker.template.yaml_document import Problems, parse, read
 
 SCHEMA: Literal[1] = 1
-HEADER = "# Written by `bake lock`: what the image was made of. Commit it; `bake build --locked` holds builds to it.\n"
+HEADER = "# Written by `bake lock`: what the image was built from. Commit it; `bake build --locked` fails if a build differs from it.\n"
 MAKE_ONE = "`bake lock {}` writes one"
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -22,14 +22,14 @@ PackageLine = Annotated[str, Field(pattern=r"^\S+ \S+ \S+ (deb|rpm|apk)$")]  # n
 
 
 class LockedRepository(Frozen):
-    """The git commit that the template was in. Told, not checked: the commit of the lock itself is another one."""
+    """The git commit of the template. For information only: committing the lock makes another commit."""
 
     commit: str = ""
     dirty: bool = False
 
 
 class LockedSource(Frozen):
-    """The exact source, and what is needed to find it again."""
+    """The exact source, and the pins that find it again."""
 
     kind: str
     title: str
@@ -38,7 +38,7 @@ class LockedSource(Frozen):
 
 
 class LockedIndex(Frozen):
-    """An index of packages that the build read; `date` as the index itself says."""
+    """A package index that the build read; `date` is the one in the index."""
 
     url: str
     digest: Digest
@@ -53,7 +53,7 @@ class LockedDownload(Frozen):
 
 
 class LockedContent(Frozen):
-    """A role or collection of Ansible: the digest covers all its files. Of one from git, what was asked for and the commit that it was."""
+    """A role or collection of Ansible. The digest covers all its files; `ref` and `commit` are the requested ref and its commit in git."""
 
     name: str
     version: str = ""
@@ -64,7 +64,7 @@ class LockedContent(Frozen):
 
 
 class LockedTool(Frozen):
-    """A program of the host that took part. `sha256` is the binary's, where it was still the one of the build."""
+    """A tool of the host. `sha256` is the digest of its binary, or "" if it had changed since the build."""
 
     version: str
     sha256: Sha256 | Literal[""] = ""
@@ -74,9 +74,9 @@ class LockedImage(Frozen):
     """One image of the template."""
 
     version: str
-    inputs: Sha256  # of the builder, the steps and their values: see baker.lockfile.check.inputs_digest
+    inputs: Sha256  # digest of builder, steps and values: see baker.lockfile.check.inputs_digest
     source: LockedSource
-    files: dict[str, Sha256] = Field(default_factory=dict)  # path relative to the template -> digest as in the plan
+    files: dict[str, Sha256] = Field(default_factory=dict)  # path relative to the template -> digest, as in the plan
     indexes: tuple[LockedIndex, ...] = ()
     downloads: tuple[LockedDownload, ...] = ()
     roles: tuple[LockedContent, ...] = ()
@@ -95,7 +95,7 @@ class Lock(Frozen):
     images: dict[str, LockedImage]
 
     def text(self) -> str:
-        """The file: keys in the order of the models, lists sorted by who made the lock, so that a line's change is its only change."""
+        """The text of the file. Keys are in the order of the models and lists are sorted, so that a change touches few lines."""
         import yaml
 
         data: dict[str, Any] = self.model_dump(mode="json", by_alias=True)
@@ -104,14 +104,16 @@ class Lock(Frozen):
 
 
 def load_lock(path: Path) -> Lock:
-    """The lock in the file `path`. LockError with every problem; one that there is no such file."""
+    """Read the lock file `path`. LockError with every problem, also if there is no such file."""
     if not path.exists():
         template = path.name.replace(".lock.yaml", ".yaml")
-        raise LockError([Problem(str(path), 0, 0, "no such file", MAKE_ONE.format(template))])
+        raise LockError([Problem(str(path), 0, 0, "there is no lock file", MAKE_ONE.format(template), code="lock.missing")])
     problems = Problems()
     document = read(path, str(path), problems)
     root = parse(document, problems) if document else None
     lock = validate(Lock, root, problems) if root else None
     if problems or lock is None:
-        raise LockError(problems.list() or [Problem(str(path), 0, 0, "the file is empty", MAKE_ONE.format("TEMPLATE"))])
+        raise LockError(
+            problems.list() or [Problem(str(path), 0, 0, "the lock file is empty", MAKE_ONE.format("TEMPLATE"), code="lock.empty")]
+        )
     return lock

@@ -1,4 +1,4 @@
-"""A lock from the record of a build and its evidence."""
+"""Make a lock from the record of a build and its evidence, and write it."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from baker.template.model import Template
 
 INDEXES = ("/InRelease", "/Release", "/repomd.xml", "/APKINDEX.tar.gz")  # of apt, apt, rpm, apk
 PACKAGES = (".deb", ".rpm", ".apk")
-HEAD = 16384  # bytes of an index that hold its date
+HEAD = 16384  # number of bytes at the beginning of an index that contain its date
 
 
 class Versions(Protocol):
-    """Says the versions of this host's tools."""
+    """Returns the versions of the tools of this host."""
 
     def __call__(self) -> Mapping[str, str]: ...
 
 
 @dataclass(frozen=True)
 class Built:
-    """A template with the build that made its image."""
+    """A template, and the build of its image."""
 
     template: Template
     build: BuildRecord
 
 
 def make_lock(built: Iterable[Built], store: BlobStore, versions: Versions = host_facts.tool_versions) -> Lock:
-    """The lock of all images of one template file. NotFoundError when a build's evidence is not in the store."""
+    """The lock of all images of one template file. NotFoundError if the evidence of a build is not in the store."""
     every = sorted(built, key=lambda each: each.template.name)
     first = every[0]
     return Lock(
@@ -57,7 +57,7 @@ def make_lock(built: Iterable[Built], store: BlobStore, versions: Versions = hos
 
 
 def write_lock(path: Path, lock: Lock) -> bool:
-    """Put the lock in its place, whole or not at all; whether that changed the file."""
+    """Write the lock file atomically. Returns whether its content changed."""
     data = lock.text().encode()
     if path.exists() and path.read_bytes() == data:
         return False
@@ -76,35 +76,39 @@ def write_lock(path: Path, lock: Lock) -> bool:
 
 def _image(built: Built, store: BlobStore) -> LockedImage:
     template, build = built.template, built.build
-    found, brought = fetched(build, store), of_build(build, store)
+    downloads, content = fetched(build, store), of_build(build, store)
     return LockedImage(
         version=template.version,
         inputs=inputs_digest(template),
         source=LockedSource(**{name: build.source[name] for name in ("kind", "title", "digest")}, pins=dict(build.source.get("pins", {}))),
         files=input_files(template),
         indexes=tuple(
-            LockedIndex(url=url, digest=digest, date=_date(store, digest)) for url, digest in sorted(found.items()) if url.endswith(INDEXES)
+            LockedIndex(url=url, digest=digest, date=_date(store, digest))
+            for url, digest in sorted(downloads.items())
+            if url.endswith(INDEXES)
         ),
-        downloads=tuple(LockedDownload(url=url, digest=digest) for url, digest in sorted(found.items()) if url.endswith(PACKAGES)),
-        roles=locked(brought, "role"),
-        collections=locked(brought, "collection"),
+        downloads=tuple(LockedDownload(url=url, digest=digest) for url, digest in sorted(downloads.items()) if url.endswith(PACKAGES)),
+        roles=locked(content, "role"),
+        collections=locked(content, "collection"),
         packages=installed(build, store),
     )
 
 
 def installed(build: BuildRecord, store: BlobStore) -> tuple[str, ...]:
-    """The packages of a build's image, one line each, sorted. NotFoundError when their list is not on this host."""
+    """The packages of the image of a build, one line each, sorted. NotFoundError if their list is not on this host."""
     digest = build.evidence.get("packages_after", "")
     if not digest or not store.has(digest):
         raise NotFoundError(
-            f"the list of packages of build {build.id} is not on this host", hint="build the image here: bake lock --update TEMPLATE"
+            f"the list of packages of build {build.id} is not on this host",
+            hint="build the image here: bake lock --update TEMPLATE",
+            code="lock.no-package-list",
         )
     with store.open(digest) as blob:
         return tuple(sorted(map(package_line, read_packages(blob).packages)))
 
 
 def fetched(build: BuildRecord, store: BlobStore) -> dict[str, str]:
-    """URL -> digest of what was answered well; of several answers the last one."""
+    """The digest of each successful download by URL; of several, the last one."""
     digest = build.evidence.get("fetches", "")
     if not digest or not store.has(digest):
         return {}
@@ -114,7 +118,7 @@ def fetched(build: BuildRecord, store: BlobStore) -> dict[str, str]:
 
 
 def _date(store: BlobStore, digest: str) -> str:
-    """The `Date` field of an InRelease or Release file; "" where there is none."""
+    """The `Date` field of an InRelease or Release file; "" if there is none."""
     if not store.has(digest):
         return ""
     with store.open(digest) as blob:
@@ -123,13 +127,13 @@ def _date(store: BlobStore, digest: str) -> str:
 
 
 def _tools(build: BuildRecord, now: Mapping[str, str]) -> dict[str, LockedTool]:
-    """The tools on record. A binary's digest is that of the one which is here now, if it still says the version of the build."""
-    found = {}
+    """The tools on record. The digest of a binary is that of the present one, if it still has the version of the build."""
+    tools = {}
     for name, version in sorted(build.tools.items()):
         argv = host_facts.VERSION_COMMANDS.get(name)
         path = shutil.which(argv[0]) if argv and now.get(name) == version else None
-        found[name] = LockedTool(version=version, sha256=_sha256(Path(path)) if path else "")
-    return found
+        tools[name] = LockedTool(version=version, sha256=_sha256(Path(path)) if path else "")
+    return tools
 
 
 def _sha256(path: Path) -> str:

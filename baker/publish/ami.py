@@ -33,12 +33,12 @@ GOES_ON = "what was sent stays for now: the same command goes on from there, `ba
 
 def status_checks(aws: Aws, order: PublishRequest) -> BootCheck:
     """The boot check where nothing else is wanted: AWS's own status checks."""
-    return StatusChecks(aws, order.clock, Instances(aws, order.wishes.instance_type, order.wishes.subnet))
+    return StatusChecks(aws, order.clock, Instances(aws, order.options.instance_type, order.options.subnet))
 
 
 def access(order: PublishRequest) -> Access:
     """The credentials and the region that a person means."""
-    return Access(region=(*order.wishes.regions, None)[0], profile=order.wishes.profile)
+    return Access(region=(*order.options.regions, None)[0], profile=order.options.profile)
 
 
 class AmiTarget:
@@ -82,7 +82,7 @@ class _Publishing:
 
     def everywhere(self) -> tuple[Published, ...]:
         """Publish wherever it is not. BakeError after the first region failed, or after all others were tried."""
-        done = {} if self.order.wishes.force else self._standing()
+        done = {} if self.order.options.force else self._standing()
         todo = [region for region in self.plan.regions if region not in done]
         taken = {region: self._taken(region) for region in todo}
         if not done:
@@ -108,7 +108,7 @@ class _Publishing:
         if found is None:
             return None
         ami, tags = found
-        if tags.get("bake:image") == self.image.id and tags.get("bake:digest") == self.image.digest and not self.order.wishes.force:
+        if tags.get("bake:image") == self.image.id and tags.get("bake:digest") == self.image.digest and not self.order.options.force:
             return ami
         raise BuildError(f"{region} has an AMI called {self.plan.name} already: {ami.id}", hint="--name calls this one otherwise")
 
@@ -142,7 +142,7 @@ class _Publishing:
             ami = self._registered(region, uploaded, resources)
         self._verify(ami, resources)
         publication = self._publication(
-            ami, run=resources.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.wishes.verify
+            ami, run=resources.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.options.verify
         )
         self._record(publication, resources)
         journal.forget()
@@ -189,7 +189,7 @@ class _Publishing:
         return create(resources, self.aws, "ami:image", region=region, name=self.plan.name, action=action)
 
     def _verify(self, ami: Ami, resources: Resources) -> None:
-        if self.order.wishes.verify:
+        if self.order.options.verify:
             with self.order.report.stage("verify", ami.id):
                 self.check(ami, resources, self.order.report)
 
@@ -198,7 +198,7 @@ class _Publishing:
         ami = importing.wait_available(self.aws, region, ami.id)
         self._verify(ami, resources)
         claim(self.aws, region, resources.run, ami.id, *ami.snapshots)
-        publication = self._publication(ami, run=resources.run, verified=self.order.wishes.verify)
+        publication = self._publication(ami, run=resources.run, verified=self.order.options.verify)
         self.order.publications.add(publication)
         return Published(publication)
 

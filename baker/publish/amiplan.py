@@ -46,25 +46,25 @@ class AmiPlan:
 
 def make_plan(order: PublishRequest, *, account: str, region: str) -> AmiPlan:
     """The plan for an order; `region` where it names none. UsageError for what cannot be."""
-    image, wishes = order.baked.image, order.wishes
+    image, options = order.baked.image, order.options
     if not image.chain:
         raise UsageError(f"{image.name}@{image.version} was made by the {image.builder} builder: there is no disk of it on this host")
-    regions = wishes.regions or (region,)
+    regions = options.regions or (region,)
     _check_regions(regions)
     architecture = ARCHITECTURES.get(order.baked.machine)
     if architecture is None:
         raise UsageError(f"EC2 has no instances for {order.baked.machine}", hint=f"it has them for {', '.join(sorted(ARCHITECTURES))}")
-    name = check_name(wishes.name or f"{image.name}-{image.version}-{image.id[:8]}")
+    name = check_name(options.name or f"{image.name}-{image.version}-{image.id[:8]}")
     return AmiPlan(
         account=account,
         regions=regions,
         name=name,
         description=_description(image.description or f"{image.name} {image.version}"),
         architecture=architecture,
-        boot_mode=_boot_mode(wishes.boot_mode or BOOT_MODES[image.firmware], architecture),
+        boot_mode=_boot_mode(options.boot_mode or BOOT_MODES[image.firmware], architecture),
         digest=image.digest,
         tags=_tags(order, name),
-        keys=_keys(wishes.kms_keys, regions),
+        keys=_keys(options.kms_keys, regions),
     )
 
 
@@ -91,20 +91,20 @@ def _description(text: str) -> str:
 
 def _tags(order: PublishRequest, name: str) -> dict[str, str]:
     image = order.baked.image
-    for key in order.wishes.tags:
+    for key in order.options.tags:
         if key.startswith(("aws:", "bake:")) or not 0 < len(key) <= 128:
             raise UsageError(
                 f"a tag cannot be called {key!r}", hint="names that begin with aws: are AWS's own, those with bake: are bake's"
             )
-    if len(order.wishes.tags) > MOST_TAGS:
-        raise UsageError(f"{len(order.wishes.tags)} tags are too many", hint=f"AWS takes {MOST_TAGS} beside bake's own")
+    if len(order.options.tags) > MOST_TAGS:
+        raise UsageError(f"{len(order.options.tags)} tags are too many", hint=f"AWS takes {MOST_TAGS} beside bake's own")
     return {
         "Name": name,
         "bake:name": image.name,
         "bake:version": image.version,
         "bake:image": image.id,
         "bake:digest": image.digest,
-        **order.wishes.tags,
+        **order.options.tags,
     }
 
 

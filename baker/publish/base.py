@@ -81,7 +81,7 @@ class PublishRequest:
     """One image to publish, and what a target needs for it."""
 
     baked: Baked
-    wishes: PublishOptions
+    options: PublishOptions
     earlier: tuple[Baked, ...]  # images that may be published already and share much with this one, likeliest first
     publications: Publications
     ledger: Ledger

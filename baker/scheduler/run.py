@@ -1,8 +1,8 @@
-"""Several builds at once: what depends on what, and processes that run side by side.
+"""Run several builds in parallel, in the order of their dependencies.
 
-A build is a process (libvirt's in-process driver has one root per process), so builds run in worker processes that are told
-what to do on stdin and report events as JSON lines on stdout. The last one left runs in this process, where a person can
-be asked.
+Each build needs its own process, because the in-process driver of libvirt has one root directory per process. Builds run in
+worker processes, which read a request from stdin and report events as JSON lines on stdout. The last remaining build runs in
+this process, where questions can be asked at the terminal.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ CLEANUP_SECONDS = 180.0
 
 
 class Pool(Protocol):
-    """Begins builds in other processes."""
+    """Starts builds in other processes."""
 
     def start(self, node: BuildNode) -> Future[Ended]: ...
 
 
 def run(nodes: Sequence[BuildNode], here: Callable[[BuildNode], Ended], pool: Pool, *, parallel: int, fail_fast: bool) -> list[Ended]:
-    """Build all nodes, `parallel` at most at a time; what needs a failed one is skipped, and with `fail_fast` so is all the rest.
+    """Build all nodes, at most `parallel` at a time. A node that needs a failed one is skipped; with `fail_fast`, so are all other nodes.
 
-    `here` builds one node in this process: the last one left.
+    `here` builds a node in this process; it is called for the last remaining node. The results are in the order of `nodes`.
     """
     sorter = TopologicalSorter({node.key: node.needs for node in order(nodes)})
     sorter.prepare()
@@ -58,7 +58,7 @@ def run(nodes: Sequence[BuildNode], here: Callable[[BuildNode], Ended], pool: Po
         failed = {key for key, how in ended.items() if how.exit_code}
         for node in [node for node in waiting if node.needs & failed or (failed and fail_fast)]:
             waiting.remove(node)
-            end(node, Ended(node.key, 1, error="not begun: " + _why(node, failed, by_key), code="build.not-begun", skipped=True))
+            end(node, Ended(node.key, 1, error="not started: " + _why(node, failed, by_key), code="build.not-begun", skipped=True))
         if len(waiting) == 1 and not running and len(ended) == len(nodes) - 1:
             node = waiting.pop()
             end(node, here(node))
@@ -71,7 +71,7 @@ def run(nodes: Sequence[BuildNode], here: Callable[[BuildNode], Ended], pool: Po
 
 
 def _first(running: Mapping[Future[Ended], BuildNode]) -> set[Future[Ended]]:
-    """The builds that have ended by now: waits for one, a little at a time so that a signal is seen."""
+    """The builds that have ended. Waits for the first one with short timeouts, so that signals are handled."""
     while running:
         done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
         if done:
@@ -85,7 +85,7 @@ def _why(node: BuildNode, failed: set[str], by_key: Mapping[str, BuildNode]) -> 
 
 
 class Workers:
-    """The worker processes of one run. On an interrupt they are asked to stop and given `patience` seconds to clean up."""
+    """The worker processes of one run. On an interrupt they get SIGTERM and `patience` seconds to clean up."""
 
     def __init__(self, sink: Sink, patience: float = CLEANUP_SECONDS) -> None:
         self._sink = sink
@@ -123,16 +123,16 @@ class Workers:
                 child.stdin.write(json.dumps(node.request).encode())
                 child.stdin.close()
             except BrokenPipeError:
-                pass  # it died at once: its exit code tells
+                pass  # it died at once: its exit code reports that
             for line in child.stdout:
                 try:
                     event = from_json(json.loads(line))
                 except ValueError:
-                    continue  # some library's own words
+                    continue  # output of a library, not an event
                 finished = event if isinstance(event, BuildFinished) else finished
                 self._sink.emit(event)
             code = child.wait()
-        error = finished.error if finished else "the worker ended without a word; see bake logs"
+        error = finished.error if finished else f"the worker process ended with exit code {code} and without a result; see `bake logs`"
         failure = (finished.code if finished else "") or "build.worker-died"
         return Ended(node.key, code, finished, "" if code == 0 else error, "" if code == 0 else failure)
 

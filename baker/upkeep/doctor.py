@@ -1,4 +1,4 @@
-"""Whether this host can bake images: one finding per thing looked at, each with what to type when it is not as it should be."""
+"""Check whether this host can build images: one finding for each requirement, with a command that fixes it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from baker.core.ledger import Ledger
 
 OLDEST_PYTHON = (3, 11)
 DISK_NEEDED, DISK_WANTED = 4 << 30, 15 << 30  # bytes free in the data directory
-MEMORY_NEEDED, MEMORY_WANTED = 768 << 20, 1536 << 20  # bytes available: a machine of the default size and bake itself
-CLOCK_SLACK = 86400.0  # seconds that the clock may stand before the date of this very file
+MEMORY_NEEDED, MEMORY_WANTED = 768 << 20, 1536 << 20  # bytes available: enough for a machine of the default size and for bake
+CLOCK_SLACK = 86400.0  # seconds that the clock may be behind the modification time of this file
 TOOL_SECONDS = 30.0
 
-# tool -> (package, required, what for)
+# tool -> (package, required, purpose)
 TOOLS = {
     "qemu-system-x86_64": ("qemu-system-x86", True, "runs the machines"),
     "qemu-img": ("qemu-utils", True, "reads and writes disk images"),
     "ssh": ("openssh-client", True, "talks to the machines"),
-    "ssh-keygen": ("openssh-client", True, "makes the keys of a build"),
+    "ssh-keygen": ("openssh-client", True, "creates the keys of a build"),
     "mmdebstrap": ("mmdebstrap", False, "debootstrap sources"),
     "sfdisk": ("fdisk", False, "debootstrap sources"),
     "mke2fs": ("e2fsprogs", False, "debootstrap sources"),
@@ -43,7 +43,7 @@ TOOLS = {
 VERSION_FLAGS = {"ssh": "-V", "mke2fs": "-V", "ssh-keygen": "", "mcopy": "--version", "mkfs.vfat": ""}
 GRUB_DIRECTORIES = {"i386-pc": "grub-pc-bin", "x86_64-efi": "grub-efi-amd64-bin"}
 OVMF = ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_CODE.fd")
-# Run in a process of its own: a library that is not there, or that takes the process down, is a finding and not a crash.
+# Run in a separate process, so that a missing library or one that crashes is a finding and does not end bake.
 OPEN_EMBEDDED = """
 import sys, libvirt
 libvirt.registerErrorHandler(lambda *_: None, None)
@@ -56,7 +56,7 @@ print(f"libvirt {number // 1000000}.{number // 1000 % 1000}.{number % 1000}")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at. `found` says what is there; `fix` is what to type, one command per line, when `ok` is false."""
+    """The result of one check. `found`: the present state. `fix`: commands that repair it, one per line, if `ok` is false."""
 
     name: str
     ok: bool
@@ -66,14 +66,14 @@ class Finding:
 
 
 def which(tool: str) -> str | None:
-    """Where a tool is: on the PATH, among the system's own, or beside this Python."""
+    """The path of a tool: on PATH, in the directories of system tools, or beside this Python."""
     places = (None, "/usr/sbin:/sbin:/usr/local/sbin", str(Path(sys.executable).parent))
     return next((path for place in places if (path := shutil.which(tool, path=place))), None)
 
 
 @dataclass(frozen=True)
 class Host:
-    """What the checks look at; a test hands in its own."""
+    """The host that the checks examine; tests provide their own."""
 
     home: Home
     env: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class Host:
         return f"{self.sudo}apt-get install -y {package}"
 
     def text(self, path: str) -> str:
-        """A small file of the host; "" where there is none."""
+        """The text of a small file of the host; "" if it cannot be read."""
         try:
             return (self.root / path.lstrip("/")).read_text()
         except OSError:
@@ -98,19 +98,19 @@ class Host:
 
 
 def check(home: Home, env: Mapping[str, str]) -> list[Finding]:
-    """Every finding of this host."""
+    """All findings of this host."""
     return findings(Host(home, env))
 
 
 def findings(host: Host) -> list[Finding]:
-    """Every finding, in the order in which they are to be repaired. A check that cannot be made is a finding itself."""
-    found: list[Finding] = []
+    """All findings, in the order in which to repair them. A check that fails with an error is a finding itself."""
+    results: list[Finding] = []
     for name, one in CHECKS:
         try:
-            found += one(host)
+            results += one(host)
         except (BakeError, OSError) as error:
-            found.append(Finding(name, False, False, f"could not be checked: {error}"))
-    return found
+            results.append(Finding(name, False, False, f"cannot be checked: {error}"))
+    return results
 
 
 def _python(host: Host) -> Iterable[Finding]:
@@ -121,7 +121,7 @@ def _python(host: Host) -> Iterable[Finding]:
 def _architecture(host: Host) -> Iterable[Finding]:
     machine = platform.machine()
     ok = machine in ("x86_64", "amd64", "AMD64")
-    yield Finding("processor", ok, True, machine + ("" if ok else ": machines are x86-64, so bake needs an x86-64 host"))
+    yield Finding("processor", ok, True, machine + ("" if ok else ": bake needs an x86-64 host"))
 
 
 def _tools(host: Host) -> Iterable[Finding]:
@@ -135,7 +135,7 @@ def _tools(host: Host) -> Iterable[Finding]:
 
 
 def _version(host: Host, tool: str, path: str) -> str:
-    """What a tool says of its version, or where it is when it has nothing to say."""
+    """The first line of a tool's version output, or its path if it prints no version."""
     flag = VERSION_FLAGS.get(tool, "--version")
     if not flag:
         return path
@@ -149,15 +149,15 @@ def _libvirt(host: Host) -> Iterable[Finding]:
     with tempfile.TemporaryDirectory(prefix="bake-", dir="/tmp", ignore_cleanup_errors=True) as directory:
         result = host.run([sys.executable, "-c", OPEN_EMBEDDED, directory], check=False, timeout=TOOL_SECONDS)
     if result.returncode == 0:
-        yield Finding(name, True, True, f"{result.stdout.strip()}, qemu:///embed opens")
+        yield Finding(name, True, True, f"{result.stdout.strip()}, qemu:///embed can be opened")
         return
-    said = result.tail.splitlines()[-1] if result.tail else f"exit code {result.returncode}"
-    fix = f"{host.install(packages)}\n{sys.executable} -m pip install libvirt-python" if "No module" in said else host.install(packages)
-    yield Finding(name, False, True, f"qemu:///embed does not open: {said}", fix)
+    reason = result.tail.splitlines()[-1] if result.tail else f"exit code {result.returncode}"
+    fix = f"{host.install(packages)}\n{sys.executable} -m pip install libvirt-python" if "No module" in reason else host.install(packages)
+    yield Finding(name, False, True, f"qemu:///embed cannot be opened: {reason}", fix)
 
 
 def _root_accounts(host: Host) -> Iterable[Finding]:
-    """libvirt's QEMU driver wants a user and a group of its own when root runs it."""
+    """Check the user and group that the QEMU driver of libvirt needs when it runs as root."""
     if host.uid != 0:
         return
     missing = [f"group {name}" for name in ("kvm",) if not _known(grp.getgrnam, name)]
@@ -178,12 +178,12 @@ def _known(look_up: Callable[[str], object], name: str) -> bool:
 def _kvm(host: Host) -> Iterable[Finding]:
     device = host.root / "dev/kvm"
     if not device.exists():
-        fix = "switch virtualisation on in the firmware, or nested virtualisation in the cloud's machine settings"
-        yield Finding("/dev/kvm", False, False, "not there: machines are emulated (TCG), several times slower", fix)
+        fix = "enable virtualization in the firmware, or nested virtualization in the machine settings of the cloud"
+        yield Finding("/dev/kvm", False, False, "does not exist: machines are emulated (TCG), which is several times slower", fix)
         return
     if not os.access(device, os.R_OK | os.W_OK):
         fix = f"sudo usermod -aG kvm {getpass.getuser()}   # then log in again"
-        yield Finding("/dev/kvm", False, False, "there, but you may not use it: machines are emulated (TCG)", fix)
+        yield Finding("/dev/kvm", False, False, "no permission to use it: machines are emulated (TCG)", fix)
         return
     from baker.machines.libvirt.accelerator import choose
 
@@ -192,27 +192,31 @@ def _kvm(host: Host) -> Iterable[Finding]:
     fix = (
         ""
         if works
-        else "bake build TEMPLATE --accelerator kvm   # to try it in spite of that; without it builds are emulated (TCG), slower"
+        else "bake build TEMPLATE --accelerator kvm   # try KVM nevertheless; otherwise machines are emulated (TCG), which is slower"
     )
-    yield Finding("/dev/kvm", works, False, chosen.reason if works else f"opens, but the probe says no: {chosen.reason}", fix)
+    yield Finding("/dev/kvm", works, False, chosen.reason if works else f"can be opened, but the probe failed: {chosen.reason}", fix)
 
 
 def _grub(host: Host) -> Iterable[Finding]:
     for directory, package in GRUB_DIRECTORIES.items():
         ok = (host.root / "usr/lib/grub" / directory).is_dir()
-        found = f"/usr/lib/grub/{directory}" if ok else "not installed (debootstrap sources)"
+        found = f"/usr/lib/grub/{directory}" if ok else "not installed (needed by debootstrap sources)"
         yield Finding(f"grub {directory}", ok, False, found, "" if ok else host.install(package))
 
 
 def _ovmf(host: Host) -> Iterable[Finding]:
-    found = next((path for path in OVMF if (host.root / path.lstrip("/")).exists()), None)
+    firmware = next((path for path in OVMF if (host.root / path.lstrip("/")).exists()), None)
     yield Finding(
-        "UEFI firmware", found is not None, False, found or "not installed (firmware: uefi)", "" if found else host.install("ovmf")
+        "UEFI firmware",
+        firmware is not None,
+        False,
+        firmware or "not installed (needed by firmware: uefi)",
+        "" if firmware else host.install("ovmf"),
     )
 
 
 def _user_namespaces(host: Host) -> Iterable[Finding]:
-    """What bootstrapping needs where it is not root's work."""
+    """Check what debootstrap sources need if bake does not run as root."""
     if host.uid == 0:
         return
     from baker.core.user_namespace import check_host
@@ -223,7 +227,7 @@ def _user_namespaces(host: Host) -> Iterable[Finding]:
         ("/proc/sys/kernel/apparmor_restrict_unprivileged_userns", "1", "sudo sysctl -w kernel.apparmor_restrict_unprivileged_userns=0"),
     ):
         if host.text(path).strip() == bad:
-            yield Finding("user namespaces", False, False, f"{path} is {bad} (debootstrap sources without root)", fix)
+            yield Finding("user namespaces", False, False, f"{path} is {bad} (needed by debootstrap sources without root)", fix)
             return
     try:
         check_host()
@@ -234,27 +238,27 @@ def _user_namespaces(host: Host) -> Iterable[Finding]:
 
 
 def _existing(path: Path) -> Path:
-    """The path itself, or the nearest directory above it that exists."""
+    """The path itself, or its nearest existing ancestor."""
     return next(place for place in (path, *path.parents) if place.exists())
 
 
 def _data_directory(host: Host) -> Iterable[Finding]:
     data = host.home.data
     place = _existing(data)
-    fix = "export BAKE_HOME=DIRECTORY   # one that you may write to"
+    fix = "export BAKE_HOME=DIRECTORY   # a directory that you may write to"
     try:
         with tempfile.TemporaryFile(dir=place):
             pass
     except OSError as error:
-        yield Finding("store", False, True, f"{place} cannot be written to: {error.strerror}", fix)
+        yield Finding("store", False, True, f"cannot write to {place}: {error.strerror}", fix)
     else:
-        yield Finding("store", True, True, f"{data}" + ("" if place == data else " (made at first use)"))
+        yield Finding("store", True, True, f"{data}" + ("" if place == data else " (created at first use)"))
 
 
 def _disk_space(host: Host) -> Iterable[Finding]:
     free = shutil.disk_usage(_existing(host.home.data)).free
     found = f"{_gib(free)} free for {host.home.data}"
-    fix = "bake images   # and bake rm what you do not need; or export BAKE_HOME=DIRECTORY on a larger disk"
+    fix = "bake images   # then `bake rm` unneeded images; or export BAKE_HOME=DIRECTORY on a larger disk"
     yield Finding("disk space", free >= DISK_WANTED, free < DISK_NEEDED, found, "" if free >= DISK_WANTED else fix)
 
 
@@ -263,39 +267,43 @@ def _memory(host: Host) -> Iterable[Finding]:
     if "MemAvailable" not in lines:
         return
     available = int(lines["MemAvailable"].split()[0]) << 10
-    fix = "" if available >= MEMORY_WANTED else "set `builder: {memory: 512MiB}` in the template, or end something"
+    fix = "" if available >= MEMORY_WANTED else "set `builder: {memory: 512MiB}` in the template, or stop other programs"
     yield Finding("memory", available >= MEMORY_WANTED, available < MEMORY_NEEDED, f"{_gib(available)} available", fix)
 
 
 def _catalog(host: Host) -> Iterable[Finding]:
-    """The catalog's file is whole and of a schema that this bake knows. Opened read-only: looking changes nothing."""
+    """Check that the catalog is intact and has a known schema. It is opened read-only, so that the check changes nothing."""
     path = host.home.catalog
     if not path.exists():
-        yield Finding("catalog", True, True, "empty: made at first use")
+        yield Finding("catalog", True, True, "empty: created at first use")
         return
     import sqlite3
 
     from baker.catalog.sqlite import REVISIONS
 
-    fix = f"mv {path} {path}.damaged   # bake begins a new one; images in the store are not lost, but nothing lists them"
+    fix = f"mv {path} {path}.damaged   # bake then creates a new catalog; images stay in the store, but are no longer listed"
     try:
         connection = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=TOOL_SECONDS)
         try:
-            said = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+            state = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
             revision = str(connection.execute("SELECT version_num FROM alembic_version").fetchone()[0])
         finally:
             connection.close()
     except (sqlite3.Error, TypeError) as error:
         yield Finding("catalog", False, True, f"{path}: {error}", fix)
         return
-    if said != "ok":
-        yield Finding("catalog", False, True, f"{path} is damaged: {said}", fix)
+    if state != "ok":
+        yield Finding("catalog", False, True, f"{path} is damaged: {state}", fix)
     elif revision not in REVISIONS:
         yield Finding(
-            "catalog", False, True, f"schema {revision} is newer than this bake", f"{sys.executable} -m pip install --upgrade bake"
+            "catalog",
+            False,
+            True,
+            f"schema {revision} is newer than this version of bake",
+            f"{sys.executable} -m pip install --upgrade bake",
         )
     else:
-        yield Finding("catalog", True, True, f"whole, schema {revision}")
+        yield Finding("catalog", True, True, f"intact, schema {revision}")
 
 
 def _leftovers(host: Host) -> Iterable[Finding]:
@@ -303,9 +311,9 @@ def _leftovers(host: Host) -> Iterable[Finding]:
     dead, every = ledger.dead_builds(kept=False), ledger.dead_builds()
     kept = [build for build in every if build not in dead]
     if dead:
-        yield Finding("leftovers", False, False, f"of builds that were killed: {', '.join(dead)}", "bake sweep")
+        yield Finding("leftovers", False, False, f"resources of killed builds: {', '.join(dead)}", "bake sweep")
     if kept:
-        yield Finding("kept machines", False, False, f"of builds {', '.join(kept)}", "bake sweep --kept")
+        yield Finding("kept machines", False, False, f"kept for inspection, of builds {', '.join(kept)}", "bake sweep --kept")
     if not every:
         yield Finding("leftovers", True, False, "none")
 
@@ -313,8 +321,10 @@ def _leftovers(host: Host) -> Iterable[Finding]:
 def _clock(host: Host) -> Iterable[Finding]:
     now, built = time.time(), Path(__file__).stat().st_mtime
     ok = now >= built - CLOCK_SLACK
-    found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)) + ("" if ok else ": that is before this bake was installed")
-    yield Finding("clock", ok, True, found, "" if ok else f"{host.sudo}date --set '...'   # signatures and certificates are checked by it")
+    found = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(now)) + ("" if ok else ": earlier than the installation of bake")
+    yield Finding(
+        "clock", ok, True, found, "" if ok else f"{host.sudo}date --set '...'   # signatures and certificates are checked with it"
+    )
 
 
 def _gib(count: int) -> str:

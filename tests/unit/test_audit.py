@@ -124,7 +124,7 @@ def test_the_whole_story_is_on_the_page(cli: Cli) -> None:
     for text in (
         "web 1.4.0", "debian-13 13.1.0", "someone@builder", "c0ffee", "debian-13@13.1.0", "files/index.html", "sha256:" + "7" * 64,
         "1. packages (shell) 1m01s", "files: 10 added", "+ /etc/nginx/nginx.conf", "and 5 more", "~ /etc/ssh/sshd_config",
-        "sealing and what else no step did", "- /var/log/apt.log", "http://deb.example", "of 1 response the body was not kept",
+        "sealing, and other changes outside of steps", "- /var/log/apt.log", "http://deb.example", "the bodies of 1 response were not kept",
         "test_web.py::test_nginx", "web@prod", "ami-0abc eu-west-1", "release v1", "asg/web-prod", "signed https://slsa.dev/provenance/v1",
         "L3, the same disk", "in order: ",
     ):  # fmt: skip

@@ -68,7 +68,7 @@ def test_a_channel_is_set_shown_and_used(cli: Cli) -> None:
     assert "CHANNELS" in cli("images").out
     assert [row["channels"] for row in json.loads(cli("images", "--name", "web", "--json").out)] == [["prod"], []]
     assert cli("rm", "web@prod", "--force").code == 7
-    assert cli("channel", "web", "prod", "--unset").out == "web@prod is gone\n"
+    assert cli("channel", "web", "prod", "--unset").out == "web@prod does not exist any more\n"
     assert cli("channel", "web", "prod").code == 5
     assert cli("channels").err.startswith("no channels: ")
 
@@ -83,50 +83,57 @@ def test_a_protected_channel_says_who_protects_it(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("argv", "code", "words"),
+    ("argv", "exit_code", "facts"),
     [
-        (("channel", "web", "1.x", "--set", "web"), 2, "cannot be a channel"),
-        (("channel", "web", "prod", "--set", "debian-13"), 2, "is no image of web"),
-        (("channel", "web", "prod", "--set", "web@9.9.9"), 5, "no version of web is 9.9.9"),
-        (("revoke", "web@1.3.0"), 2, "needs its reason"),
-        (("revoke", "web@1.3.0", "--undo"), 5, "is not revoked"),
-        (("revoke", "web@1.3.0", "--undo", "--reason", "x"), 2, "--undo goes alone"),
-        (("revoke", "web@1.3.0", "--reason", "x", "--at", "tomorrow"), 2, "is no time"),
-        (("revoke", "web@1.3.0", "--reason", "x", "--in", "3d", "--rollback-channels"), 2, "given back at once"),
-        (("release", "web"), 2, "which channel's image"),
-        (("release", "web", "prod"), 2, "where is it to be released"),
-        (("release", "web", "prod", "--resume"), 2, "goes on with what was begun"),
-        (("release", "web", "--resume"), 5, "no release of web is running"),
-        (("release", "web", "prod", "--to", "fake/web"), 5, "has no channel 'prod'"),
-        (("release", "web", "prod", "--to", "fake/web", "--max-healthy", "110"), 2, "does not go with --min-healthy"),
-        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "50,25"), 2, "would not replace every instance"),
-        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "half"), 2, "are no percentages"),
-        (("release", "web", "prod", "--to", "fake/web", "--warm-up", "soon"), 2, "--warm-up"),
-        (("rollback", "web"), 5, "nothing of web has been released"),
-        (("rollback", "web", "last"), 2, "'last' is no release"),
-        (("rollback", "web", "v9"), 5, "has no release v9"),
-        (("resolve", "web@1.4.0"), 2, "in which region.*eu-west-1, us-east-1"),
-        (("resolve", "web@1.4.0", "--region", "ap-south-1"), 5, "no AMI in ap-south-1"),
-        (("resolve", "debian-13"), 5, "has no AMI"),
-        (("resolve",), 2, "which image"),
-        (("lifecycle", "wbe"), 5, "did you mean 'web'"),
-        (("lifecycle", "web", "--apply"), 2, "what is to be done"),
-        (("lifecycle", "web", "--delete-snapshots"), 2, "cannot go while its AMI stays"),
+        (("channel", "web", "1.x", "--set", "web"), 2, ("1.x",)),
+        (("channel", "web", "prod", "--set", "debian-13"), 2, ("debian-13", "web")),
+        (("channel", "web", "prod", "--set", "web@9.9.9"), 5, ("web", "9.9.9")),
+        (("channel", "web", "prod", "--unset", "--protect"), 2, ("--unset", "--protect", "[usage.conflicting-options]")),
+        (("channel", "web", "prod"), 5, ("'prod'", "[channel.not-found]")),
+        (("revoke", "web@1.3.0"), 2, ("--reason", "[usage.missing-argument]")),
+        (("revoke", "web@1.3.0", "--undo"), 5, (OLD.id,)),
+        (("revoke", "web@1.3.0", "--undo", "--reason", "x"), 2, ("--undo", "[usage.conflicting-options]")),
+        (("revoke", "web@1.3.0", "--reason", "x", "--at", "tomorrow"), 2, ("'tomorrow'", "[usage.bad-time]")),
+        (("revoke", "web@1.3.0", "--reason", "x", "--in", "soon"), 2, ("--in", "soon", "[usage.bad-time]")),
+        (
+            ("revoke", "web@1.3.0", "--reason", "x", "--in", "3d", "--rollback-channels"),
+            2,
+            ("--rollback-channels", "[usage.conflicting-options]"),
+        ),
+        (("release", "web"), 2, ("CHANNEL", "[usage.missing-argument]")),
+        (("release", "web", "prod"), 2, ("--to", "[usage.missing-argument]")),
+        (("release", "web", "prod", "--resume"), 2, ("--resume", "[usage.conflicting-options]")),
+        (("release", "web", "--resume"), 5, ("web",)),
+        (("release", "web", "prod", "--to", "fake/web"), 5, ("web", "'prod'")),
+        (("release", "web", "prod", "--to", "fake/web", "--min-healthy", "101"), 2, ("101", "[usage.bad-percentage]")),
+        (("release", "web", "prod", "--to", "fake/web", "--max-healthy", "110"), 2, ("110", "--min-healthy", "[usage.bad-percentage]")),
+        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "50,25"), 2, ("50,25", "[usage.bad-checkpoints]")),
+        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "half"), 2, ("half", "[usage.bad-checkpoints]")),
+        (("release", "web", "prod", "--to", "fake/web", "--checkpoint-delay", "5m"), 2, ("--checkpoints", "[usage.needs-option]")),
+        (("release", "web", "prod", "--to", "fake/web", "--warm-up", "soon"), 2, ("--warm-up", "soon", "[usage.bad-time]")),
+        (("rollback", "web"), 5, ("web",)),
+        (("rollback", "web", "last"), 2, ("'last'", "[usage.bad-release]")),
+        (("rollback", "web", "v9"), 5, ("web", "v9")),
+        (("resolve", "web@1.4.0"), 2, ("eu-west-1, us-east-1", "[usage.ambiguous-region]")),
+        (("resolve", "web@1.4.0", "--region", "ap-south-1"), 5, ("ap-south-1", "[image.no-ami-in-region]")),
+        (("resolve", "debian-13"), 5, ("debian-13@13.1.0", "[image.no-ami]")),
+        (("resolve",), 2, ("[usage.missing-argument]",)),
+        (("lifecycle", "wbe"), 5, ("'wbe'", "'web'")),
+        (("lifecycle", "web", "--apply"), 2, ("--apply", "[usage.needs-option]")),
+        (("lifecycle", "web", "--delete-snapshots"), 2, ("--deregister", "[usage.needs-option]")),
     ],
 )
-def test_what_makes_no_sense_is_told(cli: Cli, argv: tuple[str, ...], code: int, words: str) -> None:
-    import re
-
+def test_what_makes_no_sense_is_told(cli: Cli, argv: tuple[str, ...], exit_code: int, facts: tuple[str, ...]) -> None:
     result = cli(*argv)
-    assert (result.code, result.out) == (code, "")
-    assert re.search(words, result.err), result.err
+    assert (result.code, result.out) == (exit_code, "")
+    assert all(fact in result.err for fact in facts), result.err
 
 
 def test_revoking(cli: Cli) -> None:
     cli("channel", "web", "prod", "--set", "web@1.4.0")
     result = cli("revoke", "debian-13@13.1.0", "--reason", "CVE-2026-1", "--descendants")
     assert result.code == 0
-    assert result.out.startswith(f"revoked debian-13 13.1.0 ({BASE.id}) and 2 descendants from 2")
+    assert result.out.startswith(f"revoked debian-13 13.1.0 ({BASE.id}) and 2 descendants with effect from 2")
     assert "web@prod still points to it" in result.err
     assert cli("images").out.count(" revoked ") == 3
     assert json.loads(cli("images", "--name", "web", "--json").out)[0]["revoked"]["inherited_from"] == BASE.id
@@ -152,7 +159,7 @@ def test_revoking_later(cli: Cli) -> None:
 def test_releasing_listing_and_rolling_back(released: Cli) -> None:
     assert fake_target.WORLD["web"].image == "ami-4-eu-west-1"
     back = released("rollback", "web", "--why", "errors")
-    assert (back.code, back.out) == (0, "web@1.3.0 runs fake/web: release v3 of web\n")
+    assert (back.code, back.out) == (0, "web@1.3.0 is released to fake/web: release v3 of web\n")
     assert "bake channel web prod --set web@1.3.0" in back.err
     assert fake_target.WORLD["web"].image == "ami-3-eu-west-1"
     listed = released("releases", "web", tty=True).out
@@ -179,10 +186,10 @@ def test_a_release_that_fails_ends_with_3(released: Cli) -> None:
 
 def test_a_release_that_nobody_waits_for(released: Cli) -> None:
     result = released("release", "web", "prod", "--no-wait")
-    assert (result.code, result.out) == (0, "web@1.4.0 is on its way to fake/web: release v3 of web\n")
-    assert "nobody on this host waits for v3 of web" in released("releases").err
+    assert (result.code, result.out) == (0, "web@1.4.0 is being released to fake/web: release v3 of web\n")
+    assert "v3 of web" in released("releases").err
     assert released("release", "web", "prod").code == 7
-    assert released("release", "web", "--resume").out == "web@1.4.0 runs fake/web: release v3 of web\n"
+    assert released("release", "web", "--resume").out == "web@1.4.0 is released to fake/web: release v3 of web\n"
 
 
 def test_resolving_for_scripts(cli: Cli) -> None:
@@ -208,7 +215,7 @@ def test_resolving_for_terraform(cli: Cli) -> None:
         "value": "ami-4-eu-west-1", "ami": "ami-4-eu-west-1", "image": NEW.id, "name": "web", "version": "1.4.0", "digest": NEW.digest,
         "region": "eu-west-1", "account": "123456789012",
     }  # fmt: skip
-    for query, words in (("", "no JSON"), ('{"image": 1}', "no object of strings"), ('{"imgae": "web"}', "'imgae'"), ("[]", "no object"),
-                         ('{"image": "web", "kind": "arn"}', "no kind of name")):  # fmt: skip
+    for query, fact in (("", "JSON"), ('{"image": 1}', "strings"), ('{"imgae": "web"}', "'imgae'"), ("[]", "object"),
+                        ('{"image": "web", "kind": "arn"}', "'arn'")):  # fmt: skip
         refused = cli("resolve", "--external", stdin=query)
-        assert (refused.code, refused.out, words in refused.err) == (2, "", True)
+        assert (refused.code, refused.out, fact in refused.err, "[usage.bad-query]" in refused.err) == (2, "", True, True)

@@ -60,7 +60,7 @@ def test_an_image_is_signed_by_kms_and_verified_without_it(shop: Shop, cloud: Em
     ):
         done = bake(shop, cloud, *words)
         assert done.returncode == 0, done.stderr
-    assert "awskms:///alias/images signs what is baked" in shop.cli("keys", "list").err
+    assert "awskms:///alias/images signs images" in shop.cli("keys", "list").err
     asked = len(cloud.calls)
     assert {call["action"] for call in cloud.calls} == {"GetPublicKey", "Sign"} and cloud.unread == []
     (tmp_path / "policy.yaml").write_text("signed_by: kms\n")

@@ -84,9 +84,9 @@ def test_a_stale_lock_stops_a_build_before_anything_is_made_and_says_everything(
     (workshop.directory / "motd").write_text("Another\n")
     with pytest.raises(LockError) as caught:
         build(workshop, "shell: step-9", STEPS[1], locked=True)
-    text = str(caught.value)
-    assert "motd has changed" in text and "steps, values or builder have changed" in text
-    assert "bake lock --update web.yaml" in text and caught.value.exit_code == 8
+    inputs, motd = caught.value.problems
+    assert (inputs.code, motd.code) == ("lock.inputs-changed", "lock.file-changed")
+    assert motd.message.startswith("motd ") and "bake lock --update web.yaml" in inputs.hint and caught.value.exit_code == 8
     assert workshop.ran == [] and workshop.builder.events == []
 
 
@@ -96,14 +96,17 @@ def test_another_source_stops_a_build_before_a_machine_starts(workshop: Workshop
     disk = workshop.directory / "disk.qcow2"
     disk.unlink()
     create_qcow2(disk, 2 << 20)
-    with pytest.raises(LockError, match=r"the source is .* in the lock"):
+    with pytest.raises(LockError) as caught:
         build(workshop, locked=True)
+    assert [problem.code for problem in caught.value.problems] == ["lock.source-changed"]
     assert workshop.builder.events == []
 
 
 def test_without_a_lock_a_build_that_wants_one_fails(workshop: Workshop) -> None:
-    with pytest.raises(LockError, match=r"no such file\n.*bake lock web.yaml"):
+    with pytest.raises(LockError) as caught:
         build(workshop, locked=True)
+    (problem,) = caught.value.problems
+    assert problem.code == "lock.missing" and problem.file.endswith("web.lock.yaml") and "bake lock web.yaml" in problem.hint
     assert not [event for event in workshop.heard.events if isinstance(event, StepStarted)]
 
 
@@ -128,7 +131,7 @@ def test_packages_that_are_not_known_are_not_those_of_a_lock(workshop: Workshop)
         with pytest.raises(LockError) as caught:
             build(workshop, locked=True, force=force)
         (problem,) = caught.value.problems
-        assert "not complete" in problem.message and "no file system that bake can read" in problem.message
+        assert problem.code == "lock.packages-unknown" and "no file system that bake can read" in problem.message
 
 
 def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(workshop: Workshop) -> None:
@@ -138,12 +141,15 @@ def test_other_packages_fail_a_locked_build_and_are_a_warning_for_another(worksh
     with_a_locked_package(workshop)
     images = len(workshop.catalog.images("web"))
     for force in (True, False):  # a new image, and the one that is there
-        with pytest.raises(LockError, match=r"package nginx:amd64: 1.22.1-9 in the lock, none in the image"):
+        with pytest.raises(LockError) as caught:
             build(workshop, locked=True, force=force)
+        (problem,) = caught.value.problems
+        assert problem.code == "lock.package-changed"
+        assert all(fact in problem.message for fact in ("nginx:amd64", "1.22.1-9", "none"))
     assert len(workshop.catalog.images("web")) == images, "it is not registered"
     build(workshop)
-    told = [event.text for event in workshop.heard.events if isinstance(event, Message) and event.level == "warning"]
-    assert any("nginx:amd64: 1.22.1-9 in the lock" in text for text in told)
+    warnings = [event.text for event in workshop.heard.events if isinstance(event, Message) and event.level == "warning"]
+    assert any("nginx:amd64" in text and "1.22.1-9" in text for text in warnings)
 
 
 def test_a_broken_lock_is_no_obstacle_to_a_build_that_is_not_held_to_it(workshop: Workshop) -> None:
@@ -236,7 +242,7 @@ def test_many_other_packages_are_not_all_listed(workshop: Workshop) -> None:
     build(workshop)
     image = lock_of(workshop).images["web"]
     found = package_problems(Path("web.lock.yaml"), image, PackageList(tuple(Package(f"p{n:03}", "1") for n in range(50))))
-    assert len(found) == 21 and found[-1].message == "30 other packages differ too"
+    assert len(found) == 21 and found[-1].message.startswith("30 ")
 
 
 # --- bake lock -------------------------------------------------------------------------------------------------------
@@ -252,7 +258,7 @@ def test_lock_without_an_image_and_without_a_build_is_not_found(tmp_path: Path) 
     cli = Cli(tmp_path / "home")
     template = a_template(tmp_path)
     result = cli("lock", "--no-build", template)
-    assert result.code == 5 and "no image" in result.err
+    assert result.code == 5 and "web 1.4.0" in result.err
     assert cli.script.requests == []
 
 
@@ -280,8 +286,8 @@ def test_the_lock_shows_what_changes_in_every_template_and_writes_only_without_c
         ["IMAGE", "WHAT", "NAME", "FROM", "TO"],
         ["web", "package", "nginx:amd64", "1.26.3-2", "1.26.3-3"],
     ]
-    (told,) = json.loads(cli("lock", "--update", "--json", template).out)
-    assert told["written"] and [(each["name"], each["before"], each["after"]) for each in told["changes"]] == [
+    (report,) = json.loads(cli("lock", "--update", "--json", template).out)
+    assert report["written"] and [(each["name"], each["before"], each["after"]) for each in report["changes"]] == [
         ("nginx:amd64", "1.26.3-2", "1.26.3-3")
     ]
     assert "nginx 1.26.3-3 amd64 deb" in lock.read_text()
@@ -344,12 +350,12 @@ def test_all_templates_with_a_lock(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home")
     with contextlib.chdir(tmp_path):
         result = cli("lock", "--all")
-        assert result.code == 2 and "no template in this directory has a lock" in result.err
+        assert result.code == 2 and "[usage.missing-argument]" in result.err
         template = a_template(tmp_path)
         cli.script.results = [registered(cli, template, "nginx 1")]
         assert cli("lock", "--update", template).code == 0
-        (told,) = json.loads(cli("lock", "--all", "--update", "--json").out)
-        assert (Path(told["lock"]).name, told["written"], told["changes"]) == ("web.lock.yaml", False, [])
+        (report,) = json.loads(cli("lock", "--all", "--update", "--json").out)
+        assert (Path(report["lock"]).name, report["written"], report["changes"]) == ("web.lock.yaml", False, [])
         assert cli("lock").code == 2
 
 
@@ -357,23 +363,24 @@ def test_all_templates_with_a_lock(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "named"),
+    ("before", "after", "code", "facts"),
     [
-        ("motd: [0-9a-f]{64}", "motd: " + "0" * 64, "motd has changed"),
-        (r"digest: sha256:[0-9a-f]{64}", "digest: sha256:" + "0" * 64, "the source is disk.qcow2"),
-        ("inputs: [0-9a-f]{64}", "inputs: " + "0" * 64, "steps, values or builder have changed"),
-        ("packages: .*", "packages: [nginx 1.0 amd64 deb]", "package nginx:amd64: 1.0 in the lock, none in the image"),
+        ("motd: [0-9a-f]{64}", "motd: " + "0" * 64, "lock.file-changed", ("motd",)),
+        (r"digest: sha256:[0-9a-f]{64}", "digest: sha256:" + "0" * 64, "lock.source-changed", ("disk.qcow2", "sha256:" + "0" * 64)),
+        ("inputs: [0-9a-f]{64}", "inputs: " + "0" * 64, "lock.inputs-changed", ()),
+        ("packages: .*", "packages: [nginx 1.0 amd64 deb]", "lock.package-changed", ("nginx:amd64", "1.0", "none")),
         (
             "roles: .*",
             "roles: [{name: nginx, version: '1.0', digest: 'sha256:" + "0" * 64 + "'}]",
-            "role nginx: 1.0 000000000000 in the lock, none in the build",
+            "lock.content-changed",
+            ("role nginx", "1.0 000000000000", "none"),
         ),
-        ("version: 1.0.0", "version: 1.0.1", "web is 1.0.0 now, and 1.0.1 in the lock"),
-        ("digest: sha256:[0-9a-f]{64}", "digest: sha256:short", "digest"),
+        ("version: 1.0.0", "version: 1.0.1", "lock.version-changed", ("web", "1.0.0", "1.0.1")),
+        ("digest: sha256:[0-9a-f]{64}", "digest: sha256:short", "template.bad-format", ("digest",)),
     ],
     ids=["file", "source", "inputs", "package", "role", "version", "no digest"],
 )
-def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, after: str, named: str) -> None:
+def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, after: str, code: str, facts: tuple[str, ...]) -> None:
     with_a_root(workshop)
     build(workshop)
     lock_of(workshop)
@@ -384,7 +391,9 @@ def test_what_was_edited_in_a_lock_is_named(workshop: Workshop, before: str, aft
     path.write_text(f"{head}images:\n{edited}")
     with pytest.raises(LockError) as caught:
         build(workshop, locked=True)
-    assert named in str(caught.value) and "web.lock.yaml" in str(caught.value)
+    (problem,) = caught.value.problems
+    assert problem.code == code and problem.file.endswith("web.lock.yaml")
+    assert all(fact in str(problem) for fact in facts)
 
 
 # --- roles and collections --------------------------------------------------------------------------------------------
@@ -401,8 +410,8 @@ def test_roles_and_collections_are_told_with_their_commits(tmp_path: Path) -> No
     (files / "roles/web/meta/.galaxy_install_info").write_text("install_date: today\nversion: main\n")
     collection = files / "collections/ansible_collections/community/general"
     collection.mkdir(parents=True)
-    told = {"namespace": "community", "name": "general", "version": "9.1.0"}
-    (collection / "MANIFEST.json").write_text(json.dumps({"collection_info": told}))
+    info = {"namespace": "community", "name": "general", "version": "9.1.0"}
+    (collection / "MANIFEST.json").write_text(json.dumps({"collection_info": info}))
     requirements = tmp_path / "requirements.yaml"
     requirements.write_text(f"roles: [{{src: {source}, scm: git, name: web, version: main}}]\ncollections: [community.general]\n")
     role, general = installed(files, requirements)

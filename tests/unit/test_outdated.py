@@ -50,17 +50,17 @@ def register(baker: Baker, lines: Sequence[str], archive: Archive, read: Sequenc
 
 @pytest.mark.parametrize("case", sorted(CASES.glob("*.yaml")), ids=lambda path: path.stem)
 def test_packages(case: Path, tmp_path: Path) -> None:
-    told = yaml.safe_load(case.read_text())
-    quirks = {"not_automatic": told.get("not_automatic", False)}
-    now = Archive(told["now"], spoilt=told.get("spoilt", False), **quirks)
+    stated = yaml.safe_load(case.read_text())
+    quirks = {"not_automatic": stated.get("not_automatic", False)}
+    now = Archive(stated["now"], spoilt=stated.get("spoilt", False), **quirks)
     with Cli(tmp_path / "home").baker as baker:
-        register(baker, told["installed"], Archive(told["then"], **quirks), told["read"])
+        register(baker, stated["installed"], Archive(stated["then"], **quirks), stated["read"])
         (found,) = baker.outdated(["web"], now)
-    assert [[row.what, row.name, row.before, row.after] for row in found.newer] == told["expect"]
+    assert [[row.what, row.name, row.before, row.after] for row in found.newer] == stated["expect"]
     unknown = [each for each in found.unknown if not each.startswith("its files")]
-    assert len(unknown) == len(told.get("unknown", []))
-    assert all(text in each for text, each in zip(told.get("unknown", []), unknown, strict=True))
-    assert now.asked == told.get("asked", now.asked)
+    assert len(unknown) == len(stated.get("unknown", []))
+    assert all(text in each for text, each in zip(stated.get("unknown", []), unknown, strict=True))
+    assert now.asked == stated.get("asked", now.asked)
 
 
 def look(baker: Baker, name: str = "web") -> Examined:
@@ -155,16 +155,16 @@ def test_a_branch_that_has_gone_on_and_a_newer_collection(tmp_path: Path) -> Non
 
 def test_the_command_says_what_and_ends_well_unless_it_is_asked_to_fail(tmp_path: Path) -> None:
     cli = Cli(tmp_path / "home")
-    assert "no images yet" in cli("outdated").err
+    assert "bake build" in cli("outdated").err
     with cli.baker as baker:
         fill(baker, an_image("debian-13", "13.1.0", 2), an_image("debian-13", "13.2.0", 3))
         fill(baker, an_image(), change=lambda build: replace(build, source=on_base("debian-13@^13.1")))
     result = cli("outdated", "web")
-    assert result.code == 0 and "13.2.0" in result.out and "not looked at: its packages" in result.err
+    assert result.code == 0 and "13.2.0" in result.out and "its packages" in result.err
     assert cli("outdated", "web", "--exit-code").code == 1
     assert cli("--quiet", "outdated").out == "web@1.4.0\n"
-    (told,) = json.loads(cli("outdated", "web", "--json").out)
-    assert told["name"] == "web" and told["newer"][0]["after"] == "13.2.0" and told["unknown"]
+    (report,) = json.loads(cli("outdated", "web", "--json").out)
+    assert report["name"] == "web" and report["newer"][0]["after"] == "13.2.0" and report["unknown"]
     assert cli("outdated", "nobody").code == NotFoundError.exit_code
 
 

@@ -1,4 +1,4 @@
-"""The person at the terminal: asked when a step fails, and the serial console."""
+"""The terminal: the question when a step fails, and the serial console."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from baker.cli.app import App
-from baker.cli.prompt import Person
-from baker.cli.serial import pump
+from baker.cli.prompt import Prompt
+from baker.cli.serial import relay
 from baker.core.errors import StepError
 from baker.core.events import Memory
 from baker.core.home import Home
@@ -25,8 +25,8 @@ ERROR = StepError("step packages failed with exit code 100", step="packages", ou
 TTY = {"TERM": "xterm-256color", "COLUMNS": "80"}
 
 
-def person(tmp_path: Path, answers: str, *, tty: bool = True) -> tuple[Person, Screen, Live]:
-    """A person who will type `answers`, at a terminal with a live display."""
+def prompt(tmp_path: Path, answers: str, *, tty: bool = True) -> tuple[Prompt, Screen, Live]:
+    """A prompt at a terminal with a live display, whose user will type `answers`."""
     screen, keyboard = Screen(tty=tty), Screen(tty=tty)
     keyboard.write(answers)
     keyboard.seek(0)
@@ -34,7 +34,7 @@ def person(tmp_path: Path, answers: str, *, tty: bool = True) -> tuple[Person, S
     shown = Live(terminal, terminal)
     app = App(Home.from_environment({"BAKE_HOME": str(tmp_path)}), TTY, terminal, terminal, keyboard)
     app.sink = Memory()
-    return Person(app, shown), screen, shown
+    return Prompt(app, shown), screen, shown
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def person(tmp_path: Path, answers: str, *, tty: bool = True) -> tuple[Person, S
     [("c\n", "cleanup"), ("a\n", "abort"), ("r\n", "retry"), ("Retry\n", "retry"), ("\nwhat?\nr\n", "retry"), ("", "cleanup")],
 )
 def test_what_is_typed_is_what_happens(tmp_path: Path, typed: str, decision: str) -> None:
-    asked, screen, shown = person(tmp_path, typed)
+    asked, screen, shown = prompt(tmp_path, typed)
     assert asked.on_failure("ask", ERROR, ["false"]) == decision
     shown.close()
     assert "step packages failed with exit code 100" in screen.getvalue()
@@ -51,21 +51,21 @@ def test_what_is_typed_is_what_happens(tmp_path: Path, typed: str, decision: str
 
 
 def test_a_shell_and_then_the_question_again(tmp_path: Path) -> None:
-    asked, _, shown = person(tmp_path, "s\nc\n")
+    asked, _, shown = prompt(tmp_path, "s\nc\n")
     assert asked.on_failure("ask", ERROR, ["touch", str(tmp_path / "entered")]) == "cleanup"
     shown.close()
     assert (tmp_path / "entered").exists()
 
 
 def test_the_policy_shell_goes_in_before_it_asks(tmp_path: Path) -> None:
-    asked, _, shown = person(tmp_path, "a\n")
+    asked, _, shown = prompt(tmp_path, "a\n")
     assert asked.on_failure("shell", ERROR, ["touch", str(tmp_path / "entered")]) == "abort"
     shown.close()
     assert (tmp_path / "entered").exists()
 
 
 def test_nobody_there_means_cleanup(tmp_path: Path) -> None:
-    asked, _, shown = person(tmp_path, "r\n", tty=False)
+    asked, _, shown = prompt(tmp_path, "r\n", tty=False)
     assert asked.on_failure("ask", ERROR, ["touch", str(tmp_path / "entered")]) == "cleanup"
     shown.close()
     assert not (tmp_path / "entered").exists()
@@ -83,7 +83,7 @@ class Console:
         self.guest, self.device = socket.socketpair()
         self.keyboard, self._keys = pty.openpty()
         self.screen, self._picture = os.pipe()
-        self.thread = threading.Thread(target=pump, args=(self._keys, self._picture, self.device.fileno()), daemon=True)
+        self.thread = threading.Thread(target=relay, args=(self._keys, self._picture, self.device.fileno()), daemon=True)
         import tty
 
         tty.setraw(self._keys)

@@ -14,10 +14,10 @@ from baker.plan.requests import BuildOptions, BuildRequest
 
 
 def work(home: Path, **request: Any) -> tuple[int, list[dict[str, Any]]]:
-    """The exit code and the events of a worker that is told to build `web`."""
+    """The exit code and the events of a worker that gets the request to build `web`."""
     places = {name: str(path) for name, path in asdict(Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})).items()}
-    told = json.dumps({"select": "web", "home": places, **request})
-    result = subprocess.run([sys.executable, "-m", "baker.cli.worker"], input=told, capture_output=True, text=True, check=False, timeout=60)
+    sent = json.dumps({"select": "web", "home": places, **request})
+    result = subprocess.run([sys.executable, "-m", "baker.cli.worker"], input=sent, capture_output=True, text=True, check=False, timeout=60)
     return result.returncode, [json.loads(line) for line in result.stdout.splitlines()]
 
 
@@ -34,7 +34,7 @@ def test_a_bug_is_an_event_and_its_traceback_is_kept_in_a_private_file(tmp_path:
 
 def test_an_expected_error_is_an_event_with_its_exit_code(tmp_path: Path) -> None:
     code, (end,) = work(tmp_path, path=str(tmp_path / "web.yaml"))
-    assert (code, end["status"]) == (2, "failed")
+    assert (code, end["status"]) == (2, "failed") and end["code"].startswith("template.")
     assert "web.yaml" in end["error"]
 
 

@@ -86,8 +86,9 @@ class Releases(Repository):
 
 def still_running(release: Release) -> BusyError:
     return BusyError(
-        f"release {release.title} of {release.name} to {release.target} is running since {release.started}, begun by {release.who}",
-        hint=f"bake releases {release.name}; where its process has ended: bake release {release.name} --resume",
+        f"release {release.title} of {release.name} to {release.target} is running since {release.started}, started by {release.who}",
+        hint=f"wait for it (bake releases {release.name}); if its process has ended: bake release {release.name} --resume",
+        code="release.running",
     )
 
 

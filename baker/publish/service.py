@@ -27,7 +27,7 @@ def publish(
     with shared(services.home.state, STORE_LOCK):
         order = PublishRequest(
             baked=baked(services.catalog, services.store, image),
-            wishes=wishes,
+            options=wishes,
             earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
             publications=services.catalog.published,
             ledger=services.ledger,

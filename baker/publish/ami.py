@@ -99,7 +99,7 @@ class _Publishing:
         found = {}
         for region in self.plan.regions:
             for publication in self.order.publications.of(self.image.id, kind="ami", region=region):
-                if publication.account == self.plan.account and importing.standing(self.aws, region, publication.reference):
+                if publication.account == self.plan.account and importing.is_available(self.aws, region, publication.reference):
                     found[region] = Published(publication, unchanged=True)
         return found
 

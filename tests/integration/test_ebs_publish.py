@@ -509,8 +509,9 @@ def test_an_instance_passes_its_status_checks(desk: Desk, cloud: Emulator) -> No
 @pytest.mark.parametrize("kind", ["instance-fails", "impaired"])
 def test_an_instance_that_does_not_pass(desk: Desk, cloud: Emulator, kind: str) -> None:
     cloud.faults.add("RunInstances", kind)
-    with pytest.raises(VerifyError, match="does not come up"), checked(desk, timeout=3):
+    with pytest.raises(VerifyError, match="ami-") as failure, checked(desk, timeout=3):
         pass
+    assert failure.value.code == "verify.ami-boot"
     assert settled(cloud, set())
     assert desk.ledger.dead_builds() == ()
 

@@ -267,7 +267,12 @@ def _describe(aws: Aws, region: str, snapshot: str) -> dict[str, Any]:
     with translated(f"the snapshot {snapshot} in {region}"):
         found = aws.client("ec2", region).describe_snapshots(SnapshotIds=[snapshot])["Snapshots"]
     if not found:
-        raise AwsError(f"there is no snapshot {snapshot} in {region}", aws_code="InvalidSnapshot.NotFound")
+        raise AwsError(
+            f"there is no snapshot {snapshot} in {region}",
+            aws_code="InvalidSnapshot.NotFound",
+            hint="check its ID and the region",
+            code="aws.not-found",
+        )
     return dict(found[0])
 
 

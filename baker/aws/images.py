@@ -22,7 +22,13 @@ def describe(aws: Aws, region: str, image_id: str) -> dict[str, Any]:
     with translated(f"the image {image_id} in {region}"):
         found: list[dict[str, Any]] = aws.client("ec2", region).describe_images(ImageIds=[image_id], IncludeDisabled=True)["Images"]
     if not found:
-        raise AwsError(f"there is no image {image_id} in {region}", aws_code="InvalidAMIID.NotFound", action="DescribeImages")
+        raise AwsError(
+            f"there is no image {image_id} in {region}",
+            aws_code="InvalidAMIID.NotFound",
+            action="DescribeImages",
+            hint="check its ID and the region",
+            code="aws.not-found",
+        )
     return found[0]
 
 

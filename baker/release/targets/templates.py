@@ -122,7 +122,11 @@ def _make(aws: Aws, region: str, present: Version, delivery: Delivery, journal: 
         journal.report.warn(f"EC2 warns about the new version of launch template {present.name}: {'; '.join(problems)}")
     number = int(answer["LaunchTemplateVersion"]["VersionNumber"])
     if number == present.number:
-        raise ReleaseError(f"EC2 made no new version of launch template {present.name}")
+        raise ReleaseError(
+            f"EC2 made no new version of launch template {present.name}",
+            hint=f"look at version {present.number}: it may have this AMI already",
+            code="release.no-new-version",
+        )
     return number
 
 

@@ -60,7 +60,7 @@ class AmiTarget:
                 raise BusyError(
                     f"another process is publishing {image.name}@{image.version} to the account {plan.account}",
                     hint="wait for it",
-                    code="publish.busy",
+                    code="publish.running",
                 )
             return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
 

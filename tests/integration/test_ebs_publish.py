@@ -292,7 +292,7 @@ def test_one_at_a_time(desk: Desk, cloud: Emulator) -> None:
     account = CloudAws(cloud).account
     with try_exclusive(desk.root / "state", f"{an_image().id}-{account}"), pytest.raises(BusyError, match=account) as busy:
         desk.publish()
-    assert busy.value.code == "publish.busy"
+    assert busy.value.code == "publish.running"
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------

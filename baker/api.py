@@ -365,11 +365,11 @@ class Baker:
         image = self.catalog.resolve(reference)
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
-    def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
+    def publish(self, reference: str, to: str, options: PublishOptions) -> tuple[Published, ...]:
         """Publish an image. `to`: a kind of target, such as "ami". Where it is published already nothing is done, unless that is forced."""
         from baker.publish.service import publish
 
-        return publish(self.services, self.catalog.resolve(reference), to, wishes)
+        return publish(self.services, self.catalog.resolve(reference), to, options)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
         """Remove images, children before parents. The records of their builds stay. BusyError when another image has one as its parent."""

@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, app: App) -> int:
     from baker.publish.base import PublishOptions
 
-    wishes = PublishOptions(
+    options = PublishOptions(
         regions=listed(args.region),
         name=args.name,
         tags=pairs(args.tag, "--tag", "KEY=VALUE", "team=shop"),
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         subnet=args.subnet,
     )
     with display(app, on_error_stream=True) as shown:
-        published = app.baker(shown).publish(args.image, args.to, wishes)
+        published = app.baker(shown).publish(args.image, args.to, options)
     if args.json:
         app.json([asdict(one.publication) | {"unchanged": one.unchanged, "sent": one.sent, "seconds": one.seconds} for one in published])
     else:

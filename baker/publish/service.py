@@ -17,14 +17,14 @@ MOST_EARLIER = 4
 
 
 def publish(
-    services: PublishServices, image: ImageRecord, to: str, wishes: PublishOptions, target: PublishTarget | None = None
+    services: PublishServices, image: ImageRecord, to: str, options: PublishOptions, target: PublishTarget | None = None
 ) -> tuple[Published, ...]:
     """Publish `image` to the kind of target `to` and record that. No garbage is collected meanwhile."""
     target = target or get(to)
     with services.leases.shared(STORE_LEASE):
         order = PublishRequest(
             baked=baked(services.catalog, services.store, image),
-            wishes=wishes,
+            options=options,
             earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
             publications=services.catalog.published,
             ledger=services.ledger,

@@ -249,45 +249,50 @@ def test_the_next_version_sends_the_difference(desk: Desk, cloud: Emulator, tmp_
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "code", "fact"),
     [
-        ({"regions": ("Frankfurt",)}, "not a region"),
-        ({"regions": (REGION, REGION)}, "named 2 times"),
-        ({"name": "a*b"}, "cannot be called"),
-        ({"boot_mode": "bios"}, "no boot mode"),
-        ({"tags": {"aws:x": "y"}}, "cannot be called"),
-        ({"tags": {"bake:build": "y"}}, "cannot be called"),
-        ({"tags": {f"t{number}": "" for number in range(41)}}, "too many"),
-        ({"kms_keys": ("alias/x",)}, "not the ARN"),
-        ({"kms_keys": (KEY.replace(REGION, OTHER),)}, "not published to"),
-        ({"kms_keys": (KEY, KEY.replace("5555", "6666"))}, "two keys"),
-        ({"regions": (OTHER, REGION), "kms_keys": (KEY,)}, "no key for eu-west-1"),
+        ({"regions": ("Frankfurt",)}, "publish.region", "Frankfurt"),
+        ({"regions": (REGION, REGION)}, "publish.region-repeated", f"{REGION} .* 2 times"),
+        ({"name": "a*b"}, "aws.ami-name", r"a\*b"),
+        ({"boot_mode": "bios"}, "publish.boot-mode", "bios"),
+        ({"tags": {"aws:x": "y"}}, "publish.tag-name", "aws:x"),
+        ({"tags": {"bake:build": "y"}}, "publish.tag-name", "bake:build"),
+        ({"tags": {f"t{number}": "" for number in range(41)}}, "publish.too-many-tags", "41"),
+        ({"kms_keys": ("alias/x",)}, "publish.kms-arn", "alias/x"),
+        ({"kms_keys": (KEY.replace(REGION, OTHER),)}, "publish.kms-region", OTHER),
+        ({"kms_keys": (KEY, KEY.replace("5555", "6666"))}, "publish.kms-repeated", REGION),
+        ({"regions": (OTHER, REGION), "kms_keys": (KEY,)}, "publish.kms-missing", "eu-west-1"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(desk: Desk, cloud: Emulator, wishes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        desk.publish(**wishes)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    desk: Desk, cloud: Emulator, options: dict[str, Any], code: str, fact: str
+) -> None:
+    with pytest.raises(UsageError, match=fact) as refused:
+        desk.publish(**options)
+    assert refused.value.code == code
     assert {call["action"] for call in cloud.calls} <= {"GetCallerIdentity"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "machine", "says"),
+    ("changes", "machine", "code"),
     [
-        ({"chain": (), "builder": "ec2"}, "x86_64", "no disk"),
-        ({}, "riscv64", "no instances"),
-        ({"firmware": "bios"}, "aarch64", "UEFI only"),
+        ({"chain": (), "builder": "ec2"}, "x86_64", "image.no-local-disk"),
+        ({}, "riscv64", "publish.architecture"),
+        ({"firmware": "bios"}, "aarch64", "publish.boot-mode-architecture"),
     ],
 )
-def test_images_that_cannot_be_amis(desk: Desk, changes: dict[str, Any], machine: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
+def test_images_that_cannot_be_amis(desk: Desk, changes: dict[str, Any], machine: str, code: str) -> None:
+    with pytest.raises(UsageError) as refused:
         desk.publish(desk.order(an_image(**changes), machine=machine))
+    assert refused.value.code == code
 
 
 def test_a_name_that_somebody_has(desk: Desk, cloud: Emulator) -> None:
     desk.publish(name="web")
     cloud.clear_calls()
-    with pytest.raises(BuildError, match="eu-central-1 has an AMI called web already: ami-"):
+    with pytest.raises(BuildError, match=r"eu-central-1 .* web: ami-") as taken:
         desk.publish(desk.order(an_image(number=2), name="web", regions=(OTHER, REGION)))
+    assert taken.value.code == "publish.name-taken"
     assert "StartSnapshot" not in {call["action"] for call in cloud.calls}
 
 
@@ -295,9 +300,10 @@ def test_one_at_a_time(desk: Desk, cloud: Emulator) -> None:
     account = CloudAws(cloud).account
     with (
         desk.leases.exclusive(f"publications/{an_image().id}-{account}") as lease,
-        pytest.raises(BusyError, match=f"{lease.owner} is publishing"),
+        pytest.raises(BusyError, match=f"{lease.owner} is publishing .* {account}") as busy,
     ):
         desk.publish()
+    assert busy.value.code == "publish.running"
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------
@@ -512,8 +518,9 @@ def test_an_instance_passes_its_status_checks(desk: Desk, cloud: Emulator) -> No
 @pytest.mark.parametrize("kind", ["instance-fails", "impaired"])
 def test_an_instance_that_does_not_pass(desk: Desk, cloud: Emulator, kind: str) -> None:
     cloud.faults.add("RunInstances", kind)
-    with pytest.raises(VerifyError, match="does not come up"), checked(desk, timeout=3):
+    with pytest.raises(VerifyError, match="ami-") as failure, checked(desk, timeout=3):
         pass
+    assert failure.value.code == "verify.ami-boot"
     assert settled(cloud, set())
     assert desk.ledger.dead_builds() == ()
 

@@ -118,8 +118,8 @@ class FakeBaker(Baker):
         Path(path).write_bytes(b"x" * 2048)
         return Path(path)
 
-    def publish(self, reference: str, to: str, wishes: PublishOptions) -> tuple[Published, ...]:
-        self.script.asked |= {"publish": self.catalog.resolve(reference).id, "to": to, "wishes": wishes}
+    def publish(self, reference: str, to: str, options: PublishOptions) -> tuple[Published, ...]:
+        self.script.asked |= {"publish": self.catalog.resolve(reference).id, "to": to, "options": options}
         for event in self.script.events:
             self.sink.emit(event)
         if self.script.error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -233,9 +235,57 @@ def test_a_changed_archive_leaves_nothing(made: Made, other: Baker, change: Call
 def test_an_archive_that_is_cut_off_is_refused(made: Made, other: Baker, part: float) -> None:
     data = made.archive.read_bytes()
     made.archive.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(HostError, match=r"web-1\.4\.0\.bake"):
+    with pytest.raises(HostError, match=r"web-1\.4\.0\.bake is not a bake archive, or it is incomplete") as failure:
         other.archives.read(made.archive)
-    assert other.catalog.images() == []
+    assert failure.value.code == "archive.cut-off"
+    assert other.catalog.images() == [] and blobs(other) == []
+
+
+def test_an_archive_has_only_files(made: Made, other: Baker) -> None:
+    link = tarfile.TarInfo("manifest.json")
+    link.type, link.linkname = tarfile.LNKTYPE, "/etc/passwd"
+    with tarfile.open(made.archive, "w") as tar:
+        tar.addfile(link)
+    with pytest.raises(HostError, match="is a hard link") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "archive.forbidden-member"
+
+
+def test_a_file_that_is_no_tar_archive_is_refused(made: Made, other: Baker) -> None:
+    made.archive.write_bytes(b"bytes of something else\n" * 1000)
+    with pytest.raises(HostError, match="is not a bake archive") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "archive.unreadable"
+
+
+def test_a_blob_that_does_not_fit_the_disk_is_refused_before_it_is_written(made: Made, other: Baker) -> None:
+    size = 1 << 50
+    with tarfile.open(made.archive) as tar:
+        *members, (last, _) = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    manifest = json.loads(members[0][1])
+    manifest["members"][last]["size"] = size
+    members[0] = ("manifest.json", json.dumps(manifest).encode())
+    with tarfile.open(made.archive, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo(last)
+        info.size = size
+        tar.addfile(info)
+    with pytest.raises(HostError, match="no space left") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "host.disk-full"
+    assert other.catalog.images() == [] and blobs(other) == []
+
+
+def test_an_archive_comes_through_a_pipe(made: Made, other: Baker, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_bytes, args=(made.archive.read_bytes(),), daemon=True)
+    writer.start()
+    assert len(other.archives.read(pipe).taken.images) == 2
+    writer.join(60)
 
 
 def test_a_disk_that_stands_on_a_file_of_this_host_is_refused(made: Made, other: Baker, tmp_path: Path) -> None:

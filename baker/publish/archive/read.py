@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-import tarfile
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from baker.artifacts.disk import stored
 from baker.catalog.bundle import Bundle, from_json
 from baker.catalog.catalog import Catalog
 from baker.catalog.imports import ImportCounts
-from baker.core.disk_space import host_error
+from baker.core.disk_space import free, full, host_error
 from baker.core.errors import BakeError, HostError, UsageError
 from baker.core.events import Reporter
+from baker.core.tar_reader import TarError, TarMember, TarReader
 from baker.disks.qcow2_reader import backing_of
 from baker.disks.raw import raw_digest
 from baker.publish.archive.layout import BLOBS, KEYS, LARGEST_KEY, LARGEST_TEXT, MANIFEST, RECORDS, Manifest, Member, blob_member, parse
 from baker.store.base import DIGEST, BlobStore, backing_path
 from baker.trust.attest.keys import Keys, keyid_of, load_public
 
-CHUNK = 1 << 20
+KEPT_FREE = 512 << 20  # bytes of the scratch disk that an import leaves free
 
 
 @dataclass(frozen=True)
@@ -89,16 +89,18 @@ def import_archive(
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tarfile.TarFile]:
+def _opened(path: Path) -> Iterator[TarReader]:
     """Open the archive for one sequential read. Errors get the path of the archive in front of their message."""
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|") as tar:
-            yield tar
+        with path.open("rb") as file:
+            yield TarReader(file, budget=sys.maxsize)  # each member has a limit of its own
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}", hint="name an archive that `bake archive` wrote", code="archive.missing") from error
-    except (tarfile.TarError, EOFError) as error:
+    except TarError as error:
         raise HostError(
-            f"{path} is not a bake archive, or it is incomplete: {error}", hint="bake archive IMAGE writes one", code="archive.invalid"
+            f"{path} is not a bake archive, or it is incomplete: {error.message}",
+            hint="get another copy of it; bake archive IMAGE writes one",
+            code=error.code,
         ) from error
     except OSError as error:
         raise host_error(error, Path(error.filename or path)) from error
@@ -110,7 +112,7 @@ def _damaged(problem: str) -> HostError:
     return HostError(problem, hint="get another copy of the archive", code="archive.damaged")
 
 
-def _contents(tar: tarfile.TarFile) -> _Contents:
+def _contents(tar: TarReader) -> _Contents:
     """Read and check everything before the blobs."""
     data = _bytes(tar, MANIFEST, LARGEST_TEXT)
     manifest = parse(data)
@@ -130,66 +132,60 @@ def _contents(tar: tarfile.TarFile) -> _Contents:
     return _Contents(manifest, bundle, keys, "sha256:" + hashlib.sha256(data).hexdigest())
 
 
-def _text(tar: tarfile.TarFile, member: Member) -> bytes:
+def _text(tar: TarReader, member: Member) -> bytes:
     data = _bytes(tar, member.name, LARGEST_TEXT if member.name == RECORDS else LARGEST_KEY)
     if hashlib.sha256(data).hexdigest() != member.sha256:
         raise _damaged(f"{member.name} in it was changed: its digest is not the one in the manifest")
     return data
 
 
-def _bytes(tar: tarfile.TarFile, name: str, limit: int) -> bytes:
-    info, file = _next(tar, name)
-    if info.size > limit:
-        raise _damaged(f"{name} in it has {info.size} bytes, more than the limit of {limit} bytes")
-    return file.read()
+def _bytes(tar: TarReader, name: str, limit: int) -> bytes:
+    size = _next(tar, name).size
+    if size > limit:
+        raise _damaged(f"{name} in it has {size} bytes, more than the limit of {limit} bytes")
+    return tar.read(size)
 
 
-def _next(tar: tarfile.TarFile, name: str) -> tuple[tarfile.TarInfo, IO[bytes]]:
-    info = tar.next()
-    if info is None:
+def _next(tar: TarReader, name: str) -> TarMember:
+    member = tar.next()
+    if member is None:
         raise _damaged(f"it is incomplete: it ends before {name}")
-    file = tar.extractfile(info) if info.isreg() else None
-    if info.name != name or file is None:
-        raise _damaged(f"it has {info.name!r} in the place of {name}")
-    return info, file
+    if member.name != name or member.kind != "file":
+        raise _damaged(f"it has {member.name!r} in the place of {name}")
+    return member
 
 
-def _blobs(
-    tar: tarfile.TarFile, manifest: Manifest, scratch: Path, store: BlobStore, report: Reporter
-) -> Iterator[tuple[str, Path | None]]:
+def _blobs(tar: TarReader, manifest: Manifest, scratch: Path, store: BlobStore, report: Reporter) -> Iterator[tuple[str, Path | None]]:
     """(digest, file in `scratch`) of each blob; the file is None for a blob that the store already has. HostError for a changed blob."""
     members = [each for each in manifest.members if each.name.startswith(BLOBS)]
     total, done = sum(each.size for each in members), 0
     for number, member in enumerate(members):
-        info, file = _next(tar, member.name)
+        size = _next(tar, member.name).size
         digest = f"sha256:{member.name.removeprefix(BLOBS)}"
-        if not DIGEST.fullmatch(digest) or info.size != member.size:
-            raise _damaged(f"{member.name} in it has {info.size} bytes, but its manifest says {member.size}")
+        if not DIGEST.fullmatch(digest) or size != member.size:
+            raise _damaged(f"{member.name} in it has {size} bytes, but its manifest says {member.size}")
         kept = scratch / f"{number}.blob" if not store.has(digest) or not store.verify(digest) else None
-        if _copy(file, kept) != digest:
+        if kept and size > free(scratch) - KEPT_FREE:
+            raise full(scratch, needed=size + KEPT_FREE)
+        if _copy(tar, kept) != digest:
             raise _damaged(f"{member.name} in it was changed: its name is not the digest of its bytes")
-        done += info.size
+        done += size
         report.progress("import", done, total)
         yield digest, kept
 
 
-def _copy(source: IO[bytes], destination: Path | None) -> str:
-    """Copy `source` to `destination`, or only read it when that is None. Returns the digest."""
-    digest, size = hashlib.sha256(), 0
-    target = destination.open("wb") if destination else None
-    try:
-        while chunk := source.read(CHUNK):
+def _copy(tar: TarReader, destination: Path | None) -> str:
+    """Copy a member's content to `destination`, or only read it when that is None. Returns the digest."""
+    digest = hashlib.sha256()
+    with destination.open("wb") if destination else nullcontext() as target:
+        while chunk := tar.read():
             digest.update(chunk)
-            size += len(chunk)
             if target:
                 target.write(chunk)
-    finally:
-        if target:
-            target.close()
     return f"sha256:{digest.hexdigest()}"
 
 
-def _end(tar: tarfile.TarFile) -> None:
+def _end(tar: TarReader) -> None:
     more = tar.next()
     if more is not None:
         raise _damaged(f"it has {more.name!r} at its end, which its manifest does not list")

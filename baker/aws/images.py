@@ -122,16 +122,16 @@ def remove(aws: Aws, region: str, image_id: str) -> None:
         if error.missing:
             return
         raise
-    take_away(aws, region, found)
+    delete(aws, region, found)
 
 
-def take_away(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+def delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
     """Deregister an image, given its description, and delete its snapshots. A deregistration protection is removed first."""
     client, image_id = aws.client("ec2", region), found["ImageId"]
     if found.get("DeregistrationProtection", "disabled") not in ("disabled", ""):
         with translated(f"the protection of the image {image_id} in {region}"):
             client.disable_image_deregistration_protection(ImageId=image_id)
-    with gone_is_fine(), translated(f"deregister the image {image_id} in {region}"):
+    with ignore_missing(), translated(f"deregister the image {image_id} in {region}"):
         client.deregister_image(ImageId=image_id)
     delete_snapshots(aws, region, ami(found, region).snapshots)
 
@@ -156,7 +156,7 @@ def delete_snapshots(aws: Aws, region: str, snapshots: Sequence[str], *, patienc
 def _delete_snapshot(aws: Aws, region: str, snapshot: str, until: float) -> None:
     def ask() -> bool | None:
         try:
-            with gone_is_fine(), translated(f"delete the snapshot {snapshot} in {region}"):
+            with ignore_missing(), translated(f"delete the snapshot {snapshot} in {region}"):
                 aws.client("ec2", region).delete_snapshot(SnapshotId=snapshot)
         except AwsError as error:
             if error.aws_code != "InvalidSnapshot.InUse" or aws.clock.now() >= until:
@@ -168,7 +168,7 @@ def _delete_snapshot(aws: Aws, region: str, snapshot: str, until: float) -> None
 
 
 @contextmanager
-def gone_is_fine() -> Iterator[None]:
+def ignore_missing() -> Iterator[None]:
     """Ignore an AwsError of the body, a deletion, for a resource that does not exist."""
     try:
         yield

@@ -19,7 +19,7 @@ from baker.core.resources import Resources
 BUILD_TAG = "bake:build"
 KINDS = ("ami:image", "ami:snapshot", "ami:instance")
 LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as gone: one that was just created may become visible late
-NOT_GONE = ["pending", "running", "stopping", "stopped"]
+NOT_TERMINATED = ["pending", "running", "stopping", "stopped"]
 
 
 def track(ledger: BuildLedger, aws: Aws) -> Resources:
@@ -58,15 +58,17 @@ def access_of(details: Mapping[str, Any]) -> Access:
 
 
 def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bool:
-    """Delete an AMI with its snapshots, a snapshot or an instance of a run; False for another kind. One that does not exist, or that
-    belongs to another run by now, is no error."""
+    """Delete an AMI with its snapshots, a snapshot or an instance of a run; False for another kind.
+
+    A resource that does not exist, or that another run has claimed since, is no error.
+    """
     if kind not in KINDS:
         return False
     aws = aws or Aws(access_of(details))
     region, build = str(details["region"]), str(details.get("build", ""))
     for found in _found(aws, kind, region, str(details.get("id", "")), build):
-        TAKE_AWAY[kind](aws, region, found)
-    if kind == "ami:image":  # also those of one that failed, or that only its snapshots are left of
+        DELETE[kind](aws, region, found)
+    if kind == "ami:image":  # also the snapshots of an AMI that failed or is deregistered already
         images.delete_snapshots(aws, region, [snapshot["SnapshotId"] for snapshot in _look(aws, "ami:snapshot", region, "", build)])
     return True
 
@@ -78,8 +80,7 @@ def claim(aws: Aws, region: str, run: str, *ids: str) -> None:
 
 
 def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> list[dict[str, Any]]:  # noqa: A002 - the ledger's word
-    """The resources of a run, as AWS describes them: the one with this id, or those with the run's tag. While there are none it asks
-    again."""
+    """The resources of a run, as AWS describes them: the one with this ID, or those with the run's tag. Asks again while there are none."""
     for number in range(LOOKS):
         if number:
             aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
@@ -92,10 +93,10 @@ def _look(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dic
     what: dict[str, Any] = {"Filters": [{"Name": f"tag:{BUILD_TAG}", "Values": [build]}]}
     if id:
         what["Filters"].append({"Name": ID_FILTERS[kind], "Values": [id]})
-    elif kind == "ami:instance":  # one that was terminated before is not the one that is meant
-        what["Filters"].append({"Name": "instance-state-name", "Values": NOT_GONE})
+    elif kind == "ami:instance":  # a terminated instance stays visible for a while
+        what["Filters"].append({"Name": "instance-state-name", "Values": NOT_TERMINATED})
     client = aws.client("ec2", region)
-    with translated(f"looking for {id or f'what {build} left'} in {region}"):
+    with translated(f"looking for {id or f'the resources of {build}'} in {region}"):
         match kind:
             case "ami:image":
                 yield from client.describe_images(Owners=["self"], **what)["Images"]
@@ -109,13 +110,13 @@ def _look(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dic
 ID_FILTERS = {"ami:image": "image-id", "ami:snapshot": "snapshot-id", "ami:instance": "instance-id"}
 
 
-def _delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    images.delete_snapshots(aws, region, [found["SnapshotId"]], patience=0.0)  # its AMI went before it, or stays
+def _delete_snapshot(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    images.delete_snapshots(aws, region, [found["SnapshotId"]], patience=0.0)  # its AMI is deregistered already, or is not to be
 
 
 def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    with images.gone_is_fine(), translated(f"terminating {found['InstanceId']} in {region}"):
+    with images.ignore_missing(), translated(f"terminating {found['InstanceId']} in {region}"):
         aws.client("ec2", region).terminate_instances(InstanceIds=[found["InstanceId"]])
 
 
-TAKE_AWAY = {"ami:image": images.take_away, "ami:snapshot": _delete, "ami:instance": _terminate}
+DELETE = {"ami:image": images.delete, "ami:snapshot": _delete_snapshot, "ami:instance": _terminate}

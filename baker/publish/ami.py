@@ -32,14 +32,14 @@ Connect = Callable[[Access], Aws]
 GOES_ON = "the uploaded blocks are kept for now: run the same command to resume, or `bake sweep` to delete them"
 
 
-def status_checks(aws: Aws, order: PublishRequest) -> BootCheck:
+def status_checks(aws: Aws, request: PublishRequest) -> BootCheck:
     """The default boot check: AWS's own status checks."""
-    return StatusChecks(aws, order.clock, Instances(aws, order.options.instance_type, order.options.subnet))
+    return StatusChecks(aws, request.clock, Instances(aws, request.options.instance_type, request.options.subnet))
 
 
-def access(order: PublishRequest) -> Access:
+def access(request: PublishRequest) -> Access:
     """The credentials and the first region of a request."""
-    return Access(region=(*order.options.regions, None)[0], profile=order.options.profile)
+    return Access(region=(*request.options.regions, None)[0], profile=request.options.profile)
 
 
 class AmiTarget:
@@ -51,19 +51,19 @@ class AmiTarget:
         self._boot_check = boot_check
         self._connect = connect
 
-    def publish(self, order: PublishRequest) -> tuple[Published, ...]:
-        aws = self._connect(access(order))
-        plan = make_plan(order, account=aws.account, region=aws.region)
-        image = order.baked.image
+    def publish(self, request: PublishRequest) -> tuple[Published, ...]:
+        aws = self._connect(access(request))
+        plan = make_plan(request, account=aws.account, region=aws.region)
+        image = request.baked.image
         name = f"publications/{image.id}-{plan.account}"
-        with order.leases.try_exclusive(name) as lease:
+        with request.leases.try_exclusive(name) as lease:
             if lease is None:
                 raise BusyError(
-                    f"{order.leases.holder(name)} is publishing {image.name}@{image.version} to the account {plan.account}",
+                    f"{request.leases.holder(name)} is publishing {image.name}@{image.version} to the account {plan.account}",
                     hint="wait for it",
                     code="publish.running",
                 )
-            return _Publishing(aws, order, plan, self._boot_check(aws, order)).everywhere()
+            return _Publishing(aws, request, plan, self._boot_check(aws, request)).everywhere()
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:
         return reclaim(kind, details)
@@ -74,17 +74,17 @@ class _Publishing:
     """The publication of one image in the regions of one account."""
 
     aws: Aws
-    order: PublishRequest
+    request: PublishRequest
     plan: AmiPlan
     check: BootCheck
 
     @property
     def image(self) -> ImageRecord:
-        return self.order.baked.image
+        return self.request.baked.image
 
     def everywhere(self) -> tuple[Published, ...]:
         """Publish in every region that does not have the image. BakeError when the first region failed, or after all others were tried."""
-        done = {} if self.order.options.force else self._present()
+        done = {} if self.request.options.force else self._present()
         todo = [region for region in self.plan.regions if region not in done]
         taken = {region: self._taken(region) for region in todo}
         if not done:
@@ -99,7 +99,7 @@ class _Publishing:
         """The regions where the image is published on record and can still be launched."""
         found = {}
         for region in self.plan.regions:
-            for publication in self.order.publications.of(self.image.id, kind="ami", region=region):
+            for publication in self.request.publications.of(self.image.id, kind="ami", region=region):
                 if publication.account == self.plan.account and importing.is_available(self.aws, region, publication.reference):
                     found[region] = Published(publication, unchanged=True)
         return found
@@ -110,7 +110,7 @@ class _Publishing:
         if found is None:
             return None
         ami, tags = found
-        if tags.get("bake:image") == self.image.id and tags.get("bake:digest") == self.image.digest and not self.order.options.force:
+        if tags.get("bake:image") == self.image.id and tags.get("bake:digest") == self.image.digest and not self.request.options.force:
             return ami
         raise BuildError(
             f"{region} already has an AMI named {self.plan.name}: {ami.id}",
@@ -121,11 +121,11 @@ class _Publishing:
     # --- the first region ------------------------------------------------------------------------------------------------
 
     def _first(self, region: str, taken: Ami | None) -> Published:
-        journal = UploadCheckpoint(self.order.state / f"{self.image.id}-{self.plan.account}-{region}")
+        journal = UploadCheckpoint(self.request.state / f"{self.image.id}-{self.plan.account}-{region}")
         before = journal.load()
         ours = before is not None and before.ticket == self.plan.ticket(region)
         run = before.run if before is not None and ours else new_run()
-        with self.order.ledger.open(run) as ledger:
+        with self.request.ledger.open(run) as ledger:
             resources = track(ledger, self.aws)
             try:
                 if taken is not None and not ours:
@@ -140,24 +140,24 @@ class _Publishing:
                 raise
 
     def _imported(self, region: str, journal: UploadCheckpoint, resources: Resources) -> Published:
-        started = self.order.clock.now()
-        report = self.order.report
+        started = self.request.clock.now()
+        report = self.request.report
         with report.stage("upload", region):
-            uploaded = Uploader(self.aws, journal, resources, report, self.order.clock).upload(self._request(region))
+            uploaded = Uploader(self.aws, journal, resources, report, self.request.clock).upload(self._upload_request(region))
         with report.stage("register", region):
             ami = self._registered(region, uploaded, resources)
         self._verify(ami, resources)
         publication = self._publication(
-            ami, run=resources.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.order.options.verify
+            ami, run=resources.run, base=uploaded.base, blocks=uploaded.changed, sent=uploaded.sent, verified=self.request.options.verify
         )
         self._record(publication, resources)
         journal.forget()
-        return Published(publication, sent=uploaded.sent * ebs.BLOCK, seconds=self.order.clock.now() - started)
+        return Published(publication, sent=uploaded.sent * ebs.BLOCK, seconds=self.request.clock.now() - started)
 
-    def _request(self, region: str) -> Request:
+    def _upload_request(self, region: str) -> Request:
         return Request(
             region=region,
-            disk=self.order.baked.disk,
+            disk=self.request.baked.disk,
             ticket=self.plan.ticket(region),
             name=self.plan.name,
             description=self.plan.description,
@@ -170,8 +170,8 @@ class _Publishing:
         """Snapshots of earlier images whose disks are on this host and that are encrypted with the same key as the new snapshot."""
         return [
             Base(publication.snapshots[0], baked.image.id, baked.disk)
-            for baked in self.order.earlier
-            for publication in self.order.publications.of(baked.image.id, kind="ami", region=region)
+            for baked in self.request.earlier
+            for publication in self.request.publications.of(baked.image.id, kind="ami", region=region)
             if publication.account == self.plan.account
             and publication.snapshots
             and publication.details.get("kms_key", "") == self.plan.keys.get(region, "")
@@ -182,30 +182,30 @@ class _Publishing:
             region=region,
             name=self.plan.name,
             snapshot=uploaded.snapshot,
-            size=self.order.baked.disk.virtual_size,
+            size=self.request.baked.disk.virtual_size,
             architecture=self.plan.architecture,
             boot_mode=self.plan.boot_mode,
             description=self.plan.description,
             tags=self._tags(resources.run),
         )
-        made = self._create(resources, region, lambda: importing.register(self.aws, wanted, clock=self.order.clock))
+        made = self._create(resources, region, lambda: importing.register(self.aws, wanted, clock=self.request.clock))
         return importing.wait_available(self.aws, region, made)
 
     def _create(self, resources: Resources, region: str, action: Callable[[], str]) -> str:
         return create(resources, self.aws, "ami:image", region=region, name=self.plan.name, action=action)
 
     def _verify(self, ami: Ami, resources: Resources) -> None:
-        if self.order.options.verify:
-            with self.order.report.stage("verify", ami.id):
-                self.check(ami, resources, self.order.report)
+        if self.request.options.verify:
+            with self.request.report.stage("verify", ami.id):
+                self.check(ami, resources, self.request.report)
 
     def _adopted(self, region: str, ami: Ami, resources: Resources) -> Published:
         """Put an existing AMI of this image on record. It is not deleted when it does not boot."""
         ami = importing.wait_available(self.aws, region, ami.id)
         self._verify(ami, resources)
         claim(self.aws, region, resources.run, ami.id, *ami.snapshots)
-        publication = self._publication(ami, run=resources.run, verified=self.order.options.verify)
-        self.order.publications.add(publication)
+        publication = self._publication(ami, run=resources.run, verified=self.request.options.verify)
+        self.request.publications.add(publication)
         return Published(publication)
 
     # --- other regions -----------------------------------------------------------------------------------------------------
@@ -214,7 +214,7 @@ class _Publishing:
         """Copy an AMI: start all copies, then wait for all. A failed copy does not prevent the publication of the others."""
         done: dict[str, Published] = {}
         failed: dict[str, BakeError] = {}
-        with self.order.ledger.open(new_run()) as ledger, self.order.report.stage("copy", ", ".join(regions)):
+        with self.request.ledger.open(new_run()) as ledger, self.request.report.stage("copy", ", ".join(regions)):
             resources = track(ledger, self.aws)
             try:
                 made: dict[str, str] = {}
@@ -248,16 +248,16 @@ class _Publishing:
         return self._create(resources, region, lambda: importing.copy(self.aws, wanted))
 
     def _copied(self, source: Publication, region: str, image: str, resources: Resources, *, adopted: bool) -> Published:
-        started = self.order.clock.now()
+        started = self.request.clock.now()
         ami = importing.wait_available(self.aws, region, image)
         claim(self.aws, region, resources.run, ami.id, *ami.snapshots)
         copied = {"copied_from": source.reference, "verified": source.details.get("verified", False)}
         publication = self._publication(ami, run=resources.run, **copied)
         if adopted:  # it existed before: it must not be deleted, whatever happens
-            self.order.publications.add(publication)
+            self.request.publications.add(publication)
         else:
             self._record(publication, resources)
-        return Published(publication, seconds=self.order.clock.now() - started)
+        return Published(publication, seconds=self.request.clock.now() - started)
 
     # --- the record ------------------------------------------------------------------------------------------------------
 
@@ -294,7 +294,7 @@ class _Publishing:
         """
         keep_image(resources, publication.region)
         try:
-            self.order.publications.add(publication)
+            self.request.publications.add(publication)
         except BaseException as error:
             details = {"region": publication.region, "build": resources.run, "id": publication.reference}
             try:
@@ -305,7 +305,7 @@ class _Publishing:
             raise
 
     def _is_on_record(self, publication: Publication) -> bool:
-        recorded = self.order.publications.of(publication.image, kind="ami", region=publication.region)
+        recorded = self.request.publications.of(publication.image, kind="ami", region=publication.region)
         return any(each.reference == publication.reference for each in recorded)
 
 

@@ -44,9 +44,9 @@ class AmiPlan:
         }
 
 
-def make_plan(order: PublishRequest, *, account: str, region: str) -> AmiPlan:
+def make_plan(request: PublishRequest, *, account: str, region: str) -> AmiPlan:
     """The plan for a request. `region` is used when the request names none. UsageError when the request cannot be satisfied."""
-    image, options = order.baked.image, order.options
+    image, options = request.baked.image, request.options
     if not image.chain:
         raise UsageError(
             f"{image.name}@{image.version} was made by the builder {image.builder}: its disk is not on this host",
@@ -55,10 +55,10 @@ def make_plan(order: PublishRequest, *, account: str, region: str) -> AmiPlan:
         )
     regions = options.regions or (region,)
     _check_regions(regions)
-    architecture = ARCHITECTURES.get(order.baked.machine)
+    architecture = ARCHITECTURES.get(request.baked.machine)
     if architecture is None:
         raise UsageError(
-            f"EC2 has no instances for {order.baked.machine}",
+            f"EC2 has no instances for {request.baked.machine}",
             hint=f"it has instances for {', '.join(sorted(ARCHITECTURES))}",
             code="publish.architecture",
         )
@@ -71,7 +71,7 @@ def make_plan(order: PublishRequest, *, account: str, region: str) -> AmiPlan:
         architecture=architecture,
         boot_mode=_boot_mode(options.boot_mode or BOOT_MODES[image.firmware], architecture),
         digest=image.digest,
-        tags=_tags(order, name),
+        tags=_tags(request, name),
         keys=_keys(options.kms_keys, regions),
     )
 
@@ -99,18 +99,18 @@ def _description(text: str) -> str:
     return text.encode("ascii", "replace").decode()[:255]
 
 
-def _tags(order: PublishRequest, name: str) -> dict[str, str]:
-    image = order.baked.image
-    for key in order.options.tags:
+def _tags(request: PublishRequest, name: str) -> dict[str, str]:
+    image = request.baked.image
+    for key in request.options.tags:
         if key.startswith(("aws:", "bake:")) or not 0 < len(key) <= 128:
             raise UsageError(
                 f"{key!r} is not allowed as the name of a tag",
                 hint="use 1 to 128 characters; names that begin with aws: or bake: are reserved",
                 code="publish.tag-name",
             )
-    if len(order.options.tags) > MOST_TAGS:
+    if len(request.options.tags) > MOST_TAGS:
         raise UsageError(
-            f"{len(order.options.tags)} tags are too many",
+            f"{len(request.options.tags)} tags are too many",
             hint=f"at most {MOST_TAGS} are possible in addition to bake's own",
             code="publish.too-many-tags",
         )
@@ -120,7 +120,7 @@ def _tags(order: PublishRequest, name: str) -> dict[str, str]:
         "bake:version": image.version,
         "bake:image": image.id,
         "bake:digest": image.digest,
-        **order.options.tags,
+        **request.options.tags,
     }
 
 

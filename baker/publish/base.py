@@ -108,7 +108,7 @@ class PublishTarget(Protocol):
     def kind(self) -> str:
         """The name of the kind for `--to`."""
 
-    def publish(self, order: PublishRequest) -> tuple[Published, ...]:
+    def publish(self, request: PublishRequest) -> tuple[Published, ...]:
         """Publish an image and put it on record, one publication per region.
 
         BakeError when that fails. Resources that are not on record are then deleted, or still in the ledger.

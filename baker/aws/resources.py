@@ -18,12 +18,12 @@ from baker.core.resources import Resources
 
 BUILD_TAG = "bake:build"
 KINDS = ("ami:image", "ami:snapshot", "ami:instance")
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as gone: one that was just created may become visible late
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as missing: a new one may become visible late
 NOT_TERMINATED = ["pending", "running", "stopping", "stopped"]
 
 
 def track(ledger: BuildLedger, aws: Aws) -> Resources:
-    """The resources of a run in AWS. Those that a killed process of the same run left are among them."""
+    """The resources of a run in AWS, including those that a killed process of the same run left behind."""
     resources = Resources(ledger)
     for entry in reversed(ledger.entries):
         if entry.kind in KINDS:
@@ -32,7 +32,7 @@ def track(ledger: BuildLedger, aws: Aws) -> Resources:
 
 
 def create(resources: Resources, aws: Aws, kind: str, *, region: str, name: str, action: Callable[[], str]) -> str:
-    """Run `action`, which creates a resource with the tag of the run, and return its id."""
+    """Run `action`, which creates a resource with the tag of the run, and return its ID."""
     access = access_details(aws.access)
     return resources.create(
         kind, action, lambda details: reclaim(kind, details, aws), region=region, name=name, build=resources.run, access=access
@@ -40,19 +40,21 @@ def create(resources: Resources, aws: Aws, kind: str, *, region: str, name: str,
 
 
 def keep_image(resources: Resources, region: str) -> None:
-    """Keep an AMI and its snapshots in a region: they are on record. An instance is never kept: one that is still in the ledger could not
-    be terminated."""
+    """Keep an AMI and its snapshots in a region, because they are on record now.
+
+    An instance is never kept: one that is still in the ledger could not be terminated.
+    """
     resources.keep("ami:image", region=region)
     resources.keep("ami:snapshot", region=region)
 
 
 def access_details(access: Access) -> dict[str, str]:
-    """The way into AWS for a ledger entry: without secrets, and without what the environment of the next process decides."""
+    """The access to AWS for a ledger entry: without secrets, and without settings that come from the environment."""
     return {name: value for name, value in asdict(access).items() if value}
 
 
 def access_of(details: Mapping[str, Any]) -> Access:
-    """The way into AWS that a ledger entry or a publication names."""
+    """The access to AWS that a ledger entry or a publication names."""
     known = {name: value for name, value in dict(details.get("access") or {}).items() if name in Access.__dataclass_fields__}
     return Access(**known)
 

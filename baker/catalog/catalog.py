@@ -108,7 +108,7 @@ class Catalog:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        """A transaction that reads, with the rows as writing has them."""
+        """Open a transaction that reads, with the row objects that writing uses."""
         from baker.catalog import database
 
         with database.reading_session(self.place, lambda: self._engine) as session:
@@ -214,7 +214,7 @@ class Catalog:
     def resolve(self, text: str) -> ImageRecord:
         """The image that a reference means; see baker.catalog.reference.
 
-        Removed images are not found. Revoked images are found when they are named exactly; whoever uses one calls `check_usable` first.
+        Removed images are not found. Revoked images are found when they are named exactly; to use one, call `check_usable` first.
         """
         with self._reading() as reader:
             candidates = lookup.candidates(reader, text.strip())

@@ -1,1 +1,1 @@
-"""AWS, as every part of bake that speaks to it sees it: sessions, errors in bake's words, waiting. The only importer of boto3."""
+"""Access to AWS for all of bake: sessions, errors as bake's own types, waiting. Only this package imports boto3."""

@@ -1,6 +1,7 @@
-"""PutSnapshotBlock, as lean as an upload of thousands of blocks wants it: signed by botocore, sent over the client's own connections,
-and nothing else of what botocore does about each request. The block's checksum is the digest of the payload that is signed, so a block
-is hashed once.
+"""Send PutSnapshotBlock requests with little overhead, for uploads of thousands of blocks.
+
+A request is signed by botocore and sent over the client's own connections, without the rest of botocore's processing. The checksum of a
+block is also the payload digest for the signature, so that each block is hashed only once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ FIRST_SECONDS, LONGEST_SECONDS = 0.1, 10.0
 
 
 class BlockWriter:
-    """Writes blocks to one snapshot. Used by many threads."""
+    """Write blocks to one snapshot. Many threads may use it at the same time."""
 
     def __init__(self, aws: Aws, region: str, snapshot: str, clock: Clock) -> None:
         self._aws = aws
@@ -30,11 +31,11 @@ class BlockWriter:
         self._clock = clock
         client = aws.client("ebs", region)
         self._url = f"{client.meta.endpoint_url}/snapshots/{snapshot}/blocks/"
-        self._http = client._endpoint.http_session  # with the client's certificates, proxies and limits of time
+        self._http = client._endpoint.http_session  # has the client's certificates, proxies and timeouts
         self._credentials = aws.credentials
 
     def put(self, index: int, data: bytes, digest: bytes) -> None:
-        """Write a block whose SHA-256 is `digest`. AwsError when AWS refuses it or read something else; what is lost is sent again."""
+        """Write a block whose SHA-256 is `digest`. A lost request is sent again. AwsError when AWS refuses or received other bytes."""
         what = f"block {index} of {self._snapshot}"
         checksum = base64.b64encode(digest).decode()
         with translated(what):
@@ -42,7 +43,11 @@ class BlockWriter:
             if answer.status_code != 201:
                 raise _refused(answer)
         if answer.headers.get("x-amz-Checksum") != checksum:
-            raise AwsError(f"{what} arrived as something else: its checksum is {answer.headers.get('x-amz-Checksum')}")
+            raise AwsError(
+                f"{what} was received with the wrong checksum {answer.headers.get('x-amz-Checksum')}",
+                hint="run the command again to resume the upload",
+                code="aws.block-checksum",
+            )
 
     def _answer(self, index: int, data: bytes, checksum: str, payload: str) -> AWSResponse:
         from botocore.exceptions import ConnectionError as NoConnection
@@ -80,7 +85,7 @@ class BlockWriter:
 
 
 def _refused(answer: AWSResponse) -> Exception:
-    """The error in an answer (the REST-JSON protocol), as botocore would raise it."""
+    """The error in an answer (REST-JSON protocol), as botocore would raise it."""
     from botocore.exceptions import ClientError
 
     try:

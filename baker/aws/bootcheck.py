@@ -1,7 +1,8 @@
-"""Whether an AMI boots: an instance of it is started, and AWS's own status checks have to pass, or whatever else is asked of it.
+"""Check whether an AMI boots: start an instance and wait for AWS's status checks, and for an additional condition if there is one.
 
-https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html: the instance check sends ARP to the
-instance's network interface, so it passes when a kernel with the right drivers is up and has configured the network.
+The instance status check sends an ARP request to the instance's network interface. It passes when a kernel with the right drivers runs and
+has configured the network
+(https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/monitoring-system-instance-status-check.html).
 """
 
 from __future__ import annotations
@@ -30,18 +31,18 @@ INSTANCE_TYPES = {"x86_64": "t3.micro", "arm64": "t4g.micro"}
 
 
 class BootCheck(Protocol):
-    """Boots an AMI as a stranger would."""
+    """A check that boots an AMI the way a user of it does."""
 
     def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> None:
-        """VerifyError when it does not come up. What it starts for that is in `resources`, and deleted at the end."""
+        """Raise VerifyError when the AMI does not boot. What is started for the check is tracked by `resources` and removed at the end."""
 
 
-Launch = Callable[[Ami, Resources, Reporter], AbstractContextManager[str]]  # the id of a running instance, terminated at the end
+Launch = Callable[[Ami, Resources, Reporter], AbstractContextManager[str]]  # yields the ID of an instance, which is terminated at the end
 
 
 @dataclass(frozen=True)
 class StatusChecks:
-    """Waits for both status checks of an instance, then for `answers`: whatever else has to be true of it (SSH, say)."""
+    """Wait for both status checks of an instance, then call `answers`, which checks for more (SSH, for example)."""
 
     aws: Aws
     clock: Clock
@@ -72,10 +73,15 @@ class StatusChecks:
         return None
 
     def _failure(self, ami: Ami, instance: str, error: BakeError) -> VerifyError:
-        failure = VerifyError(f"{ami.id} does not come up: {error.message}", hint="docs/aws.md says what an image needs to boot on EC2")
+        """The error for an AMI that did not boot, with the last lines of its console as a note."""
+        failure = VerifyError(
+            f"{ami.id} does not boot: {error.message}",
+            hint="docs/aws.md lists what an image needs to boot on EC2",
+            code="verify.ami-boot",
+        )
         lines = self._console(ami, instance)
         if lines:
-            failure.add_note("\n".join(["last lines of its console:", *(f"  {line}" for line in lines)]))
+            failure.add_note("\n".join(["the last lines of its console:", *(f"  {line}" for line in lines)]))
         return failure
 
     def _console(self, ami: Ami, instance: str) -> list[str]:
@@ -89,7 +95,7 @@ class StatusChecks:
 
 @dataclass(frozen=True)
 class Instances:
-    """Starts an instance in the region's default network, or in a subnet, with nothing open to it and nobody who can log in."""
+    """Start instances in the region's default network, or in a subnet, with its default security group and without a key pair."""
 
     aws: Aws
     instance_type: str = ""
@@ -97,7 +103,7 @@ class Instances:
 
     @contextmanager
     def __call__(self, ami: Ami, resources: Resources, report: Reporter) -> Iterator[str]:
-        """An instance. It stays in `resources` for as long as it cannot be terminated, which is not the AMI's fault."""
+        """Start an instance and terminate it at the end. If that fails, warn: the AMI is good, and `resources` still tracks it."""
         run, name = resources.run, f"verify {ami.id}"
         instance = create(resources, self.aws, INSTANCE, region=ami.region, name=name, action=lambda: self._run(ami, run))
         try:
@@ -108,7 +114,7 @@ class Instances:
         try:
             resources.release(INSTANCE, region=ami.region)
         except BakeError as error:
-            report.warn(f"{instance} in {ami.region} still runs: {error.message}", hint="bake sweep terminates it")
+            report.warn(f"{instance} in {ami.region} is still running: {error.message}", hint="bake sweep terminates it")
 
     def _run(self, ami: Ami, run: str) -> str:
         more: dict[str, Any] = {"SubnetId": self.subnet} if self.subnet else {}
@@ -119,7 +125,7 @@ class Instances:
                 InstanceType=self.instance_type or INSTANCE_TYPES[ami.architecture],
                 MinCount=1,
                 MaxCount=1,
-                ClientToken=f"{run}-{secrets.token_hex(8)}",  # a new one: an earlier check of this run may have ended its instance
+                ClientToken=f"{run}-{secrets.token_hex(8)}",  # random: an earlier check of this run may have terminated its instance
                 MetadataOptions={"HttpTokens": "required", "HttpEndpoint": "enabled"},
                 TagSpecifications=[{"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume", "network-interface")],
                 **more,

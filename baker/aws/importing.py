@@ -1,4 +1,4 @@
-"""A snapshot as an AMI: registered, copied to other regions, found again."""
+"""Register a snapshot as an AMI, copy AMIs to other regions, and find them again."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AVAILABLE_SECONDS = 3600.0
 
 @dataclass(frozen=True)
 class Registration:
-    """What RegisterImage is asked for."""
+    """The parameters for RegisterImage."""
 
     region: str
     name: str
@@ -36,7 +36,7 @@ class Registration:
 
 @dataclass(frozen=True)
 class Copy:
-    """What CopyImage is asked for. `kms_key` "": the region's own key where `encrypted`."""
+    """The parameters for CopyImage. With `encrypted` and without `kms_key`, AWS uses the region's default key."""
 
     source: str  # ami-...
     source_region: str
@@ -50,14 +50,21 @@ class Copy:
 
 
 def check_name(name: str) -> str:
-    """`name` if an AMI can be called so. UsageError when not."""
+    """Return `name` if it is valid for an AMI. UsageError when it is not."""
     if not NAME.fullmatch(name):
-        raise UsageError(f"an AMI cannot be called {name!r}", hint="3 to 128 of the letters A-Z a-z 0-9, blank and ( ) [ ] . / - ' @ _")
+        raise UsageError(
+            f"{name!r} is not a valid name for an AMI",
+            hint="use 3 to 128 of the characters A-Z a-z 0-9, space and ( ) [ ] . / - ' @ _",
+            code="aws.ami-name",
+        )
     return name
 
 
 def register(aws: Aws, wanted: Registration, *, clock: Clock) -> str:
-    """The id of a new AMI of a snapshot; of the one that a request whose answer was lost has made. AwsError when its name is taken."""
+    """Register an AMI and return its ID.
+
+    When an earlier request made it but its answer was lost, returns the ID of that AMI. AwsError when another AMI has the name.
+    """
 
     def ask() -> str:
         try:
@@ -68,7 +75,7 @@ def register(aws: Aws, wanted: Registration, *, clock: Clock) -> str:
                 return mine[0].id
             raise
 
-    # a snapshot that has just been completed may not be known everywhere
+    # A snapshot that has just been completed may not be visible everywhere yet.
     return waiter.wait(ask, f"registering {wanted.name} in {wanted.region}", timeout=waiter.INVISIBLE_SECONDS, clock=clock, longest=5.0)
 
 
@@ -100,7 +107,7 @@ def _register(aws: Aws, wanted: Registration) -> str:
 
 
 def copy(aws: Aws, wanted: Copy) -> str:
-    """Start the copy of an AMI to another region; the id of what will be there."""
+    """Start to copy an AMI to another region, and return the ID of the new AMI."""
     more: dict[str, Any] = {}
     if wanted.encrypted or wanted.kms_key:
         more = {"Encrypted": True} | ({"KmsKeyId": wanted.kms_key} if wanted.kms_key else {})
@@ -123,20 +130,20 @@ def _tags(tags: Mapping[str, str], *kinds: str) -> list[dict[str, Any]]:
 
 
 def wait_available(aws: Aws, region: str, image: str) -> Ami:
-    """The AMI once it can be launched. AwsError for one that fails."""
+    """Wait until the AMI can be launched, and return it. AwsError when it fails."""
     return images.ami(images.wait_available(aws, region, image, timeout=AVAILABLE_SECONDS), region)
 
 
 def named(aws: Aws, region: str, name: str) -> tuple[Ami, dict[str, str]] | None:
-    """The account's own AMI of this name, of which there is at most one in a region, and its tags."""
+    """The account's own AMI with this name and its tags, or None. Names are unique within an account and region."""
     with translated(f"images in {region}"):
         mine = [{"Name": "name", "Values": [name]}]
         found = aws.client("ec2", region).describe_images(Owners=["self"], IncludeDisabled=True, Filters=mine)["Images"]
     return (images.ami(found[0], region), {tag["Key"]: tag["Value"] for tag in found[0].get("Tags", ())}) if found else None
 
 
-def standing(aws: Aws, region: str, image: str) -> bool:
-    """Whether an AMI still is there and can be launched."""
+def is_available(aws: Aws, region: str, image: str) -> bool:
+    """Whether an AMI exists and can be launched."""
     try:
         return bool(images.describe(aws, region, image)["State"] == "available")
     except AwsError as error:

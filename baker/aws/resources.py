@@ -18,12 +18,12 @@ from baker.core.resources import Resources
 
 BUILD_TAG = "bake:build"
 KINDS = ("ami:image", "ami:snapshot", "ami:instance")
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as gone: one that was just created may become visible late
-NOT_GONE = ["pending", "running", "stopping", "stopped"]
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # before a resource counts as missing: a new one may become visible late
+NOT_TERMINATED = ["pending", "running", "stopping", "stopped"]
 
 
 def track(ledger: BuildLedger, aws: Aws) -> Resources:
-    """The resources of a run in AWS. Those that a killed process of the same run left are among them."""
+    """The resources of a run in AWS, including those that a killed process of the same run left behind."""
     resources = Resources(ledger)
     for entry in reversed(ledger.entries):
         if entry.kind in KINDS:
@@ -32,7 +32,7 @@ def track(ledger: BuildLedger, aws: Aws) -> Resources:
 
 
 def create(resources: Resources, aws: Aws, kind: str, *, region: str, name: str, action: Callable[[], str]) -> str:
-    """Run `action`, which creates a resource with the tag of the run, and return its id."""
+    """Run `action`, which creates a resource with the tag of the run, and return its ID."""
     access = access_details(aws.access)
     return resources.create(
         kind, action, lambda details: reclaim(kind, details, aws), region=region, name=name, build=resources.run, access=access
@@ -40,33 +40,37 @@ def create(resources: Resources, aws: Aws, kind: str, *, region: str, name: str,
 
 
 def keep_image(resources: Resources, region: str) -> None:
-    """Keep an AMI and its snapshots in a region: they are on record. An instance is never kept: one that is still in the ledger could not
-    be terminated."""
+    """Keep an AMI and its snapshots in a region, because they are on record now.
+
+    An instance is never kept: one that is still in the ledger could not be terminated.
+    """
     resources.keep("ami:image", region=region)
     resources.keep("ami:snapshot", region=region)
 
 
 def access_details(access: Access) -> dict[str, str]:
-    """The way into AWS for a ledger entry: without secrets, and without what the environment of the next process decides."""
+    """The access to AWS for a ledger entry: without secrets, and without settings that come from the environment."""
     return {name: value for name, value in asdict(access).items() if value}
 
 
 def access_of(details: Mapping[str, Any]) -> Access:
-    """The way into AWS that a ledger entry or a publication names."""
+    """The access to AWS that a ledger entry or a publication names."""
     known = {name: value for name, value in dict(details.get("access") or {}).items() if name in Access.__dataclass_fields__}
     return Access(**known)
 
 
 def reclaim(kind: str, details: Mapping[str, Any], aws: Aws | None = None) -> bool:
-    """Delete an AMI with its snapshots, a snapshot or an instance of a run; False for another kind. One that does not exist, or that
-    belongs to another run by now, is no error."""
+    """Delete an AMI with its snapshots, a snapshot or an instance of a run; False for another kind.
+
+    A resource that does not exist, or that another run has claimed since, is no error.
+    """
     if kind not in KINDS:
         return False
     aws = aws or Aws(access_of(details))
     region, build = str(details["region"]), str(details.get("build", ""))
     for found in _found(aws, kind, region, str(details.get("id", "")), build):
-        TAKE_AWAY[kind](aws, region, found)
-    if kind == "ami:image":  # also those of one that failed, or that only its snapshots are left of
+        DELETE[kind](aws, region, found)
+    if kind == "ami:image":  # also the snapshots of an AMI that failed or is deregistered already
         images.delete_snapshots(aws, region, [snapshot["SnapshotId"] for snapshot in _look(aws, "ami:snapshot", region, "", build)])
     return True
 
@@ -78,8 +82,7 @@ def claim(aws: Aws, region: str, run: str, *ids: str) -> None:
 
 
 def _found(aws: Aws, kind: str, region: str, id: str, build: str) -> list[dict[str, Any]]:  # noqa: A002 - the ledger's word
-    """The resources of a run, as AWS describes them: the one with this id, or those with the run's tag. While there are none it asks
-    again."""
+    """The resources of a run, as AWS describes them: the one with this ID, or those with the run's tag. Asks again while there are none."""
     for number in range(LOOKS):
         if number:
             aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
@@ -92,10 +95,10 @@ def _look(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dic
     what: dict[str, Any] = {"Filters": [{"Name": f"tag:{BUILD_TAG}", "Values": [build]}]}
     if id:
         what["Filters"].append({"Name": ID_FILTERS[kind], "Values": [id]})
-    elif kind == "ami:instance":  # one that was terminated before is not the one that is meant
-        what["Filters"].append({"Name": "instance-state-name", "Values": NOT_GONE})
+    elif kind == "ami:instance":  # a terminated instance stays visible for a while
+        what["Filters"].append({"Name": "instance-state-name", "Values": NOT_TERMINATED})
     client = aws.client("ec2", region)
-    with translated(f"looking for {id or f'what {build} left'} in {region}"):
+    with translated(f"looking for {id or f'the resources of {build}'} in {region}"):
         match kind:
             case "ami:image":
                 yield from client.describe_images(Owners=["self"], **what)["Images"]
@@ -109,13 +112,13 @@ def _look(aws: Aws, kind: str, region: str, id: str, build: str) -> Iterator[dic
 ID_FILTERS = {"ami:image": "image-id", "ami:snapshot": "snapshot-id", "ami:instance": "instance-id"}
 
 
-def _delete(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    images.delete_snapshots(aws, region, [found["SnapshotId"]], patience=0.0)  # its AMI went before it, or stays
+def _delete_snapshot(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
+    images.delete_snapshots(aws, region, [found["SnapshotId"]], patience=0.0)  # its AMI is deregistered already, or is not to be
 
 
 def _terminate(aws: Aws, region: str, found: Mapping[str, Any]) -> None:
-    with images.gone_is_fine(), translated(f"terminating {found['InstanceId']} in {region}"):
+    with images.ignore_missing(), translated(f"terminating {found['InstanceId']} in {region}"):
         aws.client("ec2", region).terminate_instances(InstanceIds=[found["InstanceId"]])
 
 
-TAKE_AWAY = {"ami:image": images.take_away, "ami:snapshot": _delete, "ami:instance": _terminate}
+DELETE = {"ami:image": images.delete, "ami:snapshot": _delete_snapshot, "ami:instance": _terminate}

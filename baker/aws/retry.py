@@ -1,8 +1,8 @@
-"""Asking again: throttling, 5xx and lost connections, with exponential back-off and jitter, on our own clock.
+"""Retry requests after throttling, 5xx answers and lost connections, with exponential back-off and jitter, on bake's own clock.
 
-botocore's "standard" mode is not used for it: it takes InsufficientInstanceCapacity, which EC2 answers with HTTP 500, for something
-that goes away by asking again, and it sleeps on a clock that no test can wind. What is asked again must be idempotent: whoever creates
-something hands a client token, or a name that tells it from everything else.
+botocore's "standard" mode is not used, for two reasons: it retries InsufficientInstanceCapacity, which EC2 answers with HTTP 500 although a
+retry does not help, and it sleeps on a clock that tests cannot control. Requests that are retried must be idempotent: a request that
+creates something passes a client token or a unique name.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Retry:
         self._clock, self._attempts, self._rng = clock, attempts, rng or random.Random()
 
     def __call__(self, *, response: Any, attempts: int, caught_exception: Exception | None, **_: Any) -> int | None:
-        """0, after a pause, to ask again; None to let the answer stand."""
-        if attempts >= self._attempts or not passes(response, caught_exception):
+        """Return 0 after a pause to make botocore retry, or None to accept the answer."""
+        if attempts >= self._attempts or not is_transient(response, caught_exception):
             return None
         self._clock.sleep(min(LONGEST_SECONDS, FIRST_SECONDS * 2 ** (attempts - 1)) * self._rng.random())
         return 0
 
 
-def passes(response: Any, caught: Exception | None) -> bool:
-    """Whether what went wrong may be right the next time. `response`: (HTTP response, parsed answer) or None."""
+def is_transient(response: Any, caught: Exception | None) -> bool:
+    """Whether a retry may succeed. `response` is (HTTP response, parsed answer) or None."""
     from botocore import exceptions as boto
 
     if caught is not None:

@@ -1,6 +1,6 @@
-"""The way into AWS: credentials as the AWS CLI finds them, one client per service and region, a count of what was asked.
+"""Sessions with AWS: credentials found as the AWS CLI finds them, one client per service and region, and a count of all requests.
 
-boto3 loads with the first client, not before. retry.py says what is asked again.
+boto3 is imported with the first client, not before. See retry.py for the requests that are retried.
 """
 
 from __future__ import annotations
@@ -11,41 +11,40 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from baker.aws.errors import translated
+from baker.aws.errors import no_credentials, no_region, translated
 from baker.aws.retry import Retry
 from baker.core.clock import Clock
-from baker.core.errors import HostError
 
-CONNECT_SECONDS, READ_SECONDS = 10, 60
+CONNECT_SECONDS, READ_SECONDS = 10, 60  # timeouts
 
 
 @dataclass(frozen=True)
 class Access:
-    """Who we are to AWS, and where. What is left out is found as the AWS CLI finds it: environment, profile, SSO, web identity,
+    """The credentials and region to use. What is left out is found as the AWS CLI finds it: environment, profile, SSO, web identity,
     instance role."""
 
     region: str | None = None
     profile: str | None = None
     endpoint_url: str | None = None
-    role_arn: str | None = None  # assumed with the credentials found
+    role_arn: str | None = None  # a role to assume with the credentials
     external_id: str | None = None
     session_name: str = "bake"
 
 
 class Aws:
-    """One session. Clients may be used by many threads."""
+    """One session. Many threads may use its clients at the same time."""
 
     def __init__(self, access: Access | None = None, clock: Clock | None = None, session: Any = None) -> None:
-        """`session`: a boto3 session to work with instead of the one that `access` names."""
+        """`session` is a boto3 session to use instead of one made from `access`."""
         self.access = access or Access()
         self.clock = clock or Clock()
         self._given = session
-        self.calls: Counter[str] = Counter()  # "ec2:RunInstances" -> requests sent, retries counted
+        self.calls: Counter[str] = Counter()  # "ec2:RunInstances" -> requests sent, including retries
         self._clients: dict[tuple[str, str], Any] = {}
         self._lock = threading.Lock()
 
     def client(self, service: str, region: str | None = None) -> Any:
-        """The boto3 client of `service` ("ec2", "ssm", ...) in `region` or the session's own. HostError without credentials or region."""
+        """The boto3 client of `service` ("ec2", "ssm", ...) in `region`, default the session's region. HostError without a region."""
         where = region or self.region
         with self._lock:
             if (service, where) not in self._clients:
@@ -54,9 +53,7 @@ class Aws:
 
     @cached_property
     def region(self) -> str:
-        """The region that is meant when none is named. HostError when there is none."""
-        from baker.aws.errors import no_region
-
+        """The session's region. HostError when none is configured."""
         found: str | None = self.access.region or self._session.region_name
         if not found:
             raise no_region()
@@ -64,17 +61,17 @@ class Aws:
 
     @cached_property
     def account(self) -> str:
-        """The account's 12 digits."""
+        """The account ID, 12 digits."""
         return str(self._identity["Account"])
 
     @property
     def arn(self) -> str:
-        """Who the credentials belong to."""
+        """The ARN of the user or role that the credentials belong to."""
         return str(self._identity["Arn"])
 
     @cached_property
     def _identity(self) -> dict[str, Any]:
-        with translated("who the credentials belong to"):
+        with translated("the owner of the credentials"):
             return dict(self.client("sts").get_caller_identity())
 
     def _make(self, service: str, region: str) -> Any:
@@ -99,17 +96,17 @@ class Aws:
         self.count(f"{service}:{action}")
 
     def count(self, call: str) -> None:
-        """One request more of "ec2:RunInstances", ..."""
+        """Count one more request of `call`, such as "ec2:RunInstances"."""
         with self._lock:
             self.calls[call] += 1
 
     @property
     def credentials(self) -> Any:
-        """botocore's, renewed as they run out. HostError without any."""
+        """botocore's credentials, which it renews when they expire. HostError when there are none."""
         with translated("the AWS credentials"):
             found = self._session.get_credentials()
         if found is None:
-            raise HostError("no AWS credentials", hint="aws configure, aws sso login, AWS_PROFILE, or an instance role")
+            raise no_credentials()
         return found
 
     @cached_property
@@ -121,7 +118,7 @@ class Aws:
             return self._assumed(base) if self.access.role_arn else base
 
     def _assumed(self, base: Any) -> Any:
-        """A session under the role, whose credentials are renewed as they run out."""
+        """A session with the role `access.role_arn`, whose credentials are renewed when they expire."""
         import boto3
         import botocore.session
         from botocore.credentials import AssumeRoleCredentialFetcher, DeferredRefreshableCredentials
@@ -141,12 +138,12 @@ class Aws:
         return boto3.Session(botocore_session=inner, region_name=self.region_of(base))
 
     def region_of(self, session: Any) -> str | None:
-        """The region of a boto3 session, the asked-for one first."""
+        """The configured region, else that of the boto3 session."""
         found: str | None = self.access.region or session.region_name
         return found
 
 
 def _credentials(options: dict[str, Any]) -> dict[str, Any]:
-    """Of what botocore hands to a client factory, what boto3 takes."""
+    """The arguments that botocore passes to a client factory, reduced to those that boto3 accepts."""
     names = ("aws_access_key_id", "aws_secret_access_key", "aws_session_token", "config")
     return {name: options[name] for name in names if name in options}

@@ -1,4 +1,4 @@
-"""One disk of this host as a finished snapshot in one region: from scratch, as a difference to one that is there, or gone on with."""
+"""Upload a disk as a snapshot in one region: completely, as the difference to an existing snapshot, or resuming an earlier upload."""
 
 from __future__ import annotations
 
@@ -21,42 +21,41 @@ from baker.disks.raw import RawReader, open_raw
 
 @dataclass(frozen=True)
 class Base:
-    """A snapshot that is there already, and the disk of this host that it holds."""
+    """An existing snapshot, and the disk on this host that has its content."""
 
     snapshot: str
-    image: str  # id
+    image: str  # the ID of the image
     disk: Disk
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to become a snapshot, and where."""
+    """One snapshot to make from a disk."""
 
     region: str
     disk: Disk
-    ticket: Mapping[str, str]  # what has to be the same for an upload to be gone on with
+    ticket: Mapping[str, str]  # an earlier upload is resumed only if its ticket is equal
     name: str
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
     kms_key: str = ""
-    bases: tuple[Base, ...] = ()  # encrypted alike
+    bases: tuple[Base, ...] = ()  # encrypted with the same key
 
 
 @dataclass(frozen=True)
 class Uploaded:
-    """A completed snapshot. Numbers of blocks: of the whole disk that may hold something, of those that differ from the base, of those
-    that this process sent."""
+    """A completed snapshot."""
 
     snapshot: str
-    base: str = ""
-    looked_at: int = 0
-    changed: int = 0
-    sent: int = 0
+    base: str = ""  # the snapshot that it is a difference to
+    looked_at: int = 0  # blocks that were read, because they may differ from the base
+    changed: int = 0  # blocks that do differ
+    sent: int = 0  # blocks that this process sent
 
 
 @dataclass(frozen=True)
 class Uploader:
-    """One upload with what it needs."""
+    """Uploads, with everything that they need."""
 
     aws: Aws
     journal: UploadCheckpoint
@@ -66,14 +65,15 @@ class Uploader:
     threads: int = ebs.THREADS
 
     def upload(self, request: Request) -> Uploaded:
-        """Make the snapshot. UnreachableError and being killed leave what was sent for the next time; `resources` has the snapshot."""
+        """Make the snapshot. After an UnreachableError or a kill, the next upload resumes; `resources` tracks the snapshot."""
         state = self._earlier(request)
         if state is not None and ebs.state(self.aws, request.region, state.target) == "completed":
             return Uploaded(state.target, state.base)
         with ExitStack() as stack:
             disk = stack.enter_context(open_raw(request.disk))
             if state is not None:
-                self.report.info(f"going on with {state.target} in {request.region}: {len(self.journal.acknowledged())} blocks are there")
+                count = len(self.journal.acknowledged())
+                self.report.info(f"resuming the upload to {state.target} in {request.region}: {count} blocks are uploaded already")
                 below = _opened(stack, next((base for base in request.bases if base.snapshot == state.base), None))
             else:
                 base, below = self._best(stack, disk, request)
@@ -93,7 +93,7 @@ class Uploader:
         return Uploaded(state.target, state.base, sent.looked_at, sent.changed, sent.sent)
 
     def _earlier(self, request: Request) -> State | None:
-        """The upload of the same that did not end, if AWS still waits for its blocks or has them all."""
+        """The state of an unfinished upload with the same ticket, if its snapshot is still pending or has been completed."""
         state = self.journal.load()
         if state is None or not state.target or dict(request.ticket) != state.ticket or state.run != self.resources.run:
             return None
@@ -102,7 +102,7 @@ class Uploader:
         return state if ebs.state(self.aws, request.region, state.target) in ("pending", "completed") else None
 
     def _best(self, stack: ExitStack, disk: RawReader, request: Request) -> tuple[Base | None, RawReader | None]:
-        """What to send only the difference to: where the maps of the disks say that the least is to be looked at."""
+        """The base with the fewest blocks to read, judged by the allocation maps of the disks, and its open disk; (None, None) for none."""
         best: tuple[int, Base | None, RawReader | None] = (_count(disk), None, None)
         for base in request.bases:
             if ebs.state(self.aws, request.region, base.snapshot) != "completed":
@@ -116,7 +116,7 @@ class Uploader:
         return best[1], best[2]
 
     def _begin(self, request: Request, base: Base | None) -> State:
-        """A new snapshot, on record before its first block."""
+        """Start a new snapshot. Its state is on disk before the first block is sent."""
         before = self.journal.load()
         attempt = before.attempt + 1 if before is not None and before.run == self.resources.run else 0
         if attempt:
@@ -144,7 +144,7 @@ class Uploader:
         except AwsError as error:
             if base is None or not (error.missing or error.aws_code == "ValidationException"):
                 raise
-            self.report.warn(f"everything is sent, not only what {base.snapshot} does not have: {error.message}")
+            self.report.warn(f"uploading all blocks instead of the difference to {base.snapshot}: {error.message}")
             return self._begin(request, None)
         state = replace(state, target=target)
         self.journal.save(state)

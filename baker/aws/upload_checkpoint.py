@@ -1,9 +1,9 @@
-"""How far an upload in blocks has come, on disk, so that a killed one is gone on with.
+"""The progress of an upload, on disk, so that it can be resumed after a kill.
 
-    DIRECTORY/upload.json    what is uploaded, where to, and as what
-    DIRECTORY/blocks         one record per block that the other side has acknowledged: its number and the SHA-256 of its bytes
+    DIRECTORY/upload.json    the State of the upload
+    DIRECTORY/blocks         one record per block that AWS has acknowledged: its number and the SHA-256 of its bytes
 
-The bytes are read and hashed again when an upload goes on: a record that is damaged, or of other bytes, means that the block is sent again.
+A resumed upload reads and hashes all blocks again. A block is sent again if its record is missing or damaged, or if its bytes have changed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ RECORD = struct.Struct("<Q32s")
 
 @dataclass(frozen=True)
 class State:
-    """An upload. It is gone on with only where `ticket` is the same: digest of the disk, account, region, key, name."""
+    """An upload. It is resumed only for an equal `ticket`, which has the digest of the disk, account, region, name, boot mode and key."""
 
     ticket: dict[str, str]
-    run: str  # the id in the ledger and in the tags of what was made
+    run: str  # the ID in the ledger and in the tags of the resources
     attempt: int = 0
-    base: str = ""  # the snapshot that only the difference to is sent; "": everything is sent
-    target: str = ""  # the snapshot; "" before it is known
+    base: str = ""  # the snapshot whose difference to the disk is sent; "": all blocks are sent
+    target: str = ""  # the new snapshot; "" before it is known
     more: dict[str, str] = field(default_factory=dict)
 
 
 class UploadCheckpoint:
-    """One upload's records. Used by one process at a time; `acknowledge` by its many threads."""
+    """The state and the records of one upload. One process uses it at a time; its threads may call `acknowledge` concurrently."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -42,7 +42,7 @@ class UploadCheckpoint:
         self._lock = threading.Lock()
 
     def load(self) -> State | None:
-        """The state of an upload that did not end; None where there is none that can be read."""
+        """The state of an unfinished upload, or None when there is no readable one."""
         try:
             found = json.loads((self.directory / "upload.json").read_text())
             return State(**{name: found[name] for name in {f.name for f in fields(State)} & found.keys()})
@@ -50,7 +50,7 @@ class UploadCheckpoint:
             return None
 
     def save(self, state: State) -> None:
-        """Keep the state, whatever happens to this host from now on."""
+        """Write the state durably: it survives a crash of the host."""
         path, part = self.directory / "upload.json", self.directory / "upload.part"
         try:
             ensure(self.directory)
@@ -62,13 +62,13 @@ class UploadCheckpoint:
             raise host_error(error, path) from error
 
     def begin(self, state: State) -> None:
-        """A new upload: nothing of it is acknowledged."""
+        """Begin a new upload, without any acknowledged block."""
         self.close()
         (self.directory / "blocks").unlink(missing_ok=True)
         self.save(state)
 
     def acknowledged(self) -> dict[int, bytes]:
-        """Block number -> SHA-256 of what the other side has."""
+        """Block number -> SHA-256 of the bytes that AWS has."""
         try:
             data = (self.directory / "blocks").read_bytes()
         except FileNotFoundError:
@@ -79,7 +79,7 @@ class UploadCheckpoint:
         return dict(RECORD.iter_unpack(data[:whole]))
 
     def acknowledge(self, index: int, digest: bytes) -> None:
-        """The other side has this block. One write: a killed process leaves whole records."""
+        """Record that AWS has this block. Each record is a single write, so a killed process leaves complete records."""
         path = self.directory / "blocks"
         try:
             with self._lock:
@@ -95,7 +95,7 @@ class UploadCheckpoint:
             self._handle = None
 
     def forget(self) -> None:
-        """The upload has ended, one way or the other."""
+        """Remove all files: the upload has ended or was given up."""
         self.close()
         for name in ("upload.json", "upload.part", "blocks"):
             (self.directory / name).unlink(missing_ok=True)
@@ -104,7 +104,7 @@ class UploadCheckpoint:
 
 
 def _open_whole(path: Path) -> int:
-    """The file of records, open for more of them, without a last one that is cut off."""
+    """Open the file of records for appending, without an incomplete last record."""
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.ftruncate(handle, os.fstat(handle).st_size // RECORD.size * RECORD.size)
     return handle

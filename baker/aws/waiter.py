@@ -1,6 +1,7 @@
-"""Waiting for AWS: by a deadline, with back-off and jitter, patient with what is not visible yet, impatient with what has failed.
+"""Wait for a state in AWS, with a deadline, back-off and jitter.
 
-botocore's own waiters have a fixed pace, a count instead of a deadline, and take "not found" just after a creation for an end.
+botocore's own waiters poll at a fixed interval, count polls instead of having a deadline, and fail when a resource that was just created is
+not visible yet.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from baker.core.clock import Clock
 
 T = TypeVar("T")
 FIRST_SECONDS, LONGEST_SECONDS, GROWTH = 0.5, 15.0, 1.5
-INVISIBLE_SECONDS = 60.0  # how long something just created may be "not found"
+INVISIBLE_SECONDS = 60.0  # how long a resource that was just created may be reported as missing
 
 
 def wait(
@@ -28,12 +29,13 @@ def wait(
     invisible: float = INVISIBLE_SECONDS,
     rng: random.Random | None = None,
 ) -> T:
-    """What `look` returns once it is not None.
+    """Call `look` until it returns something other than None, and return that.
 
-    `look` raises for a state that will never become good. "Not found" is waited through for the first `invisible` seconds. Pauses
-    grow from `first` to `longest` seconds, each shortened by up to a half at random. AwsError with code "Timeout" after `timeout` seconds.
+    `look` raises an error for a state that will never become the right one. An AwsError for a missing resource is ignored for the first
+    `invisible` seconds. Pauses grow from `first` to `longest` seconds, each shortened at random by up to a half. Raises AwsError with the
+    `aws_code` "Timeout" after `timeout` seconds; `what` describes the wait in the message ("the image ami-1 is not available").
     """
-    chance = rng or random.Random()
+    jitter = rng or random.Random()
     started, pause = clock.now(), first
     while True:
         try:
@@ -46,6 +48,11 @@ def wait(
             return found
         left = timeout - (clock.now() - started)
         if left <= 0:
-            raise AwsError(f"{what}: still not so after {timeout:.0f} s", aws_code="Timeout")
-        clock.sleep(min(left, pause * (1 - chance.random() / 2)))
+            raise AwsError(
+                f"timed out after {timeout:.0f} s: {what}",
+                aws_code="Timeout",
+                hint="try again later; health.aws.amazon.com shows disturbances of AWS",
+                code="aws.timeout",
+            )
+        clock.sleep(min(left, pause * (1 - jitter.random() / 2)))
         pause = min(longest, pause * GROWTH)

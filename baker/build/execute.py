@@ -69,10 +69,11 @@ def execute(
 class _Failed(Exception):
     """One try of the step failed."""
 
-    def __init__(self, message: str, exit_code: int | None = None, hint: str = "", *, final: bool = False) -> None:
+    def __init__(self, message: str, exit_code: int | None = None, hint: str = "", *, code: str = "", final: bool = False) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.hint = hint
+        self.code = code  # of the error behind it; "": that of StepError
         self.final = final  # trying again makes no sense
 
 
@@ -136,9 +137,9 @@ class _Execution:
         except process.CommandTimeout as error:
             raise _Failed(self._late(), final=True) from error
         except HostError as error:
-            raise _Failed(error.message, hint=error.hint, final=True) from error
+            raise _Failed(error.message, hint=error.hint, code=error.code, final=True) from error
         except BakeError as error:
-            raise _Failed(error.message, hint=error.hint) from error
+            raise _Failed(error.message, hint=error.hint, code=error.code) from error
         finally:
             shutil.rmtree(files, ignore_errors=True)
 
@@ -314,6 +315,7 @@ class _Execution:
             exit_code_of_step=failure.exit_code,
             output=self._tail(),
             hint=self.mask(failure.hint),
+            code=failure.code,
         )
 
 

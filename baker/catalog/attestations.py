@@ -1,4 +1,4 @@
-"""Signed statements about images: where their envelopes are in the store, and who signed."""
+"""Attestations, signed statements about images: the digests of their envelopes in the store, and who signed them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ COLUMNS = ("image", "predicate", "digest", "keyid", "who", "at")
 
 
 class Attestations(Repository):
-    """The attestations of one catalog. None is ever changed or taken away."""
+    """The attestations of one catalog. They are never changed or removed."""
 
     def add(self, attestation: Attestation) -> None:
-        """Put an envelope on record. Its blob is in the store already. The same envelope again changes nothing."""
+        """Put an attestation on record. Its envelope must be in the store already. Adding the same one again changes nothing."""
         with self.writing() as session:
             if session.scalar(tables.Attestation.where(image=attestation.image, digest=attestation.digest).limit(1)) is not None:
                 return
@@ -26,7 +26,7 @@ class Attestations(Repository):
             append(session, "attestation", subject_of("attestation", row.serial), attestation)
 
     def of(self, image_id: str, predicate: str | None = None) -> list[Attestation]:
-        """The attestations of an image (with this predicate type), first made first."""
+        """The attestations of an image, or those with one predicate type, oldest first."""
         with self.reading() as reader:
             return [attestation_record(row) for row in reader.select("attestations", equal(image=image_id, predicate=predicate))]
 

@@ -1,37 +1,34 @@
-"""All records of an image and of what it is made on, as one value that can leave the catalog and come into another one."""
+"""All records of an image and its ancestors as one value, which can be exported from one catalog and imported into another."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from baker.catalog.records import Attestation, BuildRecord, ImageRecord, Rebuild, Revocation, StepRecord
 from baker.core.errors import HostError
 from baker.core.model import TestOutcome
-
-if TYPE_CHECKING:
-    pass
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """`images`: the image itself, then what it is made on, up to the root; `builds` in the same order; the rest in order of the images."""
+    """The records of an image and its ancestors."""
 
-    images: tuple[ImageRecord, ...]
-    builds: tuple[BuildRecord, ...]
+    images: tuple[ImageRecord, ...]  # the image, then its ancestors up to the root
+    builds: tuple[BuildRecord, ...]  # in the order of the images, as all the rest
     attestations: tuple[Attestation, ...] = ()
     rebuilds: tuple[Rebuild, ...] = ()
-    revocations: tuple[Revocation, ...] = ()  # of these very images, those that are not undone
+    revocations: tuple[Revocation, ...] = ()  # those of the images themselves that are not undone
 
     @property
     def image(self) -> ImageRecord:
         return self.images[0]
 
     def blobs(self) -> dict[str, str]:
-        """Every blob that the records refer to -> what it is."""
+        """Digest -> description of every blob that the records refer to."""
         found: dict[str, str] = {}
         for image, build in zip(self.images, self.builds, strict=True):
             for digest in image.chain:
@@ -46,7 +43,7 @@ class Bundle:
 
 
 def from_json(value: Mapping[str, Any]) -> Bundle:
-    """HostError for what is no such value, or does not hang together: then nothing of it may come into a catalog."""
+    """Read a bundle from the JSON of `Bundle.to_json`. HostError when it is malformed or its records are inconsistent."""
     try:
         bundle = Bundle(
             images=tuple(_read(ImageRecord, each, chain=tuple(each["chain"])) for each in value["images"]),
@@ -56,13 +53,20 @@ def from_json(value: Mapping[str, Any]) -> Bundle:
             revocations=tuple(_read(Revocation, each) for each in value["revocations"]),
         )
     except (KeyError, TypeError, AttributeError) as error:
-        raise HostError(f"the records cannot be read: {error}", hint="a newer bake may have written them") from error
+        raise HostError(
+            f"the records cannot be read: {error}",
+            hint="a newer bake may have written them: use that",
+            code="archive.records-unreadable",
+        ) from error
     for fault in _faults(bundle):
-        raise HostError(f"the records do not fit together: {fault}")
+        raise HostError(
+            f"the records are inconsistent: {fault}", hint="get another copy of the archive", code="archive.records-inconsistent"
+        )
     return bundle
 
 
 def _faults(bundle: Bundle) -> Iterator[str]:
+    """The contradictions between the records, in words."""
     if not bundle.images or len(bundle.images) != len(bundle.builds):
         yield f"{len(bundle.images)} images, {len(bundle.builds)} builds"
         return
@@ -73,7 +77,7 @@ def _faults(bundle: Bundle) -> Iterator[str]:
             yield f"image {image.id} has no disk"
     for image, parent in zip(bundle.images, bundle.images[1:], strict=False):
         if image.parent != parent.id or image.chain[1:] != parent.chain:
-            yield f"image {image.id} is not made on image {parent.id}"
+            yield f"image {parent.id} is not the parent of image {image.id}"
     if bundle.images[-1].parent is not None:
         yield f"image {bundle.images[-1].parent} is missing"
     known = {image.id for image in bundle.images}
@@ -92,5 +96,5 @@ def _build(value: Mapping[str, Any]) -> BuildRecord:
 
 
 def _read(kind: type[T], value: Mapping[str, Any], **others: Any) -> T:
-    """TypeError for a field that this bake does not know."""
+    """Make a record from its fields. TypeError for a field that this bake does not know."""
     return kind(**{**value, **others})

@@ -1,4 +1,4 @@
-"""The catalog: every image, and how each build went. Frozen records in, frozen records out."""
+"""The catalog: the records of all images and builds. It takes and returns frozen records."""
 
 from __future__ import annotations
 
@@ -45,16 +45,17 @@ REFERENCED = """
 
 @dataclass(frozen=True)
 class LineageNode:
-    """An image and those made on it, newest first."""
+    """An image and its children, the newest first."""
 
     image: ImageRecord
     children: tuple[LineageNode, ...]
 
 
 class Catalog:
-    """The images and builds in one database: a path for SQLite, or an SQLAlchemy URL. Opened, and made or migrated, at first use.
+    """The records in one database, given as a path for SQLite or as an SQLAlchemy URL. It is opened, and made or migrated, at first use.
 
-    Every method can raise HostError (cannot be opened, damaged, read-only, newer schema) and BusyError (locked for too long).
+    Every method can raise HostError (the database cannot be opened, is damaged or read-only, or has a newer schema) and BusyError (the
+    database is locked for too long).
     """
 
     def __init__(self, place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> None:
@@ -85,7 +86,7 @@ class Catalog:
         return database.open_engine(self.place, busy_seconds=self.busy_seconds)
 
     def close(self) -> None:
-        """Close the database; the next use opens it again."""
+        """Close the database. The next use opens it again."""
         reads, engine = self.__dict__.pop("_reads", None), self.__dict__.pop("_engine", None)
         if reads is not None:
             reads.close()
@@ -99,7 +100,7 @@ class Catalog:
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
-        """One transaction: everything in the body, or nothing."""
+        """Run the body in one transaction: all of it takes effect, or nothing."""
         from baker.catalog import database
 
         with database.writing(self.place, lambda: self._engine) as session:
@@ -107,7 +108,7 @@ class Catalog:
 
     @contextmanager
     def _session(self) -> Iterator[Session]:
-        """A transaction that reads, with the rows as writing has them."""
+        """Open a transaction that reads, with the row objects that writing uses."""
         from baker.catalog import database
 
         with database.reading_session(self.place, lambda: self._engine) as session:
@@ -116,9 +117,9 @@ class Catalog:
     # --- writing -------------------------------------------------------------------------------------------------
 
     def register(self, build: BuildRecord, image: ImageRecord | None, publications: Sequence[Publication] = ()) -> None:
-        """Write the record of a build, of the image that it made and of where that is, in one transaction: the commit point of a build.
+        """Write the records of a build, of its image and of its publications, in one transaction: the commit point of a build.
 
-        UsageError when either id is taken already or the image's parent is not in the catalog; nothing is written then.
+        UsageError, and nothing is written, when an ID is taken already or the image's parent is not in the catalog.
         """
         try:
             with self._writing() as session:
@@ -133,18 +134,20 @@ class Catalog:
                     enter(session, each)
         except IntegrityError as error:
             what = f"image {image.id} of build {build.id}" if image else f"build {build.id}"
-            raise UsageError(f"cannot register {what}: its id is taken, or its parent is not in the catalog") from error
+            raise UsageError(
+                f"cannot register {what}: its ID is taken, or its parent is not in the catalog", code="catalog.conflict"
+            ) from error
 
     def remove(self, image_id: str, *, force: bool = False) -> ImageRecord:
-        """Mark an image as removed; its blobs go with the next collection. The record of its build stays.
+        """Mark an image as removed. The next garbage collection deletes its blobs; the record of its build stays.
 
-        BusyError while other images are made on it, unless `force`: those keep working, because they keep its disk. BusyError while
-        a channel points to it.
+        BusyError while a channel points to it. BusyError also while it is the parent of other images, unless `force`: its children then
+        keep its blobs and continue to work.
         """
         with self._writing() as session:
             row = self._image_row(session, image_id)
             if row.removed:
-                raise NotFoundError(f"image {row.id} ({row.name}@{row.version}) was removed at {row.removed}")
+                raise NotFoundError(f"image {row.id} ({row.name}@{row.version}) was removed at {row.removed}", code="image.removed")
             self._check_free(session, row, self._children(session, row.id), force)
             row.removed = now()
             session.flush()
@@ -152,21 +155,21 @@ class Catalog:
             return image_record(row)
 
     def check_removable(self, image_id: str, *, force: bool = False, along: Collection[str] = ()) -> None:
-        """BusyError when images that are not removed along with it are made on this one, unless `force`; when a channel points to it."""
+        """Raise BusyError as `remove` does. Children whose IDs are in `along` do not count, because they are to be removed as well."""
         with self._session() as session:
             row = self._image_row(session, image_id)
             self._check_free(session, row, [child for child in self._children(session, row.id) if child.id not in along], force)
 
     def publish(self, publication: Publication) -> None:
-        """Put on record where an image is published. See Publications.add."""
+        """Put a publication on record. See Publications.add."""
         self.published.add(publication)
 
     def publications(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> list[Publication]:
-        """Where an image is published now, first made first."""
+        """The present publications of an image, oldest first."""
         return self.published.of(image_id, kind=kind, region=region)
 
     def check_chain(self, images: Collection[str] | None = None) -> Iterator[Fault]:
-        """What is wrong with the chain of records; their content only about `images`, where given. See Chain.check."""
+        """The faults of the journal and the records; with `images`, of the content of only the records about these. See Chain.check."""
         from baker.catalog.chain import Chain
 
         return Chain(self._session, self.journal).check(images)
@@ -180,8 +183,10 @@ class Catalog:
         all: bool = False,  # noqa: A002
         pattern: str | None = None,
     ) -> list[ImageRecord]:
-        """The images, last made first: of one name, or of names that fit a shell pattern; with all these labels, of which those with the
-        value None may have any; `all` has the removed ones too."""
+        """The images, last made first: of one name, or of names that match a shell pattern, and with all the given labels.
+
+        A label with the value None matches any value. With `all`, removed images are included.
+        """
         wanted = dict(labels or {})
         with self._reading() as reader:
             condition = both(lookup.labelled(reader, wanted), equal(name=name))
@@ -194,21 +199,23 @@ class Catalog:
         return [image for image in found if pattern is None or fnmatchcase(image.name, pattern)]
 
     def images_by_id(self, ids: Collection[str]) -> dict[str, ImageRecord]:
-        """Those of these images that there are, removed or not."""
+        """ID -> image, for those of `ids` that exist, also removed ones."""
         with self._reading() as reader:
             rows = list(reader.rows_for("SELECT * FROM images WHERE {where}", "id", ids))
             return {image.id: image for image in lookup.with_blobs(reader, rows)}
 
     def image(self, image_id: str) -> ImageRecord:
-        """The image with this whole id, removed or not. NotFoundError when there never was one."""
+        """The image with this full ID, also a removed one. NotFoundError when there never was one."""
         found = self._images(equal(id=image_id))
         if not found:
             raise _no_image(image_id)
         return found[0]
 
     def resolve(self, text: str) -> ImageRecord:
-        """The image that a person means: see baker.catalog.reference. Removed images are not found, revoked ones only when they are
-        meant exactly (`check_usable` is for who wants to use it)."""
+        """The image that a reference means; see baker.catalog.reference.
+
+        Removed images are not found. Revoked images are found when they are named exactly; to use one, call `check_usable` first.
+        """
         with self._reading() as reader:
             candidates = lookup.candidates(reader, text.strip())
         found = reference.resolve(text, candidates, self._candidate, self.revocations.in_force(now()))
@@ -219,22 +226,22 @@ class Catalog:
         return reference.Candidate(image.id, image.name, image.version, image.digest) if image else None
 
     def check_usable(self, image: ImageRecord, what_for: str) -> None:
-        """RevokedError when an image is revoked now; `what_for` ends the sentence: "as a source", "in a channel"."""
+        """Raise RevokedError when an image is revoked now. `what_for` ends the sentence: "as a source", "in a channel"."""
         self.revocations.check(image, what_for, at=now())
 
     def channel(self, name: str, channel: str) -> ImageRecord | None:
-        """The image that a channel of `name` points to; None where there is no such channel."""
+        """The image that a channel of `name` points to, or None when there is no such channel."""
         found = self.channels.get(name, channel)
         return self.image(found.image) if found else None
 
     def by_fingerprint(self, fingerprint: str, *, name: str | None = None, version: str | None = None) -> ImageRecord | None:
-        """The image with this fingerprint (and name, and version), a verified one before others, then the last made."""
+        """The image with this fingerprint (and name and version), preferably a verified one, then the last made; None for none."""
         condition = both(PRESENT, equal(fingerprint=fingerprint, name=name, version=version))
         found = self._images(condition, "verified DESC, serial DESC LIMIT 1")
         return found[0] if found else None
 
     def history(self, image: ImageRecord | str) -> tuple[ImageRecord, ...]:
-        """An image (or its id), then what it was made on, up to the root; removed ones too."""
+        """An image (given as a record or an ID), then its ancestors up to the root, including removed ones."""
         image_id = image.id if isinstance(image, ImageRecord) else image
         with self._reading() as reader:
             found = tuple(lookup.line(reader, image_id))
@@ -243,11 +250,11 @@ class Catalog:
         return found
 
     def children(self, image_id: str) -> list[ImageRecord]:
-        """The images made directly on this one, last made first."""
+        """The children of an image that are not removed, last made first."""
         return self._images(both(PRESENT, equal(parent=image_id)))
 
     def tree(self) -> tuple[LineageNode, ...]:
-        """All images below those they were made on. A removed one is there only while something is made on it."""
+        """All images as trees below their root images. A removed image is included only while it has descendants that are not removed."""
         below: dict[str | None, list[ImageRecord]] = {}
         for image in self.images(all=True):
             below.setdefault(image.parent, []).append(image)
@@ -273,11 +280,13 @@ class Catalog:
         return [image_record(row) for row in session.scalars(query)]
 
     def _check_free(self, session: Session, row: tables.Image, children: Sequence[ImageRecord], force: bool) -> None:
+        """Raise BusyError while a channel points to the image, or (unless `force`) while it has children."""
         channels = [each.channel for each in session.scalars(tables.Channel.where(image=row.id).order_by(tables.Channel.channel))]
         if channels:
             raise BusyError(
-                f"{row.name}@{row.version} ({row.id}) is what {row.name}@{f', {row.name}@'.join(channels)} points to",
+                f"{row.name}@{row.version} ({row.id}) is in use by the channel {row.name}@{f', {row.name}@'.join(channels)}",
                 hint=f"bake channel {row.name} {channels[0]} --set OTHER, or --unset",
+                code="image.in-channel",
             )
         if children and not force:
             raise _in_use(row, children)
@@ -285,38 +294,40 @@ class Catalog:
     # --- builds --------------------------------------------------------------------------------------------------
 
     def build(self, build_id: str) -> BuildRecord:
-        """The build with this id, or whose id begins so. NotFoundError, or UsageError when several do."""
+        """The build with this ID or prefix of an ID. NotFoundError when there is none, UsageError when there are several."""
         found = self._builds(lookup.begins("id", build_id), "serial DESC LIMIT 9") if build_id else []
         if not found:
-            raise NotFoundError(f"there is no build {build_id!r}", hint="`bake history` and `bake show IMAGE` name them")
+            raise NotFoundError(
+                f"there is no build {build_id!r}", hint="`bake history` and `bake show IMAGE` show builds", code="build.not-found"
+            )
         if len(found) > 1:
             shown = "".join(f"\n    {one.id}  {one.template_name}@{one.template_version}  {one.started}  {one.status}" for one in found)
-            raise UsageError(f"{build_id} fits several builds:{shown}", hint="type more of it")
+            raise UsageError(f"{build_id} matches several builds:{shown}", hint="give more digits", code="build.ambiguous")
         return found[0]
 
     def build_of(self, image: ImageRecord) -> BuildRecord:
-        """How an image was made."""
+        """The build that made an image. NotFoundError when it is not on record."""
         return self.build(image.build)
 
     def builds_of(self, images: Sequence[ImageRecord]) -> list[BuildRecord | None]:
-        """How each of these images was made; None where that is not on record."""
+        """The build that made each image, in order; None when it is not on record."""
         with self._reading() as reader:
             rows = list(reader.rows_for("SELECT * FROM builds WHERE {where}", "id", {image.build for image in images}))
             found = {build.id: build for build in lookup.with_parts(reader, rows)}
         return [found.get(image.build) for image in images]
 
     def builds(self, name: str | None = None, limit: int | None = None) -> list[BuildRecord]:
-        """The builds (of templates of this name), last registered first, failed ones too."""
+        """All builds, or those of templates with one name, the last registered first, including failed builds."""
         return self._builds(equal(template_name=name), "serial DESC" if limit is None else f"serial DESC LIMIT {limit:d}")
 
     def was_verified(self, fingerprint: str, verify_key: str) -> bool:
-        """Whether an image with this fingerprint ever passed these very tests."""
+        """Whether an image with this fingerprint has ever passed the tests with this key."""
         where, values = equal(fingerprint=fingerprint, verify_key=verify_key, verify="passed")
         with self._reading() as reader:
             return reader.row(f"SELECT id FROM builds WHERE {where} LIMIT 1", **values) is not None
 
     def last_planned(self, name: str) -> BuildRecord | None:
-        """The last build of a template that got as far as knowing its steps' keys."""
+        """The last build of a template whose steps have keys, or None. A build that failed before its plan has none."""
         keyed: Condition = "EXISTS (SELECT 1 FROM steps WHERE steps.build = builds.id AND steps.key <> '')", {}
         found = self._builds(both(equal(template_name=name), keyed), "serial DESC LIMIT 1")
         return found[0] if found else None
@@ -328,7 +339,7 @@ class Catalog:
     # --- blobs ---------------------------------------------------------------------------------------------------
 
     def referenced_digests(self) -> set[str]:
-        """Every blob that something refers to: the disks of images that are not removed, the evidence of all builds."""
+        """The digests of all blobs in use: disks of images that are not removed, evidence, attestations and rebuild reports."""
         with self._reading() as reader:
             return {row.digest for row in reader.stream(REFERENCED)}
 
@@ -340,9 +351,13 @@ def _migrate(path: Path, busy_seconds: float) -> None:
 
 
 def _no_image(image_id: str) -> NotFoundError:
-    return NotFoundError(f"there is no image {image_id}", hint="`bake images` lists them")
+    return NotFoundError(f"there is no image {image_id}", hint="`bake images` lists all images", code="image.not-found")
 
 
 def _in_use(row: tables.Image, children: Sequence[ImageRecord]) -> BusyError:
     names = ", ".join(f"{child.name}@{child.version} ({child.id})" for child in children)
-    return BusyError(f"{row.name}@{row.version} ({row.id}) is what {names} is made on", hint="remove those first, or use --force")
+    return BusyError(
+        f"{row.name}@{row.version} ({row.id}) is the parent of {names}",
+        hint="remove those first, or use --force",
+        code="image.has-children",
+    )

@@ -1,5 +1,4 @@
-"""Whether what the catalog holds is what was registered: every record against its newest entry in the journal, and the journal against
-itself."""
+"""Check the catalog for tampering: every record against its newest entry in the journal, and the journal's chain of hashes."""
 
 from __future__ import annotations
 
@@ -25,7 +24,7 @@ from baker.catalog.revocations import whole_revocation
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of record: its table, the columns that name a record, and the record that a row holds."""
+    """One kind of record: its table, the columns that identify a record, and the conversion of a row to its record."""
 
     table: Any
     names: tuple[str, ...]
@@ -36,7 +35,7 @@ def rebuild_record(row: tables.Rebuild) -> Rebuild:
     return Rebuild(**{name: getattr(row, name) for name in REBUILD_COLUMNS})
 
 
-KINDS: Mapping[str, Kind] = {  # in an order in which records may be entered: what is referred to comes first
+KINDS: Mapping[str, Kind] = {  # ordered so that a record comes after those that it refers to
     "build": Kind(tables.Build, ("id",), build_record),
     "image": Kind(tables.Image, ("id",), image_record),
     "publication": Kind(tables.Publication, ("kind", "region", "reference"), publication_record),
@@ -52,14 +51,17 @@ GONE = digest_of(None)
 
 @dataclass(frozen=True)
 class Fault:
-    """What does not fit. `subject` is "journal" for the chain itself, else the record's: "image:1f2e3d4c5b6a"."""
+    """A sign of tampering. `subject` is "journal" for the chain itself, else that of the record, such as "image:1f2e3d4c5b6a"."""
 
     subject: str
     message: str
 
 
 def enter_all(session: Session, kind: str = ADOPTED) -> int:
-    """Enter every record that has no entry; how many those were. For records that came another way than through the catalog's methods."""
+    """Append a journal entry for every record that has none, and return their number.
+
+    For records that were not written through the catalog's methods.
+    """
     known = set(session.scalars(select(tables.Journal.subject).distinct()))
     count = 0
     for name, each in KINDS.items():
@@ -72,7 +74,7 @@ def enter_all(session: Session, kind: str = ADOPTED) -> int:
 
 
 def adopt(connection: Connection) -> None:
-    """Enter the records that are older than the journal, in the transaction of the migration that brings it."""
+    """Append entries for the records that are older than the journal, in the transaction of the migration that creates it."""
     with Session(connection) as session:
         enter_all(session)
         session.flush()
@@ -85,8 +87,10 @@ class Chain:
         self._session, self._journal = session, journal
 
     def check(self, images: Collection[str] | None = None) -> Iterator[Fault]:
-        """Everything that is wrong: with the chain, with which records exist, and with the content of records. With `images` (ids), of
-        the records about these images only: reading a hundred thousand builds takes minutes."""
+        """All faults: in the chain, in the set of existing records, and in the content of records.
+
+        With `images` (IDs), the content of only the records about these images is checked: reading a hundred thousand builds takes minutes.
+        """
         newest: dict[str, str] = {}
         serial, previous = 0, FIRST
         for entry in self._journal.entries():
@@ -107,13 +111,13 @@ class Chain:
 
     def _existence(self, found: set[str], newest: Mapping[str, str]) -> Iterator[Fault]:
         for subject in sorted(found - newest.keys()):
-            how = "it was added by other means, or its entry was taken away"
-            yield Fault(subject, f"{_shown(subject)} is in the catalog, but the journal has no entry of it: {how}")
+            how = "it was added by other means, or its entry was removed"
+            yield Fault(subject, f"{_shown(subject)} is in the catalog, but the journal has no entry for it: {how}")
         for subject in sorted(newest.keys() - found):
             if newest[subject] != GONE:
-                yield Fault(subject, f"{_shown(subject)} was registered, but is not in the catalog any more: it was deleted by other means")
+                yield Fault(subject, f"{_shown(subject)} was registered, but is no longer in the catalog: it was deleted by other means")
         for subject in sorted(subject for subject in newest.keys() & found if newest[subject] == GONE):
-            yield Fault(subject, f"{_shown(subject)} was taken away, but is in the catalog again: it was added by other means")
+            yield Fault(subject, f"{_shown(subject)} was removed, but is in the catalog again: it was added by other means")
 
     def _content(self, session: Session, newest: Mapping[str, str], images: Collection[str] | None) -> Iterator[Fault]:
         for name, each in KINDS.items():
@@ -127,14 +131,14 @@ class Chain:
 
 
 def _about(table: Any, images: Collection[str]) -> Any:
-    """The condition that a row is about one of these images."""
+    """The SQL condition that a row is about one of these images."""
     if table is tables.Build:
         return tables.Build.id.in_(select(tables.Image.build).where(tables.Image.id.in_(images)))
     return (tables.Image.id if table is tables.Image else table.image).in_(images)
 
 
 def _rows(each: Kind) -> Any:
-    """All rows, in order, some hundred in memory at a time."""
+    """A query for all rows in order, which keeps a few hundred in memory at a time."""
     order = each.table.serial if hasattr(each.table, "serial") else getattr(each.table, each.names[0])
     return select(each.table).order_by(order).execution_options(yield_per=200)
 
@@ -144,5 +148,5 @@ def _subject(name: str, each: Kind, row: object) -> str:
 
 
 def _shown(subject: str) -> str:
-    """ "image:1f2e3d4c5b6a" -> "image 1f2e3d4c5b6a"."""
+    """Convert "image:1f2e3d4c5b6a" to "image 1f2e3d4c5b6a"."""
     return subject.replace("-", " ", 1).replace(":", " ", 1) if subject.startswith("channel-event:") else subject.replace(":", " ", 1)

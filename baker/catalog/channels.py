@@ -1,4 +1,4 @@
-"""Channels: names that point to images, with the history of where they pointed."""
+"""Channels: named pointers to images, with their history."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Channels(Repository):
     """The channels of one catalog. `who` is user@host, `at` an ISO 8601 time."""
 
     def get(self, name: str, channel: str) -> Channel | None:
-        """The channel of `name`; None where there is no such channel now."""
+        """The channel `channel` of `name`, or None when there is none."""
         return next(iter(self._records(equal(name=name, channel=channel))), None)
 
     def all(self, name: str | None = None) -> list[Channel]:
-        """The channels (of one name), in order of name and channel."""
+        """All channels, or those of one name, sorted by name and channel."""
         return self._records(equal(name=name))
 
     def of(self, image_id: str) -> list[Channel]:
@@ -34,13 +34,13 @@ class Channels(Repository):
         return sorted(self._records(equal(image=image_id)), key=lambda found: found.channel)
 
     def events(self, name: str, channel: str) -> list[ChannelEvent]:
-        """What happened to a channel, last first; of one that is unset too."""
+        """The changes of a channel, newest first, also of a channel that was unset."""
         with self.reading() as reader:
             rows = reader.select("channel_events", equal(name=name, channel=channel), "serial DESC")
         return [event_record(row) for row in rows]
 
     def set(self, name: str, channel: str, image_id: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
-        """Point a channel, made if it is new, to an image. BusyError for a protected one that points elsewhere, unless `force`."""
+        """Point a channel to an image; make the channel if it is new. BusyError to change a protected one, unless `force`."""
         with self.writing() as session:
             row = session.get(tables.Channel, (name, channel))
             if row is not None and row.image == image_id:
@@ -56,18 +56,18 @@ class Channels(Repository):
             return channel_record(row)
 
     def unset(self, name: str, channel: str, *, who: str, at: str, why: str = "", force: bool = False) -> Channel:
-        """Take a channel away; the channel as it was. NotFoundError when there is none, BusyError for a protected one unless `force`."""
+        """Remove a channel, and return its last state. NotFoundError when there is none, BusyError for a protected one unless `force`."""
         with self.writing() as session:
             row = self._row(session, name, channel)
             _guard(row, force)
-            gone = channel_record(row)
+            removed = channel_record(row)
             row.who, row.changed = who, at
             session.delete(row)
-            _note(session, row, "unset", before=gone.image, after=None, why=why)
-            return gone
+            _note(session, row, "unset", before=removed.image, after=None, why=why)
+            return removed
 
     def protect(self, name: str, channel: str, on: bool, *, who: str, at: str, why: str = "") -> Channel:
-        """Have a channel refuse to be changed without force, or not any more. NotFoundError when there is none."""
+        """Protect a channel against changes without `force`, or (`on` False) remove the protection. NotFoundError when there is none."""
         with self.writing() as session:
             row = self._row(session, name, channel)
             if row.protected != on:
@@ -83,19 +83,26 @@ class Channels(Repository):
     def _row(self, session: Session, name: str, channel: str) -> tables.Channel:
         row = session.get(tables.Channel, (name, channel))
         if row is None:
-            raise NotFoundError(f"{name} has no channel {channel!r}", hint=f"`bake channel {name} {channel} --set IMAGE` makes it")
+            raise NotFoundError(
+                f"{name} has no channel {channel!r}",
+                hint=f"`bake channel {name} {channel} --set IMAGE` makes it",
+                code="channel.not-found",
+            )
         return row
 
 
 def _guard(row: tables.Channel, force: bool) -> None:
+    """Raise BusyError for a protected channel, unless `force`."""
     if row.protected and not force:
         raise BusyError(
             f"channel {row.channel} of {row.name} is protected by {row.protected_by}",
-            hint="ask them; --force changes it anyway and leaves it protected",
+            hint="ask them; --force changes it anyway and keeps the protection",
+            code="channel.protected",
         )
 
 
 def _note(session: Session, row: tables.Channel, action: Action, *, before: str | None, after: str | None, why: str) -> None:
+    """Record the change of a channel as an event, and enter both in the journal."""
     event = tables.ChannelEvent(
         name=row.name, channel=row.channel, action=action, before=before, after=after, who=row.who, at=row.changed, why=why
     )

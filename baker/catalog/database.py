@@ -1,4 +1,4 @@
-"""Writing the catalog, and its schema: SQLAlchemy and Alembic, for SQLite in a file by default, and for any other by SQLAlchemy URL.
+"""Write the catalog and migrate its schema, with SQLAlchemy and Alembic. The database is an SQLite file or that of an SQLAlchemy URL.
 
 SQLite runs in WAL mode with synchronous=FULL (a commit is on disk when it returns) and real transactions: Python's sqlite3 is kept
 from starting its own, readers begin with BEGIN and writers with BEGIN IMMEDIATE, so that no transaction fails half-way because
@@ -21,20 +21,20 @@ from baker.catalog.repository import IntegrityError, Reader
 from baker.catalog.sqlite import BUSY_SECONDS, HEAD, SqliteFile, cannot_use, check_known, explained, target
 from baker.core.errors import BakeError, HostError
 
-UNCHAINED = ("0001", "0002", "0003")  # schemas without a journal: their records are entered when it comes
+UNCHAINED = ("0001", "0002", "0003")  # schemas without a journal: their records are entered in it by the migration
 MIGRATION_LOCK = 0x62616B65  # the PostgreSQL advisory lock of migrations: "bake"
 MIGRATIONS = Path(__file__).parent / "migrations"
 
 
 class Reads(Protocol):
-    """How a catalog is read."""
+    """A database that can be read."""
 
     def reading(self) -> AbstractContextManager[Reader]: ...
     def close(self) -> None: ...
 
 
 class EngineReader(Reader):
-    """One transaction of a database that is not a file of SQLite."""
+    """One transaction of a database that is not an SQLite file."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -62,21 +62,21 @@ class EngineReads:
                 yield EngineReader(connection)
 
     def close(self) -> None:
-        """Let go of the database; the next use opens it again."""
+        """Close the database. The next use opens it again."""
         if self._engine is not None:
             self._engine.dispose()
         self._engine = None
 
 
 def reads(url: str, busy_seconds: float) -> Reads:
-    """How the database of an SQLAlchemy URL is read."""
+    """The database of an SQLAlchemy URL, to be read."""
     with translated(url):
         path = sqlite_path(url)
     return EngineReads(url) if path is None else SqliteFile(path, busy_seconds, migrate)
 
 
 def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Engine:
-    """The database at `place` (a path, or an SQLAlchemy URL), made and migrated as needed.
+    """Open the database at `place` (a path, or an SQLAlchemy URL). It is created or migrated if necessary.
 
     `busy_seconds`: how long to wait for another writer. HostError when it cannot be opened, is damaged or has a newer schema.
     """
@@ -91,7 +91,7 @@ def open_engine(place: Path | str, *, busy_seconds: float = BUSY_SECONDS) -> Eng
 
 
 def migrate(path: Path, busy_seconds: float) -> None:
-    """Bring an SQLite file up to date."""
+    """Migrate an SQLite file to HEAD."""
     engine = _sqlite_engine(path, path, busy_seconds)
     with translated(path):
         _migrate_if_behind(engine, path)
@@ -140,14 +140,14 @@ def for_writing(engine: Engine) -> Engine:
 
 @contextmanager
 def writing(place: Path | str, engine: Callable[[], Engine]) -> Iterator[Session]:
-    """A transaction that writes: everything in the body, or nothing."""
+    """Run the body in one transaction that writes: all of it takes effect, or nothing."""
     with translated(place), Session(for_writing(engine())) as session, session.begin():
         yield session
 
 
 @contextmanager
 def reading_session(place: Path | str, engine: Callable[[], Engine]) -> Iterator[Session]:
-    """A transaction that reads rows as writing has them."""
+    """Open a transaction that reads, with the row objects that writing uses."""
     with translated(place), Session(engine()) as session:
         yield session
 
@@ -161,7 +161,7 @@ def _revision_of(connection: Connection, place: Path | str) -> str | None:
 
 
 def _migrate_if_behind(engine: Engine, place: Path | str) -> None:
-    """Bring the schema up to HEAD in one transaction. Whoever comes second waits and then finds nothing to do."""
+    """Migrate the schema to HEAD in one transaction. A second process waits, and then has nothing to do."""
     with for_writing(engine).begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
@@ -185,7 +185,7 @@ def upgrade(connection: Connection, revision: str = "head") -> None:
 
 
 def schema_sql() -> str:
-    """What the migrations make of an empty SQLite file: schema.sql, with which a new file is made without them."""
+    """The content of schema.sql: the result of all migrations of an empty SQLite file. New files are created from it."""
     engine = create_engine("sqlite://")
     _tune_sqlite(engine)
     with engine.begin() as connection:
@@ -197,7 +197,7 @@ def schema_sql() -> str:
 
 @contextmanager
 def translated(place: Path | str) -> Iterator[None]:
-    """Turn what the database says into bake's errors."""
+    """Convert errors of the database to errors of bake."""
     try:
         yield
     except BakeError:

@@ -1,4 +1,4 @@
-"""Taking in records that another catalog made: all of them, or none, each with its entry in the journal."""
+"""Import records that another catalog made: all of them or none, each with an entry in the journal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImportCounts:
-    """What was new: `images` as they are on record now; how many of the others."""
+    """The records that were new: the images as they are on record now, and the number of each other kind."""
 
     images: tuple[ImageRecord, ...] = ()
     builds: int = 0
@@ -38,20 +38,26 @@ class ImportCounts:
 
 
 class Imports:
-    """The way in for records of other catalogs. `session` and `writing` open one transaction each."""
+    """Import records into one catalog. `session` and `writing` open one transaction each."""
 
     def __init__(self, session: WriteTransaction, writing: WriteTransaction) -> None:
         self._session, self._writing = session, writing
 
     def check(self, bundle: Bundle, *, beside: bool = False) -> None:
-        """UsageError when a record here has the same id and says other things; unless `beside`, also when another disk has the name and
-        version of one of its images here, for names mean the last image that came."""
+        """Raise UsageError when a record here has the same ID but a different content.
+
+        Unless `beside`, also raise it when an image here has the same name and version but another disk: references by name would then
+        resolve to the imported image.
+        """
         with self._session() as session:
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
 
     def take(self, bundle: Bundle, *, beside: bool = False) -> ImportCounts:
-        """Register what is not here yet, in one transaction; an image that was removed here is there again. UsageError as `check`."""
+        """Register the records that are new here, in one transaction. An image that was removed here is restored.
+
+        Raises UsageError as `check` does.
+        """
         with self._writing() as session:
             for conflict in _conflicts(session, bundle, beside):
                 raise conflict
@@ -70,17 +76,21 @@ def _conflicts(session: Session, bundle: Bundle, beside: bool) -> Iterator[Usage
     for build in bundle.builds:
         known = session.scalar(tables.Build.where(id=build.id))
         if known and digest_of(build_record(known)) != digest_of(build):
-            yield UsageError(
-                f"build {build.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
-            )
+            yield _record_conflict("build", build.id)
     for image in bundle.images:
         row = session.scalar(tables.Image.where(id=image.id))
         if row and digest_of(replace(image_record(row), removed=None)) != digest_of(replace(image, removed=None)):
-            yield UsageError(
-                f"image {image.id} is on record here and says other things", hint="bake import --home DIR takes it in elsewhere"
-            )
+            yield _record_conflict("image", image.id)
         if row is None and not beside and image.removed is None:
             yield from _other_disk(session, image)
+
+
+def _record_conflict(kind: str, record_id: str) -> UsageError:
+    return UsageError(
+        f"{kind} {record_id} is already on record here with a different content",
+        hint="bake import --home DIR imports the archive into another home",
+        code="import.record-conflict",
+    )
 
 
 def _other_disk(session: Session, image: ImageRecord) -> Iterator[UsageError]:
@@ -91,7 +101,8 @@ def _other_disk(session: Session, image: ImageRecord) -> Iterator[UsageError]:
         title = f"{image.name}@{image.version}"
         yield UsageError(
             f"{title} is image {found.id} here, with another disk ({found.digest}) than image {image.id} of the archive ({image.digest})",
-            hint=f"--force takes it in beside that one, and {title} means the new one then; --home DIR keeps them apart",
+            hint=f"--force imports it too, and {title} then means the imported image; --home DIR imports it into another home",
+            code="import.name-conflict",
         )
 
 
@@ -105,7 +116,7 @@ def _take_build(session: Session, build: BuildRecord) -> bool:
 
 
 def _take_image(session: Session, image: ImageRecord) -> Iterator[ImageRecord]:
-    """The image as it is on record now, if that is new."""
+    """Register or restore an image, and yield it as it is on record now; yield nothing when it was on record already."""
     row = session.scalar(tables.Image.where(id=image.id))
     if row is None:
         row = image_row(image)
@@ -142,7 +153,7 @@ def _take_rebuild(session: Session, each: Rebuild) -> bool:
 
 
 def _take_revocation(session: Session, each: Revocation) -> bool:
-    """What is revoked here already stays as it is; what was undone here after the archive was made stays undone."""
+    """Register a revocation unless the image is revoked here already, or this revocation was undone here."""
     table = tables.Revocation
     if session.scalar(table.where((table.undone.is_(None)) | (table.at == each.at), image=each.image).limit(1)):
         return False

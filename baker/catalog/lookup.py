@@ -1,6 +1,6 @@
-"""Questions that must be fast in a catalog of 100,000 images: what a reference may mean, what is made on what, which has a label.
+"""Queries that must be fast in a catalog of 100,000 images: candidates for a reference, lineages, images by label.
 
-Only the rows that can be answers are read, by index where there is one. Whoever asks decides among them.
+Only rows that can match are read, by an index if there is one. The caller decides among them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from baker.catalog.reference import HEX, Candidate
 from baker.catalog.repository import AT_ONCE, PRESENT, Condition, Reader, both, equal, one_of
 
 Labels = Mapping[str, str | None]  # None: any value
-PLAIN_KEY = re.compile(r"[A-Za-z0-9_./-]+")  # a label's name that every database's JSON paths can have
+PLAIN_KEY = re.compile(r"[A-Za-z0-9_./-]+")  # a label key that the JSON paths of every database can express
 
 LINE = """
     WITH RECURSIVE line (id, parent, depth) AS (
@@ -37,12 +37,12 @@ BELOW = """
 
 
 def images(reader: Reader, condition: Condition, order: str = "serial DESC") -> list[ImageRecord]:
-    """The images that meet a condition, last made first, with their disks."""
+    """The images that meet a condition, newest first, with their disks."""
     return with_blobs(reader, reader.select("images", condition, order))
 
 
 def with_blobs(reader: Reader, rows: Collection[Any]) -> list[ImageRecord]:
-    """The images of rows; their disks are read for all of them together."""
+    """The images of rows. The disks of all of them are read in one query."""
     blobs = _parts(reader, "image_blobs", "image", [row.id for row in rows])
     for row in rows:
         row.blobs = blobs.get(row.id, [])
@@ -55,7 +55,7 @@ def builds(reader: Reader, condition: Condition, order: str = "serial DESC") -> 
 
 
 def with_parts(reader: Reader, rows: Collection[Any]) -> list[BuildRecord]:
-    """The builds of rows; their steps, tests and evidence are read for all of them together."""
+    """The builds of rows. The steps, tests and evidence of all of them are read in one query each."""
     ids = [row.id for row in rows]
     for table in ("steps", "tests", "evidence"):
         found = _parts(reader, table, "build", ids)
@@ -65,7 +65,7 @@ def with_parts(reader: Reader, rows: Collection[Any]) -> list[BuildRecord]:
 
 
 def candidates(reader: Reader, text: str) -> list[Candidate]:
-    """The images that a reference can mean, last made first; where none fits, one for each name, to guess what was meant."""
+    """The images that a reference can mean, newest first. If there are none: one for each name, for suggestions."""
     name, at, wanted = text.partition("@")
     if text.startswith("sha256:"):
         return _candidates(reader, begins("digest", text)) if text != "sha256:" else []
@@ -77,28 +77,28 @@ def candidates(reader: Reader, text: str) -> list[Candidate]:
 
 
 def names(reader: Reader, *, removed: bool = False) -> list[str]:
-    """The names of all images, that of the last made first; of the removed ones too when asked for."""
+    """The names of all images, the name of the newest image first. `removed` includes removed images."""
     where = "1 = 1" if removed else "removed IS NULL"
     return [row.name for row in reader.stream(f"SELECT name FROM images WHERE {where} GROUP BY name ORDER BY max(serial) DESC")]
 
 
 def begins(column: str, text: str) -> Condition:
-    """The condition that a column of hexadecimal digits begins so, for the index: LIKE would read every row."""
+    """The condition that a column of hexadecimal digits begins with `text`. It uses the index; LIKE would read every row."""
     where = f"{column} >= :first AND {column} < :last AND substr({column}, 1, :length) = :first"
     return where, {"first": text, "last": text + "z", "length": len(text)}
 
 
 def named_like(reader: Reader, pattern: str, *, removed: bool) -> Condition:
-    """The condition that an image can have a name that fits a shell pattern. The names are compared one by one, the images are not."""
+    """The condition that the name of an image may match a shell pattern. The names are compared one by one, the images are not."""
     known = names(reader, removed=removed)
     fitting = [name for name in known if fnmatchcase(name, pattern)]
     if len(fitting) == len(known) or len(fitting) > AT_ONCE:
-        return "1 = 1", {}  # too many to name: whoever asks compares
+        return "1 = 1", {}  # too many names for one query: the caller compares
     return one_of("name", fitting)
 
 
 def labelled(reader: Reader, labels: Labels) -> Condition:
-    """The condition that an image can have these labels; one with an odd name is left to whoever asks."""
+    """The condition that an image may have these labels. The caller checks labels whose keys are not PLAIN_KEY."""
     conditions, values = ["1 = 1"], dict[str, Any]()
     for number, (key, value) in enumerate(labels.items()):
         if PLAIN_KEY.fullmatch(key):
@@ -119,12 +119,12 @@ def line(reader: Reader, image_id: str) -> list[ImageRecord]:
 
 
 def line_ids(reader: Reader, image_id: str) -> list[str]:
-    """The ids of an image and its ancestors, in the same order."""
+    """The IDs of an image and its ancestors, in the same order."""
     return [row.id for row in reader.stream(LINE.format(columns="images.id"), id=image_id)]
 
 
 def below(reader: Reader, image_ids: Collection[str]) -> dict[str, str | None]:
-    """These images and all their descendants, removed ones too: id -> parent."""
+    """ID -> parent of these images and all their descendants, also removed ones."""
     return {row.id: row.parent for row in reader.rows_for(BELOW, "id", image_ids)}
 
 

@@ -1,4 +1,4 @@
-"""Records to rows and back. The rows that become records are those of models.py, or a reader's, which have the same attributes."""
+"""Convert records to rows and back. Rows are those of models.py or of a Reader, which have the same attributes."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""How the catalog holds its records: SQLAlchemy tables of portable types (SQLite and PostgreSQL).
+"""The tables of the catalog: SQLAlchemy models of portable types (SQLite and PostgreSQL).
 
-What is asked for by value is a column; what is only shown again (shape, host, tools, ...) is JSON. A change here needs a
+Values that queries compare are columns; values that are only shown (shape, host, tools, ...) are JSON. A change here needs a
 migration in migrations/versions, and schema.sql written anew (see migrations/env.py); tests compare the three.
 
 Nothing but writing and checking the catalog imports this module, through `tables`: SQLAlchemy takes long to load.

@@ -1,4 +1,4 @@
-"""What was proved of images, and what was taken back: attestations, rebuilds, revocations with those that were undone. Reading only."""
+"""Read the history of an image: attestations, rebuilds, channel events, and revocations, including those that were undone."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REBUILD_COLUMNS = ("image", "level", "disk", "report", "host", "who", "at")
 
 @dataclass(frozen=True)
 class PastRevocation:
-    """A revocation of an image itself, and when it was undone, if it was."""
+    """A revocation of an image itself, and when and by whom it was undone, if it was."""
 
     revocation: Revocation
     undone: str | None = None
@@ -24,22 +24,22 @@ class PastRevocation:
 
 
 class Proofs(Repository):
-    """The proofs of one catalog."""
+    """The history of the images in one catalog."""
 
     def attestations(self, image_id: str) -> list[Attestation]:
-        """The signed statements about an image, first made first."""
+        """The attestations of an image, oldest first."""
         with self.reading() as reader:
             rows = reader.select("attestations", equal(image=image_id))
         return [Attestation(**{name: getattr(row, name) for name in ATTESTATION_COLUMNS}) for row in rows]
 
     def rebuilds(self, image_id: str) -> list[Rebuild]:
-        """How often an image was made again and how near that came, first first."""
+        """Rebuilds of an image, oldest first, with the level reached."""
         with self.reading() as reader:
             rows = reader.select("rebuilds", equal(image=image_id))
         return [Rebuild(**{name: getattr(row, name) for name in REBUILD_COLUMNS}) for row in rows]
 
     def revocations(self, image_ids: Sequence[str]) -> list[PastRevocation]:
-        """What was ever done to these very images, first first; what was undone too."""
+        """The revocations of the images themselves, oldest first, including those that were undone."""
         with self.reading() as reader:
             rows = sorted(reader.rows_for("SELECT * FROM revocations WHERE {where}", "image", image_ids), key=lambda row: row.serial)
         return [
@@ -48,7 +48,7 @@ class Proofs(Repository):
         ]
 
     def channel_events(self, image_id: str) -> list[ChannelEvent]:
-        """When channels came to point to an image, and when they left it, first first."""
+        """The changes that pointed a channel to an image or away from it, oldest first."""
         with self.reading() as reader:
             rows = reader.select("channel_events", ("after = :image OR before = :image", {"image": image_id}))
         return [ChannelEvent(**{name: getattr(row, name) for name in EVENT_COLUMNS}) for row in rows]

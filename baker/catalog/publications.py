@@ -1,4 +1,4 @@
-"""Where images are published: one row per AMI and region, or what other kinds there are. Removed ones keep their row."""
+"""Publications of images: one row per AMI and region, or per publication of another kind. Removed publications keep their row."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Publications(Repository):
     """The publications of one catalog."""
 
     def add(self, publication: Publication) -> None:
-        """Put a publication on record; the same one again replaces what was known of it. UsageError when it is another image's."""
+        """Put a publication on record, or replace its record. UsageError when it is on record for another image."""
         with self.writing() as session:
             row = self._row(session, publication)
             if row is None:
@@ -31,23 +31,29 @@ class Publications(Repository):
                 session.flush()
                 append(session, "publication", _subject(row), publication_record(row))
             else:
-                raise UsageError(f"{publication.kind} {publication.reference} is a publication of image {row.image}")
+                raise UsageError(
+                    f"{publication.kind} {publication.reference} is on record as a publication of image {row.image}",
+                    hint="one publication cannot belong to two images",
+                    code="publication.other-image",
+                )
 
     def of(self, image_id: str, *, kind: str | None = None, region: str | None = None, all: bool = False) -> list[Publication]:  # noqa: A002
-        """The publications of an image (of one kind, in one region), first made first; `all` has those that were removed too."""
+        """The publications of an image (of one kind, in one region), oldest first; with `all`, also those that were removed."""
         condition = equal(image=image_id, kind=kind, region=region)
         return self._records(condition if all else both(condition, PRESENT))
 
     def find(self, reference: str) -> list[Publication]:
-        """What is published under this reference ("ami-0abc..."), removed or not."""
+        """The publications with this reference ("ami-0abc..."), also removed ones."""
         return self._records(equal(reference=reference))
 
     def remove(self, publication: Publication, *, at: str) -> Publication:
-        """Mark a publication as taken away. NotFoundError when there is none like it."""
+        """Mark a publication as removed. NotFoundError when it is not on record."""
         with self.writing() as session:
             row = self._row(session, publication)
             if row is None:
-                raise NotFoundError(f"{publication.kind} {publication.reference} is on no record")
+                raise NotFoundError(
+                    f"{publication.kind} {publication.reference} is not on record as a publication", code="publication.not-found"
+                )
             if row.removed is None:
                 row.removed = at
                 session.flush()

@@ -1,4 +1,4 @@
-"""That images were made again, and how far what came out was the same. No record of it is ever changed or taken away."""
+"""Rebuilds of images, with the level of reproducibility that each reached. These records are never changed or removed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Rebuilds(Repository):
     """The rebuilds of one catalog; `Proofs.rebuilds` lists them."""
 
     def add(self, rebuild: Rebuild) -> None:
-        """Put one on record. The blob of its report is in the store already."""
+        """Put a rebuild on record. The blob of its report must be in the store already."""
         with self.writing() as session:
             row = tables.Rebuild(**{name: getattr(rebuild, name) for name in REBUILD_COLUMNS})
             session.add(row)

@@ -1,4 +1,4 @@
-"""What the catalog holds, as frozen values. The tables (tables.py) are how it holds them."""
+"""The records of the catalog as frozen values. tables.py defines the database tables that store them."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from baker.core.model import TestOutcome
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """An image that exists. Sizes in bytes; times are ISO 8601 UTC ("2026-11-22T20:45:51Z")."""
+    """An image. Sizes are in bytes, times are ISO 8601 in UTC ("2026-11-22T20:45:51Z")."""
 
     id: str  # 12 hex digits
     name: str
     version: str
-    digest: str  # "sha256:..." of the raw disk: what `sha256sum` says of `bake export --format raw`
+    digest: str  # "sha256:..." of the raw disk, as `sha256sum` prints it for `bake export --format raw`
     fingerprint: str  # the plan's last key: 64 hex digits
     parent: str | None  # image id
     created: str
-    size: int  # what it adds in the store to its parent; without a parent, all of it
+    size: int  # of its own blob in the store, without its ancestors' blobs
     virtual_size: int
-    chain: tuple[str, ...]  # blob digests: its own delta first, then what it is backed by
+    chain: tuple[str, ...]  # blob digests: its own delta first, then its backing blobs
     verified: bool
     build: str  # build id
     builder: str = "libvirt"
@@ -31,13 +31,13 @@ class ImageRecord:
     description: str = ""
     labels: Mapping[str, str] = field(default_factory=dict)
     matrix: Mapping[str, Any] = field(default_factory=dict)
-    removed: str | None = None  # when `bake rm` took it away; its record stays
-    origin: Literal["built", "committed"] = "built"  # committed: a machine changed by hand, which nobody can make again
+    removed: str | None = None  # when `bake rm` removed it; its record stays
+    origin: Literal["built", "committed"] = "built"  # committed: made from a machine that was changed by hand; it cannot be rebuilt
 
 
 @dataclass(frozen=True)
 class StepRecord:
-    """One step of a build as it was planned and as it went."""
+    """One step of a build: its plan and its result."""
 
     index: int  # from 1
     name: str
@@ -49,16 +49,16 @@ class StepRecord:
     seconds: float = 0.0
     exit_code: int | None = None
     attempts: int = 0
-    ran: float = 0.0  # when it was carried out, seconds since the epoch: for a cached step, when its layer was made
-    inputs: Mapping[str, Any] = field(default_factory=dict)  # kind, config and files that its key was made of; secrets as keyed hashes
+    ran: float = 0.0  # when it ran, seconds since the epoch; for a cached step, when its layer was made
+    inputs: Mapping[str, Any] = field(default_factory=dict)  # the kind, config and files in its key; secrets are keyed hashes
 
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """How an image was made, or how making it failed. No value in it is secret: sensitive ones are keyed hashes."""
+    """A build, whether it succeeded or failed. It contains no secrets: sensitive values are keyed hashes."""
 
     id: str
-    status: Literal["built", "verified", "stopped", "failed", "interrupted"]  # verified: an image of before was tested anew
+    status: Literal["built", "verified", "stopped", "failed", "interrupted"]  # verified: an existing image was tested again
     started: str
     finished: str
     template_name: str
@@ -76,11 +76,11 @@ class BuildRecord:
     host: Mapping[str, str]  # name, system, kernel, machine, cpu
     tools: Mapping[str, str]  # bake, python, qemu, libvirt, ssh, ...
     who: str
-    ci: Mapping[str, str]  # which CI run, where the environment tells
+    ci: Mapping[str, str]  # the CI run, as far as the environment names it
     timings: Mapping[str, float]  # seconds per stage
     tests: tuple[TestOutcome, ...] = ()
     verify: Literal["passed", "failed", "skipped", "none", "not reached"] = "not reached"
-    verify_key: str = ""  # digest of what it was tested with
+    verify_key: str = ""  # digest of the tests
     error: str = ""
     fingerprint: str = ""
     evidence: Mapping[str, str] = field(
@@ -92,7 +92,7 @@ class BuildRecord:
 
 @dataclass(frozen=True)
 class Publication:
-    """An image as it is somewhere else: an AMI in one region. Several images cannot be one publication."""
+    """A copy of an image elsewhere, such as an AMI in one region. A publication belongs to exactly one image."""
 
     image: str  # image id
     kind: str  # "ami"
@@ -102,7 +102,7 @@ class Publication:
     snapshots: tuple[str, ...] = ()  # "snap-0abc..."
     details: Mapping[str, Any] = field(default_factory=dict)
     created: str = ""
-    removed: str | None = None  # when it was taken away there
+    removed: str | None = None  # when it was removed there
 
 
 @dataclass(frozen=True)
@@ -114,13 +114,13 @@ class Channel:
     image: str  # image id
     protected: bool
     protected_by: str
-    who: str  # changed it last
+    who: str  # who changed it last
     changed: str
 
 
 @dataclass(frozen=True)
 class ChannelEvent:
-    """One change of a channel. `before` and `after` are image ids; None where the channel did not exist."""
+    """One change of a channel. `before` and `after` are image IDs; None when the channel did not exist."""
 
     name: str
     channel: str
@@ -134,8 +134,10 @@ class ChannelEvent:
 
 @dataclass(frozen=True)
 class Revocation:
-    """Why an image must not be used from `effective` on. With `descendants` everything made on it neither, now or later: those
-    have the same one with `inherited_from`, the id of the image that was revoked."""
+    """The revocation of an image, which must not be used from the time `effective` on.
+
+    With `descendants`, present and future descendants inherit it: their revocation has the ID of the revoked image as `inherited_from`.
+    """
 
     image: str  # image id
     reason: str
@@ -148,13 +150,13 @@ class Revocation:
 
 @dataclass(frozen=True)
 class JournalEntry:
-    """A record's digest in the chain over all records: `hash` is the SHA-256 of the other fields, `previous` that of the entry before."""
+    """An entry in the journal, the hash chain over all records: `hash` is the SHA-256 of the other fields."""
 
     serial: int
     kind: str  # "build", "image", "publication", "channel", "revocation", "release", "attestation", "rebuild", ...
-    subject: str  # what the record is of: an id
+    subject: str  # the record, as KIND:ID ("image:1f2e3d4c5b6a")
     digest: str  # "sha256:..." of the record as canonical JSON
-    previous: str  # 64 hex digits; zeros for the first
+    previous: str  # the hash of the previous entry, 64 hex digits; zeros for the first entry
     hash: str
     at: str
 
@@ -173,11 +175,11 @@ class Attestation:
 
 @dataclass(frozen=True)
 class Rebuild:
-    """That an image was made again, and how far the result is the same."""
+    """A rebuild of an image, with the level of reproducibility that it reached."""
 
     image: str  # image id
-    level: int  # 0 to 3
-    disk: str  # digest of the raw disk that came out
+    level: int  # 0 to 3; -1 when no level was reached
+    disk: str  # digest of the resulting raw disk
     report: str  # blob of the comparison, JSON
     host: Mapping[str, str]
     who: str
@@ -189,20 +191,20 @@ Status = Literal["running", "succeeded", "failed", "rolled back"]
 
 @dataclass(frozen=True)
 class Release:
-    """Bringing an image to a target: release `v<number>` of its name. It is `running` from before anything is changed."""
+    """Release `v<number>` of an image name to a target. It is on record as `running` before anything is changed."""
 
     name: str
     number: int
     image: str  # image id
-    channel: str  # whose image it was; "" for a rollback
+    channel: str  # the channel that pointed to the image; "" for a rollback
     target: str  # "asg/web-prod"
     status: Status
     who: str
     started: str
     region: str = ""
     account: str = ""
-    rollback_of: int | None = None  # the release whose image it brings back
-    details: Mapping[str, Any] = field(default_factory=dict)  # reference, before, settings, and what the target noted on its way
+    rollback_of: int | None = None  # the release whose image it restores
+    details: Mapping[str, Any] = field(default_factory=dict)  # reference, token, strategy, access, before, and the target's notes
     finished: str | None = None
     why: str = ""
     error: str = ""

@@ -1,4 +1,4 @@
-"""What people type for an image: `web`, `web@1.4.0`, `web@^1.4`, `web@stable`, an id, a digest, or the beginning of those."""
+"""References to images: `web`, `web@1.4.0`, `web@^1.4`, `web@stable`, an ID, a digest, or a prefix of an ID or digest."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 HEX = re.compile(r"[0-9a-f]{3,12}")
 CHANNEL = re.compile(r"[a-z][a-z0-9._-]*")
 LATEST = "latest"  # the newest version
-SHOWN = 8  # how many existing things an error lists
+SHOWN = 8  # the number of existing names that an error lists
 
 
 class Named(Protocol):
-    """What of an image a reference can mean."""
+    """The properties of an image that a reference can name."""
 
     @property
     def id(self) -> str: ...
@@ -34,7 +34,7 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """The names of an image, without the rest of its record: of those there can be thousands."""
+    """The names of an image, without the rest of its record. A catalog can have thousands of them."""
 
     id: str
     name: str
@@ -52,7 +52,7 @@ class Spec(Protocol):
 
 
 def parse_version(text: str) -> Version | None:
-    """A semantic version (semver.org), leniently ("1.4" is 1.4.0); None where there is none in it."""
+    """Parse a semantic version (semver.org), leniently: "1.4" is 1.4.0. None when `text` is not a version."""
     from semantic_version import Version
 
     try:
@@ -66,7 +66,7 @@ def parse_version(text: str) -> Version | None:
 
 
 def parse_constraint(text: str) -> Spec | None:
-    """`1.4`, `^1.4`, `~1.2`, `>=1,<2`, `>=1 <2`, `1.x || 2.x`; None for anything else."""
+    """Parse `1.4`, `^1.4`, `~1.2`, `>=1,<2`, `>=1 <2`, `1.x || 2.x`; None for anything else."""
     from semantic_version import NpmSpec, SimpleSpec
 
     for kind in (SimpleSpec, NpmSpec):
@@ -79,12 +79,12 @@ def parse_constraint(text: str) -> Spec | None:
 
 
 def understood(wanted: str) -> bool:
-    """Whether `wanted`, what stands after the @, can mean a version or a channel at all."""
+    """Whether `wanted`, the part after the @, is the syntax of a version constraint or a channel."""
     return parse_constraint(wanted) is not None or CHANNEL.fullmatch(wanted) is not None
 
 
 def by_version(images: Iterable[N]) -> list[N]:
-    """Newest version first, releases before prereleases; the last made first among equals. `images` are the last made first."""
+    """Sort images: releases before prereleases, then the newest version first. Equal versions keep their order (last made first)."""
     return sorted(images, key=_rank, reverse=True)
 
 
@@ -101,12 +101,12 @@ def resolve(
     channel: Callable[[str, str], N | None] = lambda name, channel: None,
     revoked: Collection[str] = (),
 ) -> N:
-    """The one image that `reference` means, of `images` (last made first). `channel` looks up `name@channel`.
+    """The one image of `images` (last made first) that `reference` means. `channel` looks up `name@channel`.
 
-    What stands after the @ is first taken for a version, then `latest`, then a constraint, then a channel: no channel can be named
-    like one of the others. A name alone, `latest` and constraints pass over the images with ids in `revoked` while there are others.
+    The part after the @ is interpreted as a version, then as `latest`, then as a constraint, then as a channel; the name of a channel
+    cannot look like one of the others. A name alone, `latest` and constraints skip images whose IDs are in `revoked`, unless all are.
 
-    NotFoundError with what there is and what may have been meant; UsageError when the beginning of an id fits several.
+    NotFoundError, with the existing names and a suggestion, when there is none. UsageError when a prefix of an ID matches several.
     """
     reference = reference.strip()
     if reference.startswith("sha256:"):
@@ -123,8 +123,10 @@ def resolve(
 
 
 def matches(text: str, name: str, version: str) -> bool:
-    """Whether `text` (`web`, `web@1.4.0`, `web@^1.4`) fits an image that is or would be `name`@`version`. An id, a digest and a
-    channel fit nothing: they name what exists."""
+    """Whether the reference `text` (`web`, `web@1.4.0`, `web@^1.4`) matches an image `name`@`version`, which need not exist yet.
+
+    IDs, digests and channels never match, because they refer to existing images only.
+    """
     wanted_name, at, wanted = text.strip().partition("@")
     if wanted_name != name:
         return False
@@ -135,12 +137,12 @@ def matches(text: str, name: str, version: str) -> bool:
 
 
 def is_channel(text: str) -> bool:
-    """Whether a channel can have this name: one that is no version, no constraint and not `latest`."""
+    """Whether `text` is a valid name for a channel: not a version, not a constraint and not `latest`."""
     return bool(CHANNEL.fullmatch(text)) and text != LATEST and parse_constraint(text) is None
 
 
 def _newest(images: Sequence[N], revoked: Collection[str]) -> N:
-    return max([image for image in images if image.id not in revoked] or images, key=_rank)  # of equals the first: the last made
+    return max([image for image in images if image.id not in revoked] or images, key=_rank)  # the first among equals, which was made last
 
 
 def _of_name(
@@ -161,24 +163,28 @@ def _of_name(
         fitting = [image for image in named if (version := parse_version(image.version)) and spec.match(version)]
         if fitting:
             return _newest(fitting, revoked)
-        raise NotFoundError(f"no version of {name} is {wanted}", hint=f"there is {_versions(named)}")
+        raise NotFoundError(f"no version of {name} matches {wanted}", hint=f"there is {_versions(named)}", code="image.version-not-found")
     if CHANNEL.fullmatch(wanted):
         found = channel(name, wanted)
         if found:
             return found
-        raise NotFoundError(f"{name} has no version or channel {wanted!r}", hint=f"there is {_versions(named)}")
-    raise UsageError(f"{wanted!r} is no version constraint", hint=examples(name))
+        raise NotFoundError(
+            f"{name} has no version or channel {wanted!r}", hint=f"there is {_versions(named)}", code="image.version-not-found"
+        )
+    raise UsageError(f"{wanted!r} is not a version constraint", hint=examples(name), code="image.reference")
 
 
 def examples(name: str) -> str:
-    """How a constraint is written."""
+    """A hint that shows the syntax of constraints."""
     return f"like {name}@1.4.0, {name}@^1.4, {name}@~1.2 or '{name}@>=1,<2'"
 
 
 def _by_digest(reference: str, images: Sequence[N]) -> N:
     found = [image for image in images if image.digest.startswith(reference) and len(reference) > len("sha256:")]
     if not found:
-        raise NotFoundError(f"no image has a digest that begins with {reference}", hint="`bake images` lists them")
+        raise NotFoundError(
+            f"no image has a digest that begins with {reference}", hint="`bake images` lists all images", code="image.not-found"
+        )
     if len({image.digest for image in found}) == 1:
         return found[0]
     return _only(reference, found)
@@ -187,7 +193,7 @@ def _by_digest(reference: str, images: Sequence[N]) -> N:
 def _only(reference: str, found: Sequence[N]) -> N:
     if len(found) > 1:
         shown = "".join(f"\n    {image.id}  {image.name}@{image.version}  {image.digest[:19]}" for image in found[:SHOWN])
-        raise UsageError(f"{reference} fits {len(found)} images:{shown}", hint="type more of it")
+        raise UsageError(f"{reference} matches {len(found)} images:{shown}", hint="give more digits", code="image.ambiguous")
     return found[0]
 
 
@@ -195,9 +201,15 @@ def _no_name(name: str, images: Sequence[Named]) -> NotFoundError:
     names = list(dict.fromkeys(image.name for image in images))
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if not names:
-        return NotFoundError(f"there is no image {name!r}", hint="the catalog is empty: `bake build TEMPLATE` makes the first image")
+        return NotFoundError(
+            f"there is no image {name!r}",
+            hint="the catalog is empty: `bake build TEMPLATE` makes the first image",
+            code="image.not-found",
+        )
     return NotFoundError(
-        f"there is no image {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""), hint=f"there is {_listed(sorted(names))}"
+        f"there is no image {name!r}" + (f"; did you mean {close[0]!r}?" if close else ""),
+        hint=f"there is {_listed(sorted(names))}",
+        code="image.not-found",
     )
 
 
@@ -205,6 +217,6 @@ def _versions(named: Sequence[Named]) -> str:
     return _listed(list(dict.fromkeys(f"{image.name}@{image.version}" for image in by_version(named))))
 
 
-def _listed(things: Sequence[str]) -> str:
-    rest = len(things) - SHOWN
-    return ", ".join(things[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - SHOWN
+    return ", ".join(names[:SHOWN]) + (f" and {rest} more" if rest > 0 else "")

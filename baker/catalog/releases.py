@@ -1,4 +1,4 @@
-"""Releases: numbered per image name, `running` from before anything outside is changed until their end is known."""
+"""Releases, numbered per image name. A release is `running` from before its target is changed until its end is known."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Releases(Repository):
     """The releases of one catalog."""
 
     def begin(self, release: Release) -> Release:
-        """Put a release on record as running, with the next number of its name (`release.number` is not looked at).
+        """Put a release on record as running, with the next number of its name (`release.number` is ignored).
 
-        BusyError while another one runs at the same target.
+        BusyError while another release to the same target is running.
         """
         try:
             with self.writing() as session:
@@ -41,17 +41,21 @@ class Releases(Repository):
                 session.add(row)
                 return _entered(session, row)
         except IntegrityError as error:
-            raise BusyError(f"somebody else has just begun a release of {release.name}", hint="bake releases") from error
+            raise BusyError(
+                f"another process has just begun a release of {release.name}",
+                hint=f"wait for it; bake releases {release.name} shows it",
+                code="release.running",
+            ) from error
 
     def note(self, release: Release, details: Mapping[str, Any]) -> Release:
-        """Add to what is known of a release on its way: on disk when this returns."""
+        """Add notes to a running release. They are on disk when this returns."""
         with self.writing() as session:
             row = self._row(session, release.name, release.number)
             row.details = {**row.details, **details}
             return _entered(session, row)
 
     def finish(self, release: Release, status: Status, *, at: str, error: str = "") -> Release:
-        """The end of a release."""
+        """Record the end of a release."""
         with self.writing() as session:
             row = self._row(session, release.name, release.number)
             row.status, row.finished, row.error = status, at, error
@@ -65,11 +69,11 @@ class Releases(Repository):
         return found[0]
 
     def all(self, name: str | None = None) -> list[Release]:
-        """The releases (of one name), last begun first."""
+        """All releases, or those of one name, the last begun first."""
         return self._records(equal(name=name))
 
     def running(self, name: str | None = None) -> list[Release]:
-        """The releases whose end is not known, last begun first."""
+        """The running releases, the last begun first."""
         return self._records(equal(status="running", name=name or None))
 
     def _records(self, condition: Condition) -> list[Release]:
@@ -84,18 +88,20 @@ class Releases(Repository):
 
 
 def still_running(release: Release) -> BusyError:
+    """The error for a target with a running release."""
     return BusyError(
-        f"release {release.title} of {release.name} to {release.target} is running since {release.started}, begun by {release.who}",
-        hint=f"bake releases {release.name}; where its process has ended: bake release {release.name} --resume",
+        f"release {release.title} of {release.name} to {release.target} is running since {release.started}, started by {release.who}",
+        hint=f"wait for it (bake releases {release.name}); if its process has ended: bake release {release.name} --resume",
+        code="release.running",
     )
 
 
 def _no_release(name: str, number: int) -> NotFoundError:
-    return NotFoundError(f"{name} has no release v{number}", hint=f"bake releases {name}")
+    return NotFoundError(f"{name} has no release v{number}", hint=f"bake releases {name} lists them", code="release.not-found")
 
 
 def _entered(session: Session, row: tables.Release) -> Release:
-    """The release as it is now, after an entry in the journal that says so."""
+    """Enter the present state of a release in the journal, and return it."""
     session.flush()
     release = release_record(row)
     append(session, "release", subject_of("release", release.name, release.number), release)

@@ -1,4 +1,4 @@
-"""A part of the catalog: some tables of its database, with the transactions that the catalog opens."""
+"""The base of the parts of the catalog, and the SQL conditions that they read with."""
 
 from __future__ import annotations
 
@@ -10,35 +10,35 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
 Condition = tuple[str, dict[str, Any]]  # SQL that follows WHERE, and the values of its parameters
-AT_ONCE = 500  # values in one query: databases limit how many there may be
+AT_ONCE = 500  # values in one query: databases limit their number
 T = TypeVar("T")
 
 PRESENT: Condition = ("removed IS NULL", {})
 
 
 class IntegrityError(Exception):
-    """A write broke a constraint of the database: an id is taken, or what a record refers to is not there."""
+    """A write violated a constraint of the database: an ID is taken, or a record that is referred to does not exist."""
 
 
 class Reader:
-    """One transaction that reads. SQL is what SQLite and PostgreSQL both understand; `:name` stands for a value.
+    """One transaction that reads. Its SQL is the common subset of SQLite and PostgreSQL; `:name` is a parameter.
 
-    Rows have their columns as attributes; JSON columns hold what was put in, Boolean ones True or False.
+    Rows have their columns as attributes. JSON columns have the decoded value, Boolean columns True or False.
     """
 
     def stream(self, sql: str, **values: Any) -> Iterator[Any]:
-        """The rows, read as they are asked for."""
+        """Iterate over the rows. They are read on demand."""
         raise NotImplementedError
 
     def json_item(self, column: str, parameter: str, key: str) -> tuple[str, str]:
-        """SQL for the text of an item of a JSON column, and the value that its parameter must have."""
+        """SQL for the text of an item of a JSON column, and the value for its parameter."""
         raise NotImplementedError
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
         return list(self.stream(sql, **values))
 
     def row(self, sql: str, **values: Any) -> Any:
-        """The first row; None without one."""
+        """The first row, or None."""
         return next(self.stream(sql, **values), None)
 
     def select(self, table: str, condition: Condition, order: str = "serial") -> list[Any]:
@@ -47,7 +47,7 @@ class Reader:
         return self.rows(f"SELECT * FROM {table} WHERE {where} ORDER BY {order}", **values)
 
     def rows_for(self, sql: str, column: str, values: Collection[str]) -> Iterator[Any]:
-        """The rows of a query for which a column has one of these values (`{where}`), asked for some hundred at a time."""
+        """The rows for which a column has one of these values (`{where}` in the query), in queries for some hundred values each."""
         for some in batches(sorted(set(values))):
             where, parameters = one_of(column, some)
             yield from self.stream(sql.format(where=where), **parameters)
@@ -58,7 +58,7 @@ WriteTransaction = Callable[[], "AbstractContextManager[Session]"]
 
 
 class Repository:
-    """`reading` and `writing` open one transaction each; errors of the database come out as bake's."""
+    """A part of the catalog. `reading` and `writing` open one transaction each, and raise bake's errors for errors of the database."""
 
     def __init__(self, reading: ReadTransaction, writing: WriteTransaction) -> None:
         self.reading = reading
@@ -66,13 +66,13 @@ class Repository:
 
 
 def equal(**values: object) -> Condition:
-    """The condition that columns have these values; those that are None do not count."""
+    """The condition that columns have these values. Values that are None are ignored."""
     given = {name: value for name, value in values.items() if value is not None}
     return " AND ".join(f"{name} = :{name}" for name in given) or "1 = 1", given
 
 
 def one_of(column: str, values: Sequence[str]) -> Condition:
-    """The condition that a column has one of these values, which are no more than AT_ONCE."""
+    """The condition that a column has one of these values, AT_ONCE at most."""
     named = {f"{column}_{number}": value for number, value in enumerate(values)}
     if not named:
         return "1 = 0", named

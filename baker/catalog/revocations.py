@@ -1,7 +1,7 @@
-"""Revoked images: those must not be used from some time on, and, when asked, neither must what is made on them, now or later.
+"""Revocations: a revoked image must not be used from a given time on, and optionally neither must its present and future descendants.
 
-The rules are HCP Packer's: at once or at a time in the future; descendants inherit it; undoing it at the image that was revoked
-undoes it for them.
+The rules are those of HCP Packer: a revocation takes effect at once or at a future time, descendants inherit it, and undoing it at the
+revoked image undoes it for the descendants.
 """
 
 from __future__ import annotations
@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 
 
 class RevokedError(UsageError):
-    """The image must not be used any more."""
+    """The image is revoked and must not be used."""
+
+    default_code = "image.revoked"
 
 
 COLUMNS = ("image", "reason", "who", "at", "effective", "descendants")
 
 
 class Revocations(Repository):
-    """The revocations of one catalog, those that are still to come too. Those that were undone are history."""
+    """The revocations of one catalog, including those that take effect in the future. Undone revocations do not count."""
 
     def add(self, revocation: Revocation) -> Revocation:
-        """Revoke an image; what is in force for it from now on. Once more replaces the reason; it never takes effect later
-        for that, and descendants once in are in."""
+        """Revoke an image, and return the revocation that is in force.
+
+        Revoking an image again replaces the reason. It never delays the effective time, and never excludes descendants that were included.
+        """
         with self.writing() as session:
             row = self._own(session, revocation.image)
             if row is None:
@@ -48,16 +52,17 @@ class Revocations(Repository):
             return _record(row)
 
     def undo(self, image_id: str, *, who: str, at: str) -> Revocation:
-        """Undo what was done to this very image; what it was. NotFoundError when nothing was, UsageError when it is inherited."""
+        """Undo the revocation of an image, and return it. NotFoundError when there is none, UsageError when it is inherited."""
         with self.writing() as session:
             row = self._own(session, image_id)
             if row is None:
                 inherited = self.of(image_id)
                 if inherited is None:
-                    raise NotFoundError(f"image {image_id} is not revoked")
+                    raise NotFoundError(f"image {image_id} is not revoked", code="revocation.not-found")
                 raise UsageError(
-                    f"image {image_id} is revoked because image {inherited.inherited_from}, which it is made on, is",
+                    f"image {image_id} inherits its revocation from image {inherited.inherited_from}",
                     hint=f"bake revoke {inherited.inherited_from} --undo",
+                    code="revocation.inherited",
                 )
             row.undone, row.undone_by = at, who
             session.flush()
@@ -65,14 +70,14 @@ class Revocations(Repository):
             return _record(row)
 
     def of(self, image_id: str) -> Revocation | None:
-        """What revokes an image, or will: of its own and the inherited ones that which takes effect first. None for most images."""
+        """The revocation of an image, its own or inherited, that takes effect first, now or in the future; None for most images."""
         with self.reading() as reader:
             line = line_ids(reader, image_id) or [image_id]
             rows = reader.rows_for("SELECT * FROM revocations WHERE undone IS NULL AND {where}", "image", line)
             return _first({row.image: _record(row) for row in rows}, line)
 
     def all(self) -> Mapping[str, Revocation]:
-        """Every image that is or will be revoked -> what `of` says of it."""
+        """Image ID -> revocation as of `of`, for every image that is or will be revoked."""
         with self.reading() as reader:
             own = {row.image: _record(row) for row in reader.select("revocations", ("undone IS NULL", {}))}
             if not own:
@@ -83,18 +88,18 @@ class Revocations(Repository):
         return {image: revocation for image, revocation in found.items() if revocation}
 
     def in_force(self, at: str) -> frozenset[str]:
-        """The ids of all images that are revoked at that time."""
+        """The IDs of all images that are revoked at the time `at`."""
         return frozenset(image for image, revocation in self.all().items() if revocation.effective <= at)
 
     def check(self, image: ImageRecord, what_for: str, *, at: str) -> None:
-        """RevokedError when an image is revoked at that time; `what_for` ends the sentence: "as a source", "in a channel"."""
+        """Raise RevokedError when an image is revoked at the time `at`. `what_for` ends the sentence: "as a source", "in a channel"."""
         revocation = self.of(image.id)
         if revocation is not None and revocation.effective <= at:
-            through = f", through image {revocation.inherited_from} that it is made on" if revocation.inherited_from else ""
+            through = f", inherited from image {revocation.inherited_from}" if revocation.inherited_from else ""
             raise RevokedError(
                 f"{image.name}@{image.version} ({image.id}) is revoked and cannot be used {what_for}: {revocation.reason}"
-                f"\n    by {revocation.who}, from {revocation.effective} on{through}",
-                hint=f"bake images --name {image.name} lists others",
+                f"\n    by {revocation.who}, as of {revocation.effective}{through}",
+                hint=f"bake images --name {image.name} lists other images",
             )
 
     def _own(self, session: Session, image_id: str) -> tables.Revocation | None:
@@ -110,7 +115,10 @@ def _line(image: str, parents: Mapping[str, str | None]) -> list[str]:
 
 
 def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
-    """Of what an image has and inherits (`line`: its id, then those it is made on) that which takes effect first, its own among equals."""
+    """The revocation of an image that takes effect first, its own or an inherited one; its own if the times are equal.
+
+    `own` maps images to their own revocations; `line` is the image's ID, then those of its ancestors.
+    """
     candidates = [own[line[0]]] if line[0] in own else []
     candidates += [
         replace(own[above], image=line[0], inherited_from=above) for above in line[1:] if above in own and own[above].descendants
@@ -119,7 +127,7 @@ def _first(own: Mapping[str, Revocation], line: list[str]) -> Revocation | None:
 
 
 def whole_revocation(row: Any) -> Mapping[str, object]:
-    """A revocation with its end, for the journal."""
+    """A revocation for the journal, with the fields about its undoing."""
     return {name: getattr(row, name) for name in (*COLUMNS, "undone", "undone_by")}
 
 

@@ -1,7 +1,7 @@
-"""The catalog's SQLite file, opened with Python's own module: reading it must not wait for SQLAlchemy, whose import alone takes ten times
-as long as Python's start. Reading is here, for writing see database.py.
+"""Read the catalog's SQLite file with the sqlite3 module of Python. For writing see database.py.
 
-The file is in WAL mode. A reader begins with BEGIN, so that all its questions see the same state.
+Reading must not wait for SQLAlchemy, whose import alone takes ten times as long as Python's start. The file is in WAL mode. A reader
+begins with BEGIN, so that all its queries see the same state.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from baker.core.locks import locked
 REVISIONS = ("0001", "0002", "0003", "0004")  # every schema this bake knows, oldest first; a test compares them with migrations/versions
 HEAD = REVISIONS[-1]
 BUSY_SECONDS = 20.0
-SCHEMA = Path(__file__).with_name("schema.sql")  # what the migrations make of an empty file; a test compares them
+SCHEMA = Path(__file__).with_name("schema.sql")  # the result of the migrations of an empty file; a test compares them
 CONVERTERS: dict[str, Callable[[bytes], Any]] = {"JSON": json.loads, "BOOLEAN": lambda value: value != b"0"}  # by declared type
-Migrate = Callable[[Path, float], None]  # brings the file at a path up to date; seconds to wait for a process that writes
+Migrate = Callable[[Path, float], None]  # (file, seconds to wait for a process that writes): migrate the file
 
 for _name, _convert in CONVERTERS.items():
-    sqlite3.register_converter(_name, _convert)  # only for connections that ask for it, as ours below
+    sqlite3.register_converter(_name, _convert)  # takes effect only for connections with detect_types, such as ours
 
 
 class SqliteReader(Reader):
@@ -49,16 +49,16 @@ class SqliteReader(Reader):
 
 
 class SqliteFile:
-    """The file at `path`, made or migrated when it is first read. `busy_seconds`: how long to wait for a process that writes."""
+    """The file at `path`, created or migrated when it is first read. `busy_seconds`: how long to wait for a process that writes."""
 
     def __init__(self, path: Path, busy_seconds: float, migrate: Migrate) -> None:
         self._path, self._busy_seconds, self._migrate = path, busy_seconds, migrate
-        self._idle: list[sqlite3.Connection] = []  # one is in use by one thread at a time
+        self._idle: list[sqlite3.Connection] = []  # each is used by one thread at a time
         self._is_current = False
 
     @contextmanager
     def reading(self) -> Iterator[Reader]:
-        """A transaction that reads; the file is made or migrated first, where needed."""
+        """Open a transaction that reads. The file is created or migrated first if necessary."""
         self.prepare()
         with translated(self._path):
             connection = self._taken()
@@ -70,7 +70,7 @@ class SqliteFile:
                 self._idle.append(connection)
 
     def prepare(self) -> None:
-        """Make the file, or have an older one migrated. HostError when its schema is newer than this bake."""
+        """Create or migrate the file if necessary. HostError when its schema is newer than this bake."""
         if self._is_current:
             return
         with translated(self._path):
@@ -81,7 +81,7 @@ class SqliteFile:
         self._is_current = True
 
     def close(self) -> None:
-        """Let go of the file; the next use opens it again."""
+        """Close the file. The next use opens it again."""
         while self._idle:
             self._idle.pop().close()
         self._is_current = False
@@ -93,7 +93,7 @@ class SqliteFile:
             return connect(self._path, self._busy_seconds)
 
     def _revision(self) -> str | None:
-        """The file's schema; None without one."""
+        """The revision of the file's schema; None for an empty file."""
         with closing(connect(self._path, self._busy_seconds)) as connection:
             found = _revision_of(connection)
         check_known(found, self._path)
@@ -101,7 +101,7 @@ class SqliteFile:
 
     def _make_or_migrate(self) -> None:
         with closing(connect(self._path, self._busy_seconds)) as connection:
-            connection.execute("PRAGMA journal_mode=WAL")  # of the file: set once, under the lock, because the switch does not wait
+            connection.execute("PRAGMA journal_mode=WAL")  # set once, under the lock: the switch does not wait
             if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
                 connection.executescript(f"BEGIN IMMEDIATE;\n{SCHEMA.read_text()}\nCOMMIT;")
             behind = _revision_of(connection) != HEAD
@@ -110,7 +110,7 @@ class SqliteFile:
 
 
 def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
-    """A connection that begins no transaction by itself."""
+    """Open a connection that begins no transaction by itself."""
     database, uri = target(path)
     return sqlite3.connect(
         database,
@@ -123,10 +123,10 @@ def connect(path: Path, busy_seconds: float) -> sqlite3.Connection:
 
 
 def target(path: Path) -> tuple[str, bool]:
-    """What to open for a file, and whether that is a URI.
+    """The name with which to open a file, and whether it is a URI.
 
-    In a directory where nothing can be written, SQLite reads a WAL database only when it is told that nothing changes: its -shm file
-    cannot be made (https://www.sqlite.org/wal.html, "Read-Only Databases"). A -wal file that is there may hold commits: never skipped.
+    In a read-only directory, SQLite opens a WAL database only as immutable, because it cannot create its -shm file
+    (https://www.sqlite.org/wal.html, "Read-Only Databases"). An existing -wal file may hold commits, so it is never skipped.
     """
     if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
         return str(path), False
@@ -134,7 +134,7 @@ def target(path: Path) -> tuple[str, bool]:
 
 
 def check_known(revision: str | None, place: Path | str) -> None:
-    """HostError when this bake does not know a schema."""
+    """Raise HostError when this bake does not know a schema."""
     if revision is not None and revision not in REVISIONS:
         raise HostError(
             f"the catalog {place} has schema {revision}; this bake knows schemas up to {HEAD}",
@@ -145,7 +145,7 @@ def check_known(revision: str | None, place: Path | str) -> None:
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Turn what SQLite reports into bake's errors."""
+    """Convert errors of SQLite to errors of bake."""
     try:
         yield
     except sqlite3.Error as error:
@@ -159,7 +159,7 @@ def cannot_use(shown: str, error: OSError) -> HostError:
 
 
 def explained(said: str, shown: str, path: Path | None) -> BakeError:
-    """The error of a database as one of bake's; `path` is that of an SQLite file."""
+    """Convert the message of a database error to an error of bake. `path`: the file, for SQLite."""
     if "locked" in said:
         return BusyError(
             f"another process has been writing to the catalog {shown} for too long", hint="try again when it is done", code="catalog.locked"

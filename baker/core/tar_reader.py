@@ -223,7 +223,7 @@ def _write(tar: TarReader, member: TarMember, parent: int, name: str) -> None:
     with open(descriptor, "wb") as file:  # noqa: PTH123 - of a descriptor
         while data := tar.read():
             file.write(data)
-        file.flush()  # a later write would clear the set-user-ID bit
+        file.flush()  # a write after fchmod would clear the set-user-ID bit of a user who is not root
         os.fchmod(file.fileno(), stat.S_IMODE(member.mode))
 
 

@@ -1,9 +1,10 @@
-"""The kind `ansible`: a playbook, run from this host over the machine's one SSH connection.
+"""The provisioner kind `ansible`: run a playbook from this host over the machine's one SSH connection.
 
     - ansible: {playbook: ansible/site.yaml, requirements: ansible/requirements.yaml, extra_vars: {port: 80}, idempotent: true}
 
-Only what the template names counts: no ansible.cfg of the user or the host is read (one beside the playbook is), roles and
-collections of `requirements` go into a directory of this step, and nothing is written to the user's home.
+The result depends only on files that the template names: an ansible.cfg beside the playbook is read, but none of the user's or the
+host's. The roles and collections of `requirements` are installed into a directory of this step, and nothing is written to the
+user's home.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from baker.provision.base import OnHost, Operation, Run, StepConfig, StepContext
 from baker.provision.fields import Env, Paths, Texts
 from baker.provision.tools import tool
 
-# What ansible looks for beside a playbook: the step's inputs when the playbook lies among other things.
+# What ansible looks for beside a playbook. These are the step's inputs when the playbook is in the template's own directory, where
+# unrelated files lie beside it.
 BESIDE_PLAYBOOK = (
     "ansible.cfg", "roles", "collections", "group_vars", "host_vars", "vars", "tasks", "handlers", "files", "templates", "library",
     "module_utils", "action_plugins", "callback_plugins", "filter_plugins", "lookup_plugins", "strategy_plugins", "test_plugins",
 )  # fmt: skip
-EMPTY = "empty.cfg"  # settings that nobody made: without a file of its own ansible reads the user's or the host's
+EMPTY = "empty.cfg"  # an empty configuration: when ANSIBLE_CONFIG names no file, ansible reads the user's or the host's configuration
 CHANGED_TASK = r"TASK \[([^\n]*)\] \**\n(?:(?!TASK \[|PLAY |RUNNING HANDLER )[^\n]*\n)*?changed: \[|RUNNING HANDLER \[([^\n]*)\]"
 NEEDS_PYTHON = """command -v python3 >/dev/null || {
   echo "ansible needs python3 in the machine: add a step before this one, such as shell: apt-get install -y python3" >&2
@@ -52,7 +54,7 @@ class AnsibleConfig(StepConfig):
 
 
 class Ansible:
-    """Runs a playbook against the machine."""
+    """Run a playbook against the machine."""
 
     name = "ansible"
     Config: type[BaseModel] = AnsibleConfig
@@ -91,7 +93,7 @@ def _playbook(config: AnsibleConfig, base_dir: Path) -> tuple[str, ...]:
 
 
 def _inventory(config: AnsibleConfig) -> str:
-    """An inventory (JSON is YAML) with the one machine in it; where it is comes from the environment, never from argv."""
+    """An inventory (JSON, which is also YAML) of the one machine. Its address and user come from the environment, not from argv."""
     become: Any = "{{ lookup('env', 'BAKE_ANSIBLE_USER') != 'root' }}" if config.become is None else config.become
     host = {"ansible_host": "{{ lookup('env', 'BAKE_ANSIBLE_HOST') }}", "ansible_become": become}
     return json.dumps(
@@ -100,7 +102,7 @@ def _inventory(config: AnsibleConfig) -> str:
 
 
 def _environment(config: AnsibleConfig, base_dir: Path, directory: Path) -> dict[str, str]:
-    """Ansible's settings (ansible-config(1)); `{...}` are filled in by the executor."""
+    """Ansible's settings as environment variables (ansible-config(1)). The executor replaces `{...}`, see OnHost."""
     settings = directory / "ansible.cfg"
     roles = ["{files}/roles", str(directory / "roles"), *(str(base_dir / path) for path in config.roles_path)]
     return {

@@ -1,7 +1,7 @@
-"""The seam to provisioner kinds: a kind turns its YAML into operations; the executor carries them out.
+"""The interface of provisioner kinds: a kind turns a step's YAML into operations, and the executor runs them.
 
-A kind is found by its name in the entry-point group `baker.provisioners`; the built-in ones are listed in registry.py.
-Because a kind only yields operations, its tests need no machine: one data file per case.
+A kind is found by its name in the entry-point group `baker.provisioners`; the built-in kinds are listed in registry.py.
+Because a kind only yields operations, its tests need no machine: each case is one data file.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class StepConfig(BaseModel):
-    """Base of every kind's `Config`: immutable, unknown keys are errors, `port: 80` is as good as `port: "80"` for a string."""
+    """Base class of every kind's `Config`: immutable, rejects unknown keys, and accepts a number (`port: 80`) for a string field."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True, protected_namespaces=())
 
@@ -24,18 +24,18 @@ class StepConfig(BaseModel):
 class Run:
     """Run a script in the guest."""
 
-    script: str
+    script: str  # its text
     user: str = "root"
     env: Mapping[str, str] = field(default_factory=dict)
     shell: str = "/bin/sh"
     cwd: str | None = None
     expected_exit_codes: frozenset[int] = frozenset({0})
-    expect_disconnect: bool = False  # the script may reboot the guest: wait until it is back
+    expect_disconnect: bool = False  # the script may reboot the guest: the executor then waits until the guest is reachable again
 
 
 @dataclass(frozen=True)
 class Put:
-    """Write a file in the guest. `group` "": the owner's login group."""
+    """Write a file in the guest. An empty `group` means the owner's login group."""
 
     data: bytes = field(repr=False)
     destination: str
@@ -46,11 +46,11 @@ class Put:
 
 @dataclass(frozen=True)
 class PutTree:
-    """Copy a directory's content, or a file, below a directory in the guest.
+    """Copy the content of a directory, or a single file, into a directory in the guest.
 
-    A mode of None: executable stays executable and private (nothing for group and others) stays private, everything else is
-    0644 and 0755, so that two checkouts with different umasks make one image. `rename` is the name that a single file gets,
-    `group` "" the owner's login group.
+    A mode of None keeps two properties of each file: whether its owner may execute it, and whether it is private (no permissions for
+    group and others). Everything else becomes 0644 or 0755, so that checkouts with different umasks give the same image. `rename`
+    is the name of a single file in the guest. An empty `group` means the owner's login group.
     """
 
     source: Path
@@ -67,8 +67,9 @@ class PutTree:
 class OnHost:
     """Run a command on this host against the guest.
 
-    `{ssh_config}`, `{host}` (its alias there), `{user}` (who logs in) and `{files}` are filled in in arguments and in the values
-    of `env`. `{files}` is a private directory, one for all such operations of a step, deleted at the step's end.
+    In the arguments and in the values of `env`, the executor replaces `{ssh_config}` (path of an OpenSSH client configuration),
+    `{host}` (the guest's alias in it), `{user}` (the login user) and `{files}` (a private directory that all such operations of a
+    step share; it is deleted when the step ends).
     """
 
     argv: tuple[str, ...]
@@ -76,9 +77,9 @@ class OnHost:
     files: Mapping[str, str] = field(default_factory=dict, repr=False)  # name -> content, written below `{files}`
     cwd: Path | None = None
     expect: str = ""  # a regular expression that the output must match
-    refuse: str = ""  # a regular expression that the output must not match; its first group says what was found
-    galaxy: Path | None = None  # the requirements of which it puts roles and collections below `{files}`: those go on record
-    complaint: str = ""  # the error when `expect` or `refuse` is not met; `{found}` is filled in
+    refuse: str = ""  # a regular expression that the output must not match; its groups are the findings that the error names
+    galaxy: Path | None = None  # the requirements file whose roles and collections the command installs below `{files}`, for the record
+    complaint: str = ""  # the error message when `expect` or `refuse` is violated; `{found}` is replaced by the findings
 
 
 Operation = Run | Put | PutTree | OnHost
@@ -86,12 +87,12 @@ Operation = Run | Put | PutTree | OnHost
 
 @dataclass(frozen=True)
 class StepContext:
-    """What a kind may know when it makes operations."""
+    """What a kind may use to make operations."""
 
-    base_dir: Path
+    base_dir: Path  # the directory that relative paths in the step start from
     step: str
     variables: Mapping[str, Any]
-    env: Mapping[str, str]  # handed to every command: BAKE_*, SOURCE_DATE_EPOCH, ...
+    env: Mapping[str, str]  # passed to every command: BAKE_*, SOURCE_DATE_EPOCH, ...
 
 
 class Provisioner(Protocol):
@@ -101,7 +102,7 @@ class Provisioner(Protocol):
     Config: type[BaseModel]
 
     def inputs(self, config: Any, base_dir: Path) -> Iterable[Path]:
-        """The files and directories on this host whose content can change the outcome."""
+        """The files and directories on this host whose content can change the result of the step."""
 
     def operations(self, config: Any, context: StepContext) -> Iterable[Operation]:
-        """What to do, in order."""
+        """The operations of the step, in order."""

@@ -1,4 +1,4 @@
-"""Types that several kinds' configurations share."""
+"""Field types that the configurations of several kinds share. Invalid values raise ValueError, which pydantic reports with its place."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _as_tuple(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
-    """What people mean by `DEBUG: true` or `PORT: 80` in an environment."""
+    """Convert a YAML boolean or number in an environment, such as `DEBUG: true` or `PORT: 80`, to its text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     return str(value) if isinstance(value, (int, float)) else value
@@ -25,30 +25,30 @@ def _as_text(value: Any) -> Any:
 
 def _variable_name(name: str) -> str:
     if not VARIABLE_NAME.match(name):
-        raise ValueError(f"{name!r} is not a name for an environment variable: letters, digits and _ only")
+        raise ValueError(f"{name!r} is not a name for an environment variable: use letters, digits and _, and no digit first")
     return name
 
 
 def _no_null(value: str) -> str:
     if "\0" in value:
-        raise ValueError("an environment variable cannot hold a zero byte")
+        raise ValueError("an environment variable cannot contain a null byte")
     return value
 
 
 def _account(name: str) -> str:
     if not ACCOUNT_NAME.match(name):
-        raise ValueError(f"{name!r} is not a name or number of a user or group")
+        raise ValueError(f"{name!r} is not the name or number of a user or group")
     return name
 
 
 def _absolute(path: str) -> str:
     if not path.startswith("/"):
-        raise ValueError(f"{path!r} is a path in the guest and must begin with /")
+        raise ValueError(f"{path!r} must be an absolute path in the guest: begin it with /")
     return path
 
 
 def _mode(value: Any) -> int:
-    """Permission bits from "0644", "644", "0o644" or YAML's own octal 0644 (which arrives as the number 420)."""
+    """Parse permission bits from "0644", "644", "0o644" or YAML's own octal 0644 (which arrives as the number 420)."""
     if isinstance(value, str) and re.fullmatch(r"(0o)?[0-7]{3,5}", value):
         number = int(value.removeprefix("0o"), 8)
     elif isinstance(value, int) and not isinstance(value, bool):
@@ -63,6 +63,7 @@ def _mode(value: Any) -> int:
 
 
 def octal(mode: int) -> str:
+    """Four octal digits for permission bits, such as "0644"."""
     return f"{mode:04o}"
 
 

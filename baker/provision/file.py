@@ -1,11 +1,11 @@
-"""The kind `file`: files, trees, literal text and templates into the guest.
+"""The provisioner kind `file`: write files, directory trees, literal text and rendered templates into the guest.
 
     - file: {source: files/site/, destination: /var/www/html, owner: www-data}
     - file: {template: files/motd.j2, destination: /etc/motd, vars: {team: shop}}
     - file: {content: "hello\\n", destination: /etc/hello, mode: '0600'}
 
-As with rsync, a directory written with a trailing slash means its content, without one the directory itself. A destination with a
-trailing slash is a directory to put things into.
+As with rsync, a source directory with a trailing slash means its content; without the slash it means the directory itself. A
+destination with a trailing slash is the directory that receives the files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from baker.core.errors import BuildError
 from baker.provision.base import Operation, Put, PutTree, StepConfig, StepContext
 from baker.provision.fields import Account, GuestPath, Mode, Texts
 
-LARGEST_IN_MEMORY = 1 << 20  # bytes; a larger file goes as a tree of one
+LARGEST_IN_MEMORY = 1 << 20  # bytes; a larger file becomes a PutTree instead of a Put
 
 
 class FileConfig(StepConfig):
@@ -55,7 +55,7 @@ class FileConfig(StepConfig):
 
 
 class File:
-    """Writes files into the guest."""
+    """Write files into the guest."""
 
     name = "file"
     Config: type[BaseModel] = FileConfig
@@ -77,6 +77,7 @@ class File:
 
 
 def _included(path: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
+    """The inputs of one source: `path` itself, or with `exclude` each file and link below it that no pattern matches."""
     if not exclude or not path.is_dir():
         yield path
         return
@@ -86,9 +87,9 @@ def _included(path: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
 
 
 def walk(root: Path, exclude: tuple[str, ...]) -> Iterator[Path]:
-    """Everything below `root` in one fixed order, parents first; what matches `exclude` is left out with all below it.
+    """Every path below `root` in a fixed order, parents first. Paths that match `exclude` are left out, with everything below them.
 
-    A pattern with a slash is matched against the path from `root`, one without against each name.
+    A pattern that contains a slash is matched against the path relative to `root`, any other pattern against each name.
     """
     for path in sorted(root.iterdir()):
         relative = path.relative_to(root).as_posix()
@@ -109,7 +110,9 @@ def _copy(config: FileConfig, path: Path, source: str) -> Operation:
         destination = config.destination if source.endswith("/") else str(PurePosixPath(config.destination) / path.name)
         return _tree(config, path, destination)
     if not path.is_file():
-        raise BuildError(f"{path} is not a file or directory" if path.exists() else f"there is no {path}")
+        if path.exists():
+            raise BuildError(f"{path} is not a file or directory", code="step.file-type")
+        raise BuildError(f"the source {path} does not exist", code="step.file-missing")
     target = PurePosixPath(_target(config.destination, path.name))
     if path.stat().st_size > LARGEST_IN_MEMORY:
         return _tree(config, path, str(target.parent), rename=target.name)
@@ -134,7 +137,7 @@ def _put(config: FileConfig, data: bytes, destination: str, mode: int) -> Put:
 
 
 def login_group(config: FileConfig) -> str:
-    """The group asked for; "" leaves it to the guest, which knows the owner's login group."""
+    """The group of the step's files: the configured one, "root" for root, else "" (the guest looks up the owner's login group)."""
     return config.group or ("root" if config.owner in ("root", "0") else "")
 
 
@@ -143,19 +146,19 @@ def _target(destination: str, name: str) -> str:
 
 
 def plain_mode(path: Path) -> int:
-    """The mode that a file gets when none is given: what git keeps of it, and private stays private."""
+    """The mode of a file that is given none: 0755 or 0644 as git records it, without group and others if `path` is private."""
     mode = path.lstat().st_mode
     usual = 0o755 if mode & 0o100 or path.is_dir() else 0o644
     return usual if mode & 0o077 else usual & 0o700
 
 
 def render(template: Path, variables: dict[str, Any]) -> str:
-    """A Jinja2 template's text. BuildError with file and line for a mistake in it or a name that is not in `variables`."""
-    from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateSyntaxError
+    """Render a Jinja2 template file. BuildError with file and line for a mistake in it or a name that is not in `variables`."""
+    from jinja2 import FunctionLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateSyntaxError
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def load(name: str) -> tuple[str, str, None] | None:
-        # the one file only: what it included would not be among the step's inputs
+        # This file only: a file that it included would not be one of the step's inputs.
         return (template.read_text(), str(template), None) if name == template.name else None
 
     environment = ImmutableSandboxedEnvironment(
@@ -164,17 +167,25 @@ def render(template: Path, variables: dict[str, Any]) -> str:
     try:
         return environment.get_template(template.name).render(variables)
     except TemplateSyntaxError as error:
-        raise BuildError(f"{error.filename or template}:{error.lineno}: {error.message}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise BuildError(f"cannot read {template}: {error}") from error
+        raise BuildError(f"{error.filename or template}:{error.lineno}: {error.message}", code="step.template-syntax") from error
+    except TemplateNotFound as error:
+        raise BuildError(
+            f"{template} includes {error.name}", hint="a template cannot include or import other files", code="step.template-include"
+        ) from error
+    except OSError as error:
+        raise BuildError(f"cannot read {template}: {error}", code="step.file-unreadable") from error
+    except UnicodeDecodeError as error:
+        raise BuildError(f"cannot read {template}: {error}", hint="save it as UTF-8", code="step.file-encoding") from error
     except (TemplateError, TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise BuildError(
-            f"{template}:{_line(error, template)}: {error}", hint="the names a template may use are those in `vars`"
+            f"{template}:{_line(error, template)}: {error}",
+            hint="a template may use only the names in `vars`",
+            code="step.template-render",
         ) from error
 
 
 def _line(error: BaseException, template: Path) -> int:
-    """The line of `template` in which rendering failed: Jinja2 rewrites tracebacks to template lines."""
+    """The line of `template` where rendering failed, 0 if unknown. Jinja2 rewrites tracebacks to name template lines."""
     found = 0
     trace = error.__traceback__
     while trace is not None:

@@ -1,10 +1,10 @@
-"""The kind `shell`: commands and scripts in the guest.
+"""The provisioner kind `shell`: run commands and scripts in the guest.
 
     - shell: apt-get update
     - shell: [apt-get update, apt-get install -y nginx-light]
     - shell: {script: scripts/setup.sh, args: [--fast], env: {STAGE: prod}, user: app, cwd: /srv}
 
-The lines of `inline` are one script, run with `-e`: the first command that fails ends it.
+The lines of `inline` form one script, which runs with `-e`: it ends at the first command that fails.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from baker.core.errors import BuildError
 from baker.provision.base import Operation, Put, Run, StepConfig, StepContext
 from baker.provision.fields import Account, Env, ExitCodes, GuestPath, Paths, Texts
 
-SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh"})  # shebangs that may be run with -e
-UPLOADS = "/run/bake"  # in memory: a script leaves no trace on the disk
+SHELLS = frozenset({"sh", "ash", "bash", "dash", "ksh", "mksh", "zsh"})  # interpreters that understand -e
+UPLOADS = "/run/bake"  # a tmpfs, so that a script leaves no trace on the disk
 
 
 class ShellConfig(StepConfig):
@@ -62,7 +62,7 @@ class ShellConfig(StepConfig):
 
 
 class Shell:
-    """Runs commands in the guest."""
+    """Run commands and scripts in the guest."""
 
     name = "shell"
     Config: type[BaseModel] = ShellConfig
@@ -82,17 +82,21 @@ def _scripts(config: ShellConfig) -> tuple[Path, ...]:
 
 
 def _script(config: ShellConfig, path: Path, number: int) -> Iterator[Operation]:
-    """A shell script is run as `inline` is; anything else is put in the guest's memory and handed to its interpreter."""
+    """The operations that run a script file.
+
+    A shell script runs the way `inline` does. Any other script is written to the guest's /run and passed to its interpreter; it is
+    removed at the end. Raises BuildError when the file cannot be read or is not UTF-8 text.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise BuildError(f"cannot read the script {path}: {error.strerror}") from error
+        raise BuildError(f"cannot read the script {path}: {error.strerror}", code="step.file-unreadable") from error
     interpreter = _shebang(data)
     if config.shell or interpreter is None or PurePosixPath(interpreter[0]).name in SHELLS:
         yield _run(config, _text(data, path), config.shell or (interpreter or ["/bin/sh"])[0])
         return
     copy = f"{UPLOADS}/{number}-{re.sub(r'[^A-Za-z0-9._-]', '_', path.name)}"
-    if config.user != "root":  # who may then remove its own script there, and nobody else's
+    if config.user != "root":  # sticky: the user may remove its own script from the directory, and nobody else's
         yield Run(f"install -d -m 1777 {UPLOADS}")
     yield Put(data, copy, mode=0o500, owner=config.user, group="root")
     words = shlex.join([*interpreter, copy, *config.args])
@@ -100,7 +104,7 @@ def _script(config: ShellConfig, path: Path, number: int) -> Iterator[Operation]
 
 
 def _shebang(data: bytes) -> list[str] | None:
-    """The interpreter and its options that a script's first line names; `env` is looked through for shells."""
+    """The interpreter and its options from a script's `#!` line, or None. `/usr/bin/env SHELL` is resolved to /bin/SHELL."""
     first = data.split(b"\n", 1)[0].decode("utf-8", "replace").strip()
     if not first.startswith("#!"):
         return None
@@ -115,7 +119,9 @@ def _text(data: bytes, path: Path) -> str:
         return data.decode().replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         raise BuildError(
-            f"the script {path} is not UTF-8 text (byte {error.start})", hint="name its interpreter in a first line (#!)"
+            f"the script {path} is not UTF-8 text (byte {error.start})",
+            hint="save it as UTF-8; a program needs a first line (#!) that names its interpreter",
+            code="step.file-encoding",
         ) from error
 
 

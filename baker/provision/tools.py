@@ -1,4 +1,4 @@
-"""Ansible's programs on this host."""
+"""Find Ansible's programs on this host."""
 
 from __future__ import annotations
 
@@ -10,9 +10,13 @@ from baker.core.errors import HostError
 
 
 def tool(name: str) -> str:
-    """Ansible's program `name`: the one of bake's own Python environment before any other."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.exists() else shutil.which(name)
+    """The path of Ansible's program `name`: in bake's own Python environment, else on PATH. HostError when it is not installed."""
+    own = Path(sys.executable).parent / name
+    found = str(own) if own.exists() else shutil.which(name)
     if found is None:
-        raise HostError(f"{name} is not installed", hint="install bake with its ansible extra: pip install 'bake[ansible]'")
+        raise HostError(
+            f"{name} is not installed",
+            hint="install bake with its ansible extra: pip install 'bake[ansible]'",
+            code="host.ansible-missing",
+        )
     return found

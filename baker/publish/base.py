@@ -1,7 +1,7 @@
-"""The seam to where baked images are published: a kind of target turns an image of this host into something that is used elsewhere.
+"""The interface of publication targets: a kind of target turns an image on this host into something that is used elsewhere.
 
-The built-in one is `ami`. A package can bring another in the entry-point group `baker.publish_targets`: a class whose instances are
-`PublishTarget`s and are made without arguments.
+The built-in kind is `ami`. A package can add another one in the entry-point group `baker.publish_targets`: a class that implements
+`PublishTarget` and is called without arguments.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class PublishServices(Protocol):
 
 
 class Publications(Protocol):
-    """The record of what is published where: a part of the catalog."""
+    """The record of publications, which is a part of the catalog."""
 
     def add(self, publication: Publication) -> None:
-        """Put a publication on record: the commit point of a publication."""
+        """Put a publication on record. This is the commit point of publishing."""
 
     def of(self, image_id: str, *, kind: str | None = None, region: str | None = None) -> Sequence[Publication]:
-        """Where an image is published now, first made first."""
+        """The present publications of an image, oldest first."""
 
 
 @dataclass(frozen=True)
@@ -57,60 +57,65 @@ class Baked:
 
     image: ImageRecord
     disk: Disk
-    machine: str = "x86_64"  # what `uname -m` says of the machines that run it
+    machine: str = "x86_64"  # the architecture of its machines as `uname -m` prints it
 
 
 @dataclass(frozen=True)
 class PublishOptions:
-    """What a person wants of a publication. A target refuses what it cannot do (UsageError)."""
+    """The user's options for a publication. A target raises UsageError for an option that it cannot honour."""
 
-    regions: tuple[str, ...] = ()  # where; the first is the one that is published to first; none: the configured one
-    name: str = ""  # what it is called there; "": made of the image's name, version and id
+    regions: tuple[str, ...] = ()  # in order: the first region gets the upload; empty: the configured region
+    name: str = ""  # the name at the target; "": made from the image's name, version and ID
     tags: Mapping[str, str] = field(default_factory=dict)
     kms_keys: tuple[str, ...] = ()  # ARNs of keys to encrypt with, at most one per region
-    boot_mode: str = ""  # "": by the firmware that the image was verified with
+    boot_mode: str = ""  # "": chosen by the firmware that the image was verified with
     verify: bool = True
-    force: bool = False  # although it is published there already
-    profile: str | None = None  # whose credentials, as the AWS CLI has profiles
-    instance_type: str = ""  # what to verify on
-    subnet: str = ""  # where to verify; "": the default network
+    force: bool = False  # publish again even if the image is published there already
+    profile: str | None = None  # a profile of the AWS CLI configuration
+    instance_type: str = ""  # the instance type for verification
+    subnet: str = ""  # the subnet for verification; "": the default network
 
 
 @dataclass(frozen=True)
 class PublishRequest:
-    """One image to publish, and what a target needs for it."""
+    """One image to publish, with everything that a target needs for it."""
 
     baked: Baked
     options: PublishOptions
-    earlier: tuple[Baked, ...]  # images that may be published already and share much with this one, likeliest first
+    earlier: tuple[Baked, ...]  # similar images that may be published already, the most similar first
     publications: Publications
     ledger: Ledger
     leases: Leases
-    state: Path  # a directory for what has to outlive this process
+    state: Path  # a directory for state that must survive this process
     report: Reporter
     clock: Clock = field(default_factory=Clock)
 
 
 @dataclass(frozen=True)
 class Published:
-    """How publishing went at one place."""
+    """The result of publishing to one region."""
 
     publication: Publication
-    unchanged: bool = False  # it was there already
-    sent: int = 0  # bytes that went over the line
+    unchanged: bool = False  # it was published there already
+    sent: int = 0  # uploaded bytes
     seconds: float = 0.0
 
 
 class PublishTarget(Protocol):
-    """A kind of place."""
+    """A kind of publication target."""
 
     @property
     def kind(self) -> str:
-        """What `--to` calls it."""
+        """The name of the kind for `--to`."""
 
-    def publish(self, order: PublishRequest) -> tuple[Published, ...]:
-        """Publish an image and put it on record, one publication per place. BakeError when that fails: what was made and is on no record
-        is gone then, or in the ledger."""
+    def publish(self, request: PublishRequest) -> tuple[Published, ...]:
+        """Publish an image and put it on record, one publication per region.
+
+        BakeError when that fails. Resources that are not on record are then deleted, or still in the ledger.
+        """
 
     def reclaim(self, kind: str, details: Mapping[str, object]) -> bool:
-        """Give back one ledger entry of a dead process; False when `kind` is not this target's. Already gone counts as given back."""
+        """Delete the resource of a dead process's ledger entry. A resource that no longer exists counts as deleted.
+
+        Returns False when `kind` is not a kind of this target.
+        """

@@ -22,7 +22,7 @@ def publish(
     """Publish `image` to the kind of target `to` and record that. No garbage is collected meanwhile."""
     target = target or get(to)
     with services.leases.shared(STORE_LEASE):
-        order = PublishRequest(
+        request = PublishRequest(
             baked=baked(services.catalog, services.store, image),
             options=options,
             earlier=tuple(_earlier(services.catalog, services.store, image, target.kind)),
@@ -33,7 +33,7 @@ def publish(
             report=Reporter(services.sink, new_id()),
             clock=services.clock,
         )
-        return target.publish(order)
+        return target.publish(request)
 
 
 def baked(catalog: Catalog, store: BlobStore, image: ImageRecord) -> Baked:

@@ -1,7 +1,7 @@
-"""A file tree as a tar archive: the POSIX pax format (POSIX.1-2017, pax), which GNU tar, bsdtar and container tools read.
+"""Write a file tree as a tar archive in the pax format (POSIX.1-2017, pax), which GNU tar, bsdtar and container tools read.
 
-Owners are numbers. Extended attributes are `SCHILY.xattr.NAME` records, as GNU tar writes them with --xattrs. Sockets are left
-out: they mean nothing without their server.
+Owners are numeric. Extended attributes are `SCHILY.xattr.NAME` records, as GNU tar writes them with --xattrs. Sockets are left out because
+tar has no entry type for them.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from baker.disks.ext4.reader import Inode
 from baker.disks.rootfs import Root, RootFile
 
 BLOCK = tarfile.BLOCKSIZE
-LONGEST_NAME = 100
+LONGEST_NAME = 100  # bytes: the limits of the fields of a ustar header
 LARGEST_ID = 0o7777777
-LARGEST_SIZE = 0o77777777777
+LARGEST_SIZE = 0o77777777777  # also the largest time
 TYPES = {
     stat.S_IFREG: tarfile.REGTYPE,
     stat.S_IFDIR: tarfile.DIRTYPE,
@@ -29,7 +29,7 @@ TYPES = {
 
 
 def write_tar(root: Root, file: BinaryIO) -> Iterator[int]:
-    """Write every file of `root` to `file`; yields how many have been written, after each."""
+    """Write every file of `root` to `file`. Yields the number of files so far after each one."""
     first_names: dict[tuple[int, int], str] = {}
     for count, found in enumerate(root.walk(), start=1):
         kind = TYPES.get(stat.S_IFMT(found.inode.mode))
@@ -59,7 +59,7 @@ def _name(path: str, inode: Inode) -> str:
 
 
 def _header(name: str, link: str, kind: bytes, inode: Inode, xattrs: dict[str, bytes]) -> bytes:
-    """The ustar header of a file, after a pax header with all that does not fit into it."""
+    """The ustar header of a file, preceded by a pax header for the values that do not fit into it."""
     size = inode.size if kind == tarfile.REGTYPE else 0
     more = {f"SCHILY.xattr.{key}": value for key, value in xattrs.items()}
     raw_name, raw_link = name.encode("utf-8", "surrogateescape"), link.encode("utf-8", "surrogateescape")
@@ -81,7 +81,7 @@ def _header(name: str, link: str, kind: bytes, inode: Inode, xattrs: dict[str, b
 
 
 def _pax(records: dict[str, bytes]) -> bytes:
-    """A pax extended header: records "LENGTH KEY=VALUE\\n" where LENGTH counts itself."""
+    """A pax extended header: records "LENGTH KEY=VALUE\\n", where LENGTH includes its own digits."""
     body = b"".join(_record(key.encode("utf-8", "surrogateescape"), value) for key, value in records.items())
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size, info.mode = tarfile.XHDTYPE, len(body), 0o644
@@ -96,6 +96,6 @@ def _record(key: bytes, value: bytes) -> bytes:
 
 
 def _fitting(raw: bytes) -> str:
-    """What a reader without pax sees of a name: its last bytes, in ASCII."""
+    """The name for readers without pax support: the last LONGEST_NAME characters, with a question mark for each byte outside ASCII."""
     text = raw.decode("ascii", "replace").replace("\ufffd", "?")
     return text[-LONGEST_NAME:]

@@ -1,4 +1,4 @@
-"""Take an image away from where its builder has it: an image that EC2 baked is nothing but its AMIs."""
+"""Remove images together with what their builders hold: an image that EC2 baked consists only of its AMIs."""
 
 from __future__ import annotations
 
@@ -18,14 +18,17 @@ if TYPE_CHECKING:
 def remove(
     images: Iterable[ImageRecord], catalog: Catalog, make: Callable[[BuilderConfig, str | None], Builder], *, force: bool
 ) -> list[ImageRecord]:
-    """Remove images, children before parents, each from where its builder has it first. BusyError before any is gone."""
+    """Remove images, children before parents. Each is first removed from its builder, then from the catalog.
+
+    Returns the removed images. Raises BusyError before anything is removed when one of them must not be.
+    """
     left = {image.id: image for image in images}
     for image_id in left:
         catalog.check_removable(image_id, force=force, along=set(left))
     removed = []
     while left:
         image = next((i for i in left.values() if not any(c.id in left for c in catalog.children(i.id))), None)
-        assert image is not None, "lineage has no circles"
+        assert image is not None, "lineage has no cycles"
         withdraw(image, catalog, make)
         catalog.remove(image.id, force=force)
         removed.append(left.pop(image.id))
@@ -33,8 +36,10 @@ def remove(
 
 
 def withdraw(image: ImageRecord, catalog: Catalog, make: Callable[[BuilderConfig, str | None], Builder]) -> None:
-    """Deregister the AMIs of an image that EC2 baked, and delete their snapshots; each is marked as removed when it is gone. AMIs that were
-    made of a disk of this host are left: they are copies."""
+    """Deregister the AMIs of an image that EC2 baked, delete their snapshots, and mark each publication as removed.
+
+    AMIs that were published from a disk on this host are copies of it and stay.
+    """
     if image.chain:
         return
     builder = make(spec_of(image.builder, catalog.build(image.build).shape), None)

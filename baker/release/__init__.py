@@ -1,1 +1,1 @@
-"""From an image to where it runs: channels, releases to targets, roll-back, and the end of what nothing uses any more."""
+"""Bring images to where they run: channels, releases to targets, rollbacks, revocations, and the retention of published AMIs."""

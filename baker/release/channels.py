@@ -1,4 +1,4 @@
-"""Channels as people change them: which names and which images they may have."""
+"""Change channels: which names and which images are allowed."""
 
 from __future__ import annotations
 
@@ -10,24 +10,34 @@ from baker.core.host_facts import now, who
 
 
 def assign(catalog: Catalog, name: str, channel: str, image: ImageRecord, *, why: str = "", force: bool = False) -> Channel:
-    """Point `name`@`channel` to an image of that name that is not revoked. BusyError for a protected channel without `force`."""
+    """Point `name`@`channel` to an image of that name that is not revoked.
+
+    Raises UsageError for an invalid name or another image name, RevokedError for a revoked image, BusyError for a protected channel
+    without `force`.
+    """
     check_name(channel)
     if image.name != name:
-        raise UsageError(f"{image.name}@{image.version} is no image of {name}", hint=f"a channel of {name} has images of {name} only")
+        raise UsageError(
+            f"{image.name}@{image.version} is not an image named {name}",
+            hint=f"a channel of {name} can point only to images named {name}",
+            code="channel.other-image",
+        )
     catalog.check_usable(image, "in a channel")
     return catalog.channels.set(name, channel, image.id, who=who(), at=now(), why=why, force=force)
 
 
 def check_name(channel: str) -> None:
-    """UsageError for what cannot be told from a version."""
+    """Raise UsageError for a name that is invalid or could be a version."""
     if not is_channel(channel):
         raise UsageError(
-            f"{channel!r} cannot be a channel", hint="small letters, digits, . _ -, a letter first, and nothing that is a version: prod"
+            f"{channel!r} is not a valid name for a channel",
+            hint="use lower-case letters, digits, . _ and -, a letter first, and nothing that is a version; example: prod",
+            code="channel.name",
         )
 
 
 def former(catalog: Catalog, channel: Channel) -> ImageRecord | None:
-    """The image that a channel had last before its present one, and that is neither removed nor revoked now."""
+    """The last image of a channel before its present one that is neither removed nor revoked now, or None."""
     revoked = catalog.revocations.in_force(now())
     for event in catalog.channels.events(channel.name, channel.channel):
         if event.before and event.before != channel.image and event.before not in revoked:

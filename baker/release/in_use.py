@@ -1,8 +1,8 @@
-"""What still uses an AMI in one region: instances, launch templates, auto-scaling groups; and other AMIs that share its snapshots.
+"""Find what uses an AMI in one region: instances, launch templates and auto-scaling groups, and other AMIs that share its snapshots.
 
-Looked at: instances that are not terminated; of every launch template the default and the latest version, and the versions that
-auto-scaling groups name (in mixed instances policies too); the launch configurations of groups. Not looked at: other versions of
-templates (every release makes one, so that nothing would ever go), fleets, other accounts.
+The search covers instances that are not terminated, the default and the latest version of every launch template, the versions that
+auto-scaling groups name (also in mixed instances policies), and the launch configurations of groups. It does not cover other versions of
+launch templates (every release makes one, so no AMI would ever be unused), fleets, and other accounts.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from baker.aws.errors import AwsError, translated
 from baker.aws.session import Aws
 
 BATCH = 200  # values of one filter
-PARAMETERS = 10  # of one GetParameters
+PARAMETERS = 10  # names of one GetParameters
 ALIVE = ["pending", "running", "stopping", "stopped", "shutting-down"]
 SSM = "resolve:ssm:"
 
 
 class Region:
-    """One region of the account, looked at through the credentials of `aws`."""
+    """One region of the account, as the credentials of `aws` see it."""
 
     def __init__(self, aws: Aws, name: str) -> None:
         self.aws, self.name = aws, name
 
     def images(self, ids: Iterable[str]) -> dict[str, Mapping[str, Any]]:
-        """What EC2 says of those of these AMIs that are there, deprecated and disabled ones too."""
+        """AMI -> EC2's description of it, for those of `ids` that exist, including deprecated and disabled AMIs."""
         found: dict[str, Mapping[str, Any]] = {}
         for batch in batches(sorted(set(ids)), BATCH):
             for page in self._pages("describe_images", IncludeDeprecated=True, IncludeDisabled=True, Filters=[_filter("image-id", batch)]):
@@ -34,7 +34,7 @@ class Region:
         return found
 
     def uses(self, ids: Iterable[str]) -> dict[str, str]:
-        """AMI -> what uses it, in words: one reason for each."""
+        """AMI -> a description of one thing that uses it. Unused AMIs are left out."""
         wanted = set(ids)
         found = dict(self._of_templates())
         found |= dict(self._of_groups())
@@ -42,18 +42,18 @@ class Region:
         return {ami: why for ami, why in found.items() if ami in wanted}
 
     def last_launched(self, ami: str) -> str:
-        """When an instance was last started from it, as EC2 knows with a day's delay (ISO 8601); "" for never."""
+        """When an instance was last launched from the AMI (ISO 8601), or "" for never. EC2 reports this with a delay of a day."""
         with translated(f"the last launch of {ami} in {self.name}"):
             answer = self._ec2.describe_image_attribute(ImageId=ami, Attribute="lastLaunchedTime")
         return str(answer.get("LastLaunchedTime", {}).get("Value") or "")
 
     def shared_with(self, ami: str) -> int:
-        """How many accounts, organisations and units it is shared with; "all" counts as one."""
+        """The number of accounts, organisations and organisational units that the AMI is shared with; "all" counts as one."""
         with translated(f"the launch permissions of {ami} in {self.name}"):
             return len(self._ec2.describe_image_attribute(ImageId=ami, Attribute="launchPermission")["LaunchPermissions"])
 
     def sharers(self, snapshots: Sequence[str]) -> dict[str, set[str]]:
-        """Snapshot -> the AMIs of this account that are made of it."""
+        """Snapshot -> the AMIs of this account that contain it."""
         found: dict[str, set[str]] = {}
         for batch in batches(sorted(set(snapshots)), BATCH):
             wanted = [_filter("block-device-mapping.snapshot-id", batch)]
@@ -70,7 +70,7 @@ class Region:
                     yield instance["ImageId"], f"instance {instance['InstanceId']} is {instance['State']['Name']}"
 
     def _of_templates(self) -> Iterator[tuple[str, str]]:
-        """Of the default and the latest version of every launch template."""
+        """(AMI, description) of the default and the latest version of every launch template."""
         found = []
         for page in self._pages("describe_launch_template_versions", Versions=["$Default", "$Latest"]):
             for version in page["LaunchTemplateVersions"]:
@@ -83,7 +83,7 @@ class Region:
             yield parameters.get(ami.removeprefix(SSM), ami), title
 
     def _of_groups(self) -> Iterator[tuple[str, str]]:
-        """Of the template versions and launch configurations that auto-scaling groups name."""
+        """(AMI, description) of the launch template versions and launch configurations that auto-scaling groups name."""
         versions: dict[str, dict[str, str]] = {}
         configurations: dict[str, str] = {}
         for page in self._pages("describe_auto_scaling_groups", service="autoscaling"):
@@ -103,13 +103,14 @@ class Region:
                     yield one["ImageId"], configurations[one["LaunchConfigurationName"]]
 
     def _of_versions(self, template: str, wanted: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-        """Of these versions of a template -> who names them. One that is deleted, which an old instance may still name, has no AMI."""
+        """(AMI, description) of the given versions of a launch template. A deleted version, which an old instance may still name, has
+        no AMI and is left out."""
         try:
             yield from self._of_present(template, wanted)
         except AwsError as error:
             if not error.missing:
                 raise
-            if len(wanted) > 1:  # AWS refuses all for one
+            if len(wanted) > 1:  # a single missing version makes AWS refuse the whole request
                 for version, title in wanted.items():
                     yield from self._of_versions(template, {version: title})
 
@@ -121,8 +122,11 @@ class Region:
                 yield (self._parameters({ami.removeprefix(SSM)}).get(ami.removeprefix(SSM), ami) if ami.startswith(SSM) else ami), title
 
     def _parameters(self, names: Iterable[str]) -> dict[str, str]:
-        """The values of SSM parameters by every name that a template may use: the path or the ARN, with the selector (a version's number
-        or a label) that was asked for. Those that are not there are left out."""
+        """The values of SSM parameters. Missing parameters are left out.
+
+        The keys are all names that a launch template may use for a parameter: its path and its ARN, with the requested selector (a version
+        number or a label) if there is one.
+        """
         found: dict[str, str] = {}
         for batch in batches(sorted(names), PARAMETERS):
             with translated(f"SSM parameters in {self.name}"):
@@ -143,18 +147,19 @@ class Region:
 
 
 def snapshots_of(image: Mapping[str, Any]) -> list[str]:
-    """The snapshots that an AMI is made of, as DescribeImages says it."""
+    """The snapshots of an AMI, from its description by DescribeImages."""
     found = (device.get("Ebs", {}).get("SnapshotId") for device in image.get("BlockDeviceMappings", []))
     return [snapshot for snapshot in found if snapshot]
 
 
 def batches(values: Sequence[str], size: int) -> Iterator[list[str]]:
+    """Split `values` into lists of at most `size`."""
     for start in range(0, len(values), size):
         yield list(values[start : start + size])
 
 
 def _named(group: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The launch templates and versions that a group names."""
+    """(launch template ID, version) of everything that a group names: its template, its mixed instances policy and its instances."""
     mixed = (group.get("MixedInstancesPolicy") or {}).get("LaunchTemplate", {})
     overrides = [one.get("LaunchTemplateSpecification") for one in mixed.get("Overrides", [])]
     instances = [one.get("LaunchTemplate") for one in group.get("Instances", [])]

@@ -1,7 +1,7 @@
-"""Releases: a channel's image brought to a target, on record before anything is changed, followed to its end, taken back when it fails.
+"""Release a channel's image to a target: record it before anything is changed, follow it to its end, and roll it back when it fails.
 
-A release whose process was killed stays `running` on record. Nobody needs to be awake for it: AWS goes on by itself, and `resume`
-goes on from what the record and the target say.
+A release whose process was killed stays `running` on record. AWS continues without bake, and `resume` continues from the record and the
+state of the target.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from baker.release.targets.base import Delivery, Factory, ReleaseError, ReleaseP
 
 @dataclass(frozen=True)
 class Releaser:
-    """Releases of one catalog's images. `targets`: kind -> what makes such targets."""
+    """Releases of one catalog's images. `targets` maps a kind to the factory of its targets."""
 
     catalog: Catalog
     leases: Leases
@@ -38,19 +38,21 @@ class Releaser:
     clock: Clock = field(default_factory=Clock)
     targets: Callable[[str], Factory] = registry.get
 
-    # -- what is asked for ----------------------------------------------------------------------------------------------------
+    # -- the operations -------------------------------------------------------------------------------------------------------
 
     def release(self, name: str, channel: str, to: str, strategy: Strategy, access: Access, *, why: str = "", wait: bool = True) -> Release:
-        """Bring the image of `name`@`channel` to the target `to` ("asg/web-prod") as a new release; how it ended.
+        """Bring the image of `name`@`channel` to the target `to` ("asg/web-prod") as a new release, and return its record.
 
-        ReleaseError when the target did not take it; the record says then whether it was rolled back. Without `wait` it is still running.
+        Raises ReleaseError when that fails; the record then shows whether the target was rolled back. Without `wait` the returned release
+        is still running.
         """
         found = self.catalog.channels.get(name, channel)
         if found is None:
-            there = ", ".join(one.channel for one in self.catalog.channels.all(name))
+            channels = ", ".join(one.channel for one in self.catalog.channels.all(name))
             raise NotFoundError(
                 f"{name} has no channel {channel!r}",
-                hint=f"it has {there}" if there else f"bake channel {name} {channel} --set {name}@VERSION makes it",
+                hint=f"its channels are {channels}" if channels else f"bake channel {name} {channel} --set {name}@VERSION makes it",
+                code="channel.not-found",
             )
         return self._begin(Release(name, 0, found.image, channel, to, "running", who(), "", why=why), strategy, access, wait)
 
@@ -58,12 +60,19 @@ class Releaser:
         self, name: str, number: int | None = None, *, to: str = "", strategy: Strategy | None = None, access: Access | None = None,
         why: str = "", wait: bool = True,
     ) -> Release:  # fmt: skip
-        """Bring the image of a former release (None: the last good one before the present) to where it ran, as a new release.
-        What of strategy and access is not given is that of the present release."""
+        """Bring the image of a former release back to its target, as a new release, and return its record.
+
+        `number` None means the last successful release before the present one. Parts of `strategy` and `access` that are not given are
+        those of the present release.
+        """
         present = self._present(name, number, to, (access.region if access else None) or "")
         back = self.catalog.releases.get(name, number) if number is not None else self._before(present)
         if back.status != "succeeded" and number is not None:
-            raise UsageError(f"release {back.title} of {name} never ran: it {back.status}", hint=f"bake releases {name}")
+            raise UsageError(
+                f"release {back.title} of {name} did not succeed: its status is {back.status}",
+                hint=f"name a release that succeeded: bake releases {name}",
+                code="release.not-succeeded",
+            )
         made = Release(
             name, 0, back.image, "", present.target, "running", who(), "", present.region, present.account, rollback_of=back.number, why=why
         )
@@ -73,14 +82,16 @@ class Releaser:
         return self._begin(made, wanted, _access(present, access), wait)
 
     def resume(self, name: str, access: Access | None = None) -> list[Release]:
-        """Go on with the releases of a name whose process ended before they did. BusyError where it lives, NotFoundError without any.
-        `access`: what of it is given is used instead of what they were begun with; it has to lead to the same account and region.
+        """Continue the running releases of a name whose process has ended, and return their records.
 
-        The error of the last one that fails is raised when all have ended.
+        Parts of `access` that are given replace those that the release began with; they must lead to the same account and region.
+
+        Raises NotFoundError when no release is running. A release that fails, or whose process still runs (BusyError), does not stop the
+        others; the last such error is raised at the end.
         """
         left = self.catalog.releases.running(name)
         if not left:
-            raise NotFoundError(f"no release of {name} is running", hint=f"bake releases {name}")
+            raise NotFoundError(f"no release of {name} is running", hint=f"bake releases {name}", code="release.none-running")
         ended: list[Release] = []
         problem: BakeError | None = None
         for release in reversed(left):
@@ -93,26 +104,29 @@ class Releaser:
         return ended
 
     def abandoned(self, release: Release) -> bool:
-        """Whether a release is on record as running, but no process of this host works on it."""
+        """Whether a release is on record as running but no process on this host works on it."""
         if release.status != "running":
             return False
         with self.leases.try_exclusive(lease_of(release)) as alone:
             return alone is not None
 
-    # -- how it goes ----------------------------------------------------------------------------------------------------------
+    # -- the steps of a release -----------------------------------------------------------------------------------------------
 
     def _begin(self, asked: Release, strategy: Strategy, access: Access, wait: bool) -> Release:
         image = self.catalog.image(asked.image)
         self.catalog.check_usable(image, "for a release")
         target = self._target(asked.target, access, strategy)
         _check_place(asked, target)
-        access = replace(access, region=target.region or access.region)  # as found in the environment of now, for whoever goes on
+        access = replace(access, region=target.region or access.region)  # record the region: `resume` may run in another environment
         publication = self._publication(image, target)
         release = replace(asked, region=target.region, account=target.account, started=self._now())
         with ExitStack() as stack:
             if stack.enter_context(self.leases.try_exclusive(lease_of(release))) is None:
-                holder = self.leases.holder(lease_of(release))
-                raise BusyError(f"{holder} is releasing to {release.target}", hint=f"bake releases {release.name}", code="release.running")
+                raise BusyError(
+                    f"{self.leases.holder(lease_of(release))} is releasing to {release.target}",
+                    hint=f"wait for it; bake releases {release.name} shows it",
+                    code="release.running",
+                )
             self._check_none_left(release, access)
             details = {
                 "reference": publication.reference,
@@ -127,14 +141,14 @@ class Releaser:
             report.info(
                 f"release {release.title} of {release.name}: {image.name}@{image.version} ({publication.reference}) to {release.target}"
             )
-            return self._carry_out(release, image, target, wait)
+            return self._run(release, image, target, wait)
 
     def _go_on(self, release: Release, access: Access | None) -> Release:
         with self.leases.try_exclusive(lease_of(release)) as alone:
             if alone is None:
                 raise still_running(release)
             release = self.catalog.releases.get(release.name, release.number)
-            if release.status != "running":  # whoever held the lock until now has brought it to its end
+            if release.status != "running":  # the process that held the lock has just ended it
                 return release
             details = release.details
             target = self._target(release.target, _access(release, access), Strategy.from_json(details["strategy"]))
@@ -142,27 +156,27 @@ class Releaser:
             image = self.catalog.image(release.image)
             journal = self._journal(release)
             journal.report.info(f"release {release.title}: {target.found(self._delivery(release, image, details), journal)}")
-            return self._carry_out(release, image, target, wait=True)
+            return self._run(release, image, target, wait=True)
 
-    def _carry_out(self, release: Release, image: ImageRecord, target: ReleaseTarget, wait: bool) -> Release:
-        """Through to its end. A HostError (no network, credentials that ran out) and an interrupt leave it running, for `resume`."""
+    def _run(self, release: Release, image: ImageRecord, target: ReleaseTarget, wait: bool) -> Release:
+        """Run a release to its end. A HostError (no network, expired credentials) or an interrupt leaves it running, for `resume`."""
         delivery, journal = self._delivery(release, image, release.details), self._journal(release)
         try:
-            if journal.details.get("failed"):  # the process ended while it was rolling back
+            if journal.details.get("failed"):  # the earlier process ended during the rollback
                 raise ReleaseError(str(journal.details["failed"]))
             target.start(delivery, journal)
             if not wait:
                 return self.catalog.releases.get(release.name, release.number)
             target.wait(delivery, journal)
         except (HostError, Interrupted, KeyboardInterrupt) as error:
-            error.add_note(_goes_on(release))
+            error.add_note(_resume_note(release))
             raise
         except BakeError as error:
             return self._fail(release, target, delivery, journal, error)
         return self._end(release, "succeeded")
 
     def _fail(self, release: Release, target: ReleaseTarget, delivery: Delivery, journal: ReleaseProgress, error: BakeError) -> Release:
-        """Put the target back as it was, where that is wanted and AWS has not done so; then raise, with the end on record."""
+        """Roll back if the strategy asks for it and AWS has not done so, record the end, and raise ReleaseError."""
         journal.note(failed=error.message)
         restored = getattr(error, "restored", False)
         second = ""
@@ -171,73 +185,83 @@ class Releaser:
                 with journal.report.stage("roll back", release.target):
                     restored = target.restore(delivery, journal)
             except (HostError, Interrupted, KeyboardInterrupt) as other:
-                other.add_note(_goes_on(release))
+                other.add_note(_resume_note(release))
                 raise
             except BakeError as other:
-                second = f"; rolling back failed too: {other.message}"
+                second = f"; the rollback failed too: {other.message}"
         self._end(release, "rolled back" if restored else "failed", error=error.message + second)
-        state = "rolled back: it is as it was before" if restored else "failed, and was not rolled back"
+        outcome = "failed and was rolled back: the target has its former image" if restored else "failed and was not rolled back"
         raise ReleaseError(
-            f"release {release.title} of {release.name} to {release.target} {state}\n    {error.message}{second}", hint=error.hint
+            f"release {release.title} of {release.name} to {release.target} {outcome}\n    {error.message}{second}",
+            hint=error.hint,
+            code="release.rolled-back" if restored else "release.failed",
         ) from error
 
     def _end(self, release: Release, status: Status, error: str = "") -> Release:
         return self.catalog.releases.finish(release, status, at=self._now(), error=error)
 
-    # -- what it needs --------------------------------------------------------------------------------------------------------
+    # -- helpers --------------------------------------------------------------------------------------------------------------
 
     def _target(self, text: str, access: Access, strategy: Strategy) -> ReleaseTarget:
         kind, name = registry.split(text)
         target = self.targets(kind)(name, access, self.clock)
-        foreign = sorted(strategy.given() - target.heeds)
-        if foreign:
+        unsupported = sorted(strategy.given() - target.heeds)
+        if unsupported:
             flags = {"auto_rollback": "--no-auto-rollback", "alarms": "--alarm"}
-            shown = ", ".join(flags.get(name, f"--{name.replace('_', '-')}") for name in foreign)
-            raise UsageError(f"{shown} means nothing to {text}", hint="leave it out")
+            shown = ", ".join(flags.get(name, f"--{name.replace('_', '-')}") for name in unsupported)
+            raise UsageError(f"the target {text} does not support {shown}", hint="leave it out", code="release.option-unsupported")
         return target
 
     def _publication(self, image: ImageRecord, target: ReleaseTarget) -> Publication:
-        """Where the image is published for this target, in the target's own account rather than in another's."""
+        """The image's newest publication in the target's region, in the target's own account if there is one."""
         all_ = self.catalog.publications(image.id, kind=target.takes)
         here = [one for one in all_ if one.region == target.region]
         if not here:
-            name, there = f"{image.name}@{image.version}", ", ".join(sorted({one.region for one in all_}))
+            name, regions = f"{image.name}@{image.version}", ", ".join(sorted({one.region for one in all_}))
             raise NotFoundError(
-                f"{name} has no {target.takes.upper()} in {target.region}" + (f"; it has in {there}" if there else ""),
+                f"{name} has no {target.takes.upper()} in {target.region}" + (f", only in {regions}" if regions else ""),
                 hint=f"bake publish {name} --to {target.takes}, or builder.ami_regions in its template",
+                code="release.not-published",
             )
         return max(here, key=lambda one: (one.account == target.account, one.created))
 
     def _check_none_left(self, release: Release, access: Access) -> None:
-        """BusyError, with what is found there, when a release to this target was left by a process that ended."""
+        """Raise BusyError, with the target's state, when another release to this target is still on record as running."""
         for left in self.catalog.releases.running():
             if _key(left) == _key(release):
                 strategy = Strategy.from_json(left.details["strategy"])
                 target = self._target(left.target, access, strategy)
                 found = target.found(self._delivery(left, self.catalog.image(left.image), left.details), self._journal(left))
                 raise BusyError(
-                    f"release {left.title} of {left.name} to {left.target} has not ended on record, and nobody on this host works on it: "
-                    f"{found}",
+                    f"release {left.title} of {left.name} to {left.target} is on record as running, but no process on this host works on "
+                    f"it: {found}",
                     hint=f"bake release {left.name} --resume",
+                    code="release.abandoned",
                 )
 
     def _present(self, name: str, number: int | None, to: str, region: str) -> Release:
-        """The release that a rollback takes back: the present one of the target that is meant."""
+        """The release to roll back: the present one of the target that `number`, or `to` and `region`, select."""
         found = [one for one in current(self.catalog) if one.name == name and to in ("", one.target) and region in ("", one.region)]
         if number is not None and not to:
             wanted = self.catalog.releases.get(name, number)
             found = [one for one in found if _key(one) == _key(wanted)]
         if not found:
             where = (f" to {to}" if to else "") + (f" in {region}" if region else "")
-            raise NotFoundError(f"nothing of {name} has been released{where}", hint=f"bake releases {name}")
+            raise NotFoundError(f"{name} has not been released{where}", hint=f"bake releases {name}", code="release.never-released")
         if len({_key(one) for one in found}) > 1:
-            there = ", ".join(f"{one.target} ({one.region})" for one in found)
-            raise UsageError(f"{name} runs in {there}: which of them?", hint="--to TARGET, --region REGION, or the number of a release")
+            targets = ", ".join(f"{one.target} ({one.region})" for one in found)
+            raise UsageError(
+                f"{name} runs in several targets: {targets}",
+                hint="choose one with --to TARGET, --region REGION, or the number of a release",
+                code="release.ambiguous-target",
+            )
         return found[0]
 
     def _before(self, present: Release) -> Release:
-        """The last good release before the present one, with another image. A rollback stands where the release stood that it brought
-        back, so that going back twice goes back two; what is revoked is passed over."""
+        """The last successful release before the present one that has another image, which is not revoked.
+
+        A rollback counts as the release that it restored, so that two rollbacks in a row go back by two releases.
+        """
         last = present
         while last.rollback_of is not None:
             last = self.catalog.releases.get(last.name, last.rollback_of)
@@ -247,7 +271,9 @@ class Releaser:
             if fits and one.image != present.image and one.image not in revoked:
                 return one
         raise NotFoundError(
-            f"{present.name} has no good release to {present.target} before {last.title}", hint=f"bake releases {present.name}"
+            f"{present.name} has no successful release to {present.target} before {last.title}",
+            hint=f"bake releases {present.name} lists all releases",
+            code="release.no-former",
         )
 
     def _delivery(self, release: Release, image: ImageRecord, details: Mapping[str, Any]) -> Delivery:
@@ -278,12 +304,12 @@ def lease_of(release: Release) -> str:
 
 
 def _key(release: Release) -> str:
-    """One per target, wherever it is."""
+    """A name for the target of a release, unique across regions and accounts: 32 hex digits."""
     return hashlib.sha256(f"{release.target}\n{release.region}\n{release.account}".encode()).hexdigest()[:32]
 
 
 def _access(release: Release, given: Access | None) -> Access:
-    """What a release was begun with, and what is given instead of it."""
+    """The access that a release began with, with the parts of `given` replaced."""
     found: dict[str, Any] = {"region": release.region or None}
     for part in (release.details.get("access", {}), asdict(given) if given else {}):
         found |= {name: value for name, value in part.items() if value}
@@ -291,14 +317,18 @@ def _access(release: Release, given: Access | None) -> Access:
 
 
 def _check_place(release: Release, target: ReleaseTarget) -> None:
-    """UsageError when the credentials of now lead elsewhere than where the release is known to be (a target of that name may be there)."""
+    """Raise UsageError when the present credentials lead to another account or region than the release's.
+
+    A target of the same name may exist there.
+    """
     region, account = release.region or target.region, release.account or target.account
     if (region, account) != (target.region, target.account):
         raise UsageError(
             f"{release.target} of {release.name} is in {region} (account {account}), not in {target.region} (account {target.account})",
-            hint="--region, --profile, --role-arn, or AWS_PROFILE",
+            hint="select the right account and region with --region, --profile, --role-arn, or AWS_PROFILE",
+            code="release.other-place",
         )
 
 
-def _goes_on(release: Release) -> str:
-    return f"release {release.title} is on record as running: bake release {release.name} --resume goes on from here"
+def _resume_note(release: Release) -> str:
+    return f"release {release.title} is on record as running: bake release {release.name} --resume continues it"

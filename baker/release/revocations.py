@@ -1,4 +1,4 @@
-"""Revoking images, and moving channels off them."""
+"""Revoke images, and move channels off them."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from baker.release.channels import former
 
 @dataclass(frozen=True)
 class Revoked:
-    """What a revocation met: `channels` still point to the image (or to a descendant that inherits), `releases` run it now."""
+    """The result of a revocation. "Revoked images" are the image and the descendants that inherit the revocation."""
 
     image: ImageRecord
     revocation: Revocation
-    descendants: tuple[ImageRecord, ...]
-    channels: tuple[Channel, ...]
-    moved: tuple[tuple[Channel, ImageRecord], ...]  # channels that were given back their former image
-    releases: tuple[Release, ...]
+    descendants: tuple[ImageRecord, ...]  # those that inherit the revocation
+    channels: tuple[Channel, ...]  # that still point to a revoked image
+    moved: tuple[tuple[Channel, ImageRecord], ...]  # channels that were set back, with the former image that they now point to
+    releases: tuple[Release, ...]  # the present releases of targets that run a revoked image
 
 
 def revoke(
     catalog: Catalog, image: ImageRecord, reason: str, *, effective: str = "", descendants: bool = False, rollback_channels: bool = False
 ) -> Revoked:
-    """Revoke an image from `effective` (an ISO 8601 time, "" for now) on. `rollback_channels`: those that point to what is revoked now
-    get the image back that they had before."""
+    """Revoke an image from `effective` on (an ISO 8601 time, "" for now).
+
+    With `rollback_channels`, a channel that points to an image that is revoked now is set back to its former image, if it has one.
+    """
     at = now()
     made = catalog.revocations.add(Revocation(image.id, reason, who(), at, effective or at, descendants))
     hit = {one for one, revocation in catalog.revocations.all().items() if image.id in (one, revocation.inherited_from)}
@@ -49,7 +51,7 @@ def revoke(
 
 
 def current(catalog: Catalog) -> list[Release]:
-    """What every target runs by the record: the last release of it that succeeded."""
+    """The present release of every target: its last release on record that succeeded."""
     found: dict[tuple[str, str, str], Release] = {}
     for release in catalog.releases.all():
         if release.status == "succeeded":

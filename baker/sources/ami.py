@@ -1,4 +1,4 @@
-"""The sources `ami`, `source_ami_filter` and `ssm_parameter`: images of EC2, in the region where the builder works."""
+"""The sources `ami`, `source_ami_filter` and `ssm_parameter`: AMIs in the region of the EC2 builder."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 
 
 class _Amis:
-    """Nothing of an AMI is on this host: `peek` never knows one."""
+    """Base class of the AMI sources. AMIs are not on this host, so `peek` never finds one."""
 
     def peek(self, spec: Any, context: Context) -> SourceImage | None:
         return None
 
 
 class AmiById(_Amis):
-    """Describes an AMI."""
+    """Look up an AMI by its ID."""
 
     def fetch(self, spec: AmiSource, context: Context) -> SourceImage:
         return _by_id(spec.id, context, {})
 
 
 class AmiByFilter(_Amis):
-    """Searches for an AMI. SourceError when none fits, or several do and the template does not say which."""
+    """Search for an AMI. SourceError when none matches, or when several match and `most_recent` is not set."""
 
     def fetch(self, spec: SourceAmiFilter, context: Context) -> SourceImage:
         builder = _builder(context)
@@ -39,19 +39,27 @@ class AmiByFilter(_Amis):
         try:
             found = images.search(builder.aws, builder.region, wanted, spec.owners, deprecated=spec.include_deprecated)
         except AwsError as error:
-            raise SourceError(error.message, hint="source_ami_filter has the filters of DescribeImages") from error
+            raise SourceError(
+                error.message, hint="source_ami_filter takes the filters of DescribeImages", code="source.ami-filter"
+            ) from error
         if not found:
-            raise SourceError(f"no AMI in {builder.region} fits source_ami_filter", hint=f"it asks for {_words(spec)}")
+            raise SourceError(
+                f"no AMI in {builder.region} matches source_ami_filter",
+                hint=f"the filter is {_filter_text(spec)}",
+                code="source.ami-no-match",
+            )
         if len(found) > 1 and not spec.most_recent:
             names = "".join(f"\n  {each['ImageId']} {each.get('Name', '')}" for each in found[-5:])
             raise SourceError(
-                f"{len(found)} AMIs in {builder.region} fit source_ami_filter:{names}", hint="most_recent: true takes the last"
+                f"{len(found)} AMIs in {builder.region} match source_ami_filter:{names}",
+                hint="narrow the filter, or set most_recent: true to take the newest",
+                code="source.ami-ambiguous",
             )
         return _source(found[-1], builder.region, context, {})
 
 
 class AmiByParameter(_Amis):
-    """Asks a parameter of the Systems Manager for an AMI."""
+    """Look up the AMI whose ID is the value of a Systems Manager parameter."""
 
     def fetch(self, spec: SsmParameterSource, context: Context) -> SourceImage:
         builder = _builder(context)
@@ -59,10 +67,12 @@ class AmiByParameter(_Amis):
             with translated(f"the parameter {spec.name} in {builder.region}"):
                 value = builder.aws.client("ssm", builder.region).get_parameter(Name=spec.name)["Parameter"]["Value"]
         except AwsError as error:
-            raise SourceError(error.message, hint="source.ssm_parameter is a parameter's whole name") from error
+            raise SourceError(error.message, hint="source.ssm_parameter is a parameter's full name", code="source.ssm-parameter") from error
         if not str(value).startswith("ami-"):
             raise SourceError(
-                f"the parameter {spec.name} is {value!r}, which is no AMI's id", hint="want a parameter like /aws/service/..."
+                f"the parameter {spec.name} is {value!r}, which is not the ID of an AMI",
+                hint="name a parameter that holds an AMI's ID, such as those below /aws/service/",
+                code="source.ssm-not-an-ami",
             )
         return _by_id(str(value), context, {"ssm_parameter": spec.name})
 
@@ -75,7 +85,9 @@ def _by_id(image_id: str, context: Context, pins: Mapping[str, str]) -> SourceIm
         if not error.missing and not error.aws_code.startswith("InvalidAMIID"):
             raise
         raise SourceError(
-            f"there is no AMI {image_id} in {builder.region} that you may use", hint="an AMI's id is another one in each region"
+            f"there is no AMI {image_id} in {builder.region} that this account may use",
+            hint="an AMI has a different ID in each region; an AMI of another account must be shared with yours",
+            code="source.ami-missing",
         ) from error
     return _source(found, builder.region, context, pins)
 
@@ -84,7 +96,7 @@ def _source(found: Mapping[str, Any], region: str, context: Context, pins: Mappi
     try:
         ami = available(found, region)
     except BuildError as error:
-        raise SourceError(error.message, hint=error.hint) from error
+        raise SourceError(error.message, hint=error.hint, code=error.code) from error
     if found.get("DeprecationTime"):
         _warn_deprecated(str(found["DeprecationTime"]), ami, context)
     return SourceImage(
@@ -97,7 +109,7 @@ def _source(found: Mapping[str, Any], region: str, context: Context, pins: Mappi
 
 
 def identity_digest(ami: Ami) -> str:
-    """What tells one AMI from every other: of its bytes nobody but AWS knows."""
+    """A digest of what identifies an AMI: owner, region, ID and creation date. Its bytes cannot be read without a copy of its snapshots."""
     text = json.dumps(["ami", ami.owner, ami.region, ami.id, ami.creation_date])
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
@@ -107,15 +119,15 @@ def _warn_deprecated(moment: str, ami: Ami, context: Context) -> None:
 
     when = datetime.fromisoformat(moment.replace("Z", "+00:00"))
     if when < datetime.now(UTC):
-        context.report.warn(f"the source {ami.id} is deprecated since {when:%Y-%m-%d}")
+        context.report.warn(f"the source {ami.id} has been deprecated since {when:%Y-%m-%d}")
 
 
 def _builder(context: Context) -> Ec2Builder:
     if isinstance(context.builder, Ec2Builder):
         return context.builder
-    raise SourceError("an AMI is a source for the builder ec2 only", hint="builder: {kind: ec2, ...}")
+    raise SourceError("only the builder ec2 can start from an AMI", hint="set builder: {kind: ec2, ...}", code="source.ami-builder")
 
 
-def _words(spec: SourceAmiFilter) -> str:
+def _filter_text(spec: SourceAmiFilter) -> str:
     wanted = [f"{name}={'|'.join(values)}" for name, values in spec.filters.items()]
     return ", ".join([*wanted, f"owner {'|'.join(spec.owners)}"])

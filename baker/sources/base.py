@@ -1,4 +1,4 @@
-"""The seam to where source images come from: one module per kind, each with `peek` and `fetch`."""
+"""The interface of source kinds: where the images that builds start from come from. One module per kind, with `peek` and `fetch`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Context:
-    """What a source may use. `scratch` is on the store's file system and dies with the build."""
+    """What a source may use. `scratch` is on the store's file system and is removed when the build ends."""
 
     home: Home
     store: BlobStore
@@ -28,12 +28,12 @@ class Context:
     scratch: Path
     ledger: BuildLedger
     report: Reporter
-    epoch: int = 0  # seconds: what a source that is made now says its time is; 0 for now
-    builder: Builder | None = None  # whose machines are to boot from it
+    epoch: int = 0  # seconds since the epoch: the time to use in a source that is made now; 0 means the present time
+    builder: Builder | None = None  # the builder whose machines boot from the source
 
     @classmethod
     def for_peek(cls, home: Home, store: BlobStore, catalog: Catalog, base_dir: Path, builder: Builder | None = None) -> Context:
-        """A context that is enough to peek: nothing is made, so there is no scratch directory and no ledger on disk."""
+        """A context for `peek` only. `peek` makes nothing, so this context has no scratch directory and no ledger on disk."""
         nowhere = Path("/nonexistent")
         return cls(home, store, catalog, base_dir, nowhere, BuildLedger(nowhere, ""), Reporter(Null()), builder=builder)
 
@@ -42,7 +42,7 @@ class Source(Protocol):
     """A kind of source."""
 
     def peek(self, spec: Any, context: Context) -> SourceImage | None:
-        """The exact source if this host has it already, quickly and without the network; else None."""
+        """The exact source if this host has it already, else None. Quick, and without the network."""
 
     def fetch(self, spec: Any, context: Context) -> SourceImage:
-        """The exact source, made or downloaded now if need be. SourceError when it cannot be had."""
+        """The exact source, made or downloaded now if necessary. SourceError when that fails."""

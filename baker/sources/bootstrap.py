@@ -1,8 +1,8 @@
-"""A Debian root file system as a tar, made by mmdebstrap: as root directly, as an ordinary user in a user namespace.
+"""Make a Debian root file system as a tar with mmdebstrap: directly as root, or in a user namespace as an ordinary user.
 
-The mirror is the one that the template names, else mmdebstrap's own default for the suite. The host's apt settings below `Acquire`
-(proxies, certificate authorities, Check-Valid-Until, retries) hold while the root is made and are not left in it: mmdebstrap by
-itself reads none of the host's apt configuration.
+The mirror is the one in the template, else mmdebstrap's default for the suite. mmdebstrap by itself reads none of the host's apt
+configuration. bake passes on the host's settings below `Acquire` (proxies, certificate authorities, Check-Valid-Until, retries) while
+the root file system is made, and removes them from it afterwards.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from baker.disks.packages import dpkg
 from baker.sources import machine_files
 from baker.sources.layout import Names
 
-SHARED_TEMPORARY = Path("/var/tmp")  # on disk, and every user's subordinate ids may pass through it
+SHARED_TEMPORARY = Path("/var/tmp")  # on disk, and accessible to every user's subordinate IDs
 HOST_SETTINGS = "etc/apt/apt.conf.d/00bake-host"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be bootstrapped."""
+    """The inputs of one bootstrap."""
 
     suite: str
     packages: tuple[str, ...]
@@ -40,11 +40,11 @@ class Request:
     keyring: Path | None
     hostname: str
     names: Names
-    epoch: int  # seconds since the epoch: no file of the root is newer
+    epoch: int  # seconds since the epoch: no file of the root file system is newer
 
 
 def bootstrap(request: Request, tar: Path, *, scratch: Path, ledger: BuildLedger, on_line: Callable[[str], None]) -> tuple[Package, ...]:
-    """Write the root file system to `tar`; returns the packages in it. Raises SourceError with mmdebstrap's reason."""
+    """Write the root file system to `tar` and return its packages. Raises SourceError with mmdebstrap's error messages."""
     tool = need("mmdebstrap")
     check_host()
     status = scratch / "dpkg-status"
@@ -74,7 +74,7 @@ def _options(request: Request, scratch: Path, status: Path) -> list[str]:
         "--format=tar",
         f"--include={','.join(request.packages)}",
         f"--setup-hook=tar-in {shlex.quote(str(settings))} /",
-        f"--essential-hook=tar-in {shlex.quote(str(overlay))} /",  # before the kernel is installed, whose initramfs reads our settings
+        f"--essential-hook=tar-in {shlex.quote(str(overlay))} /",  # before the kernel: its initramfs is made with the settings in it
         f"--customize-hook=upload {shlex.quote(str(customize))} /bake-customize",
         f'--customize-hook=chroot "$1" sh /bake-customize {shlex.quote(request.hostname)}',
         '--customize-hook=rm "$1/bake-customize"',
@@ -84,7 +84,7 @@ def _options(request: Request, scratch: Path, status: Path) -> list[str]:
 
 
 def write_host_settings(destination: Path) -> None:
-    """The host's `Acquire` settings as a tar for the root that is being made; empty lists and the like are left out."""
+    """Write the host's apt settings below `Acquire` to a tar for the root file system; empty settings are left out."""
     lines: list[str] = []
     if shutil.which("apt-config"):
         dump = run(["apt-config", "dump", "--no-empty", "Acquire"]).stdout.splitlines()
@@ -98,11 +98,15 @@ def write_host_settings(destination: Path) -> None:
 
 @contextmanager
 def _temporary_directory(scratch: Path, ledger: BuildLedger) -> Iterator[Path]:
-    """Where mmdebstrap builds the tree. In unshare mode subordinate ids work there, who may not enter a user's private directories."""
+    """The directory where mmdebstrap builds the tree.
+
+    In unshare mode mmdebstrap works with subordinate IDs, which cannot enter the user's private directories. It therefore gets a
+    directory below /var/tmp, which is in the ledger before it exists.
+    """
     if is_root():
         yield scratch
         return
-    path = Path(tempfile.mktemp(prefix="bake-bootstrap-", dir=SHARED_TEMPORARY))  # noqa: S306 - the name is entered before it exists
+    path = Path(tempfile.mktemp(prefix="bake-bootstrap-", dir=SHARED_TEMPORARY))  # noqa: S306 - the ledger needs the name first
     with ledger.holding("directory", path=str(path)):
         path.mkdir(mode=0o711)
         try:
@@ -112,17 +116,23 @@ def _temporary_directory(scratch: Path, ledger: BuildLedger) -> Iterator[Path]:
 
 
 def _explain(error: CommandError, request: Request) -> SourceError:
+    """mmdebstrap's failure with its error lines, and a hint and code for the known causes."""
     text = error.result.stdout + error.result.stderr
     reason = "\n".join(line for line in text.splitlines() if line.startswith(("E:", "W:")) or "rror" in line) or error.result.tail
-    hint = ""
+    hint, code = "", "source.bootstrap-failed"
     if "NO_PUBKEY" in text or "not signed" in text:
-        hint = "this host does not know the suite's signing key: upgrade debian-archive-keyring, or name a file with `keyring:`"
+        hint = "this host does not have the suite's signing key: upgrade debian-archive-keyring, or name a key file with `keyring:`"
+        code = "source.bootstrap-key"
     elif "Unable to locate package" in text or "has no installation candidate" in text:
-        hint = f"is each package in {request.suite}, and in the components {', '.join(request.components)}?"
+        hint = f"check that each package is in {request.suite}, in the components {', '.join(request.components)}"
+        code = "source.bootstrap-package"
     elif "Could not resolve" in text or "Temporary failure" in text or "onnection" in text or "Failed to fetch" in text:
-        hint = "the mirror does not answer: is there a network, and does it need a proxy (http_proxy, or Acquire::http::Proxy in apt.conf)?"
+        hint = "the mirror does not answer: check the network and the proxy (http_proxy, or Acquire::http::Proxy in apt.conf)"
+        code = "source.bootstrap-network"
     elif "404" in text or "does not have a Release file" in text:
-        hint = f"is {request.suite!r} the name of a suite on that mirror?"
+        hint = f"check that {request.suite!r} is the name of a suite on that mirror"
+        code = "source.bootstrap-suite"
     elif "No space left on device" in text:
         hint = "the disk is full: make room, or point BAKE_HOME at another disk"
-    return SourceError(f"cannot bootstrap {request.suite}:\n{reason.strip()}", hint=hint)
+        code = "source.bootstrap-no-space"
+    return SourceError(f"cannot bootstrap {request.suite}:\n{reason.strip()}", hint=hint, code=code)

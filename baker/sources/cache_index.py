@@ -1,4 +1,4 @@
-"""What this host has already: one small JSON file per key. Losing one costs time and nothing else."""
+"""An index of sources that this host has imported: one small JSON file per key. A lost entry costs time and nothing else."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 from baker.core.home import ensure
 
-KINDS = ("bootstraps", "files", "urls")  # the directories of the indexes that the sources keep
+KINDS = ("bootstraps", "files", "urls")  # the directories of the sources' indexes, below the cache
 KEY = re.compile(r"[0-9a-f]{16,64}")
 
 
@@ -24,7 +24,7 @@ class Index:
     directory: Path
 
     def read(self, key: str) -> Mapping[str, Any] | None:
-        """The entry of `key` (hex digits); None when there is none that can be read."""
+        """The entry of `key` (16 to 64 hex digits), or None when there is no readable one. ValueError when `key` is not a key."""
         path = self._path(key)
         try:
             value = json.loads(path.read_text())
@@ -33,7 +33,7 @@ class Index:
         return value if isinstance(value, dict) else None
 
     def write(self, key: str, value: Mapping[str, Any]) -> None:
-        """Replace the entry of `key`: readers see the old one or the new one, whole."""
+        """Replace the entry of `key` atomically: readers see either the old or the new entry."""
         ensure(self.directory)
         handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".new-")
         try:
@@ -53,6 +53,6 @@ class Index:
 
 
 def kept_blobs(cache: Path) -> set[str]:
-    """The digests of the blobs that the indexes below `cache` tell of: made once at some cost, used by the next build."""
+    """The digests of the blobs that the indexes below `cache` refer to. They were costly to make, and the next build uses them again."""
     entries = (Index(cache / kind).read(path.stem) for kind in KINDS for path in (cache / kind).glob("*.json") if KEY.fullmatch(path.stem))
     return {str(entry["blob"]) for entry in entries if entry and "blob" in entry}

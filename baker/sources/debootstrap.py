@@ -1,10 +1,10 @@
-"""The source `debootstrap`: a Debian root file system on a disk that boots by itself. Kept, and found again by its inputs.
+"""The source `debootstrap`: a bootable disk with a Debian root file system, cached by its inputs.
 
-    cache/bootstraps/<key>.json   {"digest", "blob", "virtual_size", "created", "suite", "packages": {name: version}}
+    cache/bootstraps/<key>.json   {"digest", "blob", "virtual_size", "created", "epoch", "suite", "packages": {name: version}}
 
-The disk itself is a blob of the store. The key covers what we decide (the template's words, the files in machine/, the layout) and not
-what the mirror has today: the same template goes on with the same source until somebody asks for a fresh one, and the digest says
-which it was.
+The disk itself is a blob in the store. The key covers the inputs that bake controls (the template's `source`, the files in machine/, the
+disk layout), but not the present content of the mirror. A template therefore keeps its source until the user asks for a fresh one;
+the digest identifies the disk that was used.
 """
 
 from __future__ import annotations
@@ -35,26 +35,26 @@ KEY_FORMAT = 1
 
 
 class Debootstrap:
-    """Bootstraps Debian."""
+    """Bootstrap Debian."""
 
     def peek(self, spec: DebootstrapSource, context: Context) -> SourceImage | None:
-        """The disk that was bootstrapped from the same inputs before."""
+        """The disk of an earlier bootstrap with the same inputs, if the store still has it."""
         key = inputs_key(spec, context.base_dir)
         entry = _index(context).read(key)
         disk = import_disk.disk_of(entry, context.store)
         return _source(spec, key, entry, disk) if entry and disk else None
 
     def fetch(self, spec: DebootstrapSource, context: Context) -> SourceImage:
-        """Bootstrap now, with the newest packages of the suite; what another process bootstraps meanwhile is waited for and taken.
+        """Bootstrap now, with the newest packages of the suite. If another process is bootstrapping the same inputs, use its result.
 
-        Raises SourceError with mmdebstrap's reason, HostError when this host lacks a tool.
+        Raises SourceError with mmdebstrap's error messages, HostError when this host lacks a tool.
         """
         key = inputs_key(spec, context.base_dir)
         waited: list[str] = []
 
         def on_wait() -> None:
             waited.append(key)
-            context.report.info(f"another process bootstraps {spec.suite} now: waiting for it")
+            context.report.info(f"another process is bootstrapping {spec.suite}: waiting for it")
 
         with exclusive(_index(context).directory, key[:16], on_wait):
             found = self.peek(spec, context) if waited else None
@@ -74,12 +74,14 @@ def _bootstrap(spec: DebootstrapSource, key: str, context: Context) -> SourceIma
     try:
         made = layout.make_disk(tar, raw, names=names, early_config=early, scratch=work, epoch=epoch)
     except CommandError as error:
-        raise SourceError(f"cannot make a disk of the bootstrapped system: {error.message}", hint=error.hint) from error
+        raise SourceError(
+            f"cannot make a disk of the bootstrapped system: {error.message}", hint=error.hint, code="source.disk-failed"
+        ) from error
     tar.unlink()
-    context.report.info("keeping the disk")
-    # laid out by us once more: mke2fs's own layout depends on its version, and on the order in which a directory was read
-    settled = normalize(Disk(raw, "raw", made.size), None, work / "settled.qcow2", epoch=epoch, scratch=work)
-    entry = import_disk.take(settled.disk, context, work) | _facts(spec, packages, epoch)
+    context.report.info("importing the disk into the store")
+    # mke2fs's layout depends on its version and on the order in which it reads directories: normalize it
+    normalized = normalize(Disk(raw, "raw", made.size), None, work / "normalized.qcow2", epoch=epoch, scratch=work)
+    entry = import_disk.to_store(normalized.disk, context, work) | _facts(spec, packages, epoch)
     shutil.rmtree(work)
     _index(context).write(key, entry)
     disk = import_disk.disk_of(entry, context.store)
@@ -97,7 +99,7 @@ def _facts(spec: DebootstrapSource, packages: tuple[Package, ...], epoch: int) -
 
 
 def _source(spec: DebootstrapSource, key: str, entry: Mapping[str, Any], disk: Disk) -> SourceImage:
-    """`pins` has the digest of the package list: which versions the mirror had that day."""
+    """The source of an index entry. Its pins contain a digest of the package list, which depends on the mirror's content that day."""
     listed = json.dumps(entry.get("packages", {}), sort_keys=True).encode()
     pins = {
         "suite": spec.suite,
@@ -115,7 +117,7 @@ def _index(context: Context) -> Index:
 
 
 def inputs_key(spec: DebootstrapSource, base_dir: Path) -> str:
-    """A content key (64 hex digits) of everything of ours that shapes the result."""
+    """A key (64 hex digits) of all inputs that bake controls. SourceError when the keyring is missing."""
     inputs: dict[str, Any] = {
         "format": KEY_FORMAT,
         "layout": layout.VERSION,
@@ -131,7 +133,9 @@ def _keyring(spec: DebootstrapSource, base_dir: Path) -> Path:
     path = base_dir / Path(spec.keyring or "").expanduser()
     if not path.is_file():
         raise SourceError(
-            f"the keyring {path} does not exist", hint="`keyring:` names a file of public keys, such as those in /usr/share/keyrings"
+            f"the keyring {path} does not exist",
+            hint="`keyring:` names a file of public keys, such as those in /usr/share/keyrings",
+            code="source.keyring-missing",
         )
     return path
 

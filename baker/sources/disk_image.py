@@ -1,7 +1,7 @@
-"""A disk image file made elsewhere: what it is, whether it is what was promised, and into the store with it.
+"""Verify, inspect and import disk image files that were made elsewhere.
 
-An image from outside is data of a stranger. Formats whose header can name further files (qcow2's backing and data files, VMDK's
-extents) are taken only when they name none: otherwise an image could make this host read any file of the user's into a machine.
+Such a file is untrusted input. The headers of some formats can name other files (the backing and data files of qcow2, the extents of
+VMDK). An image that names any is refused: it could make this host copy any file that the user can read into a machine.
 """
 
 from __future__ import annotations
@@ -21,23 +21,30 @@ from baker.sources.base import Context
 
 FORMATS: tuple[str, ...] = get_args(DiskFormat)
 VMDK_MAGIC = b"KDMV"
-ALONE = "qemu-img convert -O qcow2 OLD NEW makes one file that stands alone"
+CONVERT_HINT = "qemu-img convert -O qcow2 OLD NEW makes a plain disk image in a single file"
 
 
 def verify(path: Path, checksum: str, what: str) -> None:
-    """SourceError, naming both digests, unless the file at `path` has `checksum` ("sha256:..." or "sha512:...")."""
+    """Raise SourceError, with both digests, unless the file at `path` has `checksum` ("sha256:..." or "sha512:...").
+
+    `what` names the file in the message.
+    """
     wanted = checksum.lower()
     algorithm = wanted.partition(":")[0]
     found = import_disk.file_digest(path, algorithm)
     if found != wanted:
         raise SourceError(
-            f"{what} is not what the template says\n    wanted {wanted}\n    found  {found}",
+            f"{what} does not have the checksum in the template\n    expected {wanted}\n    found    {found}",
             hint=f"take the {algorithm} sum from the publisher (often a file SHA256SUMS beside the image), not from this file",
+            code="source.checksum",
         )
 
 
-def take(path: Path, declared: str | None, context: Context, scratch: Path) -> dict[str, Any]:
-    """Keep the disk image at `path` (compressed or not; the file stays) in the store. Returns an index entry, with "format" besides."""
+def to_store(path: Path, declared: str | None, context: Context, scratch: Path) -> dict[str, Any]:
+    """Import the disk image at `path`, compressed or not, into the store; the file stays.
+
+    Returns the index entry of `import_disk.to_store` with "format" and "compression" ("" for none).
+    """
     kind = unpack.compression(path)
     plain = path
     if kind:
@@ -45,35 +52,49 @@ def take(path: Path, declared: str | None, context: Context, scratch: Path) -> d
         unpack.unpack(path, plain, kind, lambda done: context.report.progress(f"unpacking {path.name}", done, 0))
     try:
         disk = inspect(plain, declared, name=path.name)
-        return {**import_disk.take(disk, context, scratch), "format": disk.format, "compression": kind or ""}
+        return {**import_disk.to_store(disk, context, scratch), "format": disk.format, "compression": kind or ""}
     finally:
         if kind:
             plain.unlink(missing_ok=True)
 
 
 def inspect(path: Path, declared: str | None, *, name: str = "") -> Disk:
-    """The disk image at `path`, safe to read. SourceError when it is of another format than `declared`, of none that bake knows,
-    empty, encrypted, or not alone."""
+    """The disk image at `path`, after checks that make it safe to read.
+
+    SourceError when its format is unknown or differs from `declared`, or when the image is empty, encrypted, damaged, or refers to other
+    files. `name` names the image in messages.
+    """
     name = name or path.name
     _refuse_scattered_vmdk(path, name)
     found = qemuimg.info(path)
     if found.format not in FORMATS:
-        raise SourceError(f"{name} is a {found.format} image, which bake does not read", hint=f"it reads {', '.join(FORMATS)}")
+        raise SourceError(
+            f"{name} is a {found.format} image, which bake cannot read",
+            hint=f"bake reads {', '.join(FORMATS)}",
+            code="source.format-unsupported",
+        )
     if declared and declared != found.format:
-        raise SourceError(f"{name} is a {found.format} image and not {declared}", hint="correct `format:` in the template, or leave it out")
+        raise SourceError(
+            f"{name} is a {found.format} image, not a {declared} image",
+            hint="correct `format:` in the template, or leave it out",
+            code="source.format-mismatch",
+        )
     if found.encrypted:
-        raise SourceError(f"{name} is encrypted", hint=ALONE)
+        raise SourceError(f"{name} is encrypted", hint=CONVERT_HINT, code="source.encrypted")
     if found.backing or found.data_file:
-        raise SourceError(f"{name} is not alone: it needs {found.backing or found.data_file}", hint=ALONE)
+        raise SourceError(f"{name} needs another file: {found.backing or found.data_file}", hint=CONVERT_HINT, code="source.several-files")
     if found.virtual_size == 0:
-        raise SourceError(f"{name} is empty")
+        raise SourceError(f"{name} is empty", code="source.empty")
     _check(path, found.format, name)
     return Disk(path, cast(DiskFormat, found.format), found.virtual_size)
 
 
 def _refuse_scattered_vmdk(path: Path, name: str) -> None:
-    """A VMDK is alone when it has a binary header ("KDMV") with a capacity of its own, at byte 12; a capacity of 0, or a text file,
-    lists other files (VMware's Virtual Disk Format 1.1)."""
+    """Raise SourceError for a VMDK that refers to other files.
+
+    A VMDK in a single file has a binary header ("KDMV") with a non-zero capacity at byte 12. A text descriptor, or a capacity of 0,
+    means that the content is in other files (VMware, Virtual Disk Format 1.1).
+    """
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -82,18 +103,25 @@ def _refuse_scattered_vmdk(path: Path, name: str) -> None:
     text = start.lstrip().lower().startswith(b"# disk descriptorfile")
     listing = start.startswith(VMDK_MAGIC) and (len(start) < 20 or struct.unpack_from("<Q", start, 12)[0] == 0)
     if text or listing:
-        raise SourceError(f"{name} is a VMDK in several files", hint=ALONE)
+        raise SourceError(f"{name} is a VMDK in several files", hint=CONVERT_HINT, code="source.several-files")
 
 
 def _check(path: Path, image_format: str, name: str) -> None:
-    """SourceError when the image's own tables are damaged or lead beyond the file's end: a download that was cut off.
-    qemu-img check(1): 0 is good, 3 is good with space lost, 63 is a format that cannot be checked, 2 is damage, 1 could not be done."""
+    """Raise SourceError when the image's own tables are damaged or point beyond the end of the file, as after an aborted download.
+
+    Exit codes of `qemu-img check` (qemu-img(1)): 0 no errors, 1 check failed, 2 corruption, 3 leaked clusters only, 63 the format
+    does not support checks.
+    """
     result = run([qemuimg.tool(), "check", "-q", "-f", image_format, path.absolute()], check=False)
     if result.returncode not in (0, 3, 63):
-        said = "\n".join((result.stdout + result.stderr).strip().splitlines()[:3])
-        raise SourceError(f"{name} is damaged: {said}", hint="was it copied or downloaded to its end? is a machine running on it?")
+        output = "\n".join((result.stdout + result.stderr).strip().splitlines()[:3])
+        raise SourceError(
+            f"{name} is damaged: {output}",
+            hint="stop a machine that runs on it; else copy or download it again",
+            code="source.damaged",
+        )
 
 
-def known(entry: Mapping[str, Any], declared: str | None) -> bool:
-    """Whether an index entry tells of a disk of the `declared` format."""
+def has_format(entry: Mapping[str, Any], declared: str | None) -> bool:
+    """Whether the image of an index entry had the `declared` format; True when none is declared."""
     return declared is None or entry.get("format") == declared

@@ -1,7 +1,7 @@
-"""HTTP(S) downloads that survive dropped connections: what has come is kept and the rest is asked for (RFC 9110, 14: range requests).
+"""HTTP(S) downloads that survive dropped connections: received bytes are kept and the rest is requested (RFC 9110, section 14).
 
-NAME.part        the bytes so far
-NAME.validator   the ETag or Last-Modified they came with, for If-Range: another file under the same URL starts anew
+NAME.part        the bytes received so far
+NAME.validator   the ETag or Last-Modified of these bytes, sent as If-Range: when the file at the URL has changed, the download restarts
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
 
 CHUNK = 1 << 18
-CONNECT_TIMEOUT, READ_TIMEOUT = 20.0, 60.0
-FRUITLESS_TRIES = 5  # in a row, without one new byte
-LONGEST_PAUSE = 30.0
-PASSING_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
+CONNECT_TIMEOUT, READ_TIMEOUT = 20.0, 60.0  # seconds
+TRIES_WITHOUT_PROGRESS = 5  # consecutive tries without a new byte before the download fails
+LONGEST_PAUSE = 30.0  # seconds
+TRANSIENT_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 CONTENT_RANGE = re.compile(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)")
-MEANINGS = {401: "it wants a login", 403: "it does not let us have it", 404: "there is no such file", 410: "the file is gone"}
+STATUS_MEANINGS = {401: "a login is required", 403: "access is forbidden", 404: "there is no such file", 410: "the file was removed"}
 
 
 @dataclass(frozen=True)
 class Download:
-    """One file to be had from `url` (which may hold a user and password) into `part`."""
+    """The download of one file from `url`, which may contain a user and password, into the file `part`."""
 
     url: str
     part: Path
@@ -43,7 +43,8 @@ class Download:
     pause: Callable[[float], None] = time.sleep
 
     @property
-    def shown(self) -> str:
+    def display_url(self) -> str:
+        """The URL without user and password."""
         return without_login(self.url)
 
     @property
@@ -51,35 +52,36 @@ class Download:
         return self.part.with_suffix(".validator")
 
     def run(self) -> None:
-        """Fetch the whole file. SourceError when the server refuses, or does not send one new byte in several tries."""
-        fruitless = 0
+        """Fetch the whole file. SourceError when the server refuses, or sends no new byte in TRIES_WITHOUT_PROGRESS tries."""
+        fruitless = 0  # consecutive tries that brought no new byte
         with _pool(self.url) as pool:
-            while fruitless < FRUITLESS_TRIES:
+            while fruitless < TRIES_WITHOUT_PROGRESS:
                 before = self._size()
                 reason, wait = self._try(pool)
                 if reason is None:
                     return
                 fruitless = 1 if self._size() > before else fruitless + 1
-                if fruitless < FRUITLESS_TRIES:
+                if fruitless < TRIES_WITHOUT_PROGRESS:
                     self.pause(min(LONGEST_PAUSE, max(wait, 2.0 ** (fruitless - 1) * random.uniform(0.5, 1.0))))
         raise SourceError(
-            f"cannot download {self.shown}: {reason} ({FRUITLESS_TRIES} tries)",
-            hint="what has come so far is kept: build again to go on with it; a proxy is taken from http_proxy and https_proxy",
+            f"cannot download {self.display_url}: {reason} ({TRIES_WITHOUT_PROGRESS} tries)",
+            hint="the bytes received so far are kept: build again to resume; a proxy is read from http_proxy and https_proxy",
+            code="source.download-failed",
         )
 
-    def forget(self) -> None:
-        """Remove what has come so far."""
+    def discard(self) -> None:
+        """Remove the bytes received so far."""
         self.part.unlink(missing_ok=True)
         self.validator.unlink(missing_ok=True)
 
     def _try(self, pool: PoolManager) -> tuple[str | None, float]:
-        """One request: (None, 0) when the file is whole; else why not, and for how many seconds the server asked to be left alone."""
+        """Make one request. Returns (None, 0) when the file is complete, else (the reason, the seconds in the server's Retry-After)."""
         from urllib3.exceptions import HTTPError
 
         try:
             response = pool.request("GET", self.url, headers=self._headers(), preload_content=False, redirect=True)
             try:
-                return self._take(response)
+                return self._receive(response)
             finally:
                 response.close()
         except HTTPError as error:
@@ -100,31 +102,35 @@ class Download:
                 headers["If-Range"] = self.validator.read_text()
         return headers
 
-    def _take(self, response: BaseHTTPResponse) -> tuple[str | None, float]:
+    def _receive(self, response: BaseHTTPResponse) -> tuple[str | None, float]:
+        """Read a response into the file. Returns as `_try` does; SourceError when the server refuses."""
         status, size = response.status, self._size()
         first, total = _range(response.headers.get("Content-Range", ""))
         if status == 416 or (status == 206 and first != size):
             if size and size == total:
                 return None, 0.0
-            self.forget()
-            return "what had come does not fit to what the server has now: starting anew", 0.0
-        if status in PASSING_STATUS:
+            self.discard()
+            return "the file on the server has changed since the download began: restarting the download", 0.0
+        if status in TRANSIENT_STATUS:
             return f"the server answered {status}", _seconds(response.headers.get("Retry-After", ""))
         if status not in (200, 206):
-            raise SourceError(f"cannot download {self.shown}: the server answered {status}: {MEANINGS.get(status, 'bake cannot use that')}")
+            meaning = STATUS_MEANINGS.get(status, "bake cannot use this answer")
+            raise SourceError(
+                f"cannot download {self.display_url}: the server answered {status}: {meaning}", code="source.download-refused"
+            )
         if status == 200:
             size, total = 0, int(response.headers.get("Content-Length") or 0)
             self._remember(response)
         with self.part.open("r+b" if status == 206 else "wb") as file:
             file.seek(size)
-            while chunk := response.read1(CHUNK):  # what has come, and no waiting for more: none of it is lost when the connection is
+            while chunk := response.read1(CHUNK):  # returns what has arrived without waiting, so a lost connection loses no received byte
                 file.write(chunk)
                 size += len(chunk)
                 self.on_bytes(size, total)
         return (None, 0.0) if not total or size == total else (f"the connection ended after {size} of {total} bytes", 0.0)
 
     def _remember(self, response: BaseHTTPResponse) -> None:
-        """Keep the validator of a new file. A weak ETag is none for ranges (RFC 9110, 13.1.5)."""
+        """Store the validator of a new file. A weak ETag must not be used in If-Range (RFC 9110, section 13.1.5)."""
         tag = response.headers.get("ETag", "")
         validator = tag if tag and not tag.startswith("W/") else response.headers.get("Last-Modified", "")
         if validator:
@@ -137,12 +143,12 @@ class Download:
 
 
 def without_login(url: str) -> str:
-    """`url` without user and password, for people and records."""
+    """`url` without user and password, for messages and records."""
     return re.sub(r"^([a-z]+://)[^/@]*@", r"\1", url, flags=re.IGNORECASE)
 
 
 def _pool(url: str) -> PoolManager:
-    """Connections to `url`, through the proxy that the environment names for it."""
+    """A connection pool for `url`, through the proxy that the environment names for its host."""
     from urllib3 import PoolManager, ProxyManager, Retry, Timeout
     from urllib3.util import parse_url
 
@@ -156,7 +162,7 @@ def _pool(url: str) -> PoolManager:
 
 
 def _range(value: str) -> tuple[int | None, int]:
-    """The first byte and the total of a Content-Range header; total 0 when unknown."""
+    """(first byte, total size) of a Content-Range header: None for an unknown first byte, 0 for an unknown total."""
     found = CONTENT_RANGE.match(value)
     if not found:
         return None, 0

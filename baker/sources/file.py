@@ -1,6 +1,8 @@
-"""The source `file`: a disk image file on this host, imported into the store once for as long as the file stays as it is.
+"""The source `file`: a disk image file on this host, imported into the store again only when the file changes.
 
-cache/files/<key>.json   the key is of the path, size and times; {"digest", "blob", "virtual_size", "format", "checksums": {"sha256": ...}}
+cache/files/<key>.json   {"digest", "blob", "virtual_size", "format", "compression", "path", "checksums": {"sha256": ...}}
+
+The key is a digest of the path, size, times, inode and device number of the file.
 """
 
 from __future__ import annotations
@@ -23,17 +25,17 @@ from baker.template.model import FileSource
 
 
 class File:
-    """Imports local disk images."""
+    """Import local disk images."""
 
     def peek(self, spec: FileSource, context: Context) -> SourceImage | None:
-        """The import of the file as it is now, if there was one. Reads the file's times, not the file."""
+        """The earlier import of the file in its present state, if any. Looks at the file's metadata only and does not read the file."""
         path = _path(spec, context)
         try:
             entry = _index(context).read(_key(path, path.stat()))
         except OSError:
             return None
         disk = import_disk.disk_of(entry, context.store)
-        if entry is None or disk is None or not disk_image.known(entry, spec.format):
+        if entry is None or disk is None or not disk_image.has_format(entry, spec.format):
             return None
         algorithm, _, wanted = (spec.checksum or "").lower().partition(":")
         if spec.checksum and entry.get("checksums", {}).get(algorithm) != wanted:
@@ -41,7 +43,7 @@ class File:
         return _source(path, entry, disk)
 
     def fetch(self, spec: FileSource, context: Context) -> SourceImage:
-        """Import the file. SourceError when it is missing, changes meanwhile, or is not what the template says."""
+        """Import the file. SourceError when it is missing, changes during the import, or differs from what the template declares."""
         path = _path(spec, context)
         before = _stat(path)
         checksums = {}
@@ -52,10 +54,14 @@ class File:
             checksums[algorithm] = hexadecimal
         context.report.info(f"importing {path}")
         work = ensure(context.scratch / f"file-{_key(path, before)[:12]}")
-        entry: dict[str, Any] = {**disk_image.take(path, spec.format, context, work), "path": str(path), "checksums": checksums}
+        entry: dict[str, Any] = {**disk_image.to_store(path, spec.format, context, work), "path": str(path), "checksums": checksums}
         shutil.rmtree(work)
         if _key(path, _stat(path)) != _key(path, before):
-            raise SourceError(f"{path} was changed while it was read", hint="is a machine running on it? stop that first")
+            raise SourceError(
+                f"{path} changed while it was being imported",
+                hint="stop the machine or program that writes to it, then build again",
+                code="source.file-changed",
+            )
         _index(context).write(_key(path, before), entry)
         disk = import_disk.disk_of(entry, context.store)
         assert disk is not None
@@ -70,11 +76,19 @@ def _stat(path: Path) -> os.stat_result:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise SourceError(f"the disk image {path} does not exist", hint="`path:` is relative to the template's directory") from None
+        raise SourceError(
+            f"the disk image {path} does not exist",
+            hint="`path:` is relative to the template's directory",
+            code="source.file-missing",
+        ) from None
     except OSError as error:
         raise host_error(error, path) from error
     if not path.is_file():
-        raise SourceError(f"{path} is not a file", hint="bake reads disk images from files, not from devices or directories")
+        raise SourceError(
+            f"{path} is not a file",
+            hint="bake reads disk images from files, not from devices or directories",
+            code="source.file-type",
+        )
     return found
 
 

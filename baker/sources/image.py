@@ -1,4 +1,4 @@
-"""The source `image`: an image of the catalog."""
+"""The source `image`: an image in the catalog."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from baker.template.model import ImageSource
 
 
 class Image:
-    """Finds images in the catalog."""
+    """Find images in the catalog."""
 
     def peek(self, spec: ImageSource, context: Context) -> SourceImage | None:
-        """The image, or None when the catalog has none that answers to the reference."""
+        """The image, or None when the reference resolves to none in the catalog."""
         try:
             record = context.catalog.resolve(spec.image)
         except NotFoundError:
@@ -25,13 +25,13 @@ class Image:
         return _source(record, context)
 
     def fetch(self, spec: ImageSource, context: Context) -> SourceImage:
-        """The image. NotFoundError, saying which template would bake it, when there is none."""
+        """The image. When there is none, NotFoundError with a hint that names the template that would bake it."""
         try:
             record = context.catalog.resolve(spec.image)
         except NotFoundError as error:
             template = _template(spec, context.base_dir)
-            hint = f"bake build {template} makes it" if template else "bake images lists what there is"
-            raise NotFoundError(error.message, hint=hint) from error
+            hint = f"bake build {template} makes it" if template else "bake images lists the images in the catalog"
+            raise NotFoundError(error.message, hint=hint, code=error.code) from error
         return _source(record, context)
 
 
@@ -57,20 +57,21 @@ def _pins(media: Media) -> dict[str, str]:
 
 
 def _media(record: ImageRecord, context: Context) -> Media:
-    """What machines of the context's builder boot from: the image's disk, or its AMI."""
+    """What the machines of the context's builder boot from: the image's disk or its AMI. SourceError when the store lacks a blob of it."""
     try:
         if record.chain and not isinstance(context.builder, Publisher):
             context.store.materialize(record.chain, record.virtual_size)
     except NotFoundError as error:
         raise SourceError(
             f"image {record.name}@{record.version} ({record.id}) is in the catalog, but the store lacks a part of it: {error.message}",
-            hint=f"bake rm {record.id} and build it again",
+            hint=f"remove it with `bake rm {record.id}` and build it again",
+            code="source.image-incomplete",
         ) from error
     return media_of(record, context.builder, context.catalog, context.store)
 
 
 def _template(spec: ImageSource, base_dir: Path) -> Path | None:
-    """The template that would bake the image: the one that is named, else NAME.yaml beside this template."""
+    """The template that would bake the image: the one that the source names, else NAME.yaml or NAME.yml beside this template."""
     name = spec.image.partition("@")[0]
     candidates = [base_dir / spec.template] if spec.template else [base_dir / f"{name}.yaml", base_dir / f"{name}.yml"]
     return next((path for path in candidates if path.is_file()), None)

@@ -1,4 +1,4 @@
-"""Disks on their way into the store: compacted to a qcow2 that stands alone, identified by the digest of the raw disk."""
+"""Import disks into the store: each becomes a compact qcow2 without a backing file, identified by the digest of the raw disk."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from baker.store.base import BlobStore
 CHUNK = 1 << 20
 
 
-def take(disk: Disk, context: Context, scratch: Path) -> dict[str, Any]:
-    """Keep `disk` (any format; its file stays) in the store. Returns the beginning of an index entry: "digest", "blob", "virtual_size"."""
+def to_store(disk: Disk, context: Context, scratch: Path) -> dict[str, Any]:
+    """Import `disk` (of any format) into the store; its own file stays. Returns an index entry: "digest", "blob", "virtual_size"."""
 
     def advance(label: str, part: float) -> None:
         context.report.progress(label, int(part * disk.virtual_size), disk.virtual_size)
@@ -31,7 +31,7 @@ def take(disk: Disk, context: Context, scratch: Path) -> dict[str, Any]:
 
 
 def disk_of(entry: Mapping[str, Any] | None, store: BlobStore) -> Disk | None:
-    """The disk that an index entry tells of; None when it tells of none or its blob is gone."""
+    """The disk that an index entry refers to, or None when the entry is incomplete or the store lacks its blob."""
     if not entry or not isinstance(entry.get("blob"), str) or not isinstance(entry.get("virtual_size"), int):
         return None
     try:
@@ -41,7 +41,7 @@ def disk_of(entry: Mapping[str, Any] | None, store: BlobStore) -> Disk | None:
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """ALGORITHM:HEX of the bytes of a file. HostError when it cannot be read."""
+    """The digest of a file's bytes as ALGORITHM:HEX. HostError when the file cannot be read."""
     total = hashlib.new(algorithm)
     try:
         with path.open("rb") as file:

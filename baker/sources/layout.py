@@ -1,14 +1,15 @@
-"""A partitioned disk that boots by itself under BIOS and UEFI, out of a tar of a root file system.
+"""Make a partitioned disk that boots under BIOS and UEFI from a tar of a root file system.
 
-Made of plain files only: no root rights, loop device or mount. Sectors are 512 bytes.
+Everything is done on plain files, without root rights, loop devices or mounts. Sectors are 512 bytes.
 
     sector      0  protective MBR with GRUB's boot.img in its first 440 bytes; GPT behind it
     sector   2048  BIOS boot partition, 1 MiB: GRUB's core.img, found through the block list in boot.img
     sector   4096  EFI system partition, FAT32: /EFI/BOOT/BOOTX64.EFI, the path for removable media (UEFI specification, 3.5.1.1)
     sector 131072  root partition, ext4, last, so that it can grow with the disk
 
-Both GRUBs hold all modules they need and go on with /boot/grub/grub.cfg of the root file system, which they find by its UUID: nothing
-points into the root file system by position, so it may be laid out again later without touching the loaders.
+Both GRUB images contain all modules that they need. They find the root file system by its UUID and continue with its
+/boot/grub/grub.cfg. Nothing points into the root file system by position, so its blocks may be laid out again later without a change
+to the boot loaders.
 """
 
 from __future__ import annotations
@@ -25,20 +26,20 @@ from baker.core.errors import HostError
 from baker.core.process import need, run
 from baker.core.user_namespace import in_namespace
 
-VERSION = 2  # part of every bootstrap's key: raise it when a disk made by this module would differ
+VERSION = 2  # part of every bootstrap's key: raise it with every change here that changes the resulting disk
 SECTOR = 512
 MIB = 1 << 20
 BIOS_START, BIOS_SECTORS = 2048, 2048
 ESP_START = BIOS_START + BIOS_SECTORS
 ROOT_START = 64 * MIB // SECTOR
-BACKUP_SECTORS = 2048  # the second partition table, and the alignment of the end
+BACKUP_SECTORS = 2048  # after the root partition: room for the backup GPT, and an aligned end
 SMALLEST_DISK = 2048 * MIB
 GRUB_DIRECTORY = Path("/usr/lib/grub")
 MODULES = (
     "part_gpt", "ext2", "normal", "configfile", "linux", "search", "search_fs_uuid", "search_label", "test", "echo", "ls", "cat",
     "gzio", "sleep", "reboot", "halt", "minicmd",
 )  # fmt: skip
-FEATURES = (  # named one by one: what is on by default is another set in every version
+FEATURES = (  # listed one by one because the default set of features differs between versions of e2fsprogs
     "none,has_journal,ext_attr,resize_inode,dir_index,filetype,extent,64bit,flex_bg,sparse_super,large_file,huge_file,dir_nlink,"
     "extra_isize,metadata_csum"
 )
@@ -50,14 +51,14 @@ TYPE_ROOT = "4F68BCE3-E8CD-4DB1-96E7-FBCAF984B709"  # x86-64 root, Discoverable 
 
 @dataclass(frozen=True)
 class Names:
-    """The identifiers on a disk. Derived from a seed, so that the same inputs give the same disk."""
+    """The identifiers on a disk, derived from a seed so that equal inputs give an equal disk."""
 
     disk: str
     bios: str
     esp: str
     root: str  # partition UUID
     filesystem: str  # UUID of the root file system, also its hash seed
-    fat: str  # volume id of the EFI system partition: 8 hex digits
+    fat: str  # volume ID of the EFI system partition: 8 hex digits
 
     @classmethod
     def of(cls, seed: str) -> Names:
@@ -68,23 +69,23 @@ class Names:
 
     @property
     def fat_uuid(self) -> str:
-        """The volume id as /etc/fstab names it: XXXX-XXXX."""
+        """The volume ID as /etc/fstab writes it: XXXX-XXXX."""
         return f"{self.fat[:4]}-{self.fat[4:]}"
 
     def fill(self, text: str) -> str:
-        """`text` with @ROOT_UUID@ and @ESP_UUID@ filled in."""
+        """Replace @ROOT_UUID@ and @ESP_UUID@ in `text`."""
         return text.replace("@ROOT_UUID@", self.filesystem).replace("@ESP_UUID@", self.fat_uuid)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the partitions of a disk of `size` bytes lie."""
+    """The partitions of a disk of `size` bytes."""
 
     size: int
 
     @classmethod
     def for_content(cls, used: int) -> Layout:
-        """The disk for a tree of `used` bytes: room for file system overhead and some growth, in steps of 256 MiB, 2 GiB at least."""
+        """The layout for a tree of `used` bytes, with room for file system overhead and growth: at least 2 GiB, in steps of 256 MiB."""
         wanted = used * 13 // 10 + 512 * MIB + ROOT_START * SECTOR
         step = 256 * MIB
         return cls(max(SMALLEST_DISK, -(-wanted // step) * step))
@@ -98,7 +99,7 @@ class Layout:
         return self.size // SECTOR - ROOT_START - BACKUP_SECTORS
 
     def script(self, names: Names) -> str:
-        """The partition table in sfdisk(8)'s own language."""
+        """The partition table in the script format of sfdisk(8)."""
         return "\n".join((
             "label: gpt",
             f"label-id: {names.disk}",
@@ -112,10 +113,11 @@ class Layout:
 
 
 def make_disk(tar: Path, destination: Path, *, names: Names, early_config: str, scratch: Path, epoch: int) -> Layout:
-    """Write a raw, sparse disk to `destination` whose root file system has the content of `tar`. Temporary files go to `scratch`.
+    """Write a raw, sparse disk to `destination` whose root file system has the content of `tar`.
 
-    `early_config` is GRUB's first configuration, which finds the root file system. `epoch`: seconds, for times that the tools would
-    otherwise take from the clock. Raises HostError when a tool is missing, CommandError when one fails.
+    Temporary files go to `scratch`. `early_config` is the configuration inside GRUB's own images, which finds the root file system.
+    `epoch` (seconds since the epoch) replaces the clock for the tools. Raises HostError when a tool is missing, CommandError when one
+    fails.
     """
     check_host()
     layout = Layout.for_content(tar.stat().st_size)
@@ -135,9 +137,13 @@ def make_disk(tar: Path, destination: Path, *, names: Names, early_config: str, 
 
 
 def check_host() -> None:
-    """HostError, naming the package, unless this host can make such disks."""
+    """Raise HostError unless this host can make such disks; the hint names the missing package."""
     if platform.machine() != "x86_64":
-        raise HostError(f"disks that boot are made on x86-64 hosts only; this is {platform.machine()}", hint="use a file or url source")
+        raise HostError(
+            f"bootable disks can be made on x86-64 hosts only; this host is {platform.machine()}",
+            hint="use a file or url source",
+            code="host.architecture",
+        )
     need("sfdisk", package="fdisk")
     need("mke2fs", package="e2fsprogs")
     need("grub-mkimage", package="grub-common")
@@ -145,19 +151,25 @@ def check_host() -> None:
     need("mcopy", package="mtools")
     for platform_name, package in (("i386-pc", "grub-pc-bin"), ("x86_64-efi", "grub-efi-amd64-bin")):
         if not (GRUB_DIRECTORY / platform_name / "kernel.img").exists():
-            raise HostError(f"GRUB's modules for {platform_name} are not installed", hint=f"apt-get install {package}")
+            raise HostError(
+                f"GRUB's modules for {platform_name} are not installed", hint=f"apt-get install {package}", code="host.tool-missing"
+            )
 
 
 def install_bios_loader(disk: Path, boot: bytes, core: bytes) -> None:
-    """Put GRUB's boot.img into the master boot record of `disk` and core.img into its BIOS boot partition.
+    """Write GRUB's boot.img into the master boot record of `disk` and core.img into its BIOS boot partition.
 
-    The fields are those of grub-core/boot/i386/pc/boot.S and diskboot.S: at 0x5c of boot.img the sector of core.img; at 0x66 a jump that
-    becomes two NOPs, so that the BIOS's drive number is believed; at the end of core.img's first sector the list of its other
-    blocks: u64 start, u16 length, u16 segment (which is right already).
+    The fields are documented in GRUB's grub-core/boot/i386/pc/boot.S and diskboot.S. At 0x5c, boot.img holds the first sector of
+    core.img. The jump at 0x66 is replaced by two NOPs, so that GRUB uses the drive number that the BIOS passes. The last 12 bytes of
+    core.img's first sector are the block list for its other sectors: u64 start, u16 length, u16 segment (already correct).
     """
     sectors = -(-len(core) // SECTOR)
     if sectors > BIOS_SECTORS:
-        raise HostError(f"GRUB's core image has {sectors} sectors, the BIOS boot partition {BIOS_SECTORS}")
+        raise HostError(
+            f"GRUB's core image has {sectors} sectors, but the BIOS boot partition has only {BIOS_SECTORS}",
+            hint="this host's GRUB is too large for bake's disk layout: use a file or url source",
+            code="host.grub-too-large",
+        )
     patched_boot = bytearray(boot[:440])
     struct.pack_into("<Q", patched_boot, 0x5C, BIOS_START)
     patched_boot[0x66:0x68] = b"\x90\x90"
@@ -170,7 +182,10 @@ def install_bios_loader(disk: Path, boot: bytes, core: bytes) -> None:
 
 
 def _make_root(tar: Path, image: Path, layout: Layout, names: Names, *, scratch: Path, epoch: int) -> None:
-    """The root file system. mke2fs takes a tar only from version 1.47.1 on, so the tree is unpacked where the owners are right."""
+    """Make the root file system in the file `image`.
+
+    mke2fs accepts a tar only since version 1.47.1. The tree is therefore unpacked first, inside a user namespace that keeps the owners.
+    """
     script = """
         tar=$1 tree=$2
         shift 2
@@ -190,24 +205,15 @@ def _make_root(tar: Path, image: Path, layout: Layout, names: Names, *, scratch:
     }  # fmt: skip
     image.unlink(missing_ok=True)
     argv = ["sh", "-euc", script, "sh", str(tar), str(scratch / "tree"), *mke2fs]
-    run(in_namespace(argv), env=environment, what="laying out the root file system")
+    run(in_namespace(argv), env=environment, what="making the root file system")
 
 
 def _grub_image(kind: str, early_config: str, modules: tuple[str, ...], destination: Path) -> Path:
     config = destination.with_suffix(".cfg")
     config.write_text(early_config)
     argv: list[str | Path] = [
-        need("grub-mkimage", package="grub-common"),
-        "-O",
-        kind,
-        "-p",
-        "/boot/grub",
-        "-c",
-        config,
-        "-o",
-        destination,
-        *modules,
-    ]
+        need("grub-mkimage", package="grub-common"), "-O", kind, "-p", "/boot/grub", "-c", config, "-o", destination, *modules,
+    ]  # fmt: skip
     run(argv, what=f"making GRUB's {kind} image")
     return destination
 

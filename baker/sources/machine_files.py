@@ -1,13 +1,13 @@
-"""What is put into a bootstrapped root file system to make it a machine: the files in machine/, where they go, and why.
+"""The files in machine/ that turn a bootstrapped root file system into a machine, and where they go.
 
-A later seal may rely on this:
+Sealing relies on the following:
 
-- `bake-identity.service` gives the machine SSH host keys at each start, from the system credential `bake.ssh_host_ed25519_key`
-  or anew where none are there; so an image is to have no host keys at all.
-- /etc/machine-id is an empty file: systemd fills it at the first start. /var/lib/dbus/machine-id and random-seed do not exist.
-- `ssh.authorized_keys.root` is systemd's own (tmpfiles.d/provision.conf): it is written to /root/.ssh/authorized_keys only while that
-  file does not exist, so an image is not to have it either.
-- /etc/resolv.conf is a link to systemd-resolved's stub, /etc/hostname holds the template's host name.
+- `bake-identity.service` installs SSH host keys at each start: from the system credential `bake.ssh_host_ed25519_key`, or newly
+  generated ones when the machine has none. An image must therefore contain no host keys.
+- /etc/machine-id is an empty file, which systemd fills at the first start. /var/lib/dbus/machine-id and random-seed do not exist.
+- systemd itself handles the credential `ssh.authorized_keys.root` (tmpfiles.d/provision.conf). It writes /root/.ssh/authorized_keys only
+  if that file does not exist, so an image must not contain it either.
+- /etc/resolv.conf is a link to systemd-resolved's stub, and /etc/hostname holds the template's host name.
 """
 
 from __future__ import annotations
@@ -21,12 +21,14 @@ from pathlib import Path
 from baker.sources.layout import Names
 
 DIRECTORY = Path(__file__).parent / "machine"
-BUILD_SCRIPT = "customize.sh"  # runs once while the root is made, and is not in it
-EARLY_GRUB = "grub-early.cfg"  # goes into the boot loader itself
+BUILD_SCRIPT = "customize.sh"  # runs once while the root file system is made, and is then removed from it
+EARLY_GRUB = "grub-early.cfg"  # embedded in the boot loader images
 
 
 @dataclass(frozen=True)
 class MachineFile:
+    """A file of machine/ and its path in the root file system, without the leading slash."""
+
     source: str
     destination: str
     mode: int = 0o644
@@ -45,29 +47,29 @@ FILES = (
     MachineFile("fstab.conf", "etc/fstab"),
 )
 
-# systemd-resolved: name servers from DHCP; e2fsprogs: fsck of the root; fdisk: grow-root; dbus: hostnamectl and the like; kmod, udev,
-# zstd: the initramfs.
+# systemd-resolved: name servers from DHCP; e2fsprogs: fsck of the root file system; fdisk: grow-root; dbus: hostnamectl and similar
+# tools; kmod, udev, zstd: the initramfs.
 PACKAGES = (
     "systemd-sysv", "udev", "dbus", "kmod", "initramfs-tools", "zstd", "e2fsprogs", "fdisk", "openssh-server", "systemd-resolved",
     "iproute2", "netbase", "ca-certificates",
 )  # fmt: skip
-KERNEL = "linux-image-cloud-amd64"  # the kernel for virtual machines: small, starts fast
+KERNEL = "linux-image-cloud-amd64"  # Debian's kernel for virtual machines: it is small and boots fast
 KERNEL_PREFIX = "linux-image-"
 
 
 def packages(extra: tuple[str, ...]) -> tuple[str, ...]:
-    """All packages to install: those that make a machine, `extra`, and a kernel unless `extra` names one."""
+    """All packages to install: those that every machine needs, a kernel unless `extra` names one, and `extra`."""
     kernel = () if any(name.startswith(KERNEL_PREFIX) for name in extra) else (KERNEL,)
     return tuple(dict.fromkeys((*PACKAGES, *kernel, *extra)))
 
 
 def text(name: str, names: Names) -> str:
-    """The text of a file of machine/ for the disk that has `names`."""
+    """The text of the file `name` of machine/, with the identifiers `names` filled in."""
     return names.fill((DIRECTORY / name).read_text())
 
 
 def digest() -> str:
-    """A digest of all that is in this module and in machine/: part of every bootstrap's key."""
+    """A digest of the lists in this module and the files in machine/. It is part of every bootstrap's key."""
     total = hashlib.sha256(repr((FILES, PACKAGES, KERNEL)).encode())
     for name in sorted({*(file.source for file in FILES), BUILD_SCRIPT, EARLY_GRUB}):
         total.update(f"{name}\0{hashlib.sha256((DIRECTORY / name).read_bytes()).hexdigest()}\n".encode())
@@ -75,7 +77,7 @@ def digest() -> str:
 
 
 def write_tar(destination: Path, names: Names, epoch: int) -> None:
-    """Write FILES as a tar to be unpacked over a root file system, owned by root."""
+    """Write FILES as a tar to unpack over a root file system. Everything in it belongs to root; `epoch` is the modification time."""
     with tarfile.open(destination, "w", format=tarfile.PAX_FORMAT) as tar:
         for file in FILES:
             data = text(file.source, names).encode()

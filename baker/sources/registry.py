@@ -20,5 +20,5 @@ SOURCES: Plugins[Source] = Plugins("", "source", BUILT_IN, instances=True)
 
 
 def for_spec(spec: AnySource) -> Source:
-    """The source that serves a template's `source`."""
+    """The kind of source for the `source` of a template."""
     return SOURCES.get(spec.kind)

@@ -1,4 +1,4 @@
-"""A small file behind a URL, in memory: an index, not an image."""
+"""Download a small file, such as an index of images, into memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from baker.sources.download import Download
 
 
 def fetch(url: str) -> bytes:
-    """The file. SourceError when it cannot be had."""
+    """The content of the file at `url`. SourceError when the download fails."""
     with tempfile.TemporaryDirectory(prefix="bake-") as directory:
         part = Path(directory) / "file.part"
         Download(url, part, lambda done, total: None).run()

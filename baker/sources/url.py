@@ -1,7 +1,9 @@
-"""The source `url`: a disk image behind an http(s) URL, told by its checksum. Downloaded once, imported into the store.
+"""The source `url`: a disk image at an http(s) URL, identified by its checksum. It is downloaded once and imported into the store.
 
-cache/downloads/<key>.part   what has come so far, resumed by the next build
-cache/urls/<key>.json        {"digest", "blob", "virtual_size", "format", "url"}; the key is of the checksum alone
+cache/downloads/<key>.part   an incomplete download, which the next build resumes
+cache/urls/<key>.json        {"digest", "blob", "virtual_size", "format", "compression", "url"}
+
+The key depends on the checksum only.
 """
 
 from __future__ import annotations
@@ -27,26 +29,26 @@ PROGRESS_SECONDS = 0.2
 
 
 class Url:
-    """Downloads disk images."""
+    """Download disk images."""
 
     def __init__(self, pause: Callable[[float], None] = time.sleep) -> None:
-        self._pause = pause  # between tries, seconds
+        self._pause = pause  # sleeps for the given seconds between two tries
 
     def peek(self, spec: UrlSource, context: Context) -> SourceImage | None:
-        """The image with this checksum, from whichever URL it came."""
+        """The image that was imported with this checksum, from any URL."""
         entry = _index(context).read(_key(spec))
         disk = import_disk.disk_of(entry, context.store)
-        return _source(spec, entry, disk) if entry and disk and disk_image.known(entry, spec.format) else None
+        return _source(spec, entry, disk) if entry and disk and disk_image.has_format(entry, spec.format) else None
 
     def fetch(self, spec: UrlSource, context: Context) -> SourceImage:
-        """Download, check and import; a part that an earlier build left is gone on with. SourceError when it cannot be had."""
+        """Download, verify and import the image, resuming an earlier build's incomplete download. SourceError when that fails."""
         key = _key(spec)
         downloads = ensure(context.home.cache / "downloads")
         waited: list[str] = []
 
         def on_wait() -> None:
             waited.append(key)
-            context.report.info(f"another process downloads {without_login(spec.url)} now: waiting for it")
+            context.report.info(f"another process is downloading {without_login(spec.url)}: waiting for it")
 
         with exclusive(downloads, key, on_wait):
             found = self.peek(spec, context) if waited else None
@@ -58,32 +60,30 @@ class Url:
         resumed = part.exists()
         self._download(download, spec, context, again=resumed)
         work = ensure(context.scratch / f"url-{key[:12]}")
-        entry = {**disk_image.take(part, spec.format, context, work), "url": without_login(spec.url)}
+        entry = {**disk_image.to_store(part, spec.format, context, work), "url": without_login(spec.url)}
         shutil.rmtree(work)
         _index(context).write(key, entry)
-        download.forget()
+        download.discard()
         disk = import_disk.disk_of(entry, context.store)
         assert disk is not None
         return _source(spec, entry, disk)
 
     def _download(self, download: Download, spec: UrlSource, context: Context, *, again: bool) -> None:
-        """Download and verify. A wrong checksum after resuming may come of the old part: then once more from the start."""
-        context.report.info(f"downloading {download.shown}")
+        """Download and verify. With `again`, a wrong checksum leads to a second download from the start: a resumed part may be stale."""
+        context.report.info(f"downloading {download.display_url}")
         download.run()
         try:
-            disk_image.verify(download.part, spec.checksum, download.shown)
+            disk_image.verify(download.part, spec.checksum, download.display_url)
         except SourceError as error:
-            download.forget()
+            download.discard()
             if not again:
                 raise
-            context.report.warn(
-                f"the resumed download is not what the template says: downloading it anew ({error.message.splitlines()[0]})"
-            )
+            context.report.warn(f"the resumed download has a wrong checksum: downloading it again ({error.message.splitlines()[0]})")
             self._download(download, spec, context, again=False)
 
 
 def _reporter(context: Context, url: str) -> Callable[[int, int], None]:
-    """Reports progress a few times a second at most, and the end."""
+    """A callback that reports progress at most every PROGRESS_SECONDS, and at the end."""
     label = without_login(url).rpartition("/")[2] or url
     last = 0.0
 

@@ -20,7 +20,7 @@ GIB = 1 << 30
 REGION = r"^[a-z]{2}(-[a-z]+)+-[0-9]+$"
 AMI_NAME_PARTS = ("name", "version", "build")
 AMI_NAME = re.compile(r"[A-Za-z0-9()\[\] ./\-'@_]{3,128}")  # EC2's API reference, RegisterImage, Name
-BUILD_ID = "0" * 12  # as long as one
+BUILD_ID = "0" * 12  # a placeholder of the right length
 Tags = Mapping[str, str]
 
 
@@ -99,10 +99,10 @@ Filters = Mapping[str, Words]
 
 
 class AmiSource(Frozen):
-    """An AMI by its id."""
+    """An AMI by its ID."""
 
     kind: ClassVar[str] = "ami"
-    id: str = Field(pattern=r"^ami-[0-9a-f]{8,17}$", description="which one", examples=["ami-0123456789abcdef0"])
+    id: str = Field(pattern=r"^ami-[0-9a-f]{8,17}$", description="ID of the AMI", examples=["ami-0123456789abcdef0"])
 
 
 class SourceAmiFilter(Frozen):
@@ -112,8 +112,8 @@ class SourceAmiFilter(Frozen):
     filters: Filters = Field(
         default_factory=dict, description="DescribeImages' filters: name (with * and ?), architecture, root-device-type, tag:KEY, ..."
     )
-    owners: Words = Field(min_length=1, description="account ids, self, amazon, or aws-marketplace")
-    most_recent: bool = Field(False, description="true: of several, the newest; false: several are an error")
+    owners: Words = Field(min_length=1, description="account IDs, self, amazon, or aws-marketplace")
+    most_recent: bool = Field(False, description="true: use the newest of several matches; false: several matches are an error")
     include_deprecated: bool = Field(False, description="true: include deprecated images")
 
 
@@ -124,30 +124,32 @@ class SsmParameterSource(Frozen):
     name: str = Field(
         alias="ssm_parameter",
         pattern=r"^[A-Za-z0-9_.\-/:]{1,1011}$",
-        description="the parameter",
+        description="name of the parameter",
         examples=["/aws/service/debian/release/13/latest/amd64"],
     )
 
 
 class AssumeRole(Frozen):
-    """A role to assume with the credentials that are found."""
+    """A role to assume with the configured credentials."""
 
-    role_arn: str = Field(pattern=r"^arn:[a-z-]+:iam::[0-9]{12}:role/\S+$", description="the role")
-    external_id: str | None = Field(None, description="the external id that its trust policy requires")
-    session_name: str = Field("bake", pattern=r"^[\w+=,.@-]{2,64}$", description="its name in CloudTrail")
+    role_arn: str = Field(pattern=r"^arn:[a-z-]+:iam::[0-9]{12}:role/\S+$", description="ARN of the role")
+    external_id: str | None = Field(None, description="external ID that the trust policy of the role requires")
+    session_name: str = Field("bake", pattern=r"^[\w+=,.@-]{2,64}$", description="name of the session in CloudTrail")
 
 
 class SubnetFilter(Frozen):
     """The subnets that a search finds."""
 
     filters: Filters = Field(min_length=1, description="DescribeSubnets' filters: tag:KEY, availability-zone, ...")
-    most_free: bool = Field(False, description="true: the one with the most free addresses first; false: in the order of AWS")
+    most_free: bool = Field(False, description="true: try the subnet with the most free addresses first; false: keep the order of AWS")
 
 
 class SpotSpec(Frozen):
     """Spare capacity: cheaper, and AWS may reclaim it. `spot: true` is all defaults."""
 
-    max_price: str | None = Field(None, pattern=r"^[0-9]+(\.[0-9]+)?$", description="dollars per hour; left out, the on-demand price")
+    max_price: str | None = Field(
+        None, pattern=r"^[0-9]+(\.[0-9]+)?$", description="highest price in dollars per hour; left out, the on-demand price"
+    )
     fallback: Literal["on_demand", "none"] = Field("none", description="what to do when there is no spare capacity")
 
 
@@ -155,17 +157,21 @@ class MetadataOptions(Frozen):
     """The instance metadata service of the build's machines."""
 
     http_endpoint: Literal["enabled", "disabled"] = Field(
-        "enabled", description="disabled: cloud-init learns no key, so only for special images"
+        "enabled", description="disabled: cloud-init cannot fetch the SSH key, so only for special images"
     )
     http_tokens: Literal["required", "optional"] = Field("required", description="required: IMDSv2 only")
-    http_put_response_hop_limit: int = Field(1, ge=1, le=64, description="2 lets containers use it")
+    http_put_response_hop_limit: int = Field(
+        1, ge=1, le=64, description="hops that a response may travel; 2 lets containers use the service"
+    )
 
 
 class DeregistrationProtection(Frozen):
-    """Protection of the AMIs from being deregistered. `deregistration_protection: true` is all defaults."""
+    """Protection of the AMIs against deregistration. `deregistration_protection: true` is all defaults."""
 
-    enabled: bool = Field(True, description="true: they cannot be deregistered until the protection is removed")
-    with_cooldown: bool = Field(False, description="true: nor for 24 hours after that")
+    enabled: bool = Field(True, description="true: the AMIs cannot be deregistered until the protection is removed")
+    with_cooldown: bool = Field(
+        False, description="true: the AMIs also cannot be deregistered in the 24 hours after the protection is removed"
+    )
 
 
 def _switch(value: object) -> object:
@@ -177,8 +183,8 @@ def _protection(value: object) -> object:
     return {"enabled": value} if isinstance(value, bool) else value
 
 
-MACHINE_KEYS = {"instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data"}  # what a step can see of it
-# what the AMIs are to be, besides their content: where they are built is one of them; who builds them, and the way there, is not
+MACHINE_KEYS = {"instance_type", "volume_size", "iam_instance_profile", "metadata_options", "user_data"}  # what a step can observe
+# the properties of the AMIs besides their content, with the region; not the credentials, and not the way to the instance
 IMAGE_KEYS = {
     "ami_name", "ami_description", "ami_regions", "region_kms_key_ids", "ami_users", "ami_org_arns", "ami_ou_arns", "snapshot_users",
     "imds_support", "deprecate_at", "deprecate_after", "deregistration_protection", "tags", "volume_type", "iops", "throughput",
@@ -195,45 +201,51 @@ class Ec2Spec(BuilderConfig):
 
     kind: Literal["ec2"] = Field(description="which builder")
     # account and region
-    region: str | None = Field(None, pattern=REGION, description="where it is built; left out, the default region of the AWS CLI")
+    region: str | None = Field(None, pattern=REGION, description="region to build in; left out, the default region of the AWS CLI")
     profile: str | None = Field(None, description="profile of ~/.aws/config")
     assume_role: AssumeRole | None = Field(None, description="a role to assume")
     endpoint_url: str | None = Field(None, pattern=r"^https?://\S+$", description="URL of the AWS API, for emulators and private endpoints")
     # the machine
-    instance_type: Words = Field(min_length=1, description="one, or several in order: the next is tried where there is no capacity")
-    subnet_id: Words = Field((), description="one, or several in order of preference")
-    subnet_filter: SubnetFilter | None = Field(None, description="or a search for them")
+    instance_type: Words = Field(
+        min_length=1, description="instance type, or several in order of preference: the next is tried when there is no capacity"
+    )
+    subnet_id: Words = Field((), description="subnet, or several in order of preference")
+    subnet_filter: SubnetFilter | None = Field(None, description="search for subnets, instead of subnet_id")
     vpc_id: str | None = Field(
-        None, pattern=r"^vpc-[0-9a-f]{8,17}$", description="the VPC; left out, that of the subnet, else the default one"
+        None, pattern=r"^vpc-[0-9a-f]{8,17}$", description="VPC; left out, the VPC of the subnet, or the default VPC"
     )
     security_group_ids: Words = Field((), description="security groups; left out, a temporary one that allows SSH from this host only")
     temporary_security_group_source_cidrs: Annotated[Words, AfterValidator(_cidrs)] = Field(
         (),
-        description="addresses that may connect over SSH; left out, that of this host as AWS sees it",
+        description="address blocks that may connect over SSH; left out, only the address of this host as AWS sees it",
     )
-    associate_public_ip_address: bool | None = Field(None, description="whether it has a public address; left out, as the subnet says")
-    ssh_interface: Literal["public_ip", "private_ip", "session_manager"] = Field("public_ip", description="how bake connects to it")
-    ssh_bastion_host: str | None = Field(None, description="a host to connect through")
-    ssh_bastion_port: int = Field(22, ge=1, le=65535, description="its port")
-    ssh_bastion_username: str | None = Field(None, description="who logs in there; left out, as configured for ssh")
-    ssh_bastion_private_key_file: Path | None = Field(None, description="private key for it; left out, as configured for ssh")
+    associate_public_ip_address: bool | None = Field(
+        None, description="whether the instance has a public address; left out, the setting of the subnet"
+    )
+    ssh_interface: Literal["public_ip", "private_ip", "session_manager"] = Field(
+        "public_ip", description="how bake connects to the instance"
+    )
+    ssh_bastion_host: str | None = Field(None, description="bastion host to connect through")
+    ssh_bastion_port: int = Field(22, ge=1, le=65535, description="SSH port of the bastion host")
+    ssh_bastion_username: str | None = Field(None, description="user on the bastion host; left out, as configured for ssh")
+    ssh_bastion_private_key_file: Path | None = Field(None, description="private key for the bastion host; left out, as configured for ssh")
     iam_instance_profile: str | None = Field(
-        None, description="name or ARN of the instance profile, which says what the machine itself may do"
+        None, description="name or ARN of the instance profile, which grants the instance its own permissions"
     )
     spot: Annotated[SpotSpec | None, BeforeValidator(_switch, json_schema_input_type=bool | SpotSpec)] = Field(
-        None, description="use spare capacity: true, or a mapping"
+        None, description="use a Spot instance: true, or a mapping"
     )
     volume_size: Annotated[Size, AfterValidator(_whole_gib)] | None = Field(
-        None, description="size of the root volume; left out, that of the source"
+        None, description="size of the root volume; left out, the size of the source"
     )
     volume_type: Literal["gp2", "gp3", "io1", "io2"] = Field("gp3", description="type of the root volume")
     iops: int | None = Field(None, ge=100, le=256000, description="IOPS of a gp3, io1 or io2 volume")
     throughput: int | None = Field(None, ge=125, le=2000, description="MiB/s of a gp3 volume")
-    encrypted: bool = Field(True, description="whether the volume and the snapshots are encrypted")
-    kms_key_id: str | None = Field(None, description="key to encrypt with; left out, the account's default for EBS")
+    encrypted: bool = Field(True, description="whether the root volume and the snapshots are encrypted")
+    kms_key_id: str | None = Field(None, description="KMS key to encrypt with; left out, the default key of the account for EBS")
     metadata_options: MetadataOptions = Field(MetadataOptions(), description="options of the instance metadata service")
     user_data: str | None = Field(None, max_length=12000, description="additional user data for cloud-init")
-    user_data_file: Path | None = Field(None, description="or a file with user data")
+    user_data_file: Path | None = Field(None, description="file with user data, instead of user_data")
     run_tags: TagMap = Field(
         default_factory=dict, description="tags of the temporary resources: instance, volume, interface, security group, key pair"
     )
@@ -241,26 +253,30 @@ class Ec2Spec(BuilderConfig):
     ami_name: Annotated[str, AfterValidator(_ami_name)] = Field(
         "{name}-{version}-{build}", description="name of the AMIs; {name}, {version} and {build} are filled in"
     )
-    ami_description: str | None = Field(None, max_length=255, description="description of the AMIs; left out, that of the template")
-    ami_regions: Regions = Field((), description="regions that it is copied to")
-    region_kms_key_ids: Mapping[str, str] = Field(
-        default_factory=dict, description="key to encrypt with, by region; left out, the default of that region for EBS"
+    ami_description: str | None = Field(
+        None, max_length=255, description="description of the AMIs; left out, the description of the template"
     )
-    ami_users: Accounts = Field((), description="accounts that may launch it")
-    ami_org_arns: Words = Field((), description="organizations that may launch it")
-    ami_ou_arns: Words = Field((), description="organizational units that may launch it")
-    snapshot_users: Accounts = Field((), description="accounts that may copy its snapshots, besides those of ami_users")
-    imds_support: Literal["v2.0"] | None = Field(None, description="v2.0: instances of it accept IMDSv2 only")
-    deprecate_at: Annotated[str, AfterValidator(_instant)] | None = Field(None, description="when it becomes deprecated")
-    deprecate_after: Duration | None = Field(None, gt=0, description="or how long after the build it becomes deprecated")
+    ami_regions: Regions = Field((), description="regions that the AMI is copied to")
+    region_kms_key_ids: Mapping[str, str] = Field(
+        default_factory=dict, description="KMS key to encrypt with, by region; left out, the default key of the region for EBS"
+    )
+    ami_users: Accounts = Field((), description="accounts that may launch the AMIs")
+    ami_org_arns: Words = Field((), description="organizations that may launch the AMIs")
+    ami_ou_arns: Words = Field((), description="organizational units that may launch the AMIs")
+    snapshot_users: Accounts = Field((), description="accounts that may copy the snapshots, besides the accounts in ami_users")
+    imds_support: Literal["v2.0"] | None = Field(None, description="v2.0: instances of the AMIs accept IMDSv2 only")
+    deprecate_at: Annotated[str, AfterValidator(_instant)] | None = Field(None, description="time at which the AMIs become deprecated")
+    deprecate_after: Duration | None = Field(
+        None, gt=0, description="time after the build at which the AMIs become deprecated, instead of deprecate_at"
+    )
     deregistration_protection: Annotated[
         DeregistrationProtection, BeforeValidator(_protection, json_schema_input_type=bool | DeregistrationProtection)
-    ] = Field(DeregistrationProtection(enabled=False), description="true: the AMIs cannot be deregistered by mistake")
+    ] = Field(DeregistrationProtection(enabled=False), description="true: the AMIs cannot be deregistered until the protection is removed")
     tags: TagMap = Field(default_factory=dict, description="tags of the AMIs and their snapshots")
     # timeouts
-    launch_timeout: Duration = Field(600.0, gt=0, description="timeout for an instance to run")
+    launch_timeout: Duration = Field(600.0, gt=0, description="timeout for the instance to start")
     ami_timeout: Duration = Field(3600.0, gt=0, description="timeout for the AMI to become available")
-    copy_timeout: Duration = Field(7200.0, gt=0, description="timeout for its copies to become available")
+    copy_timeout: Duration = Field(7200.0, gt=0, description="timeout for the copies of the AMI to become available")
 
     @model_validator(mode="after")
     def _one_way(self) -> Self:

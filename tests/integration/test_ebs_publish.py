@@ -110,20 +110,20 @@ class Desk:
     def ledger(self) -> Ledger:
         return Ledger(self.root / "ledger")
 
-    def order(
-        self, image: ImageRecord | None = None, *, disk: Disk | None = None, machine: str = "x86_64", **wishes: Any
+    def request(
+        self, image: ImageRecord | None = None, *, disk: Disk | None = None, machine: str = "x86_64", **options: Any
     ) -> PublishRequest:
-        wanted = PublishOptions(**({"regions": (REGION,)} | wishes))
+        wanted = PublishOptions(**({"regions": (REGION,)} | options))
         baked = Baked(image or an_image(), disk or self.disk, machine)
         return PublishRequest(
             baked, wanted, (), self.records, self.ledger, self.leases, self.root / "state", Reporter(self.memory), IMPATIENT
         )
 
     def target(self, make: Callable[[Aws, PublishRequest], BootCheck] | None = None) -> AmiTarget:
-        return AmiTarget(make or (lambda aws, order: self.check), lambda access: CloudAws(self.cloud, access))
+        return AmiTarget(make or (lambda aws, request: self.check), lambda access: CloudAws(self.cloud, access))
 
-    def publish(self, order: PublishRequest | None = None, **wishes: Any) -> tuple[Published, ...]:
-        return self.target().publish(order or self.order(**wishes))
+    def publish(self, request: PublishRequest | None = None, **options: Any) -> tuple[Published, ...]:
+        return self.target().publish(request or self.request(**options))
 
     def image(self, region: str = REGION) -> dict[str, Any]:
         (found,) = self.cloud.client("ec2", region).describe_images(Owners=["self"])["Images"]
@@ -178,7 +178,7 @@ def test_an_ami_is_made_and_recorded(desk: Desk, cloud: Emulator) -> None:
 
 
 def test_firmware_and_architecture(desk: Desk) -> None:
-    desk.publish(desk.order(an_image(firmware="uefi"), machine="aarch64"))
+    desk.publish(desk.request(an_image(firmware="uefi"), machine="aarch64"))
     assert (desk.image()["Architecture"], desk.image()["BootMode"]) == ("arm64", "uefi")
 
 
@@ -240,54 +240,59 @@ def test_the_next_version_sends_the_difference(desk: Desk, cloud: Emulator, tmp_
     (first,) = desk.publish()
     following = qemuimg.create_overlay(desk.disk, tmp_path / "following")
     subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 5 1M 4k", str(following.path)], check=True, capture_output=True)
-    order = desk.order(an_image(version="1.5.0", number=2), disk=following, name="web 1.5.0")
-    (second,) = desk.publish(replace(order, earlier=(Baked(an_image(), desk.disk),)))
+    request = desk.request(an_image(version="1.5.0", number=2), disk=following, name="web 1.5.0")
+    (second,) = desk.publish(replace(request, earlier=(Baked(an_image(), desk.disk),)))
     assert (second.publication.details["base"], second.sent) == (first.publication.snapshots[0], 512 << 10)
     key = cloud.client("kms").create_key()["KeyMetadata"]["Arn"]
-    encrypted = replace(desk.order(an_image(number=3), disk=following, name="encrypted", kms_keys=(key,)), earlier=order.earlier)
+    encrypted = replace(desk.request(an_image(number=3), disk=following, name="encrypted", kms_keys=(key,)), earlier=request.earlier)
     assert desk.publish(encrypted)[0].publication.details["base"] == ""
 
 
 @pytest.mark.parametrize(
-    ("wishes", "says"),
+    ("options", "code", "fact"),
     [
-        ({"regions": ("Frankfurt",)}, "not a region"),
-        ({"regions": (REGION, REGION)}, "named 2 times"),
-        ({"name": "a*b"}, "cannot be called"),
-        ({"boot_mode": "bios"}, "no boot mode"),
-        ({"tags": {"aws:x": "y"}}, "cannot be called"),
-        ({"tags": {"bake:build": "y"}}, "cannot be called"),
-        ({"tags": {f"t{number}": "" for number in range(41)}}, "too many"),
-        ({"kms_keys": ("alias/x",)}, "not the ARN"),
-        ({"kms_keys": (KEY.replace(REGION, OTHER),)}, "not published to"),
-        ({"kms_keys": (KEY, KEY.replace("5555", "6666"))}, "two keys"),
-        ({"regions": (OTHER, REGION), "kms_keys": (KEY,)}, "no key for eu-west-1"),
+        ({"regions": ("Frankfurt",)}, "publish.region", "Frankfurt"),
+        ({"regions": (REGION, REGION)}, "publish.region-repeated", f"{REGION} .* 2 times"),
+        ({"name": "a*b"}, "aws.ami-name", r"a\*b"),
+        ({"boot_mode": "bios"}, "publish.boot-mode", "bios"),
+        ({"tags": {"aws:x": "y"}}, "publish.tag-name", "aws:x"),
+        ({"tags": {"bake:build": "y"}}, "publish.tag-name", "bake:build"),
+        ({"tags": {f"t{number}": "" for number in range(41)}}, "publish.too-many-tags", "41"),
+        ({"kms_keys": ("alias/x",)}, "publish.kms-arn", "alias/x"),
+        ({"kms_keys": (KEY.replace(REGION, OTHER),)}, "publish.kms-region", OTHER),
+        ({"kms_keys": (KEY, KEY.replace("5555", "6666"))}, "publish.kms-repeated", REGION),
+        ({"regions": (OTHER, REGION), "kms_keys": (KEY,)}, "publish.kms-missing", "eu-west-1"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(desk: Desk, cloud: Emulator, wishes: dict[str, Any], says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        desk.publish(**wishes)
+def test_what_cannot_be_is_refused_before_anything_is_made(
+    desk: Desk, cloud: Emulator, options: dict[str, Any], code: str, fact: str
+) -> None:
+    with pytest.raises(UsageError, match=fact) as refused:
+        desk.publish(**options)
+    assert refused.value.code == code
     assert {call["action"] for call in cloud.calls} <= {"GetCallerIdentity"}
 
 
 @pytest.mark.parametrize(
-    ("changes", "machine", "says"),
+    ("changes", "machine", "code"),
     [
-        ({"chain": (), "builder": "ec2"}, "x86_64", "no disk"),
-        ({}, "riscv64", "no instances"),
-        ({"firmware": "bios"}, "aarch64", "UEFI only"),
+        ({"chain": (), "builder": "ec2"}, "x86_64", "image.no-local-disk"),
+        ({}, "riscv64", "publish.architecture"),
+        ({"firmware": "bios"}, "aarch64", "publish.boot-mode-architecture"),
     ],
 )
-def test_images_that_cannot_be_amis(desk: Desk, changes: dict[str, Any], machine: str, says: str) -> None:
-    with pytest.raises(UsageError, match=says):
-        desk.publish(desk.order(an_image(**changes), machine=machine))
+def test_images_that_cannot_be_amis(desk: Desk, changes: dict[str, Any], machine: str, code: str) -> None:
+    with pytest.raises(UsageError) as refused:
+        desk.publish(desk.request(an_image(**changes), machine=machine))
+    assert refused.value.code == code
 
 
 def test_a_name_that_somebody_has(desk: Desk, cloud: Emulator) -> None:
     desk.publish(name="web")
     cloud.clear_calls()
-    with pytest.raises(BuildError, match="eu-central-1 has an AMI called web already: ami-"):
-        desk.publish(desk.order(an_image(number=2), name="web", regions=(OTHER, REGION)))
+    with pytest.raises(BuildError, match=r"eu-central-1 .* web: ami-") as taken:
+        desk.publish(desk.request(an_image(number=2), name="web", regions=(OTHER, REGION)))
+    assert taken.value.code == "publish.name-taken"
     assert "StartSnapshot" not in {call["action"] for call in cloud.calls}
 
 
@@ -295,9 +300,10 @@ def test_one_at_a_time(desk: Desk, cloud: Emulator) -> None:
     account = CloudAws(cloud).account
     with (
         desk.leases.exclusive(f"publications/{an_image().id}-{account}") as lease,
-        pytest.raises(BusyError, match=f"{lease.owner} is publishing"),
+        pytest.raises(BusyError, match=f"{lease.owner} is publishing .* {account}") as busy,
     ):
         desk.publish()
+    assert busy.value.code == "publish.running"
 
 
 # --- failures ------------------------------------------------------------------------------------------------------------
@@ -354,7 +360,7 @@ def test_an_image_that_fails(desk: Desk, cloud: Emulator) -> None:
 
 
 def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulator) -> None:
-    def invisible(aws: Aws, order: PublishRequest) -> BootCheck:
+    def invisible(aws: Aws, request: PublishRequest) -> BootCheck:
         def check(ami: Ami, resources: Resources, report: Reporter) -> None:
             cloud.faults.add("DescribeImages", "NotFound", times=2)
             raise Interrupted(2)
@@ -362,7 +368,7 @@ def test_an_ami_that_is_not_visible_yet_is_given_back(desk: Desk, cloud: Emulato
         return check
 
     with pytest.raises(Interrupted):
-        desk.target(invisible).publish(desk.order())
+        desk.target(invisible).publish(desk.request())
     assert (cloud.inventory(), desk.ledger.dead_builds()) == ({}, ())
     assert len(cloud.faults.fired) == 2
 
@@ -430,7 +436,7 @@ def test_without_credentials_that_last_it_goes_on_later(desk: Desk, cloud: Emula
     cloud.faults.add("PutSnapshotBlock", "ExpiredToken", skip=2, times=30)
     with pytest.raises(BakeError) as error:
         desk.publish()
-    assert "goes on from there" in "".join(error.value.__notes__)
+    assert "run the same command to resume" in "".join(error.value.__notes__)
     (snapshot,) = cloud.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]
     assert len(desk.ledger.dead_builds()) == 1
     cloud.faults.clear()
@@ -494,7 +500,7 @@ def settled(cloud: Emulator, kinds: set[str]) -> bool:
 @contextmanager
 def checked(desk: Desk, answers: Callable[[Ami, str], None] | None = None, timeout: float = 20) -> Iterator[None]:
     """Publish with AWS's own status checks."""
-    desk.target(lambda aws, order: StatusChecks(aws, order.clock, Instances(aws), answers, timeout)).publish(desk.order())
+    desk.target(lambda aws, request: StatusChecks(aws, request.clock, Instances(aws), answers, timeout)).publish(desk.request())
     yield
 
 
@@ -512,8 +518,9 @@ def test_an_instance_passes_its_status_checks(desk: Desk, cloud: Emulator) -> No
 @pytest.mark.parametrize("kind", ["instance-fails", "impaired"])
 def test_an_instance_that_does_not_pass(desk: Desk, cloud: Emulator, kind: str) -> None:
     cloud.faults.add("RunInstances", kind)
-    with pytest.raises(VerifyError, match="does not come up"), checked(desk, timeout=3):
+    with pytest.raises(VerifyError, match="ami-") as failure, checked(desk, timeout=3):
         pass
+    assert failure.value.code == "verify.ami-boot"
     assert settled(cloud, set())
     assert desk.ledger.dead_builds() == ()
 

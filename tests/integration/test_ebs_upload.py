@@ -178,7 +178,7 @@ def test_a_base_that_aws_refuses_means_that_everything_is_sent(desk: Desk, cloud
     uploaded = desk.upload(asked(delta, bases=(Base(first.snapshot, "image", base),)), run="run2")
     assert uploaded.base == ""
     assert holds(cloud, uploaded.snapshot, delta)
-    assert any("everything is sent" in str(event) for event in desk.memory.events)
+    assert any("uploading all blocks" in str(event) for event in desk.memory.events)
     assert len(cloud.client("ec2").describe_snapshots(OwnerIds=["self"])["Snapshots"]) == 2
 
 

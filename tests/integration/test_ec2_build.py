@@ -389,20 +389,24 @@ def test_a_filter_finds_the_last_one(shop: Yard) -> None:
     wanted = "filters: {name: 'debian-13-amd64-*', architecture: x86_64}, owners: ['136693071363']"
     image = shop.bake(template=shop.template(source=f"{{source_ami_filter: {{{wanted}, most_recent: true}}}}")).image
     assert image is not None and shop.catalog.build(image.build).source["pins"]["ami"] == newer
-    with pytest.raises(SourceError, match="2 AMIs in eu-central-1 fit"):
+    with pytest.raises(SourceError, match=f"2 AMIs in eu-central-1 (?s:.*){newer}") as ambiguous:
         shop.bake(template=shop.template(source=f"{{source_ami_filter: {{{wanted}}}}}"))
-    with pytest.raises(SourceError, match="no AMI in eu-central-1 fits"):
+    assert ambiguous.value.code == "source.ami-ambiguous"
+    with pytest.raises(SourceError, match="eu-central-1") as no_match:
         shop.bake(template=shop.template(source="{source_ami_filter: {filters: {name: 'x-*'}, owners: [self]}}"))
+    assert no_match.value.code == "source.ami-no-match"
 
 
 def test_a_parameter_names_the_source(shop: Yard) -> None:
     shop.cloud.seed_parameter("/aws/service/debian/release/13/latest/amd64", shop.ami)
     image = shop.bake(template=shop.template(source="{ssm_parameter: /aws/service/debian/release/13/latest/amd64}")).image
     assert image is not None and shop.catalog.build(image.build).source["pins"]["ami"] == shop.ami
-    with pytest.raises(SourceError, match="/aws/nothing"):
+    with pytest.raises(SourceError, match="/aws/nothing") as missing:
         shop.bake(template=shop.template(source="{ssm_parameter: /aws/nothing}"))
+    assert missing.value.code == "source.ssm-parameter"
 
 
 def test_an_ami_that_is_not_there_is_a_source_error(shop: Yard) -> None:
-    with pytest.raises(SourceError, match="no AMI ami-0123456789abcdef0 in eu-central-1"):
+    with pytest.raises(SourceError, match="ami-0123456789abcdef0 in eu-central-1") as missing:
         shop.bake(template=shop.template(source="{ami: ami-0123456789abcdef0}"))
+    assert missing.value.code == "source.ami-missing"

@@ -162,16 +162,18 @@ def test_a_rollback_brings_the_former_ami_back_in_a_new_version(shop: Shop) -> N
 
 def test_a_refresh_that_fails_is_rolled_back_by_aws(shop: Shop) -> None:
     shop.cloud.faults.add("StartInstanceRefresh", "refresh-failed")
-    with pytest.raises(ReleaseError, match=r"(?s)rolled back: it is as it was.*AWS rolled it back: .*describe-scaling-activities"):
+    with pytest.raises(ReleaseError, match=r"(?s)AWS rolled it back: .*describe-scaling-activities") as failure:
         shop.release()
+    assert failure.value.code == "release.rolled-back"
     assert shop.images() == [shop.old, shop.old]
     assert (shop.pinned, shop.last().status, shop.calls("StartInstanceRefresh")) == ("1", "rolled back", 1)
 
 
 def test_without_auto_rollback_the_group_is_left_as_it_is(shop: Shop) -> None:
     shop.cloud.faults.add("StartInstanceRefresh", "refresh-failed")
-    with pytest.raises(ReleaseError, match="failed, and was not rolled back"):
+    with pytest.raises(ReleaseError, match="not rolled back") as failure:
         shop.release(auto_rollback=False)
+    assert failure.value.code == "release.failed"
     assert shop.new in shop.images()
     assert (shop.last().status, shop.calls("StartInstanceRefresh")) == ("failed", 1)
 
@@ -213,7 +215,7 @@ def test_a_group_that_follows_latest_is_pinned_before_the_version_is_made(cloud:
     actions = [call["action"] for call in cloud.calls]
     assert actions.index("UpdateAutoScalingGroup") < actions.index("CreateLaunchTemplateVersion")
     assert (shop.pinned, done.details["before"]["followed"]) == ("2", "$Latest")
-    assert "followed $Latest: pinned to version 1" in shop.said
+    assert "web-prod used $Latest: pinning it to version 1" in shop.said
 
 
 def test_a_group_in_the_middle_of_a_refresh_is_busy(shop: Shop) -> None:
@@ -221,16 +223,18 @@ def test_a_group_in_the_middle_of_a_refresh_is_busy(shop: Shop) -> None:
         shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
         with pytest.raises(
             BusyError, match=r"instance refresh \S+ of auto-scaling group web-prod is (Pending|InProgress)\n.*cancel-instance"
-        ):
+        ) as busy:
             shop.release()
+        assert busy.value.code == "release.refresh-running"
     assert shop.catalog.releases.all() == []
 
 
 def test_a_refresh_that_somebody_else_begins_meanwhile(shop: Shop) -> None:
     refreshes = Refreshes("web-prod", KeyedAws(shop.cloud), REGION, shop.hasty.clock)
     shop.asg.start_instance_refresh(AutoScalingGroupName="web-prod")
-    with pytest.raises(BusyError, match="another instance refresh of auto-scaling group web-prod has begun meanwhile"):
+    with pytest.raises(BusyError, match="another instance refresh of auto-scaling group web-prod") as busy:
         refreshes.start({"LaunchTemplate": {"LaunchTemplateId": shop.template, "Version": "1"}}, {})
+    assert busy.value.code == "release.refresh-running"
 
 
 def test_a_restore_does_not_take_an_older_refresh_for_its_own(shop: Shop) -> None:
@@ -278,7 +282,7 @@ def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> N
             shop.cloud.ask("settings", delay=0.2)
             shop.hasty.pause = 0.001
             shop.release(timeout=3.0)
-    assert "still not so after 3 s" in str(failure.value)
+    assert "timed out after 3 s: instance refresh " in str(failure.value)
     assert (shop.last().status, shop.pinned) == ("rolled back", "1")
     shop.settled()
     assert set(shop.images()) == {shop.old}
@@ -287,8 +291,9 @@ def test_a_refresh_that_takes_too_long_is_ended_and_rolled_back(shop: Shop) -> N
 def test_a_refresh_that_takes_too_long_is_ended_without_roll_back_too(shop: Shop) -> None:
     with shop.cloud.delay(2.0):
         shop.hasty.pause = 0.001
-        with pytest.raises(ReleaseError, match="failed, and was not rolled back"):
+        with pytest.raises(ReleaseError, match="not rolled back") as failure:
             shop.release(timeout=3.0, auto_rollback=False)
+    assert failure.value.code == "release.failed"
     assert shop.calls("CancelInstanceRefresh") == 1
 
 
@@ -301,8 +306,9 @@ def test_a_killed_release_is_gone_on_with_and_makes_nothing_twice(shop: Shop, wo
     with pytest.raises(Interrupted):
         shop.release()
     assert shop.last().status == "running"
-    with pytest.raises(BusyError, match=r"has not ended on record.*: (version 2 of launch template web was made|instance refresh)"):
+    with pytest.raises(BusyError, match=r": (version 2 of launch template web was made|instance refresh)") as busy:
         shop.release()
+    assert busy.value.code == "release.abandoned"
     [done] = shop.work.resume("web")
     assert (done.number, done.status, shop.pinned) == (1, "succeeded", "2")
     assert (shop.calls("CreateLaunchTemplateVersion"), shop.calls("StartInstanceRefresh")) == (1, 1)
@@ -336,16 +342,21 @@ def test_throttling_is_survived(shop: Shop, action: str) -> None:
 
 
 def test_a_group_that_is_not_there(shop: Shop) -> None:
-    with pytest.raises(NotFoundError, match=r"no auto-scaling group 'web-stage' in eu-central-1 \(account 123456789012\)\n.*web-prod"):
+    with pytest.raises(NotFoundError, match=r"'web-stage' in eu-central-1 \(account 123456789012\)\n.*web-prod") as missing:
         shop.release("asg/web-stage")
+    assert missing.value.code == "release.group-missing"
 
 
 def test_an_ami_that_cannot_take_the_place(shop: Shop) -> None:
     arm = shop.cloud.seed_image("web-arm", architecture="arm64")
-    for ami, words in ((arm, "is for arm64, what web starts now is for x86_64"), ("ami-00000000000000000", "is not to be seen")):
+    for ami, code, facts in (
+        (arm, "release.architecture", "arm64.* web .*x86_64"),
+        ("ami-00000000000000000", "release.ami-not-visible", "ami-00000000000000000"),
+    ):
         target, delivery, _ = _target(shop, before_version=1)
-        with pytest.raises(BakeError, match=words):
+        with pytest.raises(BakeError, match=facts) as failure:
             target.check(Delivery("web v1", "web@2", ami, "0" * 32, Strategy(), delivery.before))
+        assert failure.value.code == code
 
 
 def test_a_template_with_its_own_snapshot_would_not_run_the_ami(shop: Shop) -> None:
@@ -356,15 +367,16 @@ def test_a_template_with_its_own_snapshot_would_not_run_the_ami(shop: Shop) -> N
         LaunchTemplateData={"BlockDeviceMappings": [{"DeviceName": "/dev/xvda", "Ebs": {"SnapshotId": snapshot}}]},
     )
     target, delivery, _ = _target(shop, before_version=2)
-    with pytest.raises(UsageError, match=f"version 2 of launch template web puts snapshot {snapshot} on /dev/xvda"):
+    with pytest.raises(UsageError, match=f"version 2 of launch template web .* {snapshot} on /dev/xvda") as failure:
         target.check(delivery)
+    assert failure.value.code == "release.template-snapshot"
 
 
 @pytest.mark.parametrize(
-    ("group", "words"),
+    ("group", "code", "fact"),
     [
-        ({"LaunchConfigurationName": "old"}, "uses launch configuration old, which cannot have versions"),
-        ({}, "has no launch template"),
+        ({"LaunchConfigurationName": "old"}, "release.launch-configuration", "old"),
+        ({}, "release.no-template", "web-prod"),
         (
             {
                 "MixedInstancesPolicy": {
@@ -373,15 +385,17 @@ def test_a_template_with_its_own_snapshot_would_not_run_the_ami(shop: Shop) -> N
                     }
                 }
             },
-            "m7g.large has a launch template of its own",
+            "release.several-templates",
+            "m7g.large",
         ),
     ],
 )
-def test_groups_that_cannot_be_given_one_ami(group: dict[str, Any], words: str) -> None:
+def test_groups_that_cannot_be_given_one_ami(group: dict[str, Any], code: str, fact: str) -> None:
     from baker.release.targets.asg import _specification_of
 
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=fact) as failure:
         _specification_of({"AutoScalingGroupName": "web-prod", **group})
+    assert failure.value.code == code
 
 
 # -- launch templates, parameters -----------------------------------------------------------------------------------------------
@@ -394,10 +408,12 @@ def test_a_launch_template_alone(shop: Shop) -> None:
     shop.release("lt/web", set_default=True)
     assert shop.version(3)["DefaultVersion"]
     assert shop.pinned == "1", "no group is touched"
-    with pytest.raises(NotFoundError, match="nowhere"):
+    with pytest.raises(NotFoundError, match="nowhere") as missing:
         shop.release("lt/nowhere")
-    with pytest.raises(UsageError, match="--min-healthy means nothing to lt/web"):
+    assert missing.value.code == "release.template-missing"
+    with pytest.raises(UsageError, match=r"lt/web .*--min-healthy") as unsupported:
         shop.release("lt/web", min_healthy=50)
+    assert unsupported.value.code == "release.option-unsupported"
 
 
 def test_a_parameter(shop: Shop) -> None:
@@ -417,12 +433,14 @@ def test_a_parameter_that_is_not_taken_is_put_back(shop: Shop) -> None:
     journal = ReleaseProgress(Reporter(shop.sink, "web v1"), {}, lambda details: None)
     delivery = Delivery("web v1", "web@1.1.0", shop.new, "0" * 32, Strategy(timeout=5.0), target.look())
     assert not target.restore(delivery, journal)
-    with pytest.raises(ReleaseError, match=f"did not take {shop.new} for /bake/web/prod within 5 s"):
+    with pytest.raises(ReleaseError, match=f"{shop.new} for /bake/web/prod within 5 s") as failure:
         target.wait(delivery, journal)
+    assert failure.value.code == "release.parameter-refused"
     target.start(delivery, journal)
-    assert target.found(delivery, journal) == f"the parameter has {shop.new}"
+    assert target.found(delivery, journal) == f"the parameter is {shop.new}"
     assert target.restore(delivery, journal)
-    assert target.found(delivery, journal) == "there is no such parameter"
+    assert target.found(delivery, journal) == "the parameter does not exist"
     ssm.put_parameter(Name="/bake/web/prod", Value="a,b", Type="StringList")
-    with pytest.raises(UsageError, match="is a StringList; an AMI is kept in a String"):
+    with pytest.raises(UsageError, match="StringList") as refused:
         target.look()
+    assert refused.value.code == "release.parameter-type"

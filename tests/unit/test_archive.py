@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -147,8 +149,9 @@ def test_a_blob_that_was_changed_here_is_mended(made: Made) -> None:
 
 def test_a_name_that_means_another_disk_here_is_a_conflict(made: Made, other: Baker) -> None:
     other.catalog.register(a_build("c00000000000"), an_image("c00000000001", name="debian", parent=None, build="c00000000000"))
-    with pytest.raises(UsageError, match=f"{made.base.name}@{made.base.version} is image c00000000001 here, with another disk"):
+    with pytest.raises(UsageError, match=f"{made.base.name}@{made.base.version} is image c00000000001 here") as conflict:
         other.archives.read(made.archive)
+    assert conflict.value.code == "import.name-conflict"
     assert blobs(other) == []
     other.archives.read(made.archive, beside=True)
     assert other.catalog.resolve("debian").id == made.base.id
@@ -156,8 +159,9 @@ def test_a_name_that_means_another_disk_here_is_a_conflict(made: Made, other: Ba
 
 def test_an_id_that_says_other_things_here_is_a_conflict(made: Made, other: Baker) -> None:
     other.catalog.register(a_build("b00000000001", who="somebody else"), None)
-    with pytest.raises(UsageError, match="build b00000000001 is on record here and says other things"):
+    with pytest.raises(UsageError, match="build b00000000001") as conflict:
         other.archives.read(made.archive, beside=True)
+    assert conflict.value.code == "import.record-conflict"
     assert other.catalog.images() == []
 
 
@@ -166,11 +170,12 @@ def test_what_the_store_lacks_or_has_changed_is_not_archived(made: Made, tmp_pat
     path = made.baker.store.path(log)
     path.chmod(0o600)
     path.write_bytes(b"LOG")
-    with pytest.raises(HostError, match="evidence 'log' of build b0000000000. is " + log):
+    with pytest.raises(HostError, match="evidence 'log' of build b0000000000. is " + log) as changed:
         made.baker.archives.write("web", tmp_path / "changed.bake")
     made.baker.store.delete(log)
-    with pytest.raises(NotFoundError, match="the store lacks\n  evidence 'log' of build b0000000000.: " + log):
+    with pytest.raises(NotFoundError, match="\n  evidence 'log' of build b0000000000.: " + log) as missing:
         made.baker.archives.write("web", tmp_path / "missing.bake")
+    assert (changed.value.code, missing.value.code) == ("store.blob-changed", "store.no-such-blob")
     assert [path.name for path in tmp_path.glob("*.bake*")] == [made.archive.name] and not list(tmp_path.glob(".*.part"))
 
 
@@ -206,21 +211,23 @@ def leave_out_a_blob_everywhere(members: Members) -> None:
     members[0] = ("manifest.json", json.dumps(manifest).encode())
 
 
-CHANGES: dict[str, tuple[Callable[[Members], object], str]] = {
-    "a blob": (change_blob, "blobs/sha256/[0-9a-f]{64} in it was changed"),
-    "records": (change_records, "records.json in it was changed"),
-    "one less": (lambda members: members.pop(), "it ends before blobs/sha256/"),
-    "one less, and the manifest says so": (leave_out_a_blob_everywhere, "it lacks "),
-    "one more": (lambda members: members.append(("../../etc/passwd", b"x")), "which its manifest does not list"),
-    "another order": (lambda members: members.reverse(), "where manifest.json belongs"),
-    "another file": (lambda members: members.__setitem__(0, ("manifest.json", b"[]")), "no archive of bake"),
+DAMAGED = "archive.damaged"
+CHANGES: dict[str, tuple[Callable[[Members], object], str, str]] = {
+    "a blob": (change_blob, DAMAGED, "blobs/sha256/[0-9a-f]{64} in it was changed"),
+    "records": (change_records, DAMAGED, "records.json in it was changed"),
+    "one less": (lambda members: members.pop(), DAMAGED, "ends before blobs/sha256/"),
+    "one less, and the manifest says so": (leave_out_a_blob_everywhere, DAMAGED, "lacks .*sha256:[0-9a-f]{64}"),
+    "one more": (lambda members: members.append(("../../etc/passwd", b"x")), DAMAGED, "etc/passwd"),
+    "another order": (lambda members: members.reverse(), DAMAGED, "manifest.json"),
+    "another file": (lambda members: members.__setitem__(0, ("manifest.json", b"[]")), "archive.invalid", "web"),
 }
 
 
-@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES)
-def test_a_changed_archive_leaves_nothing(made: Made, other: Baker, change: Callable[[Members], object], message: str) -> None:
-    with pytest.raises(HostError, match=message):
+@pytest.mark.parametrize(("change", "code", "fact"), CHANGES.values(), ids=CHANGES)
+def test_a_changed_archive_leaves_nothing(made: Made, other: Baker, change: Callable[[Members], object], code: str, fact: str) -> None:
+    with pytest.raises(HostError, match=fact) as failure:
         other.archives.read(rewritten(made.archive, change))  # type: ignore[arg-type]
+    assert failure.value.code == code
     assert other.catalog.images() == [] and blobs(other) == [] and list(other.home.ledger.glob("*")) == []
 
 
@@ -228,9 +235,57 @@ def test_a_changed_archive_leaves_nothing(made: Made, other: Baker, change: Call
 def test_an_archive_that_is_cut_off_is_refused(made: Made, other: Baker, part: float) -> None:
     data = made.archive.read_bytes()
     made.archive.write_bytes(data[: int(len(data) * part)])
-    with pytest.raises(HostError, match=r"web-1\.4\.0\.bake"):
+    with pytest.raises(HostError, match=r"web-1\.4\.0\.bake is not a bake archive, or it is incomplete") as failure:
         other.archives.read(made.archive)
-    assert other.catalog.images() == []
+    assert failure.value.code == "archive.cut-off"
+    assert other.catalog.images() == [] and blobs(other) == []
+
+
+def test_an_archive_has_only_files(made: Made, other: Baker) -> None:
+    link = tarfile.TarInfo("manifest.json")
+    link.type, link.linkname = tarfile.LNKTYPE, "/etc/passwd"
+    with tarfile.open(made.archive, "w") as tar:
+        tar.addfile(link)
+    with pytest.raises(HostError, match="is a hard link") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "archive.forbidden-member"
+
+
+def test_a_file_that_is_no_tar_archive_is_refused(made: Made, other: Baker) -> None:
+    made.archive.write_bytes(b"bytes of something else\n" * 1000)
+    with pytest.raises(HostError, match="is not a bake archive") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "archive.unreadable"
+
+
+def test_a_blob_that_does_not_fit_the_disk_is_refused_before_it_is_written(made: Made, other: Baker) -> None:
+    size = 1 << 50
+    with tarfile.open(made.archive) as tar:
+        *members, (last, _) = [(info.name, tar.extractfile(info).read()) for info in tar]  # type: ignore[union-attr]
+    manifest = json.loads(members[0][1])
+    manifest["members"][last]["size"] = size
+    members[0] = ("manifest.json", json.dumps(manifest).encode())
+    with tarfile.open(made.archive, "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        info = tarfile.TarInfo(last)
+        info.size = size
+        tar.addfile(info)
+    with pytest.raises(HostError, match="no space left") as failure:
+        other.archives.read(made.archive)
+    assert failure.value.code == "host.disk-full"
+    assert other.catalog.images() == [] and blobs(other) == []
+
+
+def test_an_archive_comes_through_a_pipe(made: Made, other: Baker, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_bytes, args=(made.archive.read_bytes(),), daemon=True)
+    writer.start()
+    assert len(other.archives.read(pipe).taken.images) == 2
+    writer.join(60)
 
 
 def test_a_disk_that_stands_on_a_file_of_this_host_is_refused(made: Made, other: Baker, tmp_path: Path) -> None:
@@ -241,8 +296,9 @@ def test_a_disk_that_stands_on_a_file_of_this_host_is_refused(made: Made, other:
     image = replace(made.base, id="e00000000000", name="evil", chain=(evil,), build="e00000000001")
     made.baker.catalog.register(a_build("e00000000001", evidence={}), image)
     written = made.baker.archives.write("evil", tmp_path)
-    with pytest.raises(HostError, match=f"the disk {evil} in it stands on .*secret.qcow2; its record says that it stands alone"):
+    with pytest.raises(HostError, match=f"{evil} .*secret.qcow2") as failure:
         other.archives.read(written.path)
+    assert failure.value.code == "archive.backing-file"
     assert other.catalog.images() == [] and blobs(other) == []
 
 

@@ -239,7 +239,7 @@ def test_a_changed_disk_of_the_base_is_found(cli: Cli) -> None:
     assert "disk 1 (sha256:" in failed(cli)["disk blobs"]
 
 
-@pytest.mark.parametrize(("name", "check"), [("changes", "evidence"), ("fetches", "evidence"), ("body:", "what was fetched")])
+@pytest.mark.parametrize(("name", "check"), [("changes", "evidence"), ("fetches", "evidence"), ("body:", "downloads")])
 def test_changed_evidence_is_named_and_the_story_is_still_told(cli: Cli, name: str, check: str) -> None:
     with cli.baker as baker:
         build = baker.catalog.build_of(baker.catalog.resolve("web"))
@@ -308,7 +308,7 @@ def test_what_somebody_did_to_the_database_is_found(cli: Cli, change: str, check
 
 def test_a_signature_of_a_key_that_is_not_trusted_any_more_is_told(cli: Cli) -> None:
     shutil.rmtree(cli.home / "data/keys")
-    assert "nobody here trusts this key" in failed(cli)["signatures"]
+    assert "the key is not trusted here" in failed(cli)["signatures"]
 
 
 def test_checks_of_others_count(cli: Cli) -> None:
@@ -328,7 +328,7 @@ def test_an_image_of_which_little_is_known_has_a_story_too(tmp_path: Path) -> No
         baker.catalog.register(proper(a_build(image, tests=(), verify="skipped", steps=(), git_commit="")), image)
     result = cli("audit", "web", "--html", tmp_path / "web.html")
     assert result.code == 0, result.out
-    assert "nothing to check: disk" in result.out
+    assert "nothing to check for disk" in result.out
     assert "not in git" in (tmp_path / "web.html").read_text()
 
 

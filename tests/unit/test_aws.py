@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ConnectTimeoutError, NoCredentialsError, NoRegionError, ParamValidationError
 
-from baker.aws.errors import AwsError, translated
-from baker.aws.retry import Retry, passes
+from baker.aws.errors import AwsError, UnreachableError, translated
+from baker.aws.retry import Retry, is_transient
 from baker.aws.waiter import wait
 from baker.core.clock import Clock
 from baker.core.errors import BakeError, HostError
@@ -28,20 +28,21 @@ def clocked() -> tuple[FakeClock, Clock]:
 
 
 @pytest.mark.parametrize(
-    ("error", "kind", "words"),
+    ("error", "kind", "code", "fact"),
     [
-        (refusal("ExpiredToken"), HostError, "does not accept the credentials"),
-        (refusal("UnauthorizedOperation"), HostError, "not allowed to RunInstances"),
-        (refusal("InvalidAMIID.NotFound"), AwsError, r"so it is \(InvalidAMIID.NotFound of RunInstances\)"),
-        (NoCredentialsError(), HostError, "no AWS credentials"),
-        (NoRegionError(), HostError, "no AWS region"),
-        (ParamValidationError(report="x"), AwsError, "x"),
-        (ConnectTimeoutError(endpoint_url="http://x"), HostError, "cannot be reached"),
+        (refusal("ExpiredToken"), UnreachableError, "aws.credentials-rejected", "ExpiredToken"),
+        (refusal("UnauthorizedOperation"), HostError, "aws.forbidden", "RunInstances"),
+        (refusal("InvalidAMIID.NotFound"), AwsError, "aws.refused", r"so it is \(InvalidAMIID.NotFound of RunInstances\)"),
+        (NoCredentialsError(), UnreachableError, "aws.no-credentials", "a thing"),
+        (NoRegionError(), HostError, "aws.no-region", "region"),
+        (ParamValidationError(report="x"), AwsError, "aws.refused", "x"),
+        (ConnectTimeoutError(endpoint_url="http://x"), UnreachableError, "aws.unreachable", "http://x"),
     ],
 )
-def test_errors_come_out_in_bakes_words(error: Exception, kind: type[BakeError], words: str) -> None:
-    with pytest.raises(kind, match=words), translated("a thing"):
+def test_errors_come_out_in_bakes_words(error: Exception, kind: type[BakeError], code: str, fact: str) -> None:
+    with pytest.raises(kind, match=fact) as failure, translated("a thing"):
         raise error
+    assert failure.value.code == code
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,7 @@ def test_errors_come_out_in_bakes_words(error: Exception, kind: type[BakeError],
 )
 def test_what_is_asked_again(code: str, status: int, again: bool) -> None:
     answer: Any = (SimpleNamespace(status_code=status), {"Error": {"Code": code}})
-    assert passes(answer, None) is again
+    assert is_transient(answer, None) is again
     fake, clock = clocked()
     assert Retry(clock)(response=answer, attempts=1, caught_exception=None) == (0 if again else None)
     assert bool(fake.slept) is again
@@ -93,8 +94,9 @@ def test_waiting_is_patient_with_what_is_not_visible_yet() -> None:
 
 def test_waiting_ends_at_the_deadline_and_at_once_for_what_has_failed() -> None:
     fake, clock = clocked()
-    with pytest.raises(AwsError, match="it: still not so after 90 s"):
+    with pytest.raises(AwsError, match=r"90 s.* it") as failure:
         wait(looks(None), "it", timeout=90, clock=clock)
+    assert (failure.value.code, failure.value.aws_code) == ("aws.timeout", "Timeout")
     assert 89.9 < sum(fake.slept) < 90.1 and max(fake.slept) <= 15
     with pytest.raises(AwsError, match="failed"):
         wait(looks(AwsError("failed", aws_code="ImageFailed")), "it", timeout=90, clock=clock)

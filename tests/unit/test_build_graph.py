@@ -56,7 +56,8 @@ def test_keeping_going_a_missing_image_fails_its_own_build(bake: Baker, template
     assert on_lost.status == "skipped"
     assert "it needs lost, which failed" in on_lost.error
     assert (disk.status, disk.exit_code) == ("failed", 3), "it was begun, and its disk is not what it should be"
-    assert "disk.raw is not what the template says" in disk.error
+    assert disk.code == "source.checksum"
+    assert "disk.raw" in disk.error
 
 
 def test_keeping_going_a_base_of_another_version_fails_its_own_build(bake: Baker, template) -> None:
@@ -79,7 +80,7 @@ def test_the_ways_out_of_a_missing_image_are_named(bake: Baker, template) -> Non
 
 def test_what_there_is_instead_is_named_too(bake: Baker, template) -> None:
     fill(bake, an_image("base", "1.4.0"))
-    with pytest.raises(NotFoundError, match="no version of base is \\^2") as caught:
+    with pytest.raises(NotFoundError, match=r"base .*\^2") as caught:
         bake.build([template("web", "image: base@^2")])
     assert "there is base@1.4.0" in caught.value.hint
 

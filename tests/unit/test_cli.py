@@ -137,7 +137,7 @@ def test_an_expected_error_is_two_lines_and_its_exit_code(shop: Cli) -> None:
     result = shop("show", "wbe")
     assert result.code == 5
     assert len(result.err.splitlines()) == 2
-    assert all(fact in result.err for fact in ("'wbe'", "'web'", "[catalog.not-found]"))
+    assert all(fact in result.err for fact in ("'wbe'", "'web'", "[image.not-found]"))
     assert "Traceback" not in result.err
     assert result.out == ""
 
@@ -145,7 +145,7 @@ def test_an_expected_error_is_two_lines_and_its_exit_code(shop: Cli) -> None:
 def test_an_error_is_an_object_for_programs(shop: Cli) -> None:
     result = shop("show", "wbe", "--json")
     error = json.loads(result.out)["error"]
-    assert (result.code, error["exit_code"], error["code"]) == (5, 5, "catalog.not-found")
+    assert (result.code, error["exit_code"], error["code"]) == (5, 5, "image.not-found")
     assert "'wbe'" in error["message"]
     unknown = json.loads(shop("images", "--json", "--all").out)["error"]
     assert (unknown["code"], unknown["exit_code"]) == ("usage.unknown-option", 2)

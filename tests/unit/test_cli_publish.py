@@ -40,10 +40,11 @@ class Shelf:
 
     kind = "shelf"
 
-    def publish(self, order):
-        order.report.progress("shelf", 1, 2)
-        made = Publication(order.baked.image.id, "shelf", f"shelf:{order.baked.image.name}", details={"disk": order.baked.disk.path.name})
-        order.publications.add(made)
+    def publish(self, request):
+        request.report.progress("shelf", 1, 2)
+        image, disk = request.baked.image, request.baked.disk
+        made = Publication(image.id, "shelf", f"shelf:{image.name}", details={"disk": disk.path.name})
+        request.publications.add(made)
         return (Published(made),)
 
     def reclaim(self, kind, details):

@@ -97,4 +97,4 @@ def test_an_archive_of_what_is_not_whole_is_refused_in_words(cli: Cli, tmp_path:
     assert cli("import", tmp_path / "web.bake").code == 2
     (tmp_path / "text.bake").write_text("x")
     wrong = cli("import", tmp_path / "text.bake")
-    assert wrong.code == 6 and "text.bake is no archive of bake" in wrong.err
+    assert wrong.code == 6 and "text.bake" in wrong.err and "archive.invalid" in wrong.err

@@ -85,42 +85,263 @@ def test_a_protected_channel_says_who_protects_it(cli: Cli) -> None:
 @pytest.mark.parametrize(
     ("argv", "exit_code", "facts"),
     [
-        (("channel", "web", "1.x", "--set", "web"), 2, ("1.x",)),
-        (("channel", "web", "prod", "--set", "debian-13"), 2, ("debian-13", "web")),
-        (("channel", "web", "prod", "--set", "web@9.9.9"), 5, ("web", "9.9.9")),
-        (("channel", "web", "prod", "--unset", "--protect"), 2, ("--unset", "--protect", "[usage.conflicting-options]")),
-        (("channel", "web", "prod"), 5, ("'prod'", "[channel.not-found]")),
-        (("revoke", "web@1.3.0"), 2, ("--reason", "[usage.missing-argument]")),
-        (("revoke", "web@1.3.0", "--undo"), 5, (OLD.id,)),
-        (("revoke", "web@1.3.0", "--undo", "--reason", "x"), 2, ("--undo", "[usage.conflicting-options]")),
-        (("revoke", "web@1.3.0", "--reason", "x", "--at", "tomorrow"), 2, ("'tomorrow'", "[usage.bad-time]")),
-        (("revoke", "web@1.3.0", "--reason", "x", "--in", "soon"), 2, ("--in", "soon", "[usage.bad-time]")),
+        (
+            ("channel", "web", "1.x", "--set", "web"),
+            2,
+            (
+                "1.x",
+                "[channel.name]",
+            ),
+        ),
+        (
+            ("channel", "web", "prod", "--set", "debian-13"),
+            2,
+            (
+                "debian-13",
+                "web",
+                "[channel.other-image]",
+            ),
+        ),
+        (
+            ("channel", "web", "prod", "--set", "web@9.9.9"),
+            5,
+            (
+                "web",
+                "9.9.9",
+                "[image.version-not-found]",
+            ),
+        ),
+        (
+            ("channel", "web", "prod", "--unset", "--protect"),
+            2,
+            (
+                "--unset",
+                "--protect",
+                "[usage.conflicting-options]",
+            ),
+        ),
+        (
+            ("channel", "web", "prod"),
+            5,
+            (
+                "'prod'",
+                "[channel.not-found]",
+            ),
+        ),
+        (
+            ("revoke", "web@1.3.0"),
+            2,
+            (
+                "--reason",
+                "[usage.missing-argument]",
+            ),
+        ),
+        (
+            ("revoke", "web@1.3.0", "--undo"),
+            5,
+            (
+                OLD.id,
+                "[revocation.not-found]",
+            ),
+        ),
+        (
+            ("revoke", "web@1.3.0", "--undo", "--reason", "x"),
+            2,
+            (
+                "--undo",
+                "[usage.conflicting-options]",
+            ),
+        ),
+        (
+            ("revoke", "web@1.3.0", "--reason", "x", "--at", "tomorrow"),
+            2,
+            (
+                "'tomorrow'",
+                "[usage.bad-time]",
+            ),
+        ),
+        (
+            ("revoke", "web@1.3.0", "--reason", "x", "--in", "soon"),
+            2,
+            (
+                "--in",
+                "soon",
+                "[usage.bad-time]",
+            ),
+        ),
         (
             ("revoke", "web@1.3.0", "--reason", "x", "--in", "3d", "--rollback-channels"),
             2,
-            ("--rollback-channels", "[usage.conflicting-options]"),
+            (
+                "--rollback-channels",
+                "[usage.conflicting-options]",
+            ),
         ),
-        (("release", "web"), 2, ("CHANNEL", "[usage.missing-argument]")),
-        (("release", "web", "prod"), 2, ("--to", "[usage.missing-argument]")),
-        (("release", "web", "prod", "--resume"), 2, ("--resume", "[usage.conflicting-options]")),
-        (("release", "web", "--resume"), 5, ("web",)),
-        (("release", "web", "prod", "--to", "fake/web"), 5, ("web", "'prod'")),
-        (("release", "web", "prod", "--to", "fake/web", "--min-healthy", "101"), 2, ("101", "[usage.bad-percentage]")),
-        (("release", "web", "prod", "--to", "fake/web", "--max-healthy", "110"), 2, ("110", "--min-healthy", "[usage.bad-percentage]")),
-        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "50,25"), 2, ("50,25", "[usage.bad-checkpoints]")),
-        (("release", "web", "prod", "--to", "fake/web", "--checkpoints", "half"), 2, ("half", "[usage.bad-checkpoints]")),
-        (("release", "web", "prod", "--to", "fake/web", "--checkpoint-delay", "5m"), 2, ("--checkpoints", "[usage.needs-option]")),
-        (("release", "web", "prod", "--to", "fake/web", "--warm-up", "soon"), 2, ("--warm-up", "soon", "[usage.bad-time]")),
-        (("rollback", "web"), 5, ("web",)),
-        (("rollback", "web", "last"), 2, ("'last'", "[usage.bad-release]")),
-        (("rollback", "web", "v9"), 5, ("web", "v9")),
-        (("resolve", "web@1.4.0"), 2, ("eu-west-1, us-east-1", "[usage.ambiguous-region]")),
-        (("resolve", "web@1.4.0", "--region", "ap-south-1"), 5, ("ap-south-1", "[image.no-ami-in-region]")),
-        (("resolve", "debian-13"), 5, ("debian-13@13.1.0", "[image.no-ami]")),
+        (
+            ("release", "web"),
+            2,
+            (
+                "CHANNEL",
+                "[usage.missing-argument]",
+            ),
+        ),
+        (
+            ("release", "web", "prod"),
+            2,
+            (
+                "--to",
+                "[usage.missing-argument]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--resume"),
+            2,
+            (
+                "--resume",
+                "[usage.conflicting-options]",
+            ),
+        ),
+        (
+            ("release", "web", "--resume"),
+            5,
+            (
+                "web",
+                "[release.none-running]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web"),
+            5,
+            (
+                "web",
+                "'prod'",
+                "[channel.not-found]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--min-healthy", "101"),
+            2,
+            (
+                "101",
+                "[usage.bad-percentage]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--max-healthy", "110"),
+            2,
+            (
+                "110",
+                "--min-healthy",
+                "[usage.bad-percentage]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--checkpoints", "50,25"),
+            2,
+            (
+                "50,25",
+                "[usage.bad-checkpoints]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--checkpoints", "half"),
+            2,
+            (
+                "half",
+                "[usage.bad-checkpoints]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--checkpoint-delay", "5m"),
+            2,
+            (
+                "--checkpoints",
+                "[usage.needs-option]",
+            ),
+        ),
+        (
+            ("release", "web", "prod", "--to", "fake/web", "--warm-up", "soon"),
+            2,
+            (
+                "--warm-up",
+                "soon",
+                "[usage.bad-time]",
+            ),
+        ),
+        (
+            ("rollback", "web"),
+            5,
+            (
+                "web",
+                "[release.never-released]",
+            ),
+        ),
+        (
+            ("rollback", "web", "last"),
+            2,
+            (
+                "'last'",
+                "[usage.bad-release]",
+            ),
+        ),
+        (
+            ("rollback", "web", "v9"),
+            5,
+            (
+                "web",
+                "v9",
+                "[release.not-found]",
+            ),
+        ),
+        (
+            ("resolve", "web@1.4.0"),
+            2,
+            (
+                "eu-west-1, us-east-1",
+                "[usage.ambiguous-region]",
+            ),
+        ),
+        (
+            ("resolve", "web@1.4.0", "--region", "ap-south-1"),
+            5,
+            (
+                "ap-south-1",
+                "[image.no-ami-in-region]",
+            ),
+        ),
+        (
+            ("resolve", "debian-13"),
+            5,
+            (
+                "debian-13@13.1.0",
+                "[image.no-ami]",
+            ),
+        ),
         (("resolve",), 2, ("[usage.missing-argument]",)),
-        (("lifecycle", "wbe"), 5, ("'wbe'", "'web'")),
-        (("lifecycle", "web", "--apply"), 2, ("--apply", "[usage.needs-option]")),
-        (("lifecycle", "web", "--delete-snapshots"), 2, ("--deregister", "[usage.needs-option]")),
+        (
+            ("lifecycle", "wbe"),
+            5,
+            (
+                "'wbe'",
+                "'web'",
+            ),
+        ),
+        (
+            ("lifecycle", "web", "--apply"),
+            2,
+            (
+                "--apply",
+                "[usage.needs-option]",
+            ),
+        ),
+        (
+            ("lifecycle", "web", "--delete-snapshots"),
+            2,
+            (
+                "--deregister",
+                "[usage.needs-option]",
+            ),
+        ),
     ],
 )
 def test_what_makes_no_sense_is_told(cli: Cli, argv: tuple[str, ...], exit_code: int, facts: tuple[str, ...]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from baker.aws import ebs
-from baker.aws.rate_limit import LONGEST_GAP, Pace
+from baker.aws.rate_limit import LONGEST_GAP, RateLimiter
 from baker.aws.upload_checkpoint import RECORD, State, UploadCheckpoint
 from baker.core.model import Disk
 from baker.disks import qemuimg
@@ -165,35 +165,35 @@ def test_a_journal_that_cannot_be_read_is_none(tmp_path: Path, text: str) -> Non
     assert UploadCheckpoint(tmp_path).load() is None
 
 
-# --- the pace ------------------------------------------------------------------------------------------------------------
+# --- the rate limit ------------------------------------------------------------------------------------------------------
 
 
-def gap(pace: Pace, clock: FakeClock) -> float:
+def gap(limiter: RateLimiter, clock: FakeClock) -> float:
     """Seconds between two requests now."""
     clock.sleep(10)
     before = clock.now()
-    pace.wait()
-    pace.wait()
+    limiter.wait()
+    limiter.wait()
     return clock.now() - before
 
 
 def test_nobody_waits_until_aws_complains() -> None:
     clock = FakeClock()
-    assert gap(Pace(clock), clock) == 0  # type: ignore[arg-type]
+    assert gap(RateLimiter(clock), clock) == 0  # type: ignore[arg-type]
 
 
 def test_complaints_make_it_slower_and_success_faster() -> None:
     clock = FakeClock()
-    pace = Pace(clock)  # type: ignore[arg-type]
+    limiter = RateLimiter(clock)  # type: ignore[arg-type]
     for _ in range(30):
-        pace.too_fast()  # all threads at once: one complaint
-    first = gap(pace, clock)
-    pace.too_fast()
-    assert gap(pace, clock) == pytest.approx(2 * first)
+        limiter.throttled()  # all threads at once: counted once
+    first = gap(limiter, clock)
+    limiter.throttled()
+    assert gap(limiter, clock) == pytest.approx(2 * first)
     for _ in range(20):
         clock.sleep(1)
-        pace.too_fast()
-    assert gap(pace, clock) == pytest.approx(LONGEST_GAP)
+        limiter.throttled()
+    assert gap(limiter, clock) == pytest.approx(LONGEST_GAP)
     for _ in range(2000):
-        pace.fine()
-    assert gap(pace, clock) == 0
+        limiter.succeeded()
+    assert gap(limiter, clock) == 0

@@ -244,8 +244,25 @@ def test_a_large_file_goes_as_a_tree_under_its_new_name(run: Run) -> None:
 
 def test_a_mistake_in_a_template_is_a_step_error(run: Run) -> None:
     (run.base / "motd.j2").write_text("{{ nobody }}")
-    with pytest.raises(StepError, match=r"motd.j2:1: 'nobody' is undefined"):
+    with pytest.raises(StepError, match=r"motd.j2:1: 'nobody' is undefined") as caught:
         run("file", {"template": "motd.j2", "destination": "/etc/motd"})
+    assert caught.value.code == "step.template-render"
+
+
+def test_the_error_of_a_step_has_the_code_of_its_cause(run: Run) -> None:
+    """A command that fails is `step.failed`; what bake itself reports, of this host or of the step, keeps its code."""
+    run.guest.answers["make"] = ended(2)
+    wrong: dict[str, tuple[str, Any]] = {
+        "step.failed": ("shell", {"inline": "make"}),
+        "step.file-unreadable": ("shell", {"script": "gone.sh"}),
+        "step.file-missing": ("file", {"source": "gone", "destination": "/x"}),
+    }
+    codes = []
+    for kind, config in wrong.values():
+        with pytest.raises(StepError) as caught:
+            run(kind, config)
+        codes.append(caught.value.code)
+    assert codes == list(wrong)
 
 
 def test_short_lines_of_a_secret_are_masked_in_output_and_error(run: Run) -> None:
@@ -312,7 +329,7 @@ def test_host_command_gets_its_files_and_names(host_run: Run, tmp_path: Path) ->
 def test_host_command_that_fails(host_run: Run, tmp_path: Path) -> None:
     with on_path(tmp_path / "plugins"), pytest.raises(StepError, match="ended with exit code 4") as caught:
         host_run("on-host", {"script": "import sys; print('unreachable', file=sys.stderr); sys.exit(4)"})
-    assert caught.value.exit_code_of_step == 4
+    assert (caught.value.exit_code_of_step, caught.value.code) == (4, "step.failed")
     assert caught.value.output == ("unreachable",)
 
 

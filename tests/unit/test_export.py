@@ -96,29 +96,32 @@ def test_the_digest_is_what_sha256sum_says_of_a_raw_export(tmp_path: Path, store
 
 
 @pytest.mark.parametrize(
-    ("form", "compress", "words"),
+    ("form", "compress", "code", "fact"),
     [
-        ("iso", "none", "no export format 'iso'"),
-        ("raw", "zlib", "raw file cannot be compressed"),
-        ("qcow2", "lz4", "with lz4"),
-        ("tar", "zstd", "tar file"),
+        ("iso", "none", "export.format", "'iso'"),
+        ("raw", "zlib", "export.compression", "raw .* zlib"),
+        ("qcow2", "lz4", "export.compression", "lz4"),
+        ("tar", "zstd", "export.compression", "tar"),
     ],
 )
 def test_choices_that_make_no_sense(
-    tmp_path: Path, store: DirectoryStore, image: ImageRecord, form: str, compress: str, words: str
+    tmp_path: Path, store: DirectoryStore, image: ImageRecord, form: str, compress: str, code: str, fact: str
 ) -> None:
-    with pytest.raises(UsageError, match=words):
+    with pytest.raises(UsageError, match=fact) as failure:
         export(store, image, form, tmp_path / "out", compress=compress, report=QUIET)
+    assert failure.value.code == code
 
 
 def test_destinations(tmp_path: Path, store: DirectoryStore, image: ImageRecord) -> None:
-    with pytest.raises(UsageError, match="standard output"):
-        export(store, image, "raw", Path("-"), report=QUIET)
-    with pytest.raises(UsageError, match="no directory"):
-        export(store, image, "raw", tmp_path / "no/where", report=QUIET)
     (tmp_path / "there").write_text("precious")
-    with pytest.raises(UsageError, match="exists already"):
-        export(store, image, "raw", tmp_path / "there", report=QUIET)
+    for destination, code, fact in (
+        (Path("-"), "output.stdout", "standard output"),
+        (tmp_path / "no/where", "output.no-directory", f"{tmp_path}/no"),
+        (tmp_path / "there", "output.exists", f"{tmp_path}/there"),
+    ):
+        with pytest.raises(UsageError, match=fact) as failure:
+            export(store, image, "raw", destination, report=QUIET)
+        assert failure.value.code == code
     assert (tmp_path / "there").read_text() == "precious"
     assert export(store, image, "raw", tmp_path / "there", report=QUIET, overwrite=True).stat().st_size == image.virtual_size
     (tmp_path / "dir").mkdir()
@@ -146,8 +149,9 @@ def test_two_exports_to_one_file(tmp_path: Path, store: DirectoryStore, image: I
     part = tmp_path / ".out.part"
     with part.open("w") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(BusyError, match="another process"):
+        with pytest.raises(BusyError, match=str(part)) as busy:
             export(store, image, "raw", tmp_path / "out", report=QUIET)
+        assert busy.value.code == "export.running"
     assert export(store, image, "raw", tmp_path / "out", report=QUIET).exists(), "a dead one's file is in nobody's way"
     assert not part.exists()
 

@@ -78,15 +78,15 @@ def test_what_was_only_registered_has_no_faults(catalog: Catalog) -> None:
         ("UPDATE revocations SET undone_by = 'x'", "the record of revocation 1 was changed"),
         ("UPDATE releases SET status = 'failed'", "the record of release web/1 was changed"),
         ("UPDATE attestations SET keyid = 'x'", "the record of attestation 1 was changed"),
-        ("DELETE FROM attestations", "attestation 1 was registered, but is not in the catalog any more"),
-        ("DELETE FROM channels", "channel web/prod was registered, but is not in the catalog any more"),
+        ("DELETE FROM attestations", "attestation 1 was registered, but is no longer in the catalog"),
+        ("DELETE FROM channels", "channel web/prod was registered, but is no longer in the catalog"),
         (
             "INSERT INTO channels SELECT name, 'old', image, protected, protected_by, who, changed FROM channels",
-            "channel web/old was taken away",
+            "channel web/old was removed",
         ),
         (
             "INSERT INTO revocations SELECT 9, image, reason, who, at, effective, descendants, undone, undone_by FROM revocations",
-            "revocation 9 is in the catalog, but the journal has no entry of it",
+            "revocation 9 is in the catalog, but the journal has no entry for it",
         ),
     ],
 )
@@ -126,7 +126,7 @@ def test_the_database_refuses_to_change_the_journal(catalog: Catalog, statement:
         ("DELETE FROM journal WHERE serial = 2", "journal entry 2 is missing"),
         ("DELETE FROM journal WHERE serial IN (2, 3)", "journal entries 2 to 3 are missing"),
         ("UPDATE journal SET previous = 'x' WHERE serial = 2", "does not follow the one before it"),
-        ("DELETE FROM journal WHERE serial > 4", "the journal has no entry of it"),
+        ("DELETE FROM journal WHERE serial > 4", "the journal has no entry for it"),
     ],
 )
 def test_a_journal_that_was_tampered_with_is_found(catalog: Catalog, statement: str, named: str) -> None:

@@ -29,6 +29,7 @@ def test_case(path: Path, tmp_path: Path) -> None:
     except (ValidationError, BakeError) as error:
         assert "error" in case, error
         assert case["error"] in str(error)
+        assert case.get("code", "") == getattr(error, "code", "")
         return
     assert operations == case["operations"]
     assert sorted(str(found.relative_to(tmp_path)) for found in kind.inputs(config, tmp_path)) == sorted(case.get("inputs", []))

@@ -80,8 +80,9 @@ def test_the_loader_points_to_its_own_sectors(tmp_path: Path) -> None:
 def test_a_loader_that_is_too_large_is_refused(tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     disk.write_bytes(bytes(3 * MIB))
-    with pytest.raises(HostError, match="2049 sectors"):
+    with pytest.raises(HostError, match="2049 sectors") as failure:
         layout.install_bios_loader(disk, bytes(512), bytes(2048 * SECTOR + 1))
+    assert failure.value.code == "host.grub-too-large"
     assert disk.read_bytes() == bytes(3 * MIB)
 
 
@@ -107,8 +108,9 @@ def test_every_word_of_the_template_is_in_the_key(tmp_path: Path) -> None:
 
 
 def test_a_missing_keyring_is_told(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="keys-of-nobody does not exist"):
+    with pytest.raises(SourceError, match="keys-of-nobody") as failure:
         inputs_key(DebootstrapSource(suite="trixie", keyring=Path("keys-of-nobody")), tmp_path)
+    assert failure.value.code == "source.keyring-missing"
 
 
 def test_peek_finds_what_was_kept_and_forgets_what_is_gone(context: Context) -> None:

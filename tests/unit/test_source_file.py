@@ -76,8 +76,9 @@ def test_checksum(context: Context, tmp_path: Path) -> None:
     assert File().peek(spec("disk.qcow2", checksum=right), context) == found
     wrong = "sha256:" + "1" * 64
     assert File().peek(spec("disk.qcow2", checksum=wrong), context) is None
-    with pytest.raises(SourceError, match=f"wanted {wrong}\n.*found  sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}"):
+    with pytest.raises(SourceError, match=f"{wrong}\n.* sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}") as failure:
         File().fetch(spec("disk.qcow2", checksum=wrong), context)
+    assert failure.value.code == "source.checksum"
 
 
 def test_compressed(context: Context, tmp_path: Path) -> None:
@@ -138,37 +139,40 @@ def missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "code", "fact"),
     [
-        (backed, "not alone: it needs .*secret"),
-        (split_data, "not alone: it needs .*secret"),
-        (vmdk_listing, "VMDK in several files"),
-        (vmdk_hidden_listing, "VMDK in several files"),
-        (encrypted, "encrypted"),
-        (web_page, "a web page and no disk image"),
-        (tar, "a tar archive"),
-        (empty, "is empty"),
-        (directory, "not a file"),
-        (missing, "does not exist"),
+        (backed, "source.several-files", "secret"),
+        (split_data, "source.several-files", "secret"),
+        (vmdk_listing, "source.several-files", "VMDK"),
+        (vmdk_hidden_listing, "source.several-files", "VMDK"),
+        (encrypted, "source.encrypted", "bad"),
+        (web_page, "source.not-a-disk-image", "web page"),
+        (tar, "source.not-a-disk-image", "tar"),
+        (empty, "source.empty", "bad"),
+        (directory, "source.file-type", "bad"),
+        (missing, "source.file-missing", "bad"),
     ],
 )
-def test_refused(context: Context, tmp_path: Path, make: Any, words: str) -> None:
+def test_refused(context: Context, tmp_path: Path, make: Any, code: str, fact: str) -> None:
     make(tmp_path)
-    with pytest.raises(SourceError, match=words):
+    with pytest.raises(SourceError, match=fact) as failure:
         File().fetch(spec("bad"), context)
+    assert failure.value.code == code
     assert not list(context.store.digests())
     assert File().peek(spec("bad"), context) is None
 
 
 def test_another_format_than_declared(context: Context, tmp_path: Path) -> None:
     image(tmp_path, "disk.vdi", "-O", "vdi")
-    with pytest.raises(SourceError, match=r"disk\.vdi is a vdi image and not qcow2"):
+    with pytest.raises(SourceError, match=r"disk\.vdi .* vdi .* qcow2") as failure:
         File().fetch(spec("disk.vdi", format="qcow2"), context)
+    assert failure.value.code == "source.format-mismatch"
 
 
 def test_a_damaged_image_is_an_error(context: Context, tmp_path: Path) -> None:
     path = image(tmp_path, "disk.qcow2", "-O", "qcow2")
     path.write_bytes(path.read_bytes()[:70_000])
-    with pytest.raises(SourceError, match=r"disk\.qcow2 is damaged"):
+    with pytest.raises(SourceError, match=r"disk\.qcow2") as failure:
         File().fetch(spec("disk.qcow2"), context)
+    assert failure.value.code == "source.damaged"
     assert not list(context.store.digests())

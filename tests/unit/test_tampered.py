@@ -106,15 +106,15 @@ def revoke(shop: Shop) -> None:
     shop.baker.catalog.revocations.add(Revocation(BASE, "CVE-1", "me", AT, AT, descendants=True))
 
 
-BYTES = r"the blob sha256:\w{64} has other bytes than its name says: it was changed"
+BYTES = r"the blob sha256:\w{64} was changed: its bytes do not match its digest"
 GONE = r"the blob sha256:\w{64} is not in the store"
 SLSA = r"https://slsa.dev/provenance/v1 by key \w{16}: "
-UNTRUSTED = SLSA + r"nobody here trusts this key"
-UNFIT = SLSA + "the signature does not fit the payload and the key"
+UNTRUSTED = SLSA + r"the key is not trusted here"
+UNFIT = SLSA + "the signature does not match the payload and the key"
 CHANGED = "was changed after it was registered"
-DELETED = "was registered, but is not in the catalog any more: it was deleted by other means"
-ADDED = "is in the catalog, but the journal has no entry of it: it was added by other means, or its entry was taken away"
-DIFFERS = "the record is not what was signed: predicate."
+DELETED = "was registered, but is no longer in the catalog: it was deleted by other means"
+ADDED = "is in the catalog, but the journal has no entry for it: it was added by other means, or its entry was removed"
+DIFFERS = "the record differs from the signed statement: predicate."
 COMMIT = DIFFERS + r"buildDefinition.resolvedDependencies\[0\].digest.gitCommit"
 ENVELOPE = f"the record of attestation 2 {CHANGED}"
 
@@ -125,11 +125,11 @@ CASES: dict[str, Case] = {
         f"UPDATE images SET digest = '{NAUGHT}' WHERE id = '{WEB}'",
         "web",
         f"the record of image {WEB} {CHANGED}",
-        rf"disk web: the disk is sha256:\w+; on record is {NAUGHT}",
-        f"signature web: {SLSA}it is about another disk",
-        r"provenance web: the record is not what was signed: subject\[0\].digest.sha256",
-        audit=(rf"disk: reads as sha256:\w+, but the record says {NAUGHT}",),
-        after=(f"signatures: web.*{SLSA}it is about another disk", r"provenance: web.*subject\[0\].digest.sha256"),
+        rf"disk web: the disk has the digest sha256:\w+; on record is {NAUGHT}",
+        f"signature web: {SLSA}its subject is another disk",
+        r"provenance web: the record differs from the signed statement: subject\[0\].digest.sha256",
+        audit=(rf"disk: its digest is sha256:\w+, but {NAUGHT} is on record",),
+        after=(f"signatures: web.*{SLSA}its subject is another disk", r"provenance: web.*subject\[0\].digest.sha256"),
     ),
     "build record": record(
         "UPDATE builds SET git_commit = 'x' WHERE id = 'b00000000002'",
@@ -149,7 +149,7 @@ CASES: dict[str, Case] = {
         "UPDATE builds SET template_text = 'x' WHERE id = 'b00000000001'",
         "debian-13",
         f"the record of build b00000000001 {CHANGED}",
-        audit=("template: the text on record of debian-13@13.1.0 has the digest",),
+        audit=("template: the text on record for debian-13@13.1.0 has the digest",),
     ),
     "step": record(
         "UPDATE steps SET seconds = 1 WHERE build = 'b00000000002' AND kind = 'shell'", "web", f"the record of build b00000000002 {CHANGED}"
@@ -160,7 +160,7 @@ CASES: dict[str, Case] = {
         "catalog",
         f"image {BASE} {DELETED}",
         f"provenance web: {DIFFERS}buildDefinition.resolvedDependencies",
-        audit=(f"lineage: the record of image {BASE} is gone",),
+        audit=(f"lineage: the record of image {BASE} is missing",),
         after=(f"provenance: web.*{DIFFERS}",),
     ),
     "row of the build removed": record(
@@ -168,8 +168,8 @@ CASES: dict[str, Case] = {
         "web",
         f"build b00000000002 {DELETED}",
         "evidence web: there is no record of build b00000000002",
-        "provenance web: the record cannot be compared with what was signed: there is no build",
-        audit=("record of the build: the record of build b00000000002, which made web@1.4.0, is gone",),
+        "provenance web: the record cannot be compared with the signed statement: there is no build",
+        audit=("record of the build: the record of build b00000000002, which made web@1.4.0, is missing",),
         after=("provenance: web.*there is no build",),
     ),
     "row of the attestation removed": record(f"DELETE FROM attestations WHERE image = '{WEB}'", "catalog", f"attestation 2 {DELETED}"),
@@ -188,7 +188,7 @@ CASES: dict[str, Case] = {
         (r"disk blobs: disk 1 \(sha256:\w+\) was changed",),
     ),
     "disk gone": Case(
-        lambda s: s.baker.store.delete(s.web.chain[0]), (f"disk web: {GONE}",), (r"disk blobs: disk 0 \(sha256:\w+\) is gone",)
+        lambda s: s.baker.store.delete(s.web.chain[0]), (f"disk web: {GONE}",), (r"disk blobs: disk 0 \(sha256:\w+\) is missing",)
     ),
     "evidence changed": Case(
         lambda s: s.flip(evidence_of(s, "log")), (f"evidence web: log: {BYTES}",), (r"evidence: log \(sha256:\w+\) was changed",)
@@ -196,7 +196,7 @@ CASES: dict[str, Case] = {
     "evidence of the base gone": Case(
         lambda s: s.baker.store.delete(evidence_of(s, "log", "b00000000001")),
         (f"evidence debian-13: log: {GONE}",),
-        (r"evidence of debian-13@13.1.0: log \(sha256:\w+\) is gone",),
+        (r"evidence of debian-13@13.1.0: log \(sha256:\w+\) is missing",),
     ),
     "envelope changed": Case(
         lambda s: s.flip(envelope(s)),
@@ -210,7 +210,7 @@ CASES: dict[str, Case] = {
         lambda s: s.baker.store.delete(envelope(s)),
         (rf"signature web: {SLSA}the envelope sha256:\w+ is not in the store",),
         (
-            r"attestations and rebuilds: attestation \(sha256:\w+\) is gone",
+            r"attestations and rebuilds: attestation \(sha256:\w+\) is missing",
             rf"signatures: web.*{SLSA}the envelope sha256:\w+ is not in the store",
         ),
     ),
@@ -218,8 +218,8 @@ CASES: dict[str, Case] = {
     "disk replaced in the store": Case(replace_disk, (f"disk web: {BYTES}",), (r"disk blobs: disk 0 \(sha256:\w+\) was changed",)),
     "disk replaced on record": Case(
         lambda s: s.sql(f"UPDATE image_blobs SET digest = '{other_disk(s)}' WHERE image = '{WEB}' AND position = 0"),
-        (f"record web: the record of image {WEB} {CHANGED}", r"disk web: the disk is sha256:\w+; on record is sha256:\w+"),
-        (r"disk: reads as sha256:\w+, but the record says sha256:\w+", f"records: web.*image {WEB} {CHANGED}"),
+        (f"record web: the record of image {WEB} {CHANGED}", r"disk web: the disk has the digest sha256:\w+; on record is sha256:\w+"),
+        (r"disk: its digest is sha256:\w+, but sha256:\w+ is on record", f"records: web.*image {WEB} {CHANGED}"),
         (f"record: the record of image {WEB} {CHANGED}",),
     ),
     # signatures
@@ -268,8 +268,8 @@ CASES: dict[str, Case] = {
     # and what everybody may do
     "revocation": Case(
         revoke,
-        (f"revocation web: revoked from {AT} on by me, through image {BASE}: CVE-1", "revocation debian-13: revoked"),
-        (f"revocation: revoked through image {BASE} from {AT} on, by me: CVE-1",),
+        (f"revocation web: revoked since {AT} by me, through image {BASE}: CVE-1", "revocation debian-13: revoked"),
+        (f"revocation: revoked through image {BASE} as of {AT} by me: CVE-1",),
     ),
 }
 

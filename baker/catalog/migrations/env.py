@@ -1,4 +1,4 @@
-"""Alembic's way in: migrations run in the transaction that the caller has begun (baker.catalog.database.upgrade)."""
+"""The environment script of Alembic: migrations run in the caller's transaction (baker.catalog.database.upgrade)."""
 
 from alembic import context
 

@@ -1,4 +1,4 @@
-"""AMIs of a build: made of a stopped instance, copied to regions, shared, protected; and taken away when the build fails."""
+"""AMIs of a build: created from a stopped instance, copied to regions, shared, protected, and deleted when the build fails."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def finish(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
 
 
 def protect(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
-    """Last of all: what is protected cannot be taken away when something else fails."""
+    """Protect the AMIs. This comes last, because a protected AMI cannot be deleted when something else fails."""
     if spec.deregistration_protection.enabled:
         with translated(f"the protection of {ami.id}"):
             scope.client.enable_image_deregistration_protection(ImageId=ami.id, WithCooldown=spec.deregistration_protection.with_cooldown)
@@ -165,7 +165,7 @@ def remove_by_name(scope: Scope, name: str) -> None:
         if found:
             break
     for image in found:
-        images.take_away(scope.aws, scope.region, image)
+        images.delete(scope.aws, scope.region, image)
     with translated(f"snapshots in {scope.region}"):
         pages = scope.client.get_paginator("describe_snapshots").paginate(OwnerIds=["self"], Filters=filters(build=scope.build))
         left = [snapshot["SnapshotId"] for page in pages for snapshot in page["Snapshots"] if _named(snapshot, name)]

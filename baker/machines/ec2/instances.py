@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from baker.aws.errors import AwsError, translated
-from baker.aws.images import gone_is_fine
+from baker.aws.images import ignore_missing
 from baker.aws.waiter import INVISIBLE_SECONDS, wait
 from baker.core.errors import BuildError
 from baker.core.model import Ami
@@ -268,7 +268,7 @@ def terminate(scope: Scope, started: Started | None = None, *, spot: bool = Fals
 
 
 def _end(scope: Scope, instance: str, known: Started) -> None:
-    """Terminate one. "Not found" means "not yet" for as long as a new instance may be invisible, and only then that it is gone."""
+    """Terminate an instance. While a new instance may still be invisible, "not found" is taken as "not yet", not as "terminated"."""
     clock = scope.aws.clock
 
     def ask() -> bool:
@@ -278,7 +278,7 @@ def _end(scope: Scope, instance: str, known: Started) -> None:
 
     what = f"the instance {instance} is not terminated"
     invisible = INVISIBLE_SECONDS - (clock.now() - known.instances[instance])
-    with gone_is_fine():
+    with ignore_missing():
         wait(ask, what, timeout=TERMINATE_SECONDS, clock=clock, first=1.0, invisible=invisible)
         wait(partial(_terminated, scope, instance, known), what, timeout=TERMINATE_SECONDS, clock=clock, first=1.0, invisible=invisible)
 
@@ -321,5 +321,5 @@ def _cancel(scope: Scope, known: Started) -> None:
         return True
 
     for request in sorted(known.requests - over):
-        with gone_is_fine():
+        with ignore_missing():
             wait(partial(ask, request), f"the spot request {request}", timeout=TERMINATE_SECONDS, clock=scope.aws.clock)

@@ -20,7 +20,7 @@ from baker.template.ec2 import Ec2Spec
 SSH_PORT = 22
 LOOK_SECONDS = 10.0  # between two looks at whether an instance runs: the communicator asks more often than AWS likes
 TIMES_MISSED = 2  # in a row: then the instance does not exist any more
-STOP_SECONDS = 600.0  # at least: EC2 itself waits for minutes before it takes the power away
+STOP_SECONDS = 600.0  # at least: EC2 itself waits for minutes before it cuts the power
 
 
 class Ec2Machine:

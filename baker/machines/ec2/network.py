@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from baker.aws.errors import AwsError, translated
-from baker.aws.images import gone_is_fine
+from baker.aws.images import ignore_missing
 from baker.aws.waiter import wait
 from baker.core.errors import BuildError, HostError
 from baker.core.resources import Resources
@@ -101,7 +101,7 @@ def delete_key_pair(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
     for number in range(1 if known else LOOKS):
         if number:
             scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
-        with gone_is_fine(), translated(f"delete the key pair {name}"):
+        with ignore_missing(), translated(f"delete the key pair {name}"):
             for key in known or [each["KeyPairId"] for each in _key_pairs(scope, name)]:
                 scope.client.delete_key_pair(KeyPairId=key)
 
@@ -174,7 +174,7 @@ def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
 
     def look() -> bool | None:
         try:
-            with gone_is_fine(), translated(f"delete the security group {name}"):
+            with ignore_missing(), translated(f"delete the security group {name}"):
                 for group in known or [each["GroupId"] for each in _groups(scope, name)]:
                     scope.client.delete_security_group(GroupId=group)
         except AwsError as error:

@@ -30,7 +30,7 @@ class Scope:
 
     @property
     def title(self) -> str:
-        """How the things of one machine are called: no other build and no other machine has such."""
+        """The name of the resources of one machine. No other build or machine uses it."""
         return f"bake-{self.build}-{self.machine}"
 
     def tags(self, name: str) -> dict[str, str]:

@@ -1,1 +1,1 @@
-"""An image with everything that is on record of it, as one file that another host can take in."""
+"""Archives: an image with all its records as one file, which another host can import."""

@@ -1,4 +1,4 @@
-"""Collect."""
+"""Collect the records of an image for an archive."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def gather(catalog: Catalog, image: ImageRecord) -> Bundle:
-    """NotFoundError when a build of the line is not on record."""
+    """All records of an image and its ancestors. NotFoundError when one of their builds is not on record."""
     line = catalog.history(image)
     rebuilds = [rebuild for each in line for rebuild in catalog.proofs.rebuilds(each.id)]
     past = catalog.proofs.revocations([each.id for each in line])

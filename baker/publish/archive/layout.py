@@ -1,12 +1,13 @@
-"""What is in an archive: a plain tar file (pax, no compression: disks and evidence are compressed already), its members in this order.
+"""The format of an archive: a tar file (pax) with the following members in this order.
 
     manifest.json           {"format": "bake-archive", "version": 1, "image": ID, "title": "web@1.4.0",
-                             "members": {name: {"sha256": hex, "size": bytes}}} of all that follows
-    records.json            the records of the image, of all that it is made on, of their builds, statements, rebuilds, revocations
-    keys/NAME.pub           the public keys of whoever signed
-    blobs/sha256/HEX        disks, evidence, what was fetched, envelopes, reports; in order of their digests
+                             "members": {name: {"sha256": hex, "size": bytes}}}, with all members that follow
+    records.json            the records of the image and its ancestors, and of their builds, attestations, rebuilds and revocations
+    keys/NAME.pub           the public keys that made the signatures
+    blobs/sha256/HEX        disks, evidence, downloads, envelopes and reports, in the order of their digests
 
-Times, owners and modes are constant: the same records make the same file, byte by byte.
+The tar file is not compressed, because disks and evidence already are. Times, owners and modes are constant, so equal records give equal
+bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from baker.core.errors import HostError
 
 FORMAT, VERSION = "bake-archive", 1
 MANIFEST, RECORDS, KEYS, BLOBS = "manifest.json", "records.json", "keys/", "blobs/sha256/"
-LARGEST_TEXT = 1 << 29  # bytes of a manifest, and of records, that are read at all
+LARGEST_TEXT = 1 << 29  # bytes: a larger manifest or larger records are refused
 LARGEST_KEY = 1 << 16
 
 
@@ -35,9 +36,9 @@ class Member:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an archive says of itself."""
+    """The table of contents of an archive."""
 
-    image: str
+    image: str  # its ID
     title: str  # "web@1.4.0"
     members: tuple[Member, ...]  # in their order
 
@@ -48,19 +49,23 @@ class Manifest:
 
 
 def parse(data: bytes) -> Manifest:
-    """HostError for what is none, or of a newer bake."""
+    """Parse a manifest. HostError when it is not one, or was written by a newer bake."""
     try:
         value: Mapping[str, Any] = json.loads(data)
         if value["format"] != FORMAT:
             raise ValueError(f"its format is {value['format']!r}")
         if value["version"] != VERSION:
-            raise HostError(f"the archive has version {value['version']}; this bake knows {VERSION}", hint="a newer bake can read it")
+            raise HostError(
+                f"the archive has version {value['version']}, but this bake reads only version {VERSION}",
+                hint="use a newer bake",
+                code="archive.version",
+            )
         members = tuple(Member(str(name), str(each["sha256"]), int(each["size"])) for name, each in value["members"].items())
         return Manifest(str(value["image"]), str(value["title"]), members)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise HostError(f"it is no archive of bake: {error}", hint="bake archive IMAGE writes one") from error
+        raise HostError(f"it is not a bake archive: {error}", hint="bake archive IMAGE writes one", code="archive.invalid") from error
 
 
 def blob_member(digest: str) -> str:
-    """ "sha256:ab..." -> its name in an archive."""
+    """The name of the member for a blob's digest ("sha256:ab...")."""
     return BLOBS + digest.removeprefix("sha256:")

@@ -1,4 +1,4 @@
-"""Writing an archive: whole and checked, or not there."""
+"""Write an archive. The file appears only when it is complete and checked."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from baker.trust.attest.keys import Keys
 
 @dataclass(frozen=True)
 class Written:
-    """An archive that was written. `digest` is that of its manifest, which has the digests of all the rest."""
+    """An archive that was written."""
 
     path: Path
-    size: int
+    size: int  # bytes
     blobs: int
     images: int
-    digest: str
+    digest: str  # of its manifest, which contains the digests of all other members
 
 
 def archive(
     image: ImageRecord, destination: Path, catalog: Catalog, store: BlobStore, keys: Keys, *, overwrite: bool = False, report: Reporter
 ) -> Written:
-    """Write `image` with everything on record to `destination` (in a directory: as NAME-VERSION.bake).
+    """Write `image` with all its records to `destination` (in a directory: as NAME-VERSION.bake).
 
-    The caller keeps the store from being collected. NotFoundError that names each blob which is missing; HostError when one was
-    changed, or the disk is full; UsageError when there is such a file already.
+    The caller must hold off garbage collection of the store. Raises NotFoundError, which names each missing blob, HostError when a blob
+    was changed or the disk is full, UsageError when the file already exists.
     """
     if destination.is_dir():
         destination = destination / f"{image.name}-{image.version}.bake"
     if not destination.parent.is_dir():
-        raise UsageError(f"there is no directory {destination.parent}")
+        raise UsageError(f"there is no directory {destination.parent}", hint="make it first", code="output.no-directory")
     if destination.exists() and not (overwrite and destination.is_file()):
-        raise UsageError(f"{destination} exists already", hint="--overwrite replaces a file, -o names another one")
+        raise UsageError(f"{destination} already exists", hint="--overwrite replaces a file, -o names another one", code="output.exists")
     bundle = gather(catalog, image)
     _check(bundle, store)
     records = (json.dumps(bundle.to_json(), separators=(",", ":")) + "\n").encode()
@@ -81,14 +81,22 @@ def _check(bundle: Bundle, store: BlobStore) -> None:
     title = f"{image.name}@{image.version} ({image.id})"
     elsewhere = [each for each in bundle.images if not each.chain]
     if elsewhere:
-        raise NotFoundError(f"{title}: image {elsewhere[0].id} was baked by {elsewhere[0].builder}, so there is no disk of it on this host")
+        raise NotFoundError(
+            f"{title}: image {elsewhere[0].id} was made by the builder {elsewhere[0].builder}: its disk is not on this host",
+            hint="archive an image that a builder on this host made",
+            code="image.no-local-disk",
+        )
     missing = [f"\n  {what}: {digest}" for digest, what in bundle.blobs().items() if not store.has(digest)]
     if missing:
-        raise NotFoundError(f"{title} cannot be archived; the store lacks{''.join(missing)}", hint="bake audit says what else is wrong")
+        raise NotFoundError(
+            f"{title} cannot be archived; the store lacks{''.join(missing)}",
+            hint="restore them from a copy of the store; bake audit lists all faults",
+            code="store.no-such-blob",
+        )
 
 
 def _signers(bundle: Bundle, keys: Keys) -> Iterator[tuple[str, str]]:
-    """(name, PEM) of each key that signed something about these images and is known here."""
+    """(name, PEM) of each trusted key that signed an attestation in the bundle."""
     signed = {each.keyid for each in bundle.attestations}
     for key in sorted(keys.list(), key=lambda key: key.keyid):
         if key.keyid in signed:
@@ -103,7 +111,7 @@ def _info(name: str, size: int) -> tarfile.TarInfo:
 
 
 class _Checked(io.RawIOBase):
-    """A blob as it is read, with its digest."""
+    """A blob that computes its digest while it is read."""
 
     def __init__(self, blob: BinaryIO) -> None:
         self._blob, self._digest = blob, hashlib.sha256()
@@ -114,9 +122,11 @@ class _Checked(io.RawIOBase):
         return data
 
     def check(self, digest: str, what: str) -> None:
+        """Raise HostError unless the bytes that were read have this digest; `what` describes the blob."""
         found = f"sha256:{self._digest.hexdigest()}"
         if found != digest:
             raise HostError(
-                f"the store does not hold what is on record: {what} is {digest}, its bytes are {found}",
-                hint="restore it from a copy of the store: bake archives nothing that was changed",
+                f"a blob in the store was changed: {what} is {digest} on record, but its bytes have the digest {found}",
+                hint="restore it from a copy of the store",
+                code="store.blob-changed",
             )

@@ -1,7 +1,7 @@
-"""The target asg/NAME: an EC2 auto-scaling group. A new numbered launch-template version with the AMI, then an instance refresh to it.
+"""The target asg/NAME: an EC2 auto-scaling group. A release makes a launch template version with the AMI and refreshes the group to it.
 
-The group is pinned to a number, never to $Latest or $Default: a number is what AWS can roll back to, and what a machine that scales
-out in the middle of something else gets.
+The group is pinned to a version number, never to $Latest or $Default: AWS can roll back only to a number, and an instance that starts
+during a release then gets a defined version.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress, Strategy
 from baker.release.targets.refresh import RUNNING, Refreshes, failure, preferences, specification
 
-TIMEOUT = 6 * 3600.0  # of the whole refresh, without the delays that were asked for
+TIMEOUT = 6 * 3600.0  # seconds for a whole refresh, in addition to the delays of its strategy
 FOLLOWED = ("$Latest", "$Default")
 
 
 class AutoScalingGroup(AwsTarget):
-    """One group of the account and region that the credentials and `access` name."""
+    """One group in the account and region that `access` and the environment select."""
 
     heeds = frozenset(
         {
@@ -35,14 +35,14 @@ class AutoScalingGroup(AwsTarget):
     def refreshes(self) -> Refreshes:
         return Refreshes(self.name, self.aws, self.region, self.clock)
 
-    # -- what is there --------------------------------------------------------------------------------------------------------
+    # -- the present state ----------------------------------------------------------------------------------------------------
 
     def look(self) -> Mapping[str, Any]:
-        """The launch template and the number of the version that the group starts instances from now, and how many it wants."""
+        """The launch template and the version number that the group now starts instances from, and its desired capacity."""
         group = self._group()
-        said = _specification_of(group)
-        wanted = str(said.get("Version") or "$Default")
-        present = templates.version(self.aws, self.region, {"LaunchTemplateId": said["LaunchTemplateId"]}, wanted)
+        used = _specification_of(group)
+        wanted = str(used.get("Version") or "$Default")
+        present = templates.version(self.aws, self.region, {"LaunchTemplateId": used["LaunchTemplateId"]}, wanted)
         self.refreshes.check_idle()
         return {
             "template": present.template,
@@ -64,15 +64,15 @@ class AutoScalingGroup(AwsTarget):
             return f"instance refresh {refresh['InstanceRefreshId']} is {refresh['Status']}{done}"
         if journal.details.get("version"):
             name = delivery.before["template_name"]
-            return f"version {journal.details['version']} of launch template {name} was made, no instance refresh was started"
+            return f"version {journal.details['version']} of launch template {name} was made, but no instance refresh was started"
         return "nothing was changed"
 
-    # -- bringing in ----------------------------------------------------------------------------------------------------------
+    # -- roll out -------------------------------------------------------------------------------------------------------------
 
     def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         before = delivery.before
-        if before["followed"] and not journal.details.get("version"):  # or it would follow to the new version at once
-            journal.report.info(f"{self.name} followed {before['followed']}: pinned to version {before['version']}")
+        if before["followed"] and not journal.details.get("version"):  # else the group would start instances from the new version at once
+            journal.report.info(f"{self.name} used {before['followed']}: pinning it to version {before['version']}")
             self._pin(before["template"], before["version"])
         number = templates.make_version(self.aws, self.region, self._version(before), delivery, journal)
         if journal.details.get("refresh") or (journal.details.get("starting_refresh") and self._adopt(number, before, journal)):
@@ -83,11 +83,11 @@ class AutoScalingGroup(AwsTarget):
 
     def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         with journal.report.stage("refresh", f"{self.name} to version {journal.details['version']}"):
-            self._follow(str(journal.details["refresh"]), delivery, journal, _patience(delivery.strategy))
-        before, said = delivery.before, _specification_of(self._group())
+            self._follow(str(journal.details["refresh"]), delivery, journal, _timeout(delivery.strategy))
+        before, used = delivery.before, _specification_of(self._group())
         former = {str(before["version"]), before["followed"]}
-        if said["LaunchTemplateId"] == before["template"] and str(said.get("Version") or "$Default") in former:
-            self._pin(before["template"], int(journal.details["version"]))  # else AWS has done so, or somebody has gone further since
+        if used["LaunchTemplateId"] == before["template"] and str(used.get("Version") or "$Default") in former:
+            self._pin(before["template"], int(journal.details["version"]))  # else AWS or somebody else has already changed the version
 
     def _follow(self, identifier: str, delivery: Delivery, journal: ReleaseProgress, timeout: float) -> None:
         try:
@@ -95,26 +95,26 @@ class AutoScalingGroup(AwsTarget):
         except AwsError as error:
             if error.aws_code != "Timeout":
                 raise
-            if not delivery.strategy.auto_rollback:  # nobody else ends it, and it would go on under a release that has failed
+            if not delivery.strategy.auto_rollback:  # the refresh would otherwise continue after its release has failed
                 self.refreshes.stop(identifier, roll_back=False)
-            raise ReleaseError(error.message, hint="--timeout gives it more time") from error
+            raise ReleaseError(error.message, hint="--timeout allows more time", code="release.timeout") from error
         problem = failure(self.name, ended)
         if problem:
             raise problem
 
     def _adopt(self, number: int, before: Mapping[str, Any], journal: ReleaseProgress) -> bool:
-        """Whether an attempt before this one did start the refresh, which is noted then."""
+        """Find and note the refresh that an earlier attempt started. Returns whether there is one."""
         identifier = self.refreshes.to(self._wanted(before["template"], number))
         if identifier:
             journal.note(refresh=identifier)
         return bool(identifier)
 
-    # -- bringing back --------------------------------------------------------------------------------------------------------
+    # -- roll back ------------------------------------------------------------------------------------------------------------
 
     def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         before, refresh = delivery.before, self._refresh(delivery, journal)
         if refresh is None:
-            return False  # no machine has met the new version
+            return False  # no instance was started from the new version
         if refresh["Status"] in RUNNING and self._stopped_by_aws(refresh, delivery, journal):
             return True
         if refresh["Status"] == "RollbackSuccessful":
@@ -122,7 +122,7 @@ class AutoScalingGroup(AwsTarget):
         self._pin(before["template"], before["version"])
         wanted = self._wanted(before["template"], before["version"])
         identifier, failed = journal.details.get("restoring"), str(refresh["InstanceRefreshId"])
-        if not identifier and journal.details.get("starting_restore"):  # a former release may have been to this version, too
+        if not identifier and journal.details.get("starting_restore"):  # `after`: an older release may have used this version, too
             identifier = self.refreshes.to(wanted, after=failed)
         if not identifier:
             journal.note(starting_restore=True)
@@ -134,7 +134,7 @@ class AutoScalingGroup(AwsTarget):
         return True
 
     def _stopped_by_aws(self, refresh: Mapping[str, Any], delivery: Delivery, journal: ReleaseProgress) -> bool:
-        """End a refresh that still runs; True when AWS brought the former version back by that."""
+        """End a refresh that is still running. Returns whether AWS rolled it back to the former version."""
         identifier = str(refresh["InstanceRefreshId"])
         if refresh["Status"] not in ("Cancelling", "RollbackInProgress"):
             self.refreshes.stop(identifier, roll_back=_by_aws(delivery))
@@ -151,11 +151,15 @@ class AutoScalingGroup(AwsTarget):
             if found:
                 return dict(found[0])
             names = [one["AutoScalingGroupName"] for one in client.describe_auto_scaling_groups(MaxRecords=20)["AutoScalingGroups"]]
-        there = f"there are {', '.join(sorted(names))}" if names else "there is none at all"
-        raise NotFoundError(f"there is no auto-scaling group {self.name!r} in {self.region} (account {self.account})", hint=there)
+        hint = f"there are {', '.join(sorted(names))}" if names else "there are no auto-scaling groups at all"
+        raise NotFoundError(
+            f"there is no auto-scaling group {self.name!r} in {self.region} (account {self.account})",
+            hint=hint,
+            code="release.group-missing",
+        )
 
     def _refresh(self, delivery: Delivery, journal: ReleaseProgress) -> Mapping[str, Any] | None:
-        """The refresh of this release, noted or not."""
+        """The refresh of this release, also when the process ended before it noted the ID; None when there is none."""
         identifier, number = journal.details.get("refresh"), journal.details.get("version")
         if not identifier and number and journal.details.get("starting_refresh"):
             identifier = self.refreshes.to(self._wanted(delivery.before["template"], int(number)))
@@ -165,7 +169,7 @@ class AutoScalingGroup(AwsTarget):
         return templates.version(self.aws, self.region, {"LaunchTemplateId": before["template"]}, str(before["version"]))
 
     def _wanted(self, template: str, number: int) -> dict[str, Any]:
-        """The group's configuration with that version, everything else of a mixed instances policy kept."""
+        """The group's desired configuration with version `number`. The rest of a mixed instances policy is kept."""
         pinned = {"LaunchTemplateId": template, "Version": str(number)}
         policy = self._group().get("MixedInstancesPolicy")
         if not policy:
@@ -173,9 +177,9 @@ class AutoScalingGroup(AwsTarget):
         return {"MixedInstancesPolicy": {**policy, "LaunchTemplate": {**policy["LaunchTemplate"], "LaunchTemplateSpecification": pinned}}}
 
     def _pin(self, template: str, number: int) -> None:
-        """Have the group start its next instances from that version."""
-        said = _specification_of(self._group())
-        if (said["LaunchTemplateId"], str(said.get("Version"))) == (template, str(number)):
+        """Make the group start its next instances from version `number`."""
+        used = _specification_of(self._group())
+        if (used["LaunchTemplateId"], str(used.get("Version"))) == (template, str(number)):
             return
         with translated(f"auto-scaling group {self.name} in {self.region}"):
             self.aws.client("autoscaling", self.region).update_auto_scaling_group(
@@ -184,33 +188,35 @@ class AutoScalingGroup(AwsTarget):
 
 
 def _specification_of(group: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Which launch template a group uses. UsageError for a group that can be given no new AMI by a version of one template."""
+    """The launch template specification of a group. UsageError when a version of a single template cannot give the group a new AMI."""
     name = group["AutoScalingGroupName"]
     if group.get("LaunchConfigurationName"):
         raise UsageError(
             f"auto-scaling group {name} uses launch configuration {group['LaunchConfigurationName']}, which cannot have versions",
             hint="give the group a launch template (in the EC2 console: Launch configurations, Copy to launch template)",
+            code="release.launch-configuration",
         )
     overrides = (group.get("MixedInstancesPolicy") or {}).get("LaunchTemplate", {}).get("Overrides", [])
     own = [str(one.get("InstanceType", "an override")) for one in overrides if one.get("LaunchTemplateSpecification")]
     if own:
         raise UsageError(
-            f"in auto-scaling group {name} {', '.join(own)} has a launch template of its own: which one gets the image?",
-            hint="one group per architecture, or overrides without LaunchTemplateSpecification",
+            f"auto-scaling group {name} has several launch templates ({', '.join(own)} has its own): only one can get the image",
+            hint="use one group per architecture, or overrides without LaunchTemplateSpecification",
+            code="release.several-templates",
         )
     found = specification(group)
     if not found.get("LaunchTemplateId"):
-        raise UsageError(f"auto-scaling group {name} has no launch template", hint="give it one")
+        raise UsageError(f"auto-scaling group {name} has no launch template", hint="give it one", code="release.no-template")
     return found
 
 
 def _by_aws(delivery: Delivery) -> bool:
-    """Whether AWS rolls back by itself: it cannot to a version whose AMI is named by an SSM parameter; bake does that then."""
+    """Whether AWS rolls back by itself. It cannot roll back to a version that names its AMI by an SSM parameter; bake does it then."""
     return delivery.strategy.auto_rollback and not delivery.before["by_parameter"]
 
 
-def _patience(strategy: Strategy) -> float:
-    """Seconds until a refresh is taken for stuck."""
+def _timeout(strategy: Strategy) -> float:
+    """The seconds after which a refresh has failed."""
     if strategy.timeout is not None:
         return strategy.timeout
     delays = (strategy.checkpoint_delay if strategy.checkpoint_delay is not None else 3600.0) * len(strategy.checkpoints)

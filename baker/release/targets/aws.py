@@ -1,4 +1,4 @@
-"""What the targets on AWS share."""
+"""The base class of the targets on AWS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from baker.core.clock import Clock
 
 
 class AwsTarget:
-    """Something by its name, in the account and region that the credentials and `access` name."""
+    """A named target in the account and region that `access` and the environment select."""
 
     takes = "ami"
 

@@ -1,8 +1,8 @@
-"""The seam to where images run: a release target, such as one auto-scaling group.
+"""The interface of release targets: the places where images run, such as one auto-scaling group.
 
-A target changes nothing in `look` and `check`. `start`, `wait` and `restore` may be asked again after the process was killed anywhere in
-between, and then go on from what the journal has and what they find: whatever they create is noted before, or can be found again by
-the delivery's token.
+`look` and `check` change nothing. `start`, `wait` and `restore` are idempotent: they may be called again after the process was killed at
+any point, and then continue from the notes in the journal and the state of the target. Whatever they create is noted before, or can
+be found again by the delivery's token.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from baker.core.events import Reporter
 
 @dataclass(frozen=True)
 class Strategy:
-    """How a target is to bring an image in. None and empty: as the target does by itself. Percentages of the instances wanted, seconds.
+    """How a target rolls out an image. None and empty values leave the choice to the target.
 
-    The words are those of EC2 Auto Scaling's instance refresh.
+    Health and checkpoints are percentages of the desired instances, times are in seconds. The terms are those of EC2 Auto Scaling's
+    instance refresh.
     """
 
     min_healthy: int | None = None
@@ -30,11 +31,11 @@ class Strategy:
     checkpoints: tuple[int, ...] = ()
     checkpoint_delay: float | None = None
     bake_time: float | None = None
-    alarms: tuple[str, ...] = ()  # names of CloudWatch alarms that fail it
+    alarms: tuple[str, ...] = ()  # names of the CloudWatch alarms that fail the release
     skip_matching: bool = False
     auto_rollback: bool = True
     set_default: bool = False  # make it the launch template's default version
-    timeout: float | None = None  # of the whole release
+    timeout: float | None = None  # for the whole release
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -46,25 +47,25 @@ class Strategy:
         return cls(**arguments)
 
     def given(self) -> frozenset[str]:
-        """The names of what is not left to the target."""
-        plain = Strategy()
-        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != getattr(plain, f.name))
+        """The names of the fields that differ from their defaults."""
+        default = Strategy()
+        return frozenset(f.name for f in fields(self) if getattr(self, f.name) != getattr(default, f.name))
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """One image on its way to a target."""
+    """One image to bring to a target."""
 
     title: str  # of the release: "web v41"
     image: str  # "web@1.4.0"
     reference: str  # "ami-0abc..."
-    token: str  # this release's own: 32 hex digits
+    token: str  # unique for each release: 32 hex digits
     strategy: Strategy
-    before: Mapping[str, Any]  # what `look` said before anything was changed
+    before: Mapping[str, Any]  # what `look` returned before anything was changed
 
 
 class ReleaseProgress:
-    """What is known of a release on its way. What is noted is on disk when `note` returns."""
+    """The notes of a running release, in `details`. A note is on disk when `note` returns."""
 
     def __init__(self, report: Reporter, details: Mapping[str, Any], keep: Callable[[Mapping[str, Any]], None]) -> None:
         self.report = report
@@ -77,7 +78,7 @@ class ReleaseProgress:
 
 
 class ReleaseError(BuildError):
-    """The target did not take the image. `restored`: it is back as it was before, by itself."""
+    """The target could not be brought to the image. `restored`: the target is already back in its former state."""
 
     default_code = "release.failed"
 
@@ -87,39 +88,42 @@ class ReleaseError(BuildError):
 
 
 class ReleaseTarget(Protocol):
-    """One place that images are released to: "asg/web-prod"."""
+    """One place that images are released to, such as "asg/web-prod"."""
 
-    takes: str  # the kind of publication it is given: "ami"
-    heeds: frozenset[str]  # which fields of Strategy mean something to it
+    takes: str  # the kind of publication that it needs: "ami"
+    heeds: frozenset[str]  # the fields of Strategy that it supports
 
     @property
     def region(self) -> str:
-        """Where it is; "" where that says nothing."""
+        """The target's region, or "" for a target without regions."""
 
     @property
     def account(self) -> str:
-        """Whose it is; "" where that says nothing."""
+        """The account that owns the target, or "" for a target without accounts."""
 
     def look(self) -> Mapping[str, Any]:
-        """What is there now, as JSON, enough for `restore`. NotFoundError, UsageError when it is nothing to release to, BusyError."""
+        """The target's present state as JSON, sufficient for `restore`.
+
+        Raises NotFoundError for a missing target, UsageError for one that cannot be released to, BusyError while it is changing.
+        """
 
     def check(self, delivery: Delivery) -> None:
-        """Raise what can be known to go wrong before anything is changed."""
+        """Raise an error for every problem that can be found before anything is changed."""
 
     def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
-        """Bring the image in, as far as it takes no waiting for machines."""
+        """Begin to roll out the image, without waiting for machines."""
 
     def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
-        """Wait until the image is what runs there. ReleaseError when that fails."""
+        """Wait until the target runs the image. ReleaseError when that fails."""
 
     def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
-        """Bring back what was there before, and wait for it; False when nothing had been changed."""
+        """Restore the former state and wait for it. Returns False when nothing had been changed."""
 
     def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
-        """In words, how far a release is whose process ended: "instance refresh 08b9... is InProgress, 40 %"."""
+        """Describe the state of a release whose process ended: "instance refresh 08b9... is InProgress, 40 %"."""
 
 
 class Factory(Protocol):
-    """Makes a target of its kind by its name. Nothing is asked of anybody before `look`."""
+    """Make a target of one kind by its name. Sends no request before `look`."""
 
     def __call__(self, name: str, access: Access, clock: Clock) -> ReleaseTarget: ...

@@ -1,6 +1,6 @@
-"""The target lt/NAME: a launch template alone. A new version with the AMI; with --set-default it becomes the default one.
+"""The target lt/NAME: a launch template. A release makes a new version with the AMI; with --set-default it becomes the default.
 
-The source is the version that is in use: the default one where that is being set, else the latest.
+The new version is a copy of the default version with --set-default, else of the latest version.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from baker.release.targets.base import Delivery, ReleaseProgress
 
 
 class LaunchTemplate(AwsTarget):
-    """One launch template of the account and region that the credentials and `access` name."""
+    """One launch template in the account and region that `access` and the environment select."""
 
     heeds = frozenset({"set_default"})
 
@@ -32,7 +32,7 @@ class LaunchTemplate(AwsTarget):
             self._set_default(number)
 
     def wait(self, delivery: Delivery, journal: ReleaseProgress) -> None:
-        """There is nothing to wait for."""
+        """Return at once: no machine is involved."""
 
     def restore(self, delivery: Delivery, journal: ReleaseProgress) -> bool:
         if not delivery.strategy.set_default or self._version("$Default").number == delivery.before["default"]:
@@ -43,7 +43,7 @@ class LaunchTemplate(AwsTarget):
     def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
         number = journal.details.get("version")
         if not number:
-            return "nothing is known to have been changed"
+            return "no change is known"
         return f"version {number} was made; the default is version {self._version('$Default').number}"
 
     def _source(self, delivery: Delivery) -> templates.Version:

@@ -1,7 +1,7 @@
-"""Instance refreshes: started with the configuration that is wanted, followed to their end, taken back.
+"""Instance refreshes: start one with a desired configuration, follow it to its end, cancel it or roll it back.
 
-AWS makes the wanted configuration the group's own once the refresh has succeeded, and with AutoRollback brings the former one back
-when it fails, whether or not anybody still looks on
+When the refresh succeeds, AWS makes the desired configuration the group's own. When it fails, AWS restores the former one if AutoRollback
+is set. Neither depends on bake still running
 (https://docs.aws.amazon.com/autoscaling/ec2/userguide/instance-refresh-rollback.html).
 """
 
@@ -23,7 +23,7 @@ LABEL = "instances"
 
 
 def preferences(strategy: Strategy, *, auto_rollback: bool) -> dict[str, Any]:
-    """AWS's RefreshPreferences; what was not asked for is left to the group."""
+    """AWS's RefreshPreferences. Values that the strategy does not give are left to the group."""
     found: dict[str, Any] = {
         "MinHealthyPercentage": strategy.min_healthy,
         "MaxHealthyPercentage": strategy.max_healthy,
@@ -45,26 +45,28 @@ class Refreshes:
         self.group, self.aws, self.region, self.clock = group, aws, region, clock
 
     def all(self) -> list[Mapping[str, Any]]:
-        """Those that AWS still knows (six weeks), last started first."""
+        """The refreshes that AWS still knows (those of the last six weeks), the last started first."""
         with self._asking("the instance refreshes"):
             return list(self._client.describe_instance_refreshes(AutoScalingGroupName=self.group)["InstanceRefreshes"])
 
     def get(self, identifier: str) -> Mapping[str, Any] | None:
+        """One refresh, or None when AWS does not show it."""
         with self._asking(f"instance refresh {identifier}"):
             answer = self._client.describe_instance_refreshes(AutoScalingGroupName=self.group, InstanceRefreshIds=[identifier])
         return next(iter(answer["InstanceRefreshes"]), None)
 
     def check_idle(self) -> None:
-        """BusyError while the group is being refreshed by anybody."""
+        """Raise BusyError while any instance refresh of the group is running."""
         for one in self.all():
             if one["Status"] in RUNNING:
                 raise BusyError(
                     f"instance refresh {one['InstanceRefreshId']} of auto-scaling group {self.group} is {one['Status']}",
                     hint=f"wait for it, or: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {self.group}",
+                    code="release.refresh-running",
                 )
 
     def to(self, wanted: Mapping[str, Any], after: str = "") -> str | None:
-        """The refresh that was last started with this very configuration (and after the refresh `after`), if there is one."""
+        """The last refresh that was started with the configuration `wanted`, after the refresh `after`; None when there is none."""
         for one in self.all():
             if one["InstanceRefreshId"] == after:
                 return None
@@ -73,9 +75,11 @@ class Refreshes:
         return None
 
     def start(self, wanted: Mapping[str, Any], asked: Mapping[str, Any], after: str = "") -> str:
-        """Start one to the configuration `wanted` with the preferences `asked`; its id. BusyError when another one has just begun.
+        """Start a refresh to the configuration `wanted` with the preferences `asked`, and return its ID. BusyError when another one runs.
 
-        What AWS finds in progress is our own when the answer to a first request was lost: the same configuration, begun after `after`."""
+        When the answer to a first request was lost, AWS reports our own refresh as being in progress. It is recognized by its
+        configuration and by its start after the refresh `after`.
+        """
         try:
             with self._asking("an instance refresh"):
                 answer = self._client.start_instance_refresh(
@@ -86,22 +90,27 @@ class Refreshes:
                 mine = self.to(wanted, after)
                 if mine:
                     return mine
-                raise BusyError(f"another instance refresh of auto-scaling group {self.group} has begun meanwhile") from error
+                raise BusyError(
+                    f"another instance refresh of auto-scaling group {self.group} is in progress",
+                    hint=f"wait for it, or: aws autoscaling cancel-instance-refresh --auto-scaling-group-name {self.group}",
+                    code="release.refresh-running",
+                ) from error
             raise
         return str(answer["InstanceRefreshId"])
 
     def follow(self, identifier: str, report: Reporter, *, total: int, timeout: float) -> Mapping[str, Any]:
-        """The refresh once it has ended, however; told as it goes. AwsError with code "Timeout"."""
-        said = ""
+        """Report the progress of a refresh until it ends, with success or not, and return it. AwsError ("Timeout") after `timeout`
+        seconds."""
+        reported = ""
 
         def look() -> Mapping[str, Any] | None:
-            nonlocal said
+            nonlocal reported
             found = self.get(identifier)
             if found is None:
                 return None  # not visible yet
             status = f"{found['Status']}: {found['StatusReason']}" if found.get("StatusReason") else str(found["Status"])
-            if status != said:
-                said = status
+            if status != reported:
+                reported = status
                 report.info(f"instance refresh {identifier}: {status}")
             left = found.get("InstancesToUpdate")
             report.progress(LABEL, max(total - left, 0) if left is not None and total else 0, total, "items")
@@ -110,9 +119,9 @@ class Refreshes:
         return waiter.wait(look, f"instance refresh {identifier} of {self.group}", timeout=timeout, clock=self.clock, first=2.0)
 
     def stop(self, identifier: str, *, roll_back: bool) -> None:
-        """Have one that still runs rolled back by AWS, or just stopped. One that has ended, or is being rolled back, is left to it."""
+        """Ask AWS to roll back or cancel a running refresh. Does nothing when it has ended or is being rolled back already."""
         try:
-            with self._asking(f"the end of instance refresh {identifier}"):
+            with self._asking(f"the {'roll-back' if roll_back else 'cancellation'} of instance refresh {identifier}"):
                 if roll_back:
                     self._client.rollback_instance_refresh(AutoScalingGroupName=self.group)
                 else:
@@ -130,32 +139,33 @@ class Refreshes:
 
 
 def failure(group: str, ended: Mapping[str, Any]) -> ReleaseError | None:
-    """What is wrong with a refresh that has ended; None for one that succeeded."""
+    """The error for a refresh that has ended, or None if it succeeded."""
     status = str(ended["Status"])
     if status == "Successful":
         return None
-    reason = ended.get("RollbackDetails", {}).get("RollbackReason") or ended.get("StatusReason") or "AWS says no reason"
+    reason = ended.get("RollbackDetails", {}).get("RollbackReason") or ended.get("StatusReason") or "AWS gives no reason"
     words = {
         "RollbackSuccessful": "failed, and AWS rolled it back",
-        "RollbackFailed": "failed, and so did AWS's roll-back",
+        "RollbackFailed": "failed, and AWS's rollback failed too",
         "Cancelled": "was cancelled",
     }
     return ReleaseError(
         f"instance refresh {ended['InstanceRefreshId']} of auto-scaling group {group} {words.get(status, 'failed')}: {reason}",
         hint=f"aws autoscaling describe-scaling-activities --auto-scaling-group-name {group}",
         restored=status == "RollbackSuccessful",
+        code="release.refresh-failed",
     )
 
 
 def _same(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-    """Whether two configurations are of one launch-template version (AWS adds the template's name to what it is given)."""
+    """Whether two configurations use the same launch template version. `found` may have more keys: AWS adds the template's name."""
     return bool(specification(found)) and all(
         str(specification(found).get(key)) == str(value) for key, value in specification(wanted).items()
     )
 
 
 def specification(configuration: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The launch template's specification in a group or in a wanted configuration, in a mixed instances policy or not."""
+    """The launch template specification of a group or a desired configuration, with or without a mixed instances policy."""
     mixed = configuration.get("MixedInstancesPolicy")
     found: Mapping[str, Any] = mixed["LaunchTemplate"]["LaunchTemplateSpecification"] if mixed else configuration.get("LaunchTemplate", {})
     return found

@@ -1,6 +1,6 @@
 """The target ssm//PATH: an SSM parameter of data type aws:ec2:image, which launch templates name as resolve:ssm:/PATH.
 
-PutParameter answers before Parameter Store has looked whether the AMI is one; the new value is there, or not, some seconds later
+PutParameter returns before Parameter Store has validated the AMI; the new value becomes visible some seconds later if it is valid
 (https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-ec2-aliases.html).
 """
 
@@ -16,23 +16,27 @@ from baker.release.targets.aws import AwsTarget
 from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress
 
 DATA_TYPE = "aws:ec2:image"
-TIMEOUT = 120.0  # for Parameter Store to look at the AMI
+TIMEOUT = 120.0  # seconds for Parameter Store to validate the AMI
 
 
 class Parameter(AwsTarget):
-    """One parameter of the account and region that the credentials and `access` name; made if there is none."""
+    """One parameter in the account and region that `access` and the environment select. A release creates it if it does not exist."""
 
     heeds = frozenset({"auto_rollback", "timeout"})
 
     def look(self) -> Mapping[str, Any]:
-        """Its value; None for a parameter that is not there yet."""
+        """The parameter's value, None when it does not exist yet. UsageError when it is not a String."""
         found = self._get()
         if found is not None and found.get("Type") != "String":
-            raise UsageError(f"SSM parameter {self.name} is a {found.get('Type')}; an AMI is kept in a String", hint="name another one")
+            raise UsageError(
+                f"SSM parameter {self.name} has the type {found.get('Type')}, but the ID of an AMI needs a String",
+                hint="name another parameter",
+                code="release.parameter-type",
+            )
         return {"value": found["Value"] if found else None, "ami": found["Value"] if found else ""}
 
     def check(self, delivery: Delivery) -> None:
-        """Parameter Store itself looks at the AMI."""
+        """Check nothing: Parameter Store itself validates the AMI."""
 
     def start(self, delivery: Delivery, journal: ReleaseProgress) -> None:
         journal.note(putting=True)
@@ -53,10 +57,12 @@ class Parameter(AwsTarget):
         return True
 
     def found(self, delivery: Delivery, journal: ReleaseProgress) -> str:
-        there = self._get()
-        return f"the parameter has {there['Value']}" if there else "there is no such parameter"
+        parameter = self._get()
+        return f"the parameter is {parameter['Value']}" if parameter else "the parameter does not exist"
 
     def _until(self, value: str, delivery: Delivery) -> None:
+        """Wait until the parameter has `value`."""
+
         def look() -> bool | None:
             found = self._get()
             return True if found is not None and found["Value"] == value else None
@@ -68,8 +74,9 @@ class Parameter(AwsTarget):
             if error.aws_code != "Timeout":
                 raise
             raise ReleaseError(
-                f"Parameter Store did not take {value} for {self.name} within {timeout:.0f} s",
-                hint="it takes only AMIs of this region that the account may use",
+                f"Parameter Store did not accept {value} for {self.name} within {timeout:.0f} s",
+                hint="it accepts only AMIs of this region that the account may use",
+                code="release.parameter-refused",
             ) from error
 
     def _put(self, value: str) -> None:
@@ -83,7 +90,7 @@ class Parameter(AwsTarget):
             with translated(f"SSM parameter {self.name} in {self.region}"):
                 self.aws.client("ssm", self.region).delete_parameter(Name=self.name)
         except AwsError as error:
-            if not error.missing:  # as after an answer that was lost
+            if not error.missing:  # missing: an earlier request succeeded, but its answer was lost
                 raise
 
     def _get(self) -> Mapping[str, Any] | None:

@@ -1,4 +1,4 @@
-"""Launch templates: what a version says, and a new one with another AMI. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/"""
+"""Launch templates: read a version, and make a new one with another AMI. https://docs.aws.amazon.com/AWSEC2/latest/APIReference/"""
 
 from __future__ import annotations
 
@@ -29,50 +29,72 @@ class Version:
 
     @property
     def by_parameter(self) -> bool:
-        """Whether its AMI is named by an SSM parameter."""
+        """Whether the version names its AMI through an SSM parameter."""
         return self.ami.startswith(SSM)
 
 
 def version(aws: Aws, region: str, template: Mapping[str, str], wanted: str) -> Version:
-    """The version `wanted` (a number, "$Latest", "$Default") of a template by {"LaunchTemplateId": ...} or {"LaunchTemplateName": ...}."""
+    """The version `wanted` (a number, "$Latest" or "$Default") of a template.
+
+    `template` is {"LaunchTemplateId": ...} or {"LaunchTemplateName": ...}. Raises NotFoundError.
+    """
     name = next(iter(template.values()))
     try:
         with translated(f"version {wanted} of launch template {name} in {region}"):
             answer = aws.client("ec2", region).describe_launch_template_versions(**template, Versions=[wanted])
     except AwsError as error:
         if error.missing:
-            raise NotFoundError(error.message, hint="aws ec2 describe-launch-templates lists them") from error
+            raise NotFoundError(
+                error.message, hint="aws ec2 describe-launch-templates lists them", code="release.template-missing"
+            ) from error
         raise
     return _version(answer["LaunchTemplateVersions"][0])
 
 
 def check_image(aws: Aws, region: str, delivery: Delivery, present: Version) -> None:
-    """Whether the AMI can take the place of that of `present`: visible, available, of the same architecture, on its own snapshots."""
+    """Raise an error unless the AMI can replace the AMI of the version `present`.
+
+    It must be visible to the account (NotFoundError), available and of the same architecture, and the version must not name snapshots
+    itself (UsageError).
+    """
     images = _images(aws, region, [delivery.reference, present.ami])
     image = images.get(delivery.reference)
     if image is None:
         raise NotFoundError(
-            f"{delivery.reference} ({delivery.image}) is not to be seen in {region} by account {aws.account}",
+            f"account {aws.account} cannot see {delivery.reference} ({delivery.image}) in {region}",
             hint="share it with that account (ami_users), or use --profile",
+            code="release.ami-not-visible",
         )
     if image["State"] != "available":
-        raise UsageError(f"{delivery.reference} ({delivery.image}) is {image['State']} in {region}")
+        raise UsageError(
+            f"{delivery.reference} ({delivery.image}) is {image['State']} in {region}",
+            hint="only an AMI in the state available can be released",
+            code="release.ami-unavailable",
+        )
     former = images.get(present.ami, image)
     if former["Architecture"] != image["Architecture"]:
-        raise UsageError(f"{delivery.image} is for {image['Architecture']}, what {present.name} starts now is for {former['Architecture']}")
+        raise UsageError(
+            f"{delivery.image} is for {image['Architecture']}, but {present.name} now starts machines for {former['Architecture']}",
+            hint="release it to a target of its own architecture",
+            code="release.architecture",
+        )
     for device in present.data.get("BlockDeviceMappings", []):
         snapshot = device.get("Ebs", {}).get("SnapshotId")
         if snapshot:
             raise UsageError(
                 f"version {present.number} of launch template {present.name} puts snapshot {snapshot} on {device.get('DeviceName')}: "
-                f"as the root disk they would run from that, not from {delivery.reference}; a data disk would come up empty, for AWS drops "
-                "the snapshots that a version inherits through SourceVersion",
-                hint="make a version of it without the SnapshotId first",
+                f"if that is the root disk, instances would run from the snapshot and not from {delivery.reference}; if it is a data disk, "
+                "it would be empty, because AWS drops the snapshots that a version inherits through SourceVersion",
+                hint="make a version of the launch template without the SnapshotId first",
+                code="release.template-snapshot",
             )
 
 
 def make_version(aws: Aws, region: str, present: Version, delivery: Delivery, journal: ReleaseProgress) -> int:
-    """The number of the version that is as `present` but for the AMI: made now, or by an attempt before that nobody heard the end of."""
+    """The number of a new version that equals `present` except for the AMI.
+
+    An earlier attempt at this release whose answer was lost may have made it already; that version is then found and used.
+    """
     known = journal.details.get("version")
     if known:
         return int(known)
@@ -80,7 +102,9 @@ def make_version(aws: Aws, region: str, present: Version, delivery: Delivery, jo
     journal.note(making_version=True)
     number = (tried and _made(aws, region, present, delivery)) or _make(aws, region, present, delivery, journal)
     journal.note(version=number)
-    journal.report.info(f"launch template {present.name}: version {number} with {delivery.reference}, else as version {present.number}")
+    journal.report.info(
+        f"launch template {present.name}: version {number} with {delivery.reference}, otherwise like version {present.number}"
+    )
     return number
 
 
@@ -95,15 +119,19 @@ def _make(aws: Aws, region: str, present: Version, delivery: Delivery, journal: 
         )
     problems = [str(one.get("Message")) for one in answer.get("Warning", {}).get("Errors", [])]
     if problems:
-        journal.report.warn(f"EC2 warns of the new version of launch template {present.name}: {'; '.join(problems)}")
+        journal.report.warn(f"EC2 warns about the new version of launch template {present.name}: {'; '.join(problems)}")
     number = int(answer["LaunchTemplateVersion"]["VersionNumber"])
     if number == present.number:
-        raise ReleaseError(f"EC2 made no new version of launch template {present.name}")
+        raise ReleaseError(
+            f"EC2 made no new version of launch template {present.name}",
+            hint=f"look at version {present.number}: it may have this AMI already",
+            code="release.no-new-version",
+        )
     return number
 
 
 def _made(aws: Aws, region: str, present: Version, delivery: Delivery) -> int | None:
-    """The version that an earlier attempt at this very release made."""
+    """The version that an earlier attempt at this release made, found by its description; None when there is none."""
     with translated(f"the versions of launch template {present.name} in {region}"):
         pages = aws.client("ec2", region).get_paginator("describe_launch_template_versions").paginate(LaunchTemplateId=present.template)
         for page in pages:
@@ -127,7 +155,7 @@ def _version(found: Mapping[str, Any]) -> Version:
 
 
 def _images(aws: Aws, region: str, ids: list[str]) -> dict[str, Mapping[str, Any]]:
-    """Those of these AMIs that can be seen. By filter: an id that is gone is then no error."""
+    """AMI -> EC2's description of it, for those of `ids` that the account can see. A filter is used so that a missing ID is no error."""
     wanted = sorted({one for one in ids if one.startswith("ami-")})
     with translated(f"the images {', '.join(wanted)} in {region}"):
         answer = aws.client("ec2", region).describe_images(Filters=[{"Name": "image-id", "Values": wanted}])

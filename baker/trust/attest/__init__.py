@@ -1,1 +1,1 @@
-"""Signed statements about images, and the checks that hold them against what is there."""
+"""Attestations: signed statements about images, and the checks that compare them with the records and blobs."""

@@ -1,6 +1,6 @@
 """DSSE envelopes (Dead Simple Signing Envelope, protocol and envelope version 1.0.0) around in-toto statements.
 
-What is signed is the pre-authentication encoding of type and payload, so that neither can be taken for something else.
+The signature covers the pre-authentication encoding of the payload's type and bytes, so that neither can be reinterpreted.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 class Signer(Protocol):
-    """Whoever holds a private key: a file, a KMS, a token."""
+    """The holder of a private key: a file, a KMS, a token."""
 
     @property
     def keyid(self) -> str:
         """The SHA-256 of the public key's DER form (SubjectPublicKeyInfo), 64 hex digits."""
 
     def sign(self, data: bytes) -> bytes:
-        """The signature of `data` (ed25519: 64 bytes; ECDSA with SHA-256: DER)."""
+        """The signature of `data`: 64 bytes for ed25519, DER for ECDSA with SHA-256."""
 
 
 @dataclass(frozen=True)
 class Envelope:
-    """A payload and who signed it."""
+    """A payload with its signatures."""
 
     payload: bytes
     signatures: tuple[tuple[str, bytes], ...]  # (keyid, signature)
@@ -38,14 +38,14 @@ class Envelope:
 
     @property
     def statement(self) -> dict[str, Any]:
-        """The in-toto statement in it."""
+        """The in-toto statement in the payload. HostError when there is none."""
         found = json.loads(self.payload)
         if not isinstance(found, dict):
-            raise HostError("the payload of the envelope is no statement")
+            raise HostError("the payload of the envelope is not a statement", hint="sign the image again", code="attest.invalid-envelope")
         return found
 
 
-Check = Callable[[str, bytes, bytes], bool]  # (keyid, data, signature) -> whether it is that key's; False for a key that nobody trusts
+Check = Callable[[str, bytes, bytes], bool]  # (keyid, data, signature) -> whether the key made it; False for a key that is not trusted
 
 
 def pre_authentication(payload_type: str, payload: bytes) -> bytes:
@@ -55,17 +55,18 @@ def pre_authentication(payload_type: str, payload: bytes) -> bytes:
 
 
 def seal(payload: bytes, signer: Signer, payload_type: str = PAYLOAD_TYPE) -> Envelope:
+    """Sign a payload."""
     return Envelope(payload, ((signer.keyid, signer.sign(pre_authentication(payload_type, payload))),), payload_type)
 
 
 def signed_by(envelope: Envelope, check: Check) -> tuple[str, ...]:
-    """The ids of the keys whose signatures hold."""
+    """The IDs of the keys whose signatures are valid."""
     data = pre_authentication(envelope.payload_type, envelope.payload)
     return tuple(keyid for keyid, signature in envelope.signatures if check(keyid, data, signature))
 
 
 def dump(envelope: Envelope) -> bytes:
-    """The envelope as JSON, the same for equal envelopes."""
+    """The envelope as JSON. Equal envelopes give equal bytes."""
     return json.dumps(
         {
             "payload": base64.b64encode(envelope.payload).decode(),
@@ -77,10 +78,10 @@ def dump(envelope: Envelope) -> bytes:
 
 
 def parse(data: bytes) -> Envelope:
-    """HostError for what is no envelope."""
+    """Parse an envelope. HostError when it is malformed."""
     try:
         value = json.loads(data)
         signatures = tuple((str(each.get("keyid", "")), base64.b64decode(each["sig"], validate=True)) for each in value["signatures"])
         return Envelope(base64.b64decode(value["payload"], validate=True), signatures, str(value["payloadType"]))
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as error:
-        raise HostError(f"this is no DSSE envelope: {error}") from error
+        raise HostError(f"not a DSSE envelope: {error}", hint="sign the image again", code="attest.invalid-envelope") from error

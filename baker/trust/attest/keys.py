@@ -1,14 +1,15 @@
-"""Signing keys: ed25519 (RFC 8032), private ones in files of their user's alone, public ones of whoever is trusted; of these some may be
-ECDSA on P-256 with SHA-256, which is what AWS KMS signs with.
+"""Signing keys: private keys in files that only their user can read, and the public keys that are trusted.
+
+Private keys are ed25519 (RFC 8032). Trusted public keys may also be ECDSA keys on P-256 with SHA-256, which AWS KMS uses.
 
     DATA/keys/NAME.pem       PKCS#8, encrypted when BAKE_KEY_PASSPHRASE was set
     DATA/keys/NAME.pub       SubjectPublicKeyInfo, PEM
-    DATA/keys/trusted/*.pub  keys of others
-    DATA/keys/default        the name of the key that signs what is baked
+    DATA/keys/trusted/*.pub  public keys of others
+    DATA/keys/default        the name of the key that signs new images
 
-A key's id is the SHA-256 of its public key's DER form. `awskms:///alias/NAME` is a key in AWS KMS. Other kinds of signers (another KMS, a
-PKCS#11 token) are plugins: entry points of the group `bake.signers`, each a callable that takes what stands behind `NAME:` and returns a
-Signer.
+The ID of a key is the SHA-256 of its public key in DER form. `awskms:///alias/NAME` is a key in AWS KMS. Other kinds of signers (another
+KMS, a PKCS#11 token) are plugins: entry points of the group `bake.signers`. Each is a callable that takes the part after `NAME:` and
+returns a Signer.
 """
 
 from __future__ import annotations
@@ -30,26 +31,27 @@ from baker.core.errors import HostError, NotFoundError, UsageError
 from baker.core.home import ensure
 from baker.trust.attest.dsse import Signer
 
-PASSPHRASE = "BAKE_KEY_PASSPHRASE"  # noqa: S105 - the variable's name
+PASSPHRASE = "BAKE_KEY_PASSPHRASE"  # noqa: S105 - the name of the variable
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAME_HINT = "use at most 64 letters, digits, dots, dashes and underscores, with a letter or digit first"
 PLUGINS = "bake.signers"
 AWS_KMS = "awskms"
-Public = Ed25519PublicKey | ec.EllipticCurvePublicKey  # of the latter those on P-256
+Public = Ed25519PublicKey | ec.EllipticCurvePublicKey  # an elliptic curve key is always one on P-256
 
 
 @dataclass(frozen=True)
 class PublicKey:
-    """A key that signatures are checked with."""
+    """A trusted key."""
 
     name: str
     keyid: str
-    own: bool  # whether its private half is here
+    own: bool  # whether its private key is on this host
     default: bool
     pem: str
 
 
 class FileSigner:
-    """Signs with a private key of this host."""
+    """Sign with a private key on this host."""
 
     def __init__(self, key: Ed25519PrivateKey) -> None:
         self.key = key
@@ -69,14 +71,14 @@ class Keys:
         self._directory, self._env = directory, env
 
     def create(self, name: str = "default") -> PublicKey:
-        """Make a new key. The first one becomes the default. UsageError when there is one of that name."""
+        """Make a new key. The first one becomes the default. UsageError when the name is taken or invalid."""
         return self._keep(self._free(name), Ed25519PrivateKey.generate())
 
     def _free(self, name: str) -> str:
         if not NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot be a key's name", hint="letters, digits, dots, dashes and underscores")
+            raise UsageError(f"{name!r} is not a valid name for a key", hint=NAME_HINT, code="key.name")
         if self._private(name).exists():
-            raise UsageError(f"there is a key {name} already", hint="bake keys list")
+            raise UsageError(f"a key with the name {name} already exists", hint="choose another name", code="key.exists")
         return name
 
     def _keep(self, name: str, key: Ed25519PrivateKey) -> PublicKey:
@@ -89,70 +91,78 @@ class Keys:
         return self.public(name)
 
     def import_(self, file: Path, name: str = "") -> PublicKey:
-        """Take over a private key (PKCS#8, PEM), encrypted anew with BAKE_KEY_PASSPHRASE where that is set."""
+        """Import a private key (PKCS#8, PEM). The copy is encrypted with BAKE_KEY_PASSPHRASE if that is set."""
         name = self._free(name or file.stem)
         return self._keep(name, self._signer(file, str(file)).key)
 
     def default(self, name: str) -> None:
-        """Have this key, or a plugin's ("kms:arn:..."), sign what is baked."""
+        """Make this key, or a plugin's ("kms:arn:..."), the one that signs new images. NotFoundError when the key is not on this host."""
         if ":" not in name:
             self._signer(self._private(name), name)
         self._write(ensure(self._directory) / "default", f"{name}\n".encode(), 0o644)
 
     def private(self, name: str) -> str:
-        """The private key as it is kept: PEM, encrypted when it was made so."""
+        """The private key as it is stored: PEM, encrypted if it was made with a passphrase."""
         self._signer(self._private(name), name)
         return self._private(name).read_text()
 
     def list(self) -> list[PublicKey]:
-        """Own keys, then those of others, by name."""
+        """The user's own keys, then those of others, each sorted by name."""
         own = sorted(self._directory.glob("*.pub"))
         others = sorted((self._directory / "trusted").glob("*.pub"))
         return [self._read(path, own=path in own) for path in (*own, *others)]
 
     def public(self, name: str) -> PublicKey:
-        """The key with this name, id, or beginning of an id (8 digits at least). NotFoundError when there is none."""
+        """The key with this name, ID, or prefix of an ID (at least 8 digits). NotFoundError when there is none."""
         for key in self.list():
             if key.name == name or (len(name) >= 8 and key.keyid.startswith(name)):
                 return key
-        raise NotFoundError(f"there is no key {name}", hint="bake keys list shows them, bake keys create makes one")
+        raise NotFoundError(
+            f"there is no key {name}", hint="bake keys list shows all keys, bake keys create makes one", code="key.not-found"
+        )
 
     def trust(self, file: Path, name: str = "") -> PublicKey:
-        """Check signatures with somebody else's public key from now on."""
+        """Trust the public key in `file` (PEM) from now on."""
         try:
             key = load_public(file.read_bytes())
         except OSError as error:
-            raise UsageError(f"cannot read {file}: {error.strerror}") from error
+            raise UsageError(
+                f"cannot read {file}: {error.strerror}", hint="name a file with a public key", code="key.unreadable"
+            ) from error
         return self.trust_key(key, name or file.stem)
 
     def trust_signer(self, name: str, called: str) -> PublicKey:
-        """The same with the key of a signer that can say its public half, `awskms:///alias/NAME`."""
+        """Trust the public key of a signer that can report it, such as `awskms:///alias/NAME`, under the name `called`."""
         signer = self.signer(name)
         public = getattr(signer, "public", None)
         if public is None:
-            raise UsageError(f"{name} does not say its public key", hint="bake keys trust PUBFILE")
+            raise UsageError(
+                f"the signer {name} cannot report its public key",
+                hint="trust its public key as a file: bake keys trust PUBFILE",
+                code="key.no-public-key",
+            )
         return self.trust_key(_supported(serialization.load_der_public_key(public)), called or name.rpartition("/")[2])
 
     def trust_key(self, key: Public, name: str) -> PublicKey:
-        """The same with a key that was read already."""
+        """Trust a public key under the name `name`."""
         if not NAME.fullmatch(name):
-            raise UsageError(f"{name!r} cannot be a key's name", hint="--name gives another one")
+            raise UsageError(f"{name!r} is not a valid name for a key", hint=f"--name NAME: {NAME_HINT}", code="key.name")
         if self._private(name).exists():
-            raise UsageError(f"there is a key of your own with the name {name}", hint="--name gives another one")
+            raise UsageError(f"a key of your own has the name {name}", hint="choose another name with --name NAME", code="key.exists")
         place = ensure(self._directory / "trusted") / f"{name}.pub"
         self._write(place, _pem(key).encode(), 0o644)
         return self._read(place, own=False)
 
     @property
     def signing(self) -> str:
-        """What signs by default, "" for nothing: a key's name, or `awskms:///alias/NAME` and the like."""
+        """The default signer: the name of a key, or one such as `awskms:///alias/NAME`; "" for none."""
         try:
             return (self._directory / "default").read_text().strip()
         except OSError:
             return ""
 
     def signer(self, name: str = "") -> Signer | None:
-        """Whoever signs: the key of this name, "PLUGIN:REST" for a plugin's, or the default one; None when there is no default."""
+        """The signer with this name ("PLUGIN:REST" for a plugin's), or the default one; None when there is no default."""
         name = name or self.signing
         if not name:
             return None
@@ -164,13 +174,17 @@ class Keys:
         if colon:
             found = next(iter(entry_points(group=PLUGINS, name=kind)), None)
             if found is None:
-                raise NotFoundError(f"no plugin signs for {kind}:", hint=f"plugins have entry points in the group {PLUGINS}")
+                raise NotFoundError(
+                    f"no plugin provides the signer {kind}:",
+                    hint=f"install a package with the entry point {kind} in the group {PLUGINS}",
+                    code="key.no-plugin",
+                )
             made: Signer = found.load()(rest)
             return made
         return self._signer(self._private(name), name)
 
     def check(self, keyid: str, data: bytes, signature: bytes) -> bool:
-        """Whether the signature is of a key that is trusted here, and holds."""
+        """Whether the signature is valid and the key is trusted on this host."""
         key = next((each for each in self.list() if each.keyid == keyid), None)
         if key is None:
             return False
@@ -191,11 +205,17 @@ class Keys:
             encrypted = b"ENCRYPTED" in data
             key = serialization.load_pem_private_key(data, passphrase if encrypted else None)
         except OSError as error:
-            raise NotFoundError(f"there is no private key {name} on this host", hint=f"bake keys create {name}") from error
+            raise NotFoundError(
+                f"there is no private key {name} on this host", hint=f"bake keys create {name} makes one", code="key.no-private-key"
+            ) from error
         except (ValueError, TypeError) as error:
-            raise HostError(f"the key {name} cannot be opened: {error}", hint=f"is {PASSPHRASE} set as it was when it was made?") from error
+            raise HostError(
+                f"the key {name} cannot be opened: {error}",
+                hint=f"set {PASSPHRASE} to the passphrase that the key was made with",
+                code="key.passphrase",
+            ) from error
         if not isinstance(key, Ed25519PrivateKey):
-            raise HostError(f"the key {name} is not ed25519")
+            raise HostError(f"the key {name} is not an ed25519 key", hint="bake keys create makes one", code="key.type")
         return FileSigner(key)
 
     def _private(self, name: str) -> Path:
@@ -220,20 +240,23 @@ class Keys:
 
 
 def load_public(pem: bytes) -> Public:
-    """UsageError for what is no public key, or of a kind that signatures are not checked with."""
+    """Parse a public key (PEM). UsageError when it is not one, or of an unsupported type."""
     try:
         return _supported(serialization.load_pem_public_key(pem))
     except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise UsageError("this is no public key in PEM form") from error
+        raise UsageError(
+            "this is not a public key in PEM form", hint="bake keys export NAME writes one", code="key.not-a-public-key"
+        ) from error
 
 
 def _supported(key: object) -> Public:
     if isinstance(key, Ed25519PublicKey) or (isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, ec.SECP256R1)):
         return key
-    raise UsageError("this public key is neither ed25519 nor ECDSA on P-256")
+    raise UsageError("this public key is neither ed25519 nor ECDSA on P-256", hint="use a key of one of these types", code="key.type")
 
 
 def keyid_of(key: Public) -> str:
+    """The ID of a key: the SHA-256 of its DER form, 64 hex digits."""
     der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     return hashlib.sha256(der).hexdigest()
 

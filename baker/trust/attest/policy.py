@@ -1,12 +1,12 @@
-"""What an image must be for somebody's purpose: a short YAML file, read as strictly as a template.
+"""Policies: requirements for images in a short YAML file, which is parsed as strictly as a template.
 
-signed_by: [ci, 3f2a9c...]   the provenance is signed by one of these keys (names or ids)
-level: 3                     a signed rebuild has reached this level at least (0 to 3, or L0 to L3); the newest one counts
-no_revoked_ancestor: true    neither it nor anything it is made on is revoked
-tests_passed: true           it passed tests before it was registered
-base_not_older_than: 30d     the root of what it is made on
-reproducible: true           its template asked for it and its disk was laid out so
-no_committed: true           neither it nor anything it is made on was changed by hand
+signed_by: [ci, 3f2a9c...]   the provenance is signed by one of these keys (names or IDs)
+level: 3                     the newest signed rebuild has reached at least this level (0 to 3, or L0 to L3)
+no_revoked_ancestor: true    neither the image nor any of its ancestors is revoked
+tests_passed: true           the image passed its tests before it was registered
+base_not_older_than: 30d     the greatest age of its root image
+reproducible: true           the template requests it, and the disk was normalized
+no_committed: true           neither the image nor any of its ancestors was changed by hand
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from baker.trust.attest.verify import Check, signed, title
 
 @dataclass(frozen=True)
 class Policy:
-    """What is asked; None and False: nothing."""
+    """The requirements. None, False and () require nothing."""
 
-    signed_by: tuple[str, ...] = ()  # key ids
+    signed_by: tuple[str, ...] = ()  # key IDs
     level: int | None = None
     no_revoked_ancestor: bool = False
     tests_passed: bool = False
@@ -41,25 +41,25 @@ class Policy:
 
 
 def load(path: Path, trust: TrustContext) -> Policy:
-    """TemplateError with everything that is wrong, each at its place."""
+    """Parse a policy file. TemplateError with every problem and its place."""
     problems = Problems()
     document = read(path, path.name, problems)
     item = parse(document, problems) if document else None
     values: dict[str, Any] = {}
     if item is not None and not isinstance(item.value, dict):
-        problems.add(item.place, "a policy is a mapping", "for example tests_passed: true")
+        problems.add(item.place, "a policy must be a mapping", "example: tests_passed: true", code="policy.not-a-mapping")
     elif item is not None:
         known = [each.name for each in fields(Policy)]
         for name, value in item.value.items():
             if name not in known:
-                problems.add(item.keys[name], f"unknown key {quote(name)}", suggest(name, known))
+                problems.add(item.keys[name], f"unknown key {quote(name)}", suggest(name, known), code="policy.unknown-key")
                 continue
             try:
                 values[name] = _value(name, value, trust, problems)
             except ValueError as error:
-                problems.add(value.place, f"{name}: {error}")
+                problems.add(value.place, f"{name}: {error}", code="policy.value")
         if not item.value:
-            problems.add(item.place, "the policy asks for nothing", f"known: {', '.join(known)}")
+            problems.add(item.place, "the policy has no requirements", f"known keys: {', '.join(known)}", code="policy.empty")
     if problems:
         raise TemplateError(problems.list())
     return Policy(**values)
@@ -70,12 +70,12 @@ def _value(name: str, item: Item, trust: TrustContext, problems: Problems) -> An
     if name == "signed_by":
         listed = item.value if isinstance(item.value, list) else [item]
         if not listed:
-            raise ValueError("name one key at least")
+            raise ValueError("name at least one key")
         return tuple(_keyid(each, trust, problems) for each in listed)
     if name == "level":
         match = re.fullmatch(r"L?([0-3])", str(value))
         if not match or isinstance(value, bool):
-            raise ValueError(f"{quote(value)} is no level: want 0, 1, 2 or 3")
+            raise ValueError(f"{quote(value)} is not a level: use 0, 1, 2 or 3")
         return int(match[1])
     if name == "base_not_older_than":
         return parse_duration(value)
@@ -90,22 +90,24 @@ def _keyid(item: Item, trust: TrustContext, problems: Problems) -> str:
         return trust.keys.public(name).keyid
     except NotFoundError:
         if not re.fullmatch(r"[0-9a-f]{64}", name):
-            problems.add(item.place, f"no key {quote(name)} is trusted here", "bake keys list shows them; bake keys trust PUBFILE")
+            hint = "bake keys list shows all keys, bake keys trust adds one"
+            problems.add(item.place, f"no key {quote(name)} is trusted here", hint, code="key.not-trusted")
         return name
 
 
 def judge(policy: Policy, image: ImageRecord, trust: TrustContext, *, at: str) -> list[Check]:
-    """A check for each thing that the policy asks for. `at`: now."""
+    """One check for each requirement of the policy. `at` is the present time (ISO 8601)."""
     line = trust.catalog.history(image)
     rules: Mapping[str, Callable[[], tuple[bool, str]]] = {
         "signed_by": lambda: _signed_by(policy, image, trust),
         "level": lambda: _level(policy, image, trust),
-        "no_revoked_ancestor": lambda: _none_of(_revoked(line, trust, at), "nothing that it is made on is revoked"),
+        "no_revoked_ancestor": lambda: _none_of(_revoked(line, trust, at), "neither the image nor an ancestor is revoked"),
         "tests_passed": lambda: _tests(image, trust),
         "base_not_older_than": lambda: _base_age(policy, line[-1], at),
         "reproducible": lambda: _reproducible(image, trust),
         "no_committed": lambda: _none_of(
-            (f"{title(each)} was changed by hand" for each in line if each.origin == "committed"), "nothing was changed by hand"
+            (f"{title(each)} was changed by hand" for each in line if each.origin == "committed"),
+            "neither the image nor an ancestor was changed by hand",
         ),
     }
     found = []
@@ -119,18 +121,18 @@ def judge(policy: Policy, image: ImageRecord, trust: TrustContext, *, at: str) -
 def _signed_by(policy: Policy, image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
     keys = {keyid for each in signed(image, trust, provenance.PROVENANCE) for keyid in each.keyids}
     names = {key.keyid: key.name for key in trust.keys.list()}
-    held = [names.get(keyid, keyid[:16]) for keyid in policy.signed_by if keyid in keys]
+    valid = [names.get(keyid, keyid[:16]) for keyid in policy.signed_by if keyid in keys]
     wanted = ", ".join(names.get(keyid, keyid[:16]) for keyid in policy.signed_by)
-    return bool(held), f"signed by {', '.join(held)}" if held else f"no signature of {wanted} holds"
+    return bool(valid), f"signed by {', '.join(valid)}" if valid else f"no valid signature by {wanted}"
 
 
 def _level(policy: Policy, image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
     newest = list(signed(image, trust, provenance.REBUILD))[-1:]
     if not newest:
-        return False, f"no signed rebuild, so not L{policy.level} (bake rebuild --attest)"
+        return False, f"there is no signed rebuild, so L{policy.level} is not reached (bake rebuild --attest makes one)"
     level = newest[0].statement.get("predicate", {}).get("level", -1)
     assert policy.level is not None
-    return level >= policy.level, f"the rebuild of {newest[0].attestation.at} reached L{level}, asked for is L{policy.level}"
+    return level >= policy.level, f"the rebuild of {newest[0].attestation.at} reached L{level}, and L{policy.level} is required"
 
 
 def _none_of(faults: Iterator[str], otherwise: str) -> tuple[bool, str]:
@@ -149,7 +151,7 @@ def _tests(image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
     build = trust.catalog.build_of(image)
     passed = sum(test.outcome == "passed" for test in build.tests)
     if build.verify != "passed":
-        return False, f"its tests: {build.verify}"
+        return False, f"the status of its tests is {build.verify}"
     return image.verified, f"{passed} passed" if image.verified else "the tests of its build passed, but it is not on record as verified"
 
 
@@ -157,7 +159,7 @@ def _base_age(policy: Policy, root: ImageRecord, at: str) -> tuple[bool, str]:
     assert policy.base_not_older_than is not None
     seconds = (_time(at) - _time(root.created)).total_seconds()
     days = policy.base_not_older_than / 86400
-    return seconds <= policy.base_not_older_than, f"{title(root)} is {seconds / 86400:.1f} days old, asked for are {days:g} at most"
+    return seconds <= policy.base_not_older_than, f"{title(root)} is {seconds / 86400:.1f} days old, and at most {days:g} are allowed"
 
 
 def _time(text: str) -> datetime:
@@ -167,5 +169,6 @@ def _time(text: str) -> datetime:
 def _reproducible(image: ImageRecord, trust: TrustContext) -> tuple[bool, str]:
     reproduction = trust.catalog.build_of(image).reproduction
     if reproduction.get("refused"):
-        return False, f"its disk was not laid out anew: {reproduction['refused']}"
-    return bool(reproduction.get("layout")), "laid out by bake" if reproduction.get("layout") else "its template does not ask for it"
+        return False, f"its disk was not normalized: {reproduction['refused']}"
+    normalized = bool(reproduction.get("layout"))
+    return normalized, "the disk was normalized" if normalized else "its template does not request it"

@@ -1,7 +1,7 @@
-"""Where an image comes from, as an in-toto statement (Statement v1) with a SLSA provenance v1 predicate.
+"""The provenance of an image as an in-toto statement (Statement v1) with a SLSA provenance v1 predicate.
 
-All inputs are in `resolvedDependencies`, each with a digest: the template and every file, the source, what was fetched, the images that
-this one is made on. The text is canonical JSON (RFC 8785), so that one build has one statement.
+`resolvedDependencies` contains all inputs, each with a digest: the template and every file, the source, the downloads, and the image's
+ancestors. The text is canonical JSON (RFC 8785), so that a build has exactly one statement.
 """
 
 from __future__ import annotations
@@ -35,8 +35,11 @@ def statement(image: ImageRecord, predicate_type: str, predicate: Any) -> bytes:
 def provenance(
     image: ImageRecord, build: BuildRecord, ancestors: Sequence[ImageRecord], fetched: Iterable[Fetched], journal: Mapping[str, Any]
 ) -> bytes:
-    """The statement that says how an image was made. `ancestors`: its parent, and so on up to the root. `journal`: serial and hash of
-    the catalog's last entry, which the signature then vouches for, with all before it."""
+    """The statement about how an image was made.
+
+    `ancestors` are its parent and so on, up to the root. `journal` has the serial and hash of the catalog's last journal entry; the
+    signature thereby also covers that entry and all before it.
+    """
     return statement(
         image,
         PROVENANCE,
@@ -95,6 +98,6 @@ def _dependencies(build: BuildRecord, ancestors: Sequence[ImageRecord], fetched:
 
 
 def _digest(text: str) -> dict[str, str]:
-    """ "sha256:..." or 64 hex digits as in-toto's digest set."""
+    """Convert "sha256:..." or 64 hex digits to a DigestSet of in-toto."""
     kind, colon, value = text.partition(":")
     return {kind: value} if colon else {"sha256": text}

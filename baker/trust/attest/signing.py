@@ -1,4 +1,4 @@
-"""Making statements about images, signing them, and keeping the envelopes: in the store, with a row in the catalog."""
+"""Make and sign statements about images. The envelopes are kept in the store, with a row in the catalog for each."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from baker.trust.attest.keys import AWS_KMS, Keys
 
 @dataclass(frozen=True)
 class TrustContext:
-    """Where records, bytes and keys are. `leases` None: the caller holds the lease that keeps blobs from garbage collection."""
+    """The records, blobs and keys to work with. `leases` is None when the caller already holds the lease against garbage collection."""
 
     catalog: Catalog
     store: BlobStore
@@ -31,12 +31,12 @@ class TrustContext:
 
     @classmethod
     def of(cls, home: Home, catalog: Catalog, store: BlobStore, env: Mapping[str, str], leases: Leases | None = None) -> TrustContext:
-        """The context of one home."""
+        """The context of one home. Without `leases`, the caller holds the lease against garbage collection, as a build does."""
         return cls(catalog, store, Keys(home.data / "keys", env), leases)
 
 
 class RebuildFinding(Protocol):
-    """What a rebuild found; see baker.rebuild.rebuild."""
+    """The result of a rebuild; see baker.rebuild.rebuild."""
 
     @property
     def image(self) -> ImageRecord: ...
@@ -45,15 +45,15 @@ class RebuildFinding(Protocol):
 
 
 def attest(image: ImageRecord, trust: TrustContext, *, key: str = "") -> Attestation:
-    """Sign where an image comes from. NotFoundError when there is no such key, or no default one."""
+    """Sign the provenance of an image. NotFoundError when there is no such key, or no default key."""
     return _keep(image, provenance.PROVENANCE, provenance_of(image, trust, trust.catalog.journal.head()), trust, key)
 
 
-def sign_rebuild(verdict: RebuildFinding, trust: TrustContext, *, key: str = "") -> str:
-    """Sign what came out when an image was made again: level, digests, causes. The envelope's digest in the store."""
-    image = verdict.image
+def sign_rebuild(finding: RebuildFinding, trust: TrustContext, *, key: str = "") -> str:
+    """Sign the result of a rebuild: level, digests, causes. Returns the digest of the envelope in the store."""
+    image = finding.image
     predicate = {
-        **verdict.to_json(),
+        **finding.to_json(),
         "expected": image.digest,
         "verifiedBy": host_facts.who(),
         "verifiedOn": host_facts.now(),
@@ -63,7 +63,7 @@ def sign_rebuild(verdict: RebuildFinding, trust: TrustContext, *, key: str = "")
 
 
 def provenance_of(image: ImageRecord, trust: TrustContext, head: JournalEntry | None) -> bytes:
-    """The statement that the record of an image gives. `head`: the journal's entry that it vouches for."""
+    """The provenance statement for the present record of an image. `head` is the journal entry to put into it as the anchor."""
     catalog = trust.catalog
     build = catalog.build_of(image)
     ancestors = catalog.history(image)[1:]
@@ -71,13 +71,13 @@ def provenance_of(image: ImageRecord, trust: TrustContext, head: JournalEntry | 
 
 
 def envelope_of(attestation: Attestation, store: BlobStore) -> dsse.Envelope:
-    """NotFoundError when the blob is gone, HostError when it is no envelope."""
+    """The envelope of an attestation. NotFoundError when the store lacks it, HostError when it is malformed."""
     with store.open(attestation.digest) as file:
         return dsse.parse(file.read())
 
 
 def anchor_of(statement: Mapping[str, Any]) -> tuple[int, str] | None:
-    """The journal's entry (serial, hash) that was the last one when a statement was signed."""
+    """The journal entry (serial, hash) that was the last one when the statement was signed; None when it has no anchor."""
     try:
         predicate = statement["predicate"]
         found = predicate["journal"] if "journal" in predicate else predicate["buildDefinition"]["internalParameters"]["journal"]
@@ -93,15 +93,20 @@ def _anchor(head: JournalEntry | None) -> dict[str, Any]:
 def _keep(image: ImageRecord, predicate: str, payload: bytes, trust: TrustContext, key: str) -> Attestation:
     signer = trust.keys.signer(key)
     if signer is None:
-        raise NotFoundError("there is no key to sign with", hint="bake keys create makes one")
+        raise NotFoundError("there is no key to sign with", hint="bake keys create makes one", code="key.none")
     envelope = dsse.seal(payload, signer)
     if signer.keyid not in {each.keyid for each in trust.keys.list()}:
         raise HostError(
             f"the public key of {key or 'the default signer'} is not trusted here, so its signature could not be checked",
             hint=f"bake keys trust {key}" if key.startswith(AWS_KMS) else "bake keys trust PUBFILE",
+            code="key.not-trusted",
         )
     if not dsse.signed_by(envelope, trust.keys.check):
-        raise HostError(f"{key or 'the default signer'} gave a signature that does not fit its public key: nothing is kept of it")
+        raise HostError(
+            f"the signature of {key or 'the default signer'} does not match its public key, so it was discarded",
+            hint="check that the trusted public key belongs to the signer",
+            code="attest.bad-signature",
+        )
     with trust.leases.shared(STORE_LEASE) if trust.leases else nullcontext():
         digest = trust.store.add_bytes(dsse.dump(envelope))
         attestation = Attestation(image.id, predicate, digest, signer.keyid, host_facts.who(), host_facts.now())

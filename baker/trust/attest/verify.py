@@ -1,4 +1,4 @@
-"""Whether an image is what its record says, and its record what was registered and signed: every check, for it and all it is made on."""
+"""Verify images and their ancestors: blobs against the records, and the records against the journal and the signatures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from baker.trust.attest.signing import TrustContext, anchor_of, envelope_of, pro
 
 @dataclass(frozen=True)
 class Check:
-    """One check. `ok` None: there was nothing to check, and `detail` says why."""
+    """The result of one check. `ok` is None when there was nothing to check; `detail` gives the reason."""
 
     name: str  # journal, record, evidence, disk, parents, signature, provenance, revocation, policy
     subject: str  # "web@1.4.0 (1f2e3d4c5b6a)", or "catalog"
@@ -31,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Signed:
-    """A statement whose signature holds, of a key that is trusted here."""
+    """A statement with a valid signature by a key that is trusted here."""
 
     attestation: Attestation
     keyids: tuple[str, ...]
@@ -39,7 +39,7 @@ class Signed:
 
 
 def verify(image: ImageRecord, trust: TrustContext, *, at: str) -> list[Check]:
-    """All checks, the catalog's first, then those of the image, its parent, and so on up to the root. `at`: now, for revocations."""
+    """All checks: those of the catalog, then those of the image, its parent, and so on up to the root. `at` is the present time."""
     try:
         line = trust.catalog.history(image)
     except BakeError as error:
@@ -54,8 +54,8 @@ def verify(image: ImageRecord, trust: TrustContext, *, at: str) -> list[Check]:
     return found
 
 
-def verify_words(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
-    """What is said of an image, without reading its disk: journal, records, signatures, and that these say what the records say."""
+def verify_records(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
+    """The checks that need no disk: journal, records and signatures, and whether the signed statements match the records."""
     line = trust.catalog.history(image)
     yield from _records(line, trust)
     for each in line:
@@ -63,17 +63,18 @@ def verify_words(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
 
 
 def verify_catalog(trust: TrustContext) -> list[Check]:
-    """The chain of records, with the content of every record."""
+    """Check the journal's chain of hashes and the content of every record in the catalog."""
     faults = [Check("record" if f.subject != "journal" else "journal", "catalog", False, f.message) for f in trust.catalog.check_chain()]
     return faults or [Check("journal", "catalog", True, _length(trust))]
 
 
 def title(image: ImageRecord) -> str:
+    """ "web@1.4.0 (1f2e3d4c5b6a)"."""
     return f"{image.name}@{image.version} ({image.id})"
 
 
 def signed(image: ImageRecord, trust: TrustContext, predicate: str | None = None) -> Iterator[Signed]:
-    """The statements about an image that hold, first made first."""
+    """The statements about an image with valid signatures, oldest first."""
     for attestation in trust.catalog.attestations.of(image.id, predicate):
         try:
             envelope = envelope_of(attestation, trust.store)
@@ -96,13 +97,14 @@ def _records(line: Sequence[ImageRecord], trust: TrustContext) -> Iterator[Check
         yield Check("journal", "catalog", True, _length(trust))
     yield from (Check("record", "catalog", False, f.message) for f in faults if f.subject != "journal" and f.subject not in subjects)
     for image in line:
-        mine = [fault.message for fault in faults if subjects.get(fault.subject) == image]
-        yield Check("record", title(image), not mine, "; ".join(mine) or f"image and build {image.build} are as they were registered")
+        own = [fault.message for fault in faults if subjects.get(fault.subject) == image]
+        detail = "; ".join(own) or f"the records of the image and of build {image.build} are unchanged since their registration"
+        yield Check("record", title(image), not own, detail)
 
 
 def _length(trust: TrustContext) -> str:
     head = trust.catalog.journal.head()
-    return f"the chain of {head.serial} entries holds" if head else "no entries"
+    return f"the chain of {head.serial} entries is intact" if head else "there are no entries"
 
 
 # --- the bytes ---------------------------------------------------------------------------------------------------------
@@ -114,12 +116,12 @@ def _evidence(image: ImageRecord, trust: TrustContext, blobs: dict[str, str]) ->
         yield Check("evidence", title(image), False, f"there is no record of build {image.build}")
         return
     wrong = [f"{name}: {fault}" for name, digest in build.evidence.items() if (fault := _blob_fault(digest, trust, blobs))]
-    yield Check("evidence", title(image), not wrong, "; ".join(wrong) or f"{len(build.evidence)} blobs have the bytes on record")
+    yield Check("evidence", title(image), not wrong, "; ".join(wrong) or f"{len(build.evidence)} blobs match their digests on record")
 
 
 def _disk(image: ImageRecord, trust: TrustContext, blobs: dict[str, str]) -> Check:
     if not image.chain:
-        return Check("disk", title(image), None, f"it was baked by {image.builder}: there is no disk of it on this host")
+        return Check("disk", title(image), None, f"it was made by the builder {image.builder}: its disk is not on this host")
     if image.removed and not trust.store.has(image.chain[0]):
         return Check("disk", title(image), None, f"it was removed at {image.removed}")
     wrong = [fault for digest in image.chain if (fault := _blob_fault(digest, trust, blobs))]
@@ -130,14 +132,14 @@ def _disk(image: ImageRecord, trust: TrustContext, blobs: dict[str, str]) -> Che
     except BakeError as error:
         return Check("disk", title(image), False, str(error))
     same = found == image.digest
-    return Check("disk", title(image), same, found if same else f"the disk is {found}; on record is {image.digest}")
+    return Check("disk", title(image), same, found if same else f"the disk has the digest {found}; on record is {image.digest}")
 
 
 def _blob_fault(digest: str, trust: TrustContext, blobs: dict[str, str]) -> str:
-    """What is wrong with a blob, "" for nothing. Each is read once."""
+    """The fault of a blob, or "". `blobs` caches the answers, so that each blob is read only once."""
     if digest not in blobs:
         try:
-            blobs[digest] = "" if trust.store.verify(digest) else f"the blob {digest} has other bytes than its name says: it was changed"
+            blobs[digest] = "" if trust.store.verify(digest) else f"the blob {digest} was changed: its bytes do not match its digest"
         except (BakeError, OSError):
             blobs[digest] = f"the blob {digest} is not in the store"
     return blobs[digest]
@@ -145,10 +147,10 @@ def _blob_fault(digest: str, trust: TrustContext, blobs: dict[str, str]) -> str:
 
 def _parents(image: ImageRecord, parent: ImageRecord | None) -> Check:
     if parent is None:
-        return Check("parents", title(image), True, "it is a root: made on no other image")
-    fits = image.chain[1:] == parent.chain
-    words = f"made on {title(parent)}"
-    return Check("parents", title(image), fits, words if fits else f"{words}, but its disk stands on other blobs than that one's")
+        return Check("parents", title(image), True, "it has no parent")
+    matches = image.chain[1:] == parent.chain
+    detail = f"its parent is {title(parent)}"
+    return Check("parents", title(image), matches, detail if matches else f"{detail}, but its disk is not backed by the parent's blobs")
 
 
 def _build(image: ImageRecord, trust: TrustContext) -> BuildRecord | None:
@@ -164,7 +166,7 @@ def _build(image: ImageRecord, trust: TrustContext) -> BuildRecord | None:
 def _signatures(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
     attestations = trust.catalog.attestations.of(image.id)
     if not attestations:
-        yield Check("signature", title(image), None, "nobody has signed anything about it")
+        yield Check("signature", title(image), None, "it has no attestations")
     for attestation in attestations:
         short = f"{attestation.predicate} by key {attestation.keyid[:16]}"
         try:
@@ -179,7 +181,7 @@ def _signatures(image: ImageRecord, trust: TrustContext) -> Iterator[Check]:
         except BakeError as error:
             yield Check("signature", title(image), False, f"{short}: the envelope {attestation.digest}: {error.message}")
             continue
-        yield Check("signature", title(image), not wrong, f"{short}: {'; '.join(wrong) or 'holds'}")
+        yield Check("signature", title(image), not wrong, f"{short}: {'; '.join(wrong) or 'valid'}")
         yield from _provenance(image, attestation, envelope, trust)
 
 
@@ -188,47 +190,47 @@ def _envelope_faults(image: ImageRecord, attestation: Attestation, envelope: Env
     if envelope.payload_type != PAYLOAD_TYPE:
         yield f"the payload's type is {envelope.payload_type}"
     if attestation.keyid not in trusted:
-        yield "nobody here trusts this key (bake keys trust PUBFILE)"
+        yield "the key is not trusted here (bake keys trust PUBFILE)"
     elif attestation.keyid not in signed_by(envelope, trust.keys.check):
-        yield "the signature does not fit the payload and the key"
+        yield "the signature does not match the payload and the key"
     statement = envelope.statement
     subjects = statement.get("subject") or [{}]
     digest = subjects[0].get("digest", {}) if isinstance(subjects[0], dict) else {}
     if digest != {"sha256": image.digest.removeprefix("sha256:")}:
-        yield "it is about another disk"
+        yield "its subject is another disk"
     if statement.get("predicateType") != attestation.predicate:
-        yield f"it is a {statement.get('predicateType')}"
+        yield f"its predicate type is {statement.get('predicateType')}"
 
 
 def _provenance(image: ImageRecord, attestation: Attestation, envelope: Envelope, trust: TrustContext) -> Iterator[Check]:
-    """The signed statement against the record as it is now, and the journal against the entry that was signed with it."""
+    """Compare a signed statement with the present record, and the journal with the entry that the statement names as its anchor."""
     statement = envelope.statement
     anchor = anchor_of(statement)
     if anchor and trust.catalog.journal.hash_at(anchor[0]) != anchor[1]:
         imported = any(entry.kind == IMPORTED for entry in trust.catalog.journal.entries(subject_of("image", image.id)))
         elsewhere = f"it was signed with entry {anchor[0]} of another catalog's journal"
-        anew = f"entry {anchor[0]} is not the one that was signed: the journal was made anew"
-        yield Check("journal", title(image), None if imported else False, elsewhere if imported else anew)
+        rewritten = f"entry {anchor[0]} is not the one that was signed: the journal was rewritten"
+        yield Check("journal", title(image), None if imported else False, elsewhere if imported else rewritten)
     if attestation.predicate != provenance.PROVENANCE:
         return
     head = JournalEntry(anchor[0], "", "", "", "", anchor[1], "") if anchor else None
     try:
         same = provenance_of(image, trust, head) == envelope.payload
-        detail = "the signed statement says what the record says" if same else "; ".join(_differences(image, trust, head, statement))
+        detail = "the signed statement matches the record" if same else "; ".join(_differences(image, trust, head, statement))
         yield Check("provenance", title(image), same, detail)
     except (BakeError, OSError, ValueError, EOFError) as error:
-        yield Check("provenance", title(image), False, f"the record cannot be compared with what was signed: {error}")
+        yield Check("provenance", title(image), False, f"the record cannot be compared with the signed statement: {error}")
 
 
 def _differences(image: ImageRecord, trust: TrustContext, head: JournalEntry | None, statement: dict[str, Any]) -> Iterable[str]:
     import json
 
     found = list(differing(json.loads(provenance_of(image, trust, head)), statement))
-    return [f"the record is not what was signed: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}"]
+    return [f"the record differs from the signed statement: {', '.join(found[:5])}{' and more' if len(found) > 5 else ''}"]
 
 
 def differing(now: Any, then: Any, path: str = "") -> Iterator[str]:
-    """The paths at which two JSON values differ: "predicate.runDetails.metadata.startedOn"."""
+    """The paths where two JSON values differ, such as "predicate.runDetails.metadata.startedOn"."""
     if isinstance(now, dict) and isinstance(then, dict):
         for name in sorted(now.keys() | then.keys()):
             yield from differing(now.get(name), then.get(name), f"{path}.{name}" if path else name)
@@ -242,8 +244,9 @@ def differing(now: Any, then: Any, path: str = "") -> Iterator[str]:
 def _revocation(image: ImageRecord, trust: TrustContext, at: str) -> Check:
     revocation = trust.catalog.revocations.of(image.id)
     if revocation is None or revocation.effective > at:
-        return Check("revocation", title(image), True, f"not before {revocation.effective}" if revocation else "not revoked")
+        detail = f"not revoked before {revocation.effective}" if revocation else "not revoked"
+        return Check("revocation", title(image), True, detail)
     through = f", through image {revocation.inherited_from}" if revocation.inherited_from else ""
     return Check(
-        "revocation", title(image), False, f"revoked from {revocation.effective} on by {revocation.who}{through}: {revocation.reason}"
+        "revocation", title(image), False, f"revoked since {revocation.effective} by {revocation.who}{through}: {revocation.reason}"
     )

@@ -1,1 +1,1 @@
-"""`bake audit`: the whole story of an image. story.py gathers it, the others show it."""
+"""`bake audit`: everything on record about an image, with checks. story.py collects it, the other modules present it."""

@@ -1,6 +1,6 @@
-"""What of an image's story can be checked now: every blob against its name, the disk against the record, the line of its parents.
+"""The checks of `bake audit`: every blob against its digest, the disk against its record, each image against its parent.
 
-A check is a callable that looks at a `Subject` and says what it found; `bake audit` runs those of `CHECKS` and those it is handed.
+A checker is a callable that takes a `Subject` and yields the results. `bake audit` runs the checkers in `CHECKS` and those it is given.
 """
 
 from __future__ import annotations
@@ -15,15 +15,16 @@ from baker.artifacts.disk import stored
 from baker.catalog.records import BuildRecord, ImageRecord, Revocation
 from baker.core.errors import BakeError
 from baker.disks.raw import raw_digest
+from baker.render.text import plural
 from baker.store.base import BlobStore
 
-SHOWN = 5  # how many bad blobs a check names
-BODY = "body:"  # names of evidence that are what guests fetched
+SHOWN = 5  # the number of bad blobs that a check names
+BODY = "body:"  # the prefix of evidence that is the body of a download by a guest
 
 
 @dataclass(frozen=True)
 class Check:
-    """What was looked at, and what was seen. "unknown": there is nothing here to look at, which is no fault."""
+    """The result of one check. "unknown" means that there was nothing to check, which is not a fault."""
 
     name: str
     status: Literal["ok", "failed", "unknown"]
@@ -32,13 +33,13 @@ class Check:
 
 @dataclass(frozen=True)
 class Subject:
-    """An image with its builds: `line` is itself, then what it is made on, up to the root; a build is None where its record is gone."""
+    """An image to check, with its ancestors and their builds."""
 
-    line: Sequence[ImageRecord]
-    builds: Sequence[BuildRecord | None]
+    line: Sequence[ImageRecord]  # the image, then its ancestors up to the root
+    builds: Sequence[BuildRecord | None]  # of each image in `line`; None when the record is missing
     store: BlobStore
     revocation: Revocation | None
-    at: str  # now
+    at: str  # the present time, ISO 8601
     proofs: Sequence[tuple[str, str]] = ()  # (what, blob digest) of attestations and of reports of rebuilds
     scratch: Path | None = None
 
@@ -54,15 +55,16 @@ class Subject:
 Checker = Callable[[Subject], Iterable[Check]]
 
 
-def verdict(ok: bool, name: str, good: str, bad: str) -> Check:
+def result(ok: bool, name: str, good: str, bad: str) -> Check:
+    """A check that is "ok" with the detail `good`, or "failed" with the detail `bad`."""
     return Check(name, "ok" if ok else "failed", good if ok else bad)
 
 
 def template(subject: Subject) -> Iterator[Check]:
-    """The text of each template on record is the one that was built."""
+    """Check that the text of each template on record has the digest on record. Only the image's own and wrong ones are reported."""
     for image, build in zip(subject.line, subject.builds, strict=True):
         if build is None:
-            yield Check("record of the build", "failed", f"the record of build {image.build}, which made {title(image)}, is gone")
+            yield Check("record of the build", "failed", f"the record of build {image.build}, which made {title(image)}, is missing")
             continue
         if image.origin == "committed" and not build.template_text and not build.template_digest:
             if image is subject.image:
@@ -71,12 +73,12 @@ def template(subject: Subject) -> Iterator[Check]:
         found = "sha256:" + hashlib.sha256(build.template_text.encode()).hexdigest()
         if image is subject.image or found != build.template_digest:
             good = f"the text on record has the digest {build.template_digest}"
-            bad = f"the text on record of {title(image)} has the digest {found}, not {build.template_digest}"
-            yield verdict(found == build.template_digest, "template", good, bad)
+            bad = f"the text on record for {title(image)} has the digest {found}, not {build.template_digest}"
+            yield result(found == build.template_digest, "template", good, bad)
 
 
 def lineage(subject: Subject) -> Iterator[Check]:
-    """Each image's disk lies on its parent's, and its build started from just that."""
+    """Check that each image's disk is backed by its parent's, and that its build started from that disk."""
     wrong = []
     for image, build, parent in zip(subject.line, subject.builds, subject.line[1:], strict=False):
         if image.chain and image.chain[1:] != parent.chain:
@@ -85,34 +87,35 @@ def lineage(subject: Subject) -> Iterator[Check]:
         if started_from and started_from != parent.digest:
             wrong.append(f"{title(image)} was built from {started_from}, but {title(parent)} is {parent.digest}")
     if not wrong and subject.line[-1].parent:
-        wrong.append(f"the record of image {subject.line[-1].parent} is gone")
-    count = len(subject.line) - 1
-    yield verdict(not wrong, "lineage", f"{count} ancestor{'' if count == 1 else 's'}, each as its child's build says", "; ".join(wrong))
+        wrong.append(f"the record of image {subject.line[-1].parent} is missing")
+    good = f"{plural(len(subject.line) - 1, 'ancestor')}, each matching the build of its child"
+    yield result(not wrong, "lineage", good, "; ".join(wrong))
 
 
 def disk(subject: Subject) -> Iterator[Check]:
-    """The blobs of the disk, and the raw disk that they make."""
+    """Check the blobs of the disk, and the digest of the raw disk that they form."""
     image = subject.image
     if not image.chain:
-        yield Check("disk", "unknown", f"baked by {image.builder}: there is no disk of it on this host")
+        yield Check("disk", "unknown", f"made by the builder {image.builder}: its disk is not on this host")
         return
     if image.removed:
-        yield Check("disk", "unknown", f"removed at {image.removed}: its disk may be gone")
+        yield Check("disk", "unknown", f"removed at {image.removed}: its disk may no longer exist")
         return
     blobs = blobs_check("disk blobs", [(f"disk {number}", digest) for number, digest in enumerate(image.chain)], subject.store)
     yield blobs
     if blobs.status != "ok":
-        return  # what lies on a bad blob is bad too, and may not even open
+        return  # a disk with a bad blob is bad itself, and may not even open
     try:
         found = raw_digest(stored(image, subject.store), scratch=subject.scratch)
     except BakeError as error:
         yield Check("disk", "failed", f"cannot be read: {error.message}")
         return
-    yield verdict(found == image.digest, "disk", f"reads as {found}", f"reads as {found}, but the record says {image.digest}")
+    bad = f"its digest is {found}, but {image.digest} is on record"
+    yield result(found == image.digest, "disk", f"its digest is {found}", bad)
 
 
-def kept(subject: Subject) -> Iterator[Check]:
-    """The evidence of the image's build and of its ancestors' is there, byte by byte."""
+def evidence(subject: Subject) -> Iterator[Check]:
+    """Check the blobs of the evidence of the image's build and its ancestors' builds."""
     for image, build in zip(subject.line, subject.builds, strict=True):
         if build is None:
             continue
@@ -121,16 +124,17 @@ def kept(subject: Subject) -> Iterator[Check]:
         bodies = [(name, digest) for name, digest in sorted(build.evidence.items()) if name.startswith(BODY)]
         yield blobs_check(f"evidence{of}", named, subject.store)
         if bodies:
-            yield blobs_check(f"what was fetched{of}", bodies, subject.store)
+            yield blobs_check(f"downloads{of}", bodies, subject.store)
 
 
 def proofs(subject: Subject) -> Iterator[Check]:
-    """The blobs of attestations and of reports of rebuilds; whether signatures hold is for another checker."""
+    """Check the blobs of attestations and rebuild reports. attestations.py checks the signatures."""
     if subject.proofs:
         yield blobs_check("attestations and rebuilds", subject.proofs, subject.store)
 
 
 def tests(subject: Subject) -> Iterator[Check]:
+    """Report the result of the tests that ran before the image was registered."""
     build = subject.build
     if build is None:
         return
@@ -139,24 +143,25 @@ def tests(subject: Subject) -> Iterator[Check]:
     elif build.verify == "failed":
         yield Check("tests", "failed", "its tests failed")
     else:
-        yield Check("tests", "unknown", f"it was never tested ({build.verify})")
+        yield Check("tests", "unknown", f"it was never tested (status {build.verify})")
 
 
 def revocation(subject: Subject) -> Iterator[Check]:
+    """Report whether the image is revoked, directly or through an ancestor."""
     found = subject.revocation
     if found is None:
-        yield Check("revocation", "ok", "neither it nor what it is made on is revoked")
+        yield Check("revocation", "ok", "neither the image nor an ancestor is revoked")
         return
     through = f" through image {found.inherited_from}" if found.inherited_from else ""
-    said = f"revoked{through} from {found.effective} on, by {found.who}: {found.reason}"
-    yield Check("revocation", "failed" if found.effective <= subject.at else "ok", said)
+    detail = f"revoked{through} as of {found.effective} by {found.who}: {found.reason}"
+    yield Check("revocation", "failed" if found.effective <= subject.at else "ok", detail)
 
 
-CHECKS: tuple[Checker, ...] = (template, lineage, disk, kept, proofs, tests, revocation)
+CHECKS: tuple[Checker, ...] = (template, lineage, disk, evidence, proofs, tests, revocation)
 
 
 def run(subject: Subject, more: Sequence[Checker] = ()) -> tuple[Check, ...]:
-    """Every check, one after the other. One that cannot be carried out has failed."""
+    """Run every checker, one after the other. A checker that raises BakeError gives a failed check."""
     found: list[Check] = []
     for checker in (*CHECKS, *more):
         try:
@@ -167,18 +172,18 @@ def run(subject: Subject, more: Sequence[Checker] = ()) -> tuple[Check, ...]:
 
 
 def blobs_check(name: str, blobs: Sequence[tuple[str, str]], store: BlobStore) -> Check:
-    """Whether blobs, as (name, digest), are in the store and are what their digests say."""
+    """Check that blobs, given as (name, digest), are in the store and match their digests."""
     bad = []
     for each, digest in blobs:
         if not store.has(digest):
-            bad.append(f"{each} ({digest}) is gone")
+            bad.append(f"{each} ({digest}) is missing")
         elif not store.verify(digest):
             bad.append(f"{each} ({digest}) was changed")
     if not blobs:
-        return Check(name, "unknown", "there is none on record")
+        return Check(name, "unknown", "none is on record")
     more = f", and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
-    good = f"{len(blobs)} blob{'' if len(blobs) == 1 else 's'} read, each is what its digest says"
-    return verdict(not bad, name, good, ", ".join(bad[:SHOWN]) + more)
+    good = f"{plural(len(blobs), 'blob')} read, all match their digests"
+    return result(not bad, name, good, ", ".join(bad[:SHOWN]) + more)
 
 
 def title(image: ImageRecord) -> str:

@@ -1,4 +1,4 @@
-"""The story as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+"""The story as a self-contained HTML file, without scripts, external fonts or external pictures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parent / "page.html"
 
 
 def page(story: Story) -> str:
-    """The whole page. Everything that is not the page's own is escaped, and characters that would lie about their order are taken out."""
+    """The whole page. All data is escaped; control and bidirectional formatting characters are removed."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
@@ -21,5 +21,5 @@ def page(story: Story) -> str:
 
 
 def _lines(text: str) -> str:
-    """A text of several lines without control characters."""
+    """A multi-line text without control characters."""
     return "\n".join(clean(line) for line in text.splitlines())

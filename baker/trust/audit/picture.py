@@ -1,5 +1,7 @@
-"""The lineage as a picture: where each box and line of an SVG goes. The root is at the top; what went into an image stands left of it, and
-where the audited image went right of it. Lengths in pixels; page.html draws it.
+"""Lay out the lineage as a picture: the positions of the boxes and arrows of an SVG, which page.html draws.
+
+The root is at the top. The inputs of an image are to its left; the places where the audited image was published and released are to its
+right. Lengths are in pixels.
 """
 
 from __future__ import annotations
@@ -12,12 +14,12 @@ from baker.trust.audit.story import Ancestor, Story
 
 WIDTH, SIDE, MIDDLE, GAP = 1000, 280, 340, 50
 LINE, PADDING, BETWEEN = 18, 14, 34
-LETTERS = 31  # of a line in a side box
+LETTERS = 31  # characters in a line of a side box
 
 
 @dataclass(frozen=True)
 class Box:
-    """A box with lines of text, the first one its title. `kind` is its class in the page."""
+    """A box with lines of text, the first of which is its title. `kind` is its CSS class in the page."""
 
     kind: str  # source, image, subject, inputs, outputs
     x: int
@@ -50,7 +52,7 @@ class Picture:
 
 
 def draw(story: Story) -> Picture:
-    """The picture of a story."""
+    """Lay out the picture of a story."""
     boxes: list[Box] = []
     arrows: list[Arrow] = []
     left, right = SIDE + GAP, SIDE + GAP + MIDDLE
@@ -88,7 +90,7 @@ def _height(lines: int) -> int:
 
 
 def _cut(text: str) -> str:
-    """The end of a long text is what tells paths apart."""
+    """Shorten a long text to its end, because paths differ in their ends."""
     return text if len(text) <= LETTERS else "…" + text[-LETTERS + 1 :]
 
 

@@ -1,4 +1,4 @@
-"""The story of an image, gathered from the catalog and the store into one frozen value. The terminal, JSON and HTML are views of it."""
+"""The story of an image: all records about it as one frozen value, which the terminal, JSON and HTML views present."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ UNREADABLE = (OSError, EOFError, ValueError, KeyError, TypeError, zlib.error)
 
 @dataclass(frozen=True)
 class Input:
-    """Something that the build read, and the digest that pins it."""
+    """An input of the build, and its digest."""
 
     kind: str  # template, source, file, fetched
     name: str
@@ -48,7 +48,7 @@ class Input:
 
 @dataclass(frozen=True)
 class StepStory:
-    """A step and what it did to the file tree. `step` is None for what no step did: sealing, rules of reproducibility, a boot."""
+    """A step and its changes to the file tree. `step` is None for changes outside of steps: sealing, normalization, a boot."""
 
     step: StepRecord | None
     changes: tuple[Change, ...] = ()
@@ -59,7 +59,7 @@ class StepStory:
 
 @dataclass(frozen=True)
 class Ancestor:
-    """An image of the line, with its build where that is on record."""
+    """An image in the lineage, with its build if that is on record."""
 
     image: ImageRecord
     build: BuildRecord | None
@@ -67,16 +67,16 @@ class Ancestor:
 
     @property
     def fetched(self) -> int:
-        """How many different bodies its build fetched."""
+        """The number of different bodies that its build downloaded."""
         return sum(name.startswith(BODY) for name in self.build.evidence) if self.build else 0
 
 
 @dataclass(frozen=True)
 class Story:
-    """Everything. `line` is the image itself, then what it is made on, up to the root; `missing` says what could not be read."""
+    """Everything on record about an image."""
 
-    at: str
-    line: tuple[Ancestor, ...]
+    at: str  # the time of the audit, ISO 8601
+    line: tuple[Ancestor, ...]  # the image, then its ancestors up to the root
     inputs: tuple[Input, ...]
     steps: tuple[StepStory, ...]
     changes_known: bool
@@ -90,7 +90,7 @@ class Story:
     revocation: Revocation | None
     revocations: tuple[PastRevocation, ...]
     checks: tuple[Check, ...]
-    missing: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()  # evidence that could not be read, with the reasons
 
     @property
     def image(self) -> ImageRecord:
@@ -106,16 +106,16 @@ class Story:
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The result of the checks in one sentence."""
         if self.failed:
             return f"{len(self.failed)} of {len(self.checks)} checks failed: {', '.join(check.name for check in self.failed)}"
         unknown = [check.name for check in self.checks if check.status == "unknown"]
         passed = f"{len(self.checks) - len(unknown)} checks passed"
-        return passed + (f"; nothing to check: {', '.join(unknown)}" if unknown else "")
+        return passed + (f"; there was nothing to check for {', '.join(unknown)}" if unknown else "")
 
 
 def gather(catalog: Catalog, store: BlobStore, image: ImageRecord, checkers: Sequence[Checker] = ()) -> Story:
-    """The story of `image`. What of the evidence is gone or damaged is in `missing`, and some check has failed then."""
+    """Collect the story of `image`. Evidence that is missing or damaged is named in `missing`, and a check has then failed."""
     line, at = catalog.history(image), now()
     builds = catalog.builds_of(line)
     revoked, build, missing = catalog.revocations.in_force(at), builds[0], list[str]()
@@ -146,18 +146,18 @@ def gather(catalog: Catalog, store: BlobStore, image: ImageRecord, checkers: Seq
 
 
 def to_json(story: Story) -> dict[str, Any]:
-    """The story as plain data, with the verdict; names of evidence that are only fetched bodies are left out."""
+    """The story as plain data for JSON, with the result of the checks. Evidence that is only a downloaded body is left out."""
     found = asdict(story)
     for each in found["line"]:
         if each["build"]:
             each["build"]["evidence"] = {name: digest for name, digest in each["build"]["evidence"].items() if not name.startswith(BODY)}
-    for told, step in zip(found["steps"], story.steps, strict=True):
-        told["counts"] = {kind: step.count(kind) for kind in ("added", "changed", "removed")}
+    for plain, step in zip(found["steps"], story.steps, strict=True):
+        plain["counts"] = {kind: step.count(kind) for kind in ("added", "changed", "removed")}
     return {"verdict": {"ok": not story.failed, "text": story.verdict}, **found}
 
 
 def _read(build: BuildRecord | None, name: str, store: BlobStore, missing: list[str], read: Callable[[BinaryIO], T]) -> T | None:
-    """One kind of evidence; None where there is none, and a word in `missing` where it should be there."""
+    """Read one kind of evidence. Returns None when there is none, and adds to `missing` when it cannot be read."""
     digest = build.evidence.get(name) if build else None
     if digest is None:
         return None

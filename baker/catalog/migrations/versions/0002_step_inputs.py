@@ -1,4 +1,4 @@
-"""Steps know when they ran and what their keys were made of: what layers are explained by. Builds know what they were tested with."""
+"""Add to steps when they ran and the inputs of their keys, which explain layers; add to builds the key of their tests."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Where images are published, which channels they are in, which are revoked, where they were released."""
+"""Add publications, channels, revocations and releases."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What makes images reproducible and records trustworthy: how a build was pinned, a hash chain over records, attestations, rebuilds."""
+"""Add reproducibility and trust: how a build was pinned, the journal (a hash chain over all records), attestations and rebuilds."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -48,7 +48,7 @@ def _journal() -> None:
 
 
 def _append_only(dialect: str) -> None:
-    """The database itself refuses to change or delete entries: against slips. Whoever takes the trigger away is found by the hashes."""
+    """Make the database refuse to change or delete entries. This prevents mistakes; tampering is revealed by the hashes."""
     says = "the journal is append-only"
     if dialect == "sqlite":
         for what in ("UPDATE", "DELETE"):

@@ -83,10 +83,9 @@ def tool() -> str:
     return need("qemu-img", package="qemu-utils")
 
 
-def info(path: Path, format: DiskFormat | str | None = None) -> DiskInfo:  # noqa: A002 - qemu-img's own word
-    """Describe the file at `path`. Without `format` qemu-img guesses it: only for files that a user named and no guest wrote."""
-    explicit = ["-f", format] if format else []
-    result = _run([tool(), "info", "-U", "--output=json", *explicit, _safe_name(path)], "reading the disk image", path)
+def info(path: Path, format: DiskFormat | str) -> DiskInfo:  # noqa: A002 - qemu-img's own word
+    """Describe the file at `path`. The format is never guessed by qemu-img: a guest or a stranger may have written the file."""
+    result = _run([tool(), "info", "-U", "--output=json", "-f", format, _safe_name(path)], "reading the disk image", path)
     return _parse_info(json.loads(result.stdout))
 
 
@@ -113,8 +112,8 @@ def _parse_info(data: Mapping[str, Any]) -> DiskInfo:
     )
 
 
-def as_disk(path: Path, format: DiskFormat | str | None = None) -> Disk:  # noqa: A002
-    """The file at `path` as a Disk. Without `format` qemu-img guesses it, see `info`."""
+def as_disk(path: Path, format: DiskFormat | str) -> Disk:  # noqa: A002
+    """The file at `path`, which has this format, as a Disk."""
     described = info(path, format)
     return Disk(path, cast(DiskFormat, described.format), described.virtual_size)
 

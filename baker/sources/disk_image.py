@@ -6,7 +6,6 @@ VMDK). An image that names any is refused: it could make this host copy any file
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -16,11 +15,11 @@ from baker.core.errors import SourceError
 from baker.core.model import Disk, DiskFormat
 from baker.core.process import run
 from baker.disks import qemuimg
+from baker.disks.image_format import detect
 from baker.sources import import_disk, unpack
 from baker.sources.base import Context
 
 FORMATS: tuple[str, ...] = get_args(DiskFormat)
-VMDK_MAGIC = b"KDMV"
 CONVERT_HINT = "qemu-img convert -O qcow2 OLD NEW makes a plain disk image in a single file"
 
 
@@ -65,20 +64,29 @@ def inspect(path: Path, declared: str | None, *, name: str = "") -> Disk:
     files. `name` names the image in messages.
     """
     name = name or path.name
-    _refuse_scattered_vmdk(path, name)
-    found = qemuimg.info(path)
-    if found.format not in FORMATS:
+    try:
+        detected = detect(path)
+    except OSError as error:
+        raise host_error(error, path) from error
+    if detected.other_file:
+        raise SourceError(f"{name} needs another file: {detected.other_file}", hint=CONVERT_HINT, code="source.several-files")
+    if detected.format == "empty":
+        raise SourceError(f"{name} is empty", code="source.empty")
+    if detected.format == "text":
+        raise SourceError(f"{name} is a text file", hint="give a disk image", code="source.not-a-disk-image")
+    if detected.format not in FORMATS:
         raise SourceError(
-            f"{name} is a {found.format} image, which bake cannot read",
+            f"{name} is a {detected.format} image, which bake cannot read",
             hint=f"bake reads {', '.join(FORMATS)}",
             code="source.format-unsupported",
         )
-    if declared and declared != found.format:
+    if declared and declared != detected.format:
         raise SourceError(
-            f"{name} is a {found.format} image, not a {declared} image",
+            f"{name} is a {detected.format} image, not a {declared} image",
             hint="correct `format:` in the template, or leave it out",
             code="source.format-mismatch",
         )
+    found = qemuimg.info(path, detected.format)
     if found.encrypted:
         raise SourceError(f"{name} is encrypted", hint=CONVERT_HINT, code="source.encrypted")
     if found.backing or found.data_file:
@@ -87,23 +95,6 @@ def inspect(path: Path, declared: str | None, *, name: str = "") -> Disk:
         raise SourceError(f"{name} is empty", code="source.empty")
     _check(path, found.format, name)
     return Disk(path, cast(DiskFormat, found.format), found.virtual_size)
-
-
-def _refuse_scattered_vmdk(path: Path, name: str) -> None:
-    """Raise SourceError for a VMDK that refers to other files.
-
-    A VMDK in a single file has a binary header ("KDMV") with a non-zero capacity at byte 12. A text descriptor, or a capacity of 0,
-    means that the content is in other files (VMware, Virtual Disk Format 1.1).
-    """
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise host_error(error, path) from error
-    text = start.lstrip().lower().startswith(b"# disk descriptorfile")
-    listing = start.startswith(VMDK_MAGIC) and (len(start) < 20 or struct.unpack_from("<Q", start, 12)[0] == 0)
-    if text or listing:
-        raise SourceError(f"{name} is a VMDK in several files", hint=CONVERT_HINT, code="source.several-files")
 
 
 def _check(path: Path, image_format: str, name: str) -> None:

@@ -15,9 +15,9 @@ SSH_SECONDS = 600  # a deadline, not a measure: emulated machines share the host
 
 
 def bootable(request: pytest.FixtureRequest) -> Disk:
-    """A bootable Debian: the disk that BAKE_TEST_DISK names, else the base that this test run baked."""
+    """A bootable Debian: the qcow2 disk that BAKE_TEST_DISK names, else the base that this test run baked."""
     if os.environ.get("BAKE_TEST_DISK"):
-        return qemuimg.as_disk(Path(os.environ["BAKE_TEST_DISK"]))
+        return qemuimg.as_disk(Path(os.environ["BAKE_TEST_DISK"]), "qcow2")
     from baker.api import Baker
 
     baked = request.getfixturevalue("baked_home")

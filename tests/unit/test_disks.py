@@ -65,7 +65,7 @@ def test_what_qemu_img_refuses_is_a_plain_error(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="qcow2") as read:
         qemuimg.info(tmp_path / "x", "qcow2")
     with pytest.raises(HostError, match=r"(?i)absent.*no such file") as absent:
-        qemuimg.as_disk(tmp_path / "absent")
+        qemuimg.as_disk(tmp_path / "absent", "qcow2")
     with pytest.raises(HostError, match="qcow2") as converted:
         qemuimg.convert(Disk(tmp_path / "x", "qcow2", 1), tmp_path / "y", "raw")
     assert {error.value.code for error in (read, absent, converted)} == {"disk.qemu-img-failed"}

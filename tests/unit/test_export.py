@@ -19,6 +19,7 @@ from baker.core.errors import BusyError, HostError, NotFoundError, UsageError
 from baker.core.events import Memory, Null, Progress, Reporter
 from baker.core.model import Disk
 from baker.disks import qemuimg
+from baker.disks.image_format import detect
 from baker.disks.raw import raw_digest
 from baker.publish.export import COMPRESSED, export
 from baker.store.directory import DirectoryStore
@@ -81,7 +82,7 @@ def test_every_format_holds_the_image(tmp_path: Path, store: DirectoryStore, ima
     sink = Memory()
     out = export(store, image, form, tmp_path / f"out.{form}", compress=compress, report=Reporter(sink))
     assert out == tmp_path / f"out.{form}"
-    info = qemuimg.info(out)
+    info = qemuimg.info(out, detect(out).format)
     assert (info.format, info.backing) == (form, None)
     assert info.compression == {"zstd": "zstd"}.get(compress, "zlib" if form == "qcow2" else None)
     assert raw_digest(qemuimg.as_disk(out, form), scratch=tmp_path) == image.digest

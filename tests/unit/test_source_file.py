@@ -103,6 +103,16 @@ def vmdk_listing(tmp_path: Path) -> None:
     )
 
 
+def vmdk_bare_listing(tmp_path: Path) -> None:
+    """QEMU takes this for a VMDK too, and would copy the host's file into the image."""
+    (tmp_path / "secret").write_bytes(b"host" * 1000)
+    (tmp_path / "bad").write_text('\n# a comment\nversion=1\nRW 8 FLAT "secret" 0\n')
+
+
+def plain_text(tmp_path: Path) -> None:
+    (tmp_path / "bad").write_text("all of this is text\n" * 1000)
+
+
 def vmdk_hidden_listing(tmp_path: Path) -> None:
     """A binary header without a capacity sends qemu to the descriptor, which may name any file."""
     whole = bytearray(image(tmp_path, "bad", "-O", "vmdk").read_bytes())
@@ -142,9 +152,11 @@ def missing(tmp_path: Path) -> None:
     ("make", "code", "fact"),
     [
         (backed, "source.several-files", "secret"),
-        (split_data, "source.several-files", "secret"),
-        (vmdk_listing, "source.several-files", "VMDK"),
-        (vmdk_hidden_listing, "source.several-files", "VMDK"),
+        (split_data, "source.several-files", "bad"),
+        (vmdk_listing, "source.several-files", "bad"),
+        (vmdk_bare_listing, "source.several-files", "bad"),
+        (vmdk_hidden_listing, "source.several-files", "bad"),
+        (plain_text, "source.not-a-disk-image", "bad"),
         (encrypted, "source.encrypted", "bad"),
         (web_page, "source.not-a-disk-image", "web page"),
         (tar, "source.not-a-disk-image", "tar"),

@@ -14,7 +14,7 @@ from baker.build.services import Connect
 from baker.core.errors import BootError
 from baker.core.home import ensure
 from baker.core.model import OPEN, MachineSpec, Media, NetworkPolicy
-from baker.layers.resume import wake
+from baker.layers.resume import resume
 from baker.layers.store import Layer
 from baker.machines.base import Builder, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
@@ -72,7 +72,7 @@ def restored(
             machine = stack.enter_context(builder.restore(request, layer.directory))
             _keep_console(stack, machine, artifacts)
             connected = _connect(stack, machine, request, connect, timeout)
-            wake(connected.communicator, time.time() if set_clock else None)
+            resume(connected.communicator, time.time() if set_clock else None)
         yield connected
 
 

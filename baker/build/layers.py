@@ -18,7 +18,7 @@ from baker.core.disk_space import free
 from baker.core.errors import BakeError, BuildError
 from baker.core.model import NetworkPolicy
 from baker.layers import policy
-from baker.layers.store import LayerRecord, with_key_files
+from baker.layers.store import LayerRecord, copy_key_files
 from baker.machines.base import SupportsSnapshot
 from baker.plan.plan import Plan, PlannedStep
 
@@ -136,7 +136,7 @@ class LayerKeeper(StepObserver):
         final = self._store.name(key, job.id)
         self._builder.keep(start.machine, directory, disks.next() / DISK, f"../{final}/{DISK}")
         disks.link(directory, final)
-        with_key_files(directory, start.identity)
+        copy_key_files(directory, start.identity)
         if self._layering.network.dump is not None:
             job.artifacts.add_egress(start.machine.reached())
         layer_history.save(directory, job.artifacts.snapshot(), self._tracker.changed)

@@ -80,7 +80,7 @@ def test_the_ways_out_of_a_missing_image_are_named(bake: Baker, template) -> Non
 
 def test_what_there_is_instead_is_named_too(bake: Baker, template) -> None:
     fill(bake, an_image("base", "1.4.0"))
-    with pytest.raises(NotFoundError, match="base.*\\^2") as caught:
+    with pytest.raises(NotFoundError, match=r"base.*\^2") as caught:
         bake.build([template("web", "image: base@^2")])
     assert caught.value.code == "plan.missing-parent" and "base@1.4.0" in caught.value.hint
 

@@ -110,7 +110,7 @@ def source_changes(plan: Plan, last: BuildRecord | None) -> list[str]:
         return []
     found = ["the source"] if last.source["digest"] != plan.source.digest else []
     now = recorded_machine_spec(plan.template)
-    keys = plan.template.builder.machine_key(plan.shape)
+    keys = plan.template.builder.machine_key(plan.machine_spec)
     return found + [f"builder.{name}" for name in keys if last.shape.get(name) != now.get(name)]
 
 

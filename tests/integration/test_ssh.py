@@ -40,7 +40,7 @@ class Server:
     config: Path
     child: subprocess.Popen[bytes] | None = None
     has_power: bool = True
-    awake: bool = False
+    restored: bool = False
     resets: int = 0
     when_reset: Callable[[], None] = lambda: None
 

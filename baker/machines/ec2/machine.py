@@ -49,7 +49,7 @@ class Ec2Machine:
     def host_address(self, port: int) -> str | None:
         return None  # an instance cannot reach this host's loopback
 
-    def reached(self) -> Sequence[EgressEndpoint]:
+    def egress(self) -> Sequence[EgressEndpoint]:
         return ()
 
     @property
@@ -86,7 +86,7 @@ class Ec2Machine:
         )
 
     @property
-    def awake(self) -> bool:
+    def restored(self) -> bool:
         return False  # an instance is always booted
 
     def reset(self) -> None:

@@ -132,7 +132,7 @@ class SshCommunicator:
     def wait(self, timeout: float) -> None:
         self.disconnect()
         started = time.monotonic()
-        boot, known_up = _BootWatch(self._machine, self._report, self._silence if self._was_up else None), self._machine.awake
+        boot, known_up = _BootWatch(self._machine, self._report, self._silence if self._was_up else None), self._machine.restored
         refused_at: float | None = None
         reason = "nothing listens on its SSH port"
         while True:

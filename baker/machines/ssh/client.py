@@ -138,12 +138,12 @@ class SshCommunicator:
         while True:
             left = started + timeout - time.monotonic()
             if not self._machine.running():
-                raise self._boot_error("the machine stopped before SSH answered", "see its console log", "machine.stopped")
+                raise self._boot_error("the machine stopped before SSH answered", "see its console log", code="machine.stopped")
             if left <= 0 or (refused_at is not None and time.monotonic() - refused_at > REFUSAL_SECONDS):
                 raise self._login_error(time.monotonic() - started, reason, refused=refused_at is not None)
             if boot.has_failed():
                 raise self._boot_error(
-                    "the guest's kernel panicked, and panicked again after a reset", "see its console log", "machine.kernel-panic"
+                    "the guest's kernel panicked, and panicked again after a reset", "see its console log", code="machine.kernel-panic"
                 )
             if known_up or self._endpoint.proxy_command or _has_banner(self._endpoint, min(left, BANNER_SECONDS)):
                 failure = self._log_in(min(left, HANDSHAKE_SECONDS))
@@ -202,11 +202,11 @@ class SshCommunicator:
     def _login_error(self, seconds: float, reason: str, *, refused: bool) -> BootError:
         if refused:
             hint = "the image must read its keys from systemd credentials or cloud-init; ssh_username must be a user who may log in"
-            return self._boot_error(f"SSH refused the login for {seconds:.0f} s: {reason}", hint, "machine.ssh-refused")
+            return self._boot_error(f"SSH refused the login for {seconds:.0f} s: {reason}", hint, code="machine.ssh-refused")
         hint = "raise ssh_timeout, or see the console log"
-        return self._boot_error(f"timed out after {seconds:.0f} s waiting for SSH: {reason}", hint, "machine.ssh-timeout")
+        return self._boot_error(f"timed out after {seconds:.0f} s waiting for SSH: {reason}", hint, code="machine.ssh-timeout")
 
-    def _boot_error(self, message: str, hint: str, code: str) -> BootError:
+    def _boot_error(self, message: str, hint: str, *, code: str) -> BootError:
         return BootError(message, console=self._machine.console_tail(), hint=hint, code=code)
 
 

@@ -1,7 +1,7 @@
 """Release a channel's image to a target: record it before anything is changed, follow it to its end, and roll it back when it fails.
 
-A release whose process was killed stays `running` on record. Nobody needs to be restored for it: AWS goes on by itself, and `resume`
-goes on from what the record and the target say.
+A release whose process was killed stays `running` on record. AWS continues without bake, and `resume` continues from the record and the
+state of the target.
 """
 
 from __future__ import annotations

@@ -88,8 +88,8 @@ def test_a_cache_size_that_is_none_is_told(shop: Cli) -> None:
         (("shell", "--layer", "web@nginx"), 5, "web has no step 'nginx'\n1 packages, 2 page"),
         (("shell", "--layer", "shop@1"), 5, "no template called shop"),
         (("run", "--layer", "web"), 2, "'web'\nNAME@STEP"),
-        (("shell",), 2, "one of IMAGE and --layer is needed"),
-        (("shell", "web", "--layer", "web@1"), 2, "one of IMAGE and --layer is needed"),
+        (("shell",), 2, "IMAGE\n--layer\n[usage.one-of]"),
+        (("shell", "web", "--layer", "web@1"), 2, "IMAGE\n--layer\n[usage.one-of]"),
     ],
 )
 def test_a_layer_that_is_not_there_is_told_with_what_there_is(shop: Cli, argv: tuple[str, ...], code: int, words: str) -> None:

@@ -14,7 +14,7 @@ from baker.build.services import Connect
 from baker.core.errors import BootError
 from baker.core.home import ensure
 from baker.core.model import OPEN, MachineSpec, Media, NetworkPolicy
-from baker.layers.resume import wake
+from baker.layers.resume import resume
 from baker.layers.store import Layer
 from baker.machines.base import Builder, Launch, Machine, SupportsSnapshot
 from baker.machines.identity import make_identity
@@ -72,7 +72,7 @@ def restored(
             machine = stack.enter_context(builder.restore(request, layer.directory))
             _keep_console(stack, machine, artifacts)
             connected = _connect(stack, machine, request, connect, timeout)
-            wake(connected.communicator, time.time() if set_clock else None)
+            resume(connected.communicator, time.time() if set_clock else None)
         yield connected
 
 
@@ -80,22 +80,32 @@ def build_request(
     job: Job,
     name: str,
     media: Media,
-    shape: MachineSpec,
+    machine_spec: MachineSpec,
     source_username: str | None,
     *,
     hostname: str = "",
     overlay: Path | None = None,
     clock: int | None = None,
-    gate: NetworkPolicy = OPEN,
+    network_policy: NetworkPolicy = OPEN,
 ) -> Launch:
     """The request for a machine of a build, with a new identity. `hostname`: the template's name if left out. `clock`: the time that the
-    machine starts with, in seconds since 1970. `gate`: what it may reach."""
+    machine starts with, in seconds since 1970. `network_policy`: what it may reach."""
     directory = ensure(job.scratch / name)
     username = job.template.communicator.ssh_username or source_username or DEFAULT_USERNAME
     identity = make_identity(directory, hostname or job.template.name, username)
     return Launch(
-        name, media, shape, identity, directory, job.ledger, job.report, overlay=overlay, image=job.image, clock=clock, gate=gate
-    )  # fmt: skip
+        name,
+        media,
+        machine_spec,
+        identity,
+        directory,
+        job.ledger,
+        job.report,
+        overlay=overlay,
+        image=job.image,
+        clock=clock,
+        network_policy=network_policy,
+    )
 
 
 def power_off(communicator: Communicator, timeout: float) -> None:

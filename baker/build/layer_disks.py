@@ -31,7 +31,7 @@ class MachineDisks:
     def next(self) -> Path:
         """Make the directory for the machine's next overlay."""
         self._number += 1
-        self.current = self._store.place(self._build, self._number)
+        self.current = self._store.machine_directory(self._build, self._number)
         self._made[self.current] = self._ledger.enter("directory", path=str(self.current))
         return ensure(self.current)
 

@@ -120,8 +120,16 @@ def _restored(layering: Layering, candidate: Candidate, stack: ExitStack) -> Sta
     identity = layer.identity(scratch)
     overlay = layering.disks.next() / DISK
     request = Launch(
-        NAME, plan.source.disk, plan.shape, identity, scratch, job.ledger, job.report, overlay=overlay, gate=layering.network
-    )  # fmt: skip
+        NAME,
+        plan.source.disk,
+        plan.machine_spec,
+        identity,
+        scratch,
+        job.ledger,
+        job.report,
+        overlay=overlay,
+        network_policy=layering.network,
+    )
     machine = stack.enter_context(
         restored(
             layering.builder,
@@ -129,7 +137,7 @@ def _restored(layering: Layering, candidate: Candidate, stack: ExitStack) -> Sta
             layer,
             job.services.connect,
             timeout=RESTORE_SECONDS,
-            set_clock=plan.shape.clock is None,
+            set_clock=plan.machine_spec.clock is None,
             artifacts=job.artifacts,
         )
     )
@@ -158,22 +166,22 @@ def _report_cached(layering: Layering, candidate: Candidate) -> None:
 def _booted(layering: Layering, stack: ExitStack) -> StartedMachine:
     job, plan = layering.job, layering.plan
     recorded = int(datetime.fromisoformat(job.options.clock).timestamp()) if job.options.clock else None
-    clock = recorded if plan.shape.clock is None else plan.shape.clock
+    clock = recorded if plan.machine_spec.clock is None else plan.machine_spec.clock
     request = build_request(
         job,
         NAME,
         plan.source.media,
-        plan.shape,
+        plan.machine_spec,
         plan.source.ssh_username,
         hostname=HOSTNAME,
         overlay=layering.disks.next() / DISK if layering.builder else None,
         clock=clock,
-        gate=layering.network,
+        network_policy=layering.network,
     )
     timeout = job.template.communicator.ssh_timeout
     machine = stack.enter_context(launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts))
     if clock is not None:
         machine.communicator.run(STOP_CLOCKS)
-    if plan.shape.clock is not None:  # systemd goes on from the day of its own build where the clock is before that
-        machine.communicator.run(f"date -u -s @{plan.shape.clock} >/dev/null")
+    if plan.machine_spec.clock is not None:  # systemd goes on from the day of its own build where the clock is before that
+        machine.communicator.run(f"date -u -s @{plan.machine_spec.clock} >/dev/null")
     return StartedMachine(machine.machine, request.identity, machine.communicator, machine.connection, layering.disks.readable)

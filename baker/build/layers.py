@@ -18,7 +18,7 @@ from baker.core.disk_space import free
 from baker.core.errors import BakeError, BuildError
 from baker.core.model import NetworkPolicy
 from baker.layers import policy
-from baker.layers.store import LayerRecord, with_key_files
+from baker.layers.store import LayerRecord, copy_key_files
 from baker.machines.base import SupportsSnapshot
 from baker.plan.plan import Plan, PlannedStep
 
@@ -28,7 +28,7 @@ def layered_machine(job: Job, plan: Plan, network: NetworkPolicy, tracker: Track
     """The build's machine, and the observer that keeps layers of it. At the end nothing is left but finished layers. `tracker`: what it
     knows is kept with each layer. BuildError when the build is to stop after a step, and the machine cannot be kept there."""
     store, builder, options = job.services.layers, job.builder, job.layer_options
-    keeps = isinstance(builder, SupportsSnapshot) and builder.keeps() and job.options.replay is None  # a rebuild leaves nothing
+    keeps = isinstance(builder, SupportsSnapshot) and builder.can_snapshot() and job.options.replay is None  # a rebuild leaves nothing
     with (
         closing(MachineDisks(job.id, job.ledger, store)) as disks,
         closing(LayerClaims(store)) as claims,
@@ -96,7 +96,7 @@ class LayerKeeper(StepObserver):
         reason = policy.never_kept(self._plan, depth)
         if reason:
             return reason
-        if free(self._store.root) < policy.ROOM * self._plan.shape.memory:
+        if free(self._store.root) < policy.ROOM * self._plan.machine_spec.memory:
             return "the disk has too little room"
         if depth and self._plan.steps[depth - 1].step.cache.keep:
             return ""
@@ -134,11 +134,11 @@ class LayerKeeper(StepObserver):
         job, disks, began = self._job, self._layering.disks, self._clock.now()
         key, directory = self._layering.keys[depth], disks.current
         final = self._store.name(key, job.id)
-        self._builder.keep(start.machine, directory, disks.next() / DISK, f"../{final}/{DISK}")
+        self._builder.take_snapshot(start.machine, directory, disks.next() / DISK, f"../{final}/{DISK}")
         disks.link(directory, final)
-        with_key_files(directory, start.identity)
+        copy_key_files(directory, start.identity)
         if self._layering.network.dump is not None:
-            job.artifacts.add_egress(start.machine.reached())
+            job.artifacts.add_egress(start.machine.egress())
         layer_history.save(directory, job.artifacts.snapshot(), self._tracker.changed)
         paused = self._clock.now() - began
         record = LayerRecord(
@@ -165,7 +165,7 @@ class LayerKeeper(StepObserver):
         """In the background: make a layer of what was kept, and release the claims that it answers."""
         began = time.monotonic()  # what this thread needs, while the build's own clock goes on with its steps
         try:
-            builder.pack(directory)
+            builder.finish_snapshot(directory)
             self._cost = record.cost + time.monotonic() - began
             layer = self._store.commit(directory, record)
             self._layering.disks.release(directory)

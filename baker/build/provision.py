@@ -190,7 +190,7 @@ def _capture(job: Job, build: BuildMachine, listing: GuestListing | None, produc
 def _capture_source(job: Job, plan: Plan) -> Captured:
     """The image of a template without steps: its source, in the size that the template asks for."""
     with job.report.stage("capture"):
-        size = plan.shape.disk_size or plan.source.disk.virtual_size
+        size = plan.machine_spec.disk_size or plan.source.disk.virtual_size
         disk = qemuimg.create_overlay(plan.source.disk, job.scratch / CAPTURED, size=size)
         return Captured(disk, changed_inodes=ChangedInodes())
 
@@ -198,6 +198,6 @@ def _capture_source(job: Job, plan: Plan) -> Captured:
 def _report_egress(job: Job, machine: Machine) -> None:
     """Collect what the machine reached past the proxy, where the template asks for that."""
     if network_of(job) == "report":
-        job.artifacts.add_egress(machine.reached())
+        job.artifacts.add_egress(machine.egress())
         if found := job.artifacts.snapshot().egress:
             job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")

@@ -285,7 +285,7 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
     if not template.verify:
         return VerifyOutcome("none")
     with job.report.stage("verify"):
-        request = build_request(job, "verify", captured.media, plan.shape, plan.source.ssh_username)
+        request = build_request(job, "verify", captured.media, plan.machine_spec, plan.source.ssh_username)
         timeout = template.communicator.ssh_timeout
         with launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts) as verified:
             machine, communicator = verified.machine, verified.communicator

@@ -71,9 +71,9 @@ def cached(step: Explained | None, image: ImageRecord | None) -> list[str]:
     if step is None:
         return ["?", ""]
     if image is not None or step.cached:
-        return ["yes", "" if step.kept or image is not None else "in a later layer"]
+        return ["yes", "" if step.has_layer or image is not None else "in a later layer"]
     reason = step.reason.removesuffix("not kept")
-    kept = f"not kept: {step.keep}" if step.keep else ""
+    kept = f"not kept: {step.why_not_kept}" if step.why_not_kept else ""
     return ["no", "; ".join(part for part in (reason, kept) if part)]
 
 
@@ -124,8 +124,8 @@ def to_json(template: Template, plan: Plan | None, image: ImageRecord | None, st
                 "files": dict(keys[index].files) if index in keys else {},
                 "cached": image is not None or (index in explained and explained[index].cached),
                 "why": explained[index].reason if index in explained and image is None else "",
-                "layer": index in explained and explained[index].kept,
-                "why_not_kept": explained[index].keep if index in explained else "",
+                "layer": index in explained and explained[index].has_layer,
+                "why_not_kept": explained[index].why_not_kept if index in explained else "",
             }
             for index, step in enumerate(template.provisioners, start=1)
         ],

@@ -1,4 +1,4 @@
-"""Time, as stages see it: tests have a clock that does not wait."""
+"""The clock of stages and waiters. Tests replace it by one that does not wait."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Clock:
-    """`now`: seconds of a clock that only goes forward; `date`: seconds since the epoch; `sleep`: let seconds pass."""
+    """`now`: seconds of a monotonic clock; `date`: seconds since the epoch; `sleep`: wait for a number of seconds."""
 
     now: Callable[[], float] = time.monotonic
     date: Callable[[], float] = time.time

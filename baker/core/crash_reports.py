@@ -1,4 +1,4 @@
-"""Tracebacks of bugs: kept in a file, for who repairs them."""
+"""Crash reports: tracebacks of bugs, written to a file so that they can be attached to a bug report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from baker.core.secrets import SHORTEST_FORM, Secrets
 
 
 def keep(text: str, state: Path) -> Path | None:
-    """Write a traceback, secrets masked already, to a private file; its path, or None where that cannot be."""
+    """Write a traceback, whose secrets are masked already, to a private file. Returns its path, or None when it cannot be written."""
     try:
         path = ensure(state / "crashes") / f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{os.getpid()}.txt"
         path.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -25,8 +25,11 @@ def keep(text: str, state: Path) -> Path | None:
 
 
 def possible_secrets(variables: Mapping[str, str], var_files: Iterable[str | Path] = (), templates: Iterable[str | Path] = ()) -> Secrets:
-    """What a traceback of this run may quote and must not show: the values that were given, those in variable files, and the defaults in
-    templates. Any value may be secret: whether it was said to be cannot be asked after a bug. A file that cannot be read has none."""
+    """The values that a traceback of this run may contain and must not show.
+
+    These are the values of `variables`, those in variable files, and the defaults in templates. Each may be secret: after a bug, the
+    declarations that say which ones are cannot be relied on. A file that cannot be read is skipped.
+    """
     found = dict(variables)
     for number, path in enumerate(var_files):
         found |= dict(_walk(f"file {number}", _read(path)))
@@ -39,8 +42,8 @@ def possible_secrets(variables: Mapping[str, str], var_files: Iterable[str | Pat
 
 
 def _read(path: str | Path) -> Any:
-    """The document in a YAML file; of one that is no YAML, its lines."""
-    import yaml  # only after a bug
+    """The document in a YAML file. For a file that is not YAML, the part of each line after its colon, or the line."""
+    import yaml  # here because it is needed after a bug only
 
     try:
         text = Path(path).read_text(encoding="utf-8", errors="replace")
@@ -53,6 +56,7 @@ def _read(path: str | Path) -> Any:
 
 
 def _walk(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    """The (name, text) of every scalar in a document that is neither null nor a boolean."""
     if isinstance(value, Mapping):
         for key, each in value.items():
             yield from _walk(f"{name}.{key}", each)

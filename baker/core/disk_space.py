@@ -1,4 +1,4 @@
-"""What the host's file systems refuse, in words: full, read-only, forbidden."""
+"""Space on the host's file systems, and errors of files as HostErrors: full, read-only, forbidden."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def existing(path: Path) -> Path:
 
 
 def mount_point(path: Path) -> Path:
-    """Where the file system that holds `path` (or would hold it) is mounted."""
+    """The mount point of the file system that holds `path`, or would hold it."""
     path = existing(path).resolve()
     while not path.is_mount() and path != path.parent:
         path = path.parent
@@ -29,18 +29,18 @@ def mount_point(path: Path) -> Path:
 
 
 def read_only(path: Path) -> bool:
-    """Whether the file system that holds `path` (or would hold it) is mounted read-only."""
+    """Whether the file system that holds `path`, or would hold it, is mounted read-only."""
     return bool(os.statvfs(existing(path)).f_flag & os.ST_RDONLY)
 
 
 def free(path: Path) -> int:
-    """The bytes that this user may still write to the file system of `path`."""
+    """The free space of the file system of `path` for this user, in bytes."""
     found = os.statvfs(existing(path))
     return found.f_bavail * found.f_frsize
 
 
 def human(size: int) -> str:
-    """`size` bytes for people: "1.4 GiB"."""
+    """Format a number of bytes for people: "1.4 GiB"."""
     value = float(size)
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if value < 1024:
@@ -50,18 +50,18 @@ def human(size: int) -> str:
 
 
 def full(path: Path, *, needed: int | None = None) -> HostError:
-    """The error for a file system without room; `needed` is how many bytes the work wants to write."""
-    wanted = f"; {human(needed)} ({needed} bytes) are needed" if needed is not None else ""
+    """The error for a full file system. `needed`: how many bytes the work has to write."""
+    suffix = f"; {human(needed)} ({needed} bytes) are needed" if needed is not None else ""
     mount = mount_point(path)
     return HostError(
-        f"no space left for {path}: the file system at {mount} has {human(free(path))} free{wanted}",
+        f"no space left for {path}: the file system at {mount} has {human(free(path))} free{suffix}",
         hint=f"make room on {mount}, remove images with `bake rm` and leftovers with `bake sweep`, or set BAKE_HOME elsewhere",
         code="host.disk-full",
     )
 
 
 def host_error(error: OSError, path: Path, *, needed: int | None = None) -> HostError:
-    """`error`, met while `path` was being written or read, as a HostError that names the file system."""
+    """Convert an OSError from writing or reading `path` to a HostError that says what to do."""
     if error.errno in FULL:
         return full(path, needed=needed)
     if error.errno == errno.EROFS:
@@ -71,6 +71,6 @@ def host_error(error: OSError, path: Path, *, needed: int | None = None) -> Host
             code="host.read-only",
         )
     if error.errno in FORBIDDEN:
-        hint = f"look at the owner and mode of {existing(path)}"
+        hint = f"check the owner and mode of {existing(path)}"
         return HostError(f"no permission to use {path}: {error.strerror}", hint=hint, code="host.forbidden")
     return HostError(f"cannot use {path}: {error.strerror or error}", code="host.io")

@@ -1,23 +1,24 @@
-"""What can go wrong, as a tree of types. Only the command line prints these and exits.
+"""Errors that bake expects, as a tree of exceptions. Only the command line prints them and exits.
 
-    BakeError                    anything expected; str(error) is one or more plain sentences
-    |-- UsageError               2  the command line asks for something that makes no sense
-    |-- TemplateError            2  the template (or a file it names) has problems; all of them, with places
+    BakeError                    any expected error; str(error) is one or more plain sentences
+    |-- UsageError               2  the command line or the API was used wrongly
+    |-- TemplateError            2  the template, or a file that it names, has problems; all of them, with places
     |-- BuildError               3  the build ran and failed
-    |   |-- SourceError          3  the source image could not be had
-    |   |-- BootError            3  the machine did not come up; carries the console's last lines
-    |   `-- StepError            3  a provisioning step failed; carries step, exit code, last output
+    |   |-- SourceError          3  the source image is not available
+    |   |-- BootError            3  the machine did not boot or did not answer; has the console's last lines
+    |   `-- StepError            3  a provisioning step failed; has the step, its exit code and its last output
     |-- VerifyError              4  the captured image failed its tests
     |-- NotFoundError            5  no such image, build, layer
     |-- HostError                6  this host lacks something: a tool, a right, space
-    |-- BusyError                7  somebody else uses it now; try again or stop them
-    `-- LockError                8  a build is not what its lock file says, or there is none that can be read
+    |   `-- LayerError           6  a layer cannot be restored on this host
+    |-- BusyError                7  another process uses the resource
+    `-- LockError                8  a build differs from its lock file, or the lock file is missing or unreadable
 
-Each type has the exit code of the process that ends with it; 0 is success, 1 an internal error (a bug), 130 and 143 an
-interrupt (SIGINT, SIGTERM).
+The number is the exit code of a process that ends with the error. 0 is success, 1 an internal error (a bug), 130 and 143 an interrupt
+(SIGINT, SIGTERM).
 
 Every error also has a `code`, `AREA.WHAT` in lower case with hyphens, such as `machine.ssh-timeout`. Codes are stable: programs
-and tests match them, messages may change. A type has a general code; whoever raises it may give a more exact one.
+and tests match them, while messages may change. Each type has a default code; a `raise` may give a more exact one.
 docs/errors.md lists them all.
 """
 
@@ -29,7 +30,7 @@ from typing import Any, ClassVar
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One thing wrong in a file, where the user typed it. `line` and `column` count from 1; 0 means "the whole file"."""
+    """One problem in a file, at the place where the user typed it. `line` and `column` count from 1; line 0 is the whole file."""
 
     file: str
     line: int
@@ -50,12 +51,12 @@ class Problem:
         return text
 
     def to_json(self) -> dict[str, str | int]:
-        """The problem for a program: where it is, what it is, and what would be right."""
+        """The problem as a JSON object: its place, code, message and hint."""
         return {name: getattr(self, name) for name in ("file", "line", "column", "code", "message", "hint")}
 
 
 class BakeError(Exception):
-    """Anything that bake expects can go wrong. `hint` says what to do about it; `code` is the error's stable name."""
+    """An expected error. `hint` says what to do about it; `code` is its stable name."""
 
     exit_code = 1
     default_code: ClassVar[str] = "error"
@@ -71,14 +72,14 @@ class BakeError(Exception):
 
 
 class UsageError(BakeError):
-    """The command line asks for something that makes no sense."""
+    """The command line or the API was used wrongly."""
 
     exit_code = 2
     default_code = "usage.invalid"
 
 
 class TemplateError(BakeError):
-    """A template has problems: every one that could be found, in file order."""
+    """A template has problems: all that were found, in the order of their places."""
 
     exit_code = 2
     default_code = "template.invalid"
@@ -88,7 +89,7 @@ class TemplateError(BakeError):
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
     def to_json(self) -> tuple[dict[str, str | int], ...]:
-        """The problems for a program: where each is, what it is, and what would be right."""
+        """The problems as JSON objects: place, code, message and hint of each."""
         return tuple(each.to_json() for each in self.problems)
 
 
@@ -100,13 +101,13 @@ class BuildError(BakeError):
 
 
 class SourceError(BuildError):
-    """The source image could not be had: no such file, a wrong checksum, a failed bootstrap."""
+    """The source image is not available: no such file, a wrong checksum, a failed bootstrap."""
 
     default_code = "source.unavailable"
 
 
 class BootError(BuildError):
-    """The machine did not come up in time. `console` holds the console log's last lines."""
+    """The machine did not boot, or did not answer in time. `console` holds the console log's last lines."""
 
     default_code = "machine.boot-failed"
 
@@ -116,7 +117,7 @@ class BootError(BuildError):
 
 
 class StepError(BuildError):
-    """A provisioning step failed."""
+    """A provisioning step failed. `output` holds the last lines that it wrote."""
 
     default_code = "step.failed"
 
@@ -158,20 +159,20 @@ class HostError(BakeError):
 
 
 class LayerError(HostError):
-    """A layer cannot be restored on this host, now or later: it is damaged, or was kept by other programs."""
+    """A layer can never be restored on this host: it is damaged, or was made by other versions of programs."""
 
     default_code = "layer.unusable"
 
 
 class BusyError(BakeError):
-    """Somebody else is using it now."""
+    """Another process uses the resource now."""
 
     exit_code = 7
     default_code = "host.busy"
 
 
 class LockError(BakeError):
-    """A lock file that is missing, broken or stale, or an image that is not what it says: every difference."""
+    """A lock file is missing, unreadable or outdated, or an image differs from it: every difference."""
 
     exit_code = 8
     default_code = "lock.mismatch"
@@ -182,7 +183,7 @@ class LockError(BakeError):
 
 
 class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP, as an exception so that every `finally` runs. Not an Exception: nobody swallows it."""
+    """SIGINT, SIGTERM or SIGHUP as an exception, so that every `finally` runs. It is no Exception: no `except Exception` catches it."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(f"interrupted by signal {signal_number}")
@@ -192,7 +193,7 @@ class Interrupted(BaseException):
 
 
 def error_to_json(error: BakeError | Interrupted) -> dict[str, Any]:
-    """What `--json` shows of an error: `code`, `message`, `hint`, `exit_code`, and the single `problems` of a file."""
+    """An error as `--json` shows it: `code`, `message`, `hint`, `exit_code`, and the list `problems` of a file."""
     problems = error.to_json() if isinstance(error, TemplateError) else [p.to_json() for p in getattr(error, "problems", ())]
     return {
         "code": error.code,

@@ -1,6 +1,6 @@
-"""What happened, as values. A sink turns them into a live terminal, plain lines, JSON lines or a log file.
+"""Events of builds, as values. A sink turns them into a live display, plain lines, JSON lines or a log file.
 
-Stages and verbs only emit; nothing but a sink ever prints.
+Stages and verbs only emit events; only a sink prints.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ Level = Literal["debug", "info", "warning", "error"]
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that happened to the build `build` (a build id, or "" outside of one) at `at` (seconds since the epoch)."""
+    """An event of the build `build` (a build id, or "" outside of builds) at the time `at` (seconds since the epoch)."""
 
     build: str = ""
     at: float = field(default_factory=time.time)
 
     def to_json(self) -> dict[str, Any]:
-        """The event as a JSON object: `event` is its type in snake_case, the rest its fields."""
+        """The event as a JSON object: `event` is its type in snake_case, the other keys are its fields."""
         return {"event": _snake(type(self).__name__), **dataclasses.asdict(self)}
 
 
@@ -37,14 +37,14 @@ class BuildStarted(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TemplateRejected(Event):
-    """Templates with problems: nothing is built. `problems`: for each its `file`, `line`, `column`, `code`, `message` and `hint`."""
+    """Templates have problems, so nothing is built. `problems`: `file`, `line`, `column`, `code`, `message` and `hint` of each."""
 
     problems: tuple[dict[str, Any], ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned(Event):
-    """What the build is going to do. `steps`: for each its `index`, `key` and `inputs` (what the key was made of, secrets hashed)."""
+    """The plan of a build. `steps`: the `index`, the `key` and the `inputs` of each, from which the key is made (secrets as hashes)."""
 
     fingerprint: str
     source: dict[str, Any]  # kind, title, digest, parent, pins
@@ -82,12 +82,12 @@ class StepFinished(Event):
     exit_code: int | None = None
     cached: bool = False
     attempts: int = 1
-    ran: float = 0.0  # when it was carried out: for a cached step, when its layer was made
+    ran: float = 0.0  # when it ran, seconds since the epoch; for a cached step, when it ran for its layer
 
 
 @dataclass(frozen=True, kw_only=True)
 class Output(Event):
-    """A line that a command of the build printed, in the guest or on the host."""
+    """A line of output of a command of the build, in the guest or on the host, or of the guest's console."""
 
     line: str
     stream: Literal["stdout", "stderr", "console"] = "stdout"
@@ -96,7 +96,7 @@ class Output(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress(Event):
-    """How far a long piece of work is. `total` is 0 when unknown."""
+    """The progress of long work. `total` is 0 when it is not known."""
 
     label: str
     done: int
@@ -113,7 +113,7 @@ class Message(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class TestFinished(Event):
-    """One test of the verification. `outcome` is pytest's word."""
+    """The end of one test of the verification. `outcome` is pytest's term."""
 
     __test__ = False  # not a pytest class
 
@@ -125,8 +125,8 @@ class TestFinished(Event):
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFinished(Event):
-    """The end of a build. `status`: stopped is what `--until` asked for; tried, that nothing was to be left of it. `logged`: whether it is
-    on record with its log."""
+    """The end of a build. `status`: "stopped" after the step of `--until`; "tried" for a build that leaves no image. `logged`: whether the
+    catalog has a record of it with its log."""
 
     name: str
     status: Literal["built", "unchanged", "stopped", "tried", "failed", "interrupted"]
@@ -144,7 +144,7 @@ class BuildFinished(Event):
 
 
 def from_json(value: dict[str, Any]) -> Event:
-    """The event that `to_json` made `value` of. ValueError for an event this version does not know."""
+    """The event of a JSON object that `to_json` made. ValueError for an event that this version does not know."""
     kind = {_snake(kind.__name__): kind for kind in Event.__subclasses__()}.get(str(value.get("event")))
     if kind is None:
         raise ValueError(f"unknown event {value.get('event')!r}")
@@ -157,20 +157,20 @@ def _snake(name: str) -> str:
 
 
 class Sink(Protocol):
-    """Takes events. Must not raise: a broken terminal does not break a build."""
+    """Receives events. It must not raise: a broken terminal must not fail a build."""
 
     def emit(self, event: Event) -> None: ...
 
 
 class Null:
-    """A sink that forgets everything."""
+    """A sink that drops all events."""
 
     def emit(self, event: Event) -> None:
         pass
 
 
 class Memory:
-    """A sink that keeps every event, or those of one type, for callers of the Python API and for tests."""
+    """A sink that stores all events, or those of one type, for callers of the Python API and for tests."""
 
     def __init__(self, only: type[Event] = Event) -> None:
         self.only = only
@@ -182,7 +182,7 @@ class Memory:
 
 
 class Tee:
-    """One sink made of several."""
+    """A sink that forwards each event to several sinks."""
 
     def __init__(self, *sinks: Sink) -> None:
         self.sinks = sinks
@@ -194,7 +194,7 @@ class Tee:
 
 @dataclass(frozen=True)
 class Reporter:
-    """A sink together with the build that reports to it: what every stage is handed."""
+    """A sink together with the id of the build that reports to it. Every stage gets one."""
 
     sink: Sink
     build: str = ""
@@ -216,7 +216,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, stage: str, detail: str = "") -> Iterator[None]:
-        """Report the start, the end and the seconds of a stage, failed or not."""
+        """Report the start and the end of a stage, with its duration and whether it succeeded."""
         started = time.monotonic()
         self.sink.emit(StageStarted(build=self.build, stage=stage, detail=detail))
         ok = False

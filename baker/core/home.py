@@ -1,4 +1,4 @@
-"""Where bake keeps things: XDG directories, or one directory when `BAKE_HOME` is set."""
+"""The directories of bake: XDG directories, or those below one directory when `BAKE_HOME` is set."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ PACKAGE = Path(__file__).resolve().parent.parent  # the directory `baker`, for c
 
 @dataclass(frozen=True)
 class Home:
-    """The directories of one user. None exists before it is needed: `ensure` makes one, private to the user."""
+    """The directories of one user. Each is created by `ensure` when it is first needed, private to the user."""
 
-    data: Path  # catalog.sqlite, blobs/: what must not be lost
-    cache: Path  # downloads/, bootstraps/, probes: may be deleted at any time
-    state: Path  # ledger/, builds/<build id>/: work in progress and logs of failed builds
-    runtime: Path  # sockets and libvirt roots: a short path, gone after a reboot
+    data: Path  # catalog.sqlite, blobs/: must not be lost
+    cache: Path  # downloads/, bootstraps/, layers/, probes: may be deleted while no build runs
+    state: Path  # ledger/, builds/<build id>/, crashes/: work in progress and crash reports
+    runtime: Path  # sockets and libvirt roots: a short path below the directory for temporary files
     config: Path
 
     @classmethod
     def from_environment(cls, env: Mapping[str, str] = os.environ) -> Home:
-        """The directories that `env` names; the XDG Base Directory Specification's defaults where it does not."""
+        """The directories that `env` names, else the defaults of the XDG Base Directory Specification."""
         home = Path(env.get("HOME") or "~").expanduser()
         if env.get("BAKE_HOME"):
             base = Path(env["BAKE_HOME"]).expanduser().absolute()
@@ -55,7 +55,7 @@ class Home:
         return self.state / "ledger"
 
     def work(self, build_id: str) -> Path:
-        """The scratch directory of one build, deleted at its end."""
+        """The scratch directory of one build, removed at its end."""
         return self.state / "builds" / build_id
 
     def libvirt_root(self, build_id: str) -> Path:
@@ -63,28 +63,28 @@ class Home:
 
 
 def _runtime(state: Path) -> Path:
-    """A short directory for sockets, one per user and state directory, the same in every process."""
-    import tempfile  # it takes longer to load than all the rest here
+    """A short path for sockets, one per user and state directory, the same in every process."""
+    import tempfile  # here because it takes longer to load than everything else in this module
 
     tag = hashlib.sha256(str(state).encode()).hexdigest()[:8]
     return Path(tempfile.gettempdir() if len(tempfile.gettempdir()) < 16 else "/tmp") / f"bake-{os.getuid()}-{tag}"
 
 
 def ensure(directory: Path) -> Path:
-    """Make `directory` (mode 0700 where new) and return it; HostError when that cannot be or it belongs to another user."""
+    """Create `directory` (mode 0700 if new) and return it. HostError when that fails or it belongs to another user."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         found = directory.stat()
     except OSError as error:
         hint = "set BAKE_HOME to a directory that you may write to"
-        raise HostError(f"cannot make {directory}: {error.strerror}", hint=hint, code="host.not-writable") from error
+        raise HostError(f"cannot create {directory}: {error.strerror}", hint=hint, code="host.not-writable") from error
     if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
         raise HostError(f"{directory} is not a directory that belongs to you", code="host.foreign-directory")
     return directory
 
 
 def check_writable(directory: Path) -> None:
-    """HostError when no file can be made in `directory` (made if missing): better said before a build than at its end."""
+    """Raise HostError when no file can be created in `directory`, which is created if missing. Called before a build, not at its end."""
     import tempfile
 
     try:
@@ -97,7 +97,7 @@ def check_writable(directory: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """A file's bytes, or a directory's names, are on the disk when this returns."""
+    """Write a file's content, or a directory's entries, to the disk: fsync(2)."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Facts of the host for the record of a build: where, with which tools, by whom, in which CI run."""
+"""Facts about the host for the record of a build: system, tool versions, user and CI run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from baker.core import process
 from baker.core.version import VERSION
 
-# The variables by which CI systems tell where a job is; each system documents its own.
+# The environment variables that identify a job of a CI system; each system documents its own.
 CI_VARIABLES = {
     "GITHUB_ACTIONS": ("GITHUB_REPOSITORY", "GITHUB_WORKFLOW", "GITHUB_RUN_ID", "GITHUB_RUN_ATTEMPT", "GITHUB_SHA", "GITHUB_ACTOR"),
     "GITLAB_CI": ("CI_PROJECT_PATH", "CI_PIPELINE_ID", "CI_JOB_ID", "CI_JOB_URL", "CI_COMMIT_SHA", "GITLAB_USER_LOGIN"),
@@ -31,7 +31,7 @@ VERSION_COMMANDS = {
 
 
 def now() -> str:
-    """This moment, ISO 8601 in UTC, to the second."""
+    """The current time, ISO 8601 in UTC, to the second."""
     return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
@@ -53,7 +53,7 @@ def cpu_model() -> str:
 
 
 def tool_versions(tools: Mapping[str, tuple[str, ...]] = VERSION_COMMANDS) -> dict[str, str]:
-    """The first line that each tool says of its version; tools that are not installed are left out."""
+    """The first line of each tool's version output. Tools that are not installed are left out."""
     versions = {"bake": VERSION, "python": platform.python_version()}
     for name, argv in tools.items():
         if path := shutil.which(argv[0]):
@@ -70,7 +70,7 @@ def _version(path: str, argv: tuple[str, ...], changed: int) -> str:
 
 
 def who() -> str:
-    """user@host."""
+    """The user and the host, as user@host."""
     try:
         user = getpass.getuser()
     except (KeyError, OSError):
@@ -79,7 +79,7 @@ def who() -> str:
 
 
 def ci_run(env: Mapping[str, str]) -> dict[str, str]:
-    """The variables that name the CI run, if this is one."""
+    """The variables that identify the CI run; empty outside of CI."""
     for system, names in CI_VARIABLES.items():
         if env.get(system):
             return {"system": system.removesuffix("_CI").removesuffix("_URL"), **{name: env[name] for name in names if env.get(name)}}

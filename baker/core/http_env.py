@@ -1,4 +1,4 @@
-"""Http env."""
+"""The HTTP proxy that the host's environment names."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The ledger: which resources exist outside of this process because of a build.
+"""The ledger: the resources outside of this process that a build has created.
 
-A resource is entered on disk before it is created, and struck out when it is gone. There is one directory per build:
+A resource is entered on disk before it is created, and struck out after it was removed. There is one directory per build:
 
-    ledger/<build id>/lock           held by the process of the build for as long as that lives; see baker.core.locks
+    ledger/<build id>/lock           held by the process of the build while it runs; see baker.core.locks
     ledger/<build id>/0001.json      {"kind": "domain", "name": "...", ...}
 
 A directory whose lock is free belongs to a build whose process is dead: `bake sweep` deletes its resources, newest first.
@@ -28,7 +28,7 @@ LOCK = "lock"
 
 @dataclass(frozen=True)
 class Entry:
-    """One resource. `kind` ("directory", "domain", "ec2:instance") says who can delete it, `details` which one it is."""
+    """One resource. `kind` ("directory", "domain", "ec2:instance") says what can delete it, `details` identify it."""
 
     path: Path
     kind: str
@@ -43,7 +43,7 @@ class BuildLedger:
         self.build_id = build_id
 
     def enter(self, kind: str, **details: Any) -> Entry:
-        """Write an entry that survives a crash of this process and of the host. Call it before creating the resource."""
+        """Write an entry that survives a crash of this process or of the host. Call this before creating the resource."""
         number = 1 + max((int(path.stem) for path in self.directory.glob("[0-9]*.json")), default=0)
         path = self.directory / f"{number:04d}.json"
         temporary = path.with_suffix(".tmp")
@@ -56,16 +56,16 @@ class BuildLedger:
         return Entry(path, kind, details)
 
     def strike(self, entry: Entry) -> None:
-        """Remove an entry: its resource does not exist any more."""
+        """Remove an entry whose resource no longer exists."""
         entry.path.unlink(missing_ok=True)
 
     def keep(self, reason: str) -> None:
-        """Leave this build's resources for a person to look at: only `bake sweep --kept` deletes them."""
+        """Keep this build's resources for a person to inspect: only `bake sweep --kept` deletes them."""
         (self.directory / KEPT).write_text(reason)
 
     @property
     def entries(self) -> tuple[Entry, ...]:
-        """All entries, newest first. Those that a dead process of the same build left are among them."""
+        """All entries, newest first, including those of an earlier process of the same build that was killed."""
         return tuple(_entries(self.directory))
 
     @property
@@ -75,7 +75,7 @@ class BuildLedger:
 
     @contextmanager
     def holding(self, kind: str, **details: Any) -> Iterator[Entry]:
-        """An entry for a resource that the body creates and deletes. After an error it stays in the ledger, for `bake sweep`."""
+        """Enter a resource that the body creates and deletes. After an error the entry stays in the ledger, for `bake sweep`."""
         entry = self.enter(kind, **details)
         yield entry
         self.strike(entry)
@@ -83,7 +83,7 @@ class BuildLedger:
 
 @dataclass(frozen=True)
 class DeadBuild:
-    """A build whose process is dead and that has entries. The caller that got this value holds its lock."""
+    """A build whose process has ended. The caller of `Ledger.dead` holds its lock."""
 
     build_id: str
     entries: tuple[Entry, ...]  # newest first
@@ -97,7 +97,7 @@ class Ledger:
 
     @contextmanager
     def open(self, build_id: str) -> Iterator[BuildLedger]:
-        """The ledger of a new build, locked until the end, and removed then unless it has entries."""
+        """The ledger of a build, locked until the context ends, and then removed unless it has entries. BusyError when it is locked."""
         directory = ensure(self.root / build_id)
         with locked(directory / LOCK, wait=False) as lock:
             if lock is None:
@@ -109,18 +109,19 @@ class Ledger:
                 _remove_if_empty(directory)
 
     def live(self) -> tuple[str, ...]:
-        """The ids of the builds whose process is alive."""
+        """The ids of the builds whose process is running."""
         return tuple(directory.name for directory in self._directories() if _is_held(directory))
 
     @contextmanager
     def dead(self, build_id: str) -> Iterator[DeadBuild | None]:
-        """The entries of a dead build, locked while the caller deletes their resources. None when the build is alive or has no entries."""
+        """The entries of a build whose process has ended, locked while the caller deletes their resources. None when the process is
+        running, or the directory no longer exists."""
         directory = self.root / build_id
         with ExitStack() as stack:
             try:
                 lock = stack.enter_context(locked(directory / LOCK, wait=False))
             except FileNotFoundError:
-                lock = None  # the process ended well just now, or another sweep was faster
+                lock = None  # the process has just removed it, or another sweep has
             yield DeadBuild(build_id, tuple(_entries(directory))) if lock else None
             if lock:
                 _remove_if_empty(directory)
@@ -129,12 +130,12 @@ class Ledger:
         return sorted(path for path in self.root.glob("*") if path.is_dir()) if self.root.is_dir() else []
 
     def dead_builds(self, *, kept: bool = True) -> tuple[str, ...]:
-        """The ids of the builds whose process is dead. Without `kept`, those left for a person to look at are not among them."""
+        """The ids of the builds whose process has ended. Without `kept`, those that are kept for a person to inspect are left out."""
         return tuple(d.name for d in self._directories() if (kept or not (d / KEPT).exists()) and _is_held(d) is False)
 
 
 def _is_held(directory: Path) -> bool | None:
-    """Whether the build's process is alive; None when the process has just ended and removed the directory."""
+    """Whether the build's process is running; None when it has just ended and removed the directory."""
     try:
         with locked(directory / LOCK, wait=False) as lock:
             return lock is None

@@ -1,4 +1,4 @@
-"""The frozen values that go from stage to stage."""
+"""Frozen values that are passed from stage to stage."""
 
 from __future__ import annotations
 
@@ -21,17 +21,20 @@ class MachineSpec:
 
     cpus: int = 2
     memory: int = 1 << 30
-    disk_size: int | None = None  # None: as large as the source's disk
+    disk_size: int | None = None  # None: the size of the source's disk
     firmware: Firmware = "bios"
     accelerator: Accelerator = "auto"
     machine_type: str = "q35"
     network: Network = "open"
-    clock: int | None = None  # what it takes for the time when it starts, seconds since 1970; None: the real time
+    clock: int | None = None  # the time at which its clock starts, seconds since 1970; None: the real time
 
 
 @dataclass(frozen=True)
 class NetworkPolicy:
-    """What a machine may reach. `port`: of the build's proxy on this host's loopback, 0 for none; `dump`: where its packets are noted."""
+    """What a machine may reach.
+
+    `port`: the port of the build's proxy on this host's loopback, 0 for none. `dump`: the file to which its packets are written.
+    """
 
     network: Network = "open"
     port: int = 0
@@ -43,7 +46,7 @@ OPEN = NetworkPolicy()
 
 @dataclass(frozen=True)
 class EgressEndpoint:
-    """A place that the guest spoke to. `name`: what it asked for by name, "" for an address that it had from elsewhere."""
+    """An address that the guest sent packets to. `name`: the name that it resolved to this address; "" when there is none."""
 
     protocol: str  # "tcp", "udp"
     address: str
@@ -58,7 +61,7 @@ class EgressEndpoint:
 
 @dataclass(frozen=True)
 class Disk:
-    """A disk image file on this host. Nobody writes to it once it has this type."""
+    """A disk image file on this host, which nobody writes to."""
 
     path: Path
     format: DiskFormat
@@ -67,19 +70,18 @@ class Disk:
 
 @dataclass(frozen=True)
 class Ami:
-    """A machine image of EC2: what a machine there boots from, as `Disk` is for a hypervisor on this host. Deregistering it is all that
-    can change it."""
+    """An Amazon machine image, from which EC2 instances boot. Its content cannot change; it can only be deregistered."""
 
     id: str  # "ami-0123456789abcdef0"
     region: str
     name: str
     owner: str  # the account's 12 digits
-    creation_date: str  # ISO 8601, as AWS says it
+    creation_date: str  # ISO 8601, as AWS returns it
     architecture: str  # "x86_64", "arm64"
     root_device: str  # "/dev/xvda"
     virtual_size: int  # bytes, of the root volume
-    snapshots: tuple[str, ...] = ()  # ids of those that hold its volumes, the root's first; empty for an image of somebody else
-    boot_mode: str = ""  # "legacy-bios", "uefi", "uefi-preferred", "" where AWS decides by instance type
+    snapshots: tuple[str, ...] = ()  # ids of the snapshots of its volumes, the root's first; empty for an image of another account
+    boot_mode: str = ""  # "legacy-bios", "uefi", "uefi-preferred"; "" when the instance type decides
     encrypted: bool = False
     devices: tuple[str, ...] = ()  # names of all its EBS volumes, the root's first
 
@@ -88,23 +90,23 @@ Media = Disk | Ami
 
 
 def disk_of(media: Media) -> Disk:
-    """`media` where only a disk of this host will do; BuildError for an AMI."""
+    """Return `media` if it is a disk of this host, else raise BuildError."""
     if isinstance(media, Disk):
         return media
     raise BuildError(
-        f"{media.id} is an image of EC2 ({media.region}): there is no disk of it on this host",
-        hint="builder: {kind: ec2} builds on it; libvirt needs debootstrap, file, url, or an image that was baked by libvirt",
+        f"{media.id} is an AMI in {media.region}: there is no disk of it on this host",
+        hint="builder: {kind: ec2} builds on it; libvirt needs debootstrap, file, url, or an image that libvirt baked",
         code="build.needs-disk",
     )
 
 
 @dataclass(frozen=True)
 class SourceImage:
-    """One exact source: what a build starts from.
+    """One exact source that a build starts from.
 
-    `digest` ("sha256:...") is that of the raw disk for an image and a file, and covers everything below it; of an AMI it is that of its
-    identity (owner, region, id, creation date), for nobody shows its bytes. `pins` is what the lock file and the record keep to
-    find the same source again. `parent` is the id of the catalog image it is, if it is one.
+    `digest` ("sha256:...") is the digest of the raw disk, or for an AMI that of its identity (owner, region, id, creation date), since AWS
+    gives no digest of its content. `pins` is stored in the lock file and the record, to find the same source again. `parent` is the id of
+    the catalog image that the source is, if it is one.
     """
 
     kind: str  # debootstrap, file, url, image, ami
@@ -113,8 +115,8 @@ class SourceImage:
     media: Media
     pins: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
-    ssh_username: str | None = None  # who can log in, where the source knows
-    chain: tuple[str, ...] = ()  # the blobs that hold the disk, its own first; what an image made of it is backed by
+    ssh_username: str | None = None  # the user who can log in, if the source says so
+    chain: tuple[str, ...] = ()  # the digests of the blobs that hold the disk, its own first: the backing chain of an image built on it
 
     @property
     def disk(self) -> Disk:
@@ -124,13 +126,13 @@ class SourceImage:
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a machine is for one boot, injected and never trusted on first use. The private files live in a build's scratch
-    directory (mode 0600) and die with it."""
+    """The identity of a machine for one boot. It is injected into the guest, so the host key is known before the first connection. The
+    private files (mode 0600) are in a build's scratch directory and are removed with it."""
 
     hostname: str
     username: str
-    client_key: Path  # private key file, OpenSSH format, ed25519; the public half is beside it with .pub
-    host_key: Path  # the same for the guest's ssh host key
+    client_key: Path  # private key file, OpenSSH format, ed25519; the public half is beside it with the suffix .pub
+    host_key: Path  # the same for the guest's SSH host key
 
     @property
     def client_public(self) -> str:
@@ -143,16 +145,16 @@ class Identity:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where a machine's SSH answers."""
+    """The address of a machine's SSH server."""
 
     host: str
     port: int
-    proxy_command: str | None = None  # for machines that this host does not reach directly
+    proxy_command: str | None = None  # for machines that this host cannot reach directly
 
 
 @dataclass(frozen=True)
 class Forward:
-    """A port of the guest that this host's loopback shows. `host_port` 0: any free one."""
+    """A forward from this host's loopback to a port of the guest. `host_port` 0: any free port."""
 
     guest_port: int
     host_port: int = 0
@@ -160,7 +162,7 @@ class Forward:
 
 @dataclass(frozen=True)
 class BootOptions:
-    """What a person wants of a throw-away machine. `shape` overrides fields of MachineSpec; `timeout` in seconds until it answers."""
+    """Options of an ephemeral machine. `shape` overrides fields of MachineSpec; `timeout`: seconds until it must answer."""
 
     forwards: tuple[Forward, ...] = ()
     shape: Mapping[str, Any] = field(default_factory=dict)
@@ -171,19 +173,19 @@ class BootOptions:
 
 @dataclass(frozen=True)
 class MachineFacts:
-    """What a machine ran on, for the record."""
+    """Facts about what a machine ran on, for the record."""
 
     hypervisor: str  # "QEMU 7.2.22"
     accelerator: str  # "tcg" or "kvm"
-    accelerator_reason: str  # why that one: "the probe's kernel did not finish under KVM"
+    accelerator_reason: str  # why this accelerator was chosen: "there is no /dev/kvm"
     machine_type: str
-    connection: str  # libvirt URI, or the like
+    connection: str  # libvirt URI, or "ec2:REGION/ZONE"
     tools: Mapping[str, str] = field(default_factory=dict)  # "libvirt": "9.0.0"
 
 
 @dataclass(frozen=True, slots=True)
 class FileEntry:
-    """One file of an image's manifest. `mode` has the type bits, as st_mode has; `target` is a symbolic link's."""
+    """One file of an image's manifest. `mode` is st_mode with its type bits; `target` is the target of a symbolic link."""
 
     path: str
     mode: int
@@ -194,26 +196,26 @@ class FileEntry:
     target: str = ""
     mtime: int = 0
     xattrs: Mapping[str, str] = field(default_factory=dict)  # name -> hex of the value
-    device: str = ""  # "major:minor" of device nodes
+    device: str = ""  # "major:minor" of a device node
 
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """An installed package, as the image's own package database names it. Two packages are equal when name, version, architecture and
-    kind are: records of builds hold these four alone."""
+    """An installed package, as the image's own package database names it. Two packages are equal when their names, versions,
+    architectures and kinds are: records of builds hold only these four."""
 
     name: str
-    version: str  # of rpm: EPOCH:VERSION-RELEASE, with epoch 0 where there is none
+    version: str  # for rpm EPOCH:VERSION-RELEASE, with epoch 0 when the package has none
     architecture: str = ""
     kind: str = "deb"  # "deb", "apk", "rpm"
-    source: str = field(default="", compare=False)  # the source package, of rpm its file's name; "" where that is not known
-    licence: str = field(default="", compare=False)  # as the package's author wrote it; "" where that is not known
+    source: str = field(default="", compare=False)  # the source package, for rpm the name of its file; "" when not known
+    licence: str = field(default="", compare=False)  # as the package's author wrote it; "" when not known
 
 
 @dataclass(frozen=True)
 class PackageList:
-    """The packages of a disk, sorted by name. `unread` says why others may be missing: a package database that could not be read. The
-    list is complete when `unread` is empty."""
+    """The packages of a disk, sorted by name. `unread`: an error for each package database that could not be read. The list is complete
+    when it is empty."""
 
     packages: tuple[Package, ...] = ()
     unread: tuple[str, ...] = ()
@@ -225,7 +227,7 @@ class PackageList:
 
 @dataclass(frozen=True)
 class TestOutcome:
-    """One test of a verification."""
+    """The outcome of one test of a verification."""
 
     __test__ = False
 
@@ -237,7 +239,7 @@ class TestOutcome:
 
 @dataclass(frozen=True)
 class TestReport:
-    """A whole verification."""
+    """The report of a whole verification."""
 
     __test__ = False
 
@@ -253,7 +255,8 @@ class TestReport:
 
 @dataclass(frozen=True)
 class AnsibleContent:
-    """`digest`: of all its files. `ref`: the branch, tag or commit that was asked for in git, `commit` what that was."""
+    """A role or collection that a step fetched. `digest`: of all its files. `ref`: the branch, tag or commit that was requested from git,
+    `commit` the commit that it named."""
 
     kind: str  # "role" or "collection"
     name: str
@@ -266,13 +269,13 @@ class AnsibleContent:
 
 @dataclass(frozen=True)
 class Fetched:
-    """One line of the index."""
+    """One response in the record of downloads: one line of its index."""
 
     method: str
     url: str
     status: int
     headers: tuple[tuple[str, str], ...] = ()
-    digest: str = ""  # "sha256:..." of the body; "" where there is none on record
+    digest: str = ""  # "sha256:..." of the body; "" when the body is not recorded
     size: int = 0
     at: float = 0.0
-    why: str = ""  # why the body is not on record
+    why: str = ""  # why the body is not recorded

@@ -1,7 +1,7 @@
-"""The one place that runs commands on the host: argv lists, a clean environment, children always reaped.
+"""Run commands on the host: with argument lists, in a clean environment, and with every child reaped. No other module does.
 
-Every child carries the build's id in `BAKE_BUILD_ID` (from the environment of this process), so that `bake sweep` can end
-what a killed build left running, and nothing else.
+Every child has the build's id in the variable `BAKE_BUILD_ID`, which this process's environment has as well. With it, `bake sweep` ends
+the processes that a killed build left running, and no others.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import IO
 from baker.core.errors import BakeError, HostError
 
 BUILD_ID_VARIABLE = "BAKE_BUILD_ID"
-KEPT_VARIABLES = (
+PASSED_VARIABLES = (
     "PATH", "HOME", "USER", "LOGNAME", "TMPDIR", "TZ", "SSH_AUTH_SOCK", "XDG_RUNTIME_DIR", "XDG_CACHE_HOME",
     "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", BUILD_ID_VARIABLE,
 )  # fmt: skip
@@ -33,7 +33,7 @@ GRACE_SECONDS = 5.0
 
 
 class CommandError(BakeError):
-    """A command on the host ended with a failure; `result` has what it printed."""
+    """A command on the host failed. `result` has its output."""
 
     exit_code = 6
     default_code = "host.command-failed"
@@ -44,14 +44,14 @@ class CommandError(BakeError):
 
 
 class CommandTimeout(CommandError):
-    """A command on the host did not end in time and was ended."""
+    """A command on the host timed out and was ended."""
 
     default_code = "host.command-timeout"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished command left. `stdout` is whole unless lines were streamed; `stderr` is its last lines."""
+    """The result of a command. `stdout` is complete unless lines were streamed; `stderr` is the last lines."""
 
     argv: tuple[str, ...]
     returncode: int
@@ -65,7 +65,7 @@ class Result:
 
 
 def need(tool: str, *, package: str = "") -> str:
-    """The path of `tool`; HostError naming the Debian package when it is not installed."""
+    """The path of `tool`. HostError, whose hint has the Debian package, when it is not installed."""
     path = shutil.which(tool) or shutil.which(tool, path="/usr/sbin:/sbin:/usr/local/sbin")
     if path is None:
         raise HostError(f"{tool} is not installed", hint=f"apt-get install {package or tool}", code="host.tool-missing")
@@ -73,9 +73,9 @@ def need(tool: str, *, package: str = "") -> str:
 
 
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment that children get: a few named variables of ours, a fixed locale, and `extra`."""
-    kept = {name: os.environ[name] for name in KEPT_VARIABLES if name in os.environ}
-    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **kept, "LC_ALL": "C.UTF-8", **(extra or {})}
+    """The environment of children: some variables of this process, a fixed locale, and `extra`."""
+    passed = {name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ}
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", **passed, "LC_ALL": "C.UTF-8", **(extra or {})}
 
 
 def run(
@@ -91,9 +91,9 @@ def run(
 ) -> Result:
     """Run `argv` to its end.
 
-    With `on_line`, every line of stdout and stderr goes there as it comes and only the last ones are kept. `what` is the
-    human name of the work for the error ("lay out the file system"). Raises CommandError on a non-zero end when `check`,
-    CommandTimeout when `timeout` seconds pass, HostError when the program does not exist.
+    `on_line` is called with every line of stdout and stderr as it is read; the result then has only the last lines. `what` names the
+    work in an error ("lay out the file system"). Raises CommandError for an exit code other than 0 if `check`, CommandTimeout after
+    `timeout` seconds, HostError when the program cannot be started.
     """
     started = time.monotonic()
     data = input.encode() if isinstance(input, str) else input
@@ -101,8 +101,8 @@ def run(
         out: deque[str] = deque(maxlen=TAIL_LINES if on_line else None)
         err: deque[str] = deque(maxlen=TAIL_LINES)
         threads = [
-            threading.Thread(target=_pump, args=(child.stdout, out, on_line), daemon=True),
-            threading.Thread(target=_pump, args=(child.stderr, err, on_line), daemon=True),
+            threading.Thread(target=_read_lines, args=(child.stdout, out, on_line), daemon=True),
+            threading.Thread(target=_read_lines, args=(child.stderr, err, on_line), daemon=True),
         ]
         if data is not None:
             threads.append(threading.Thread(target=_feed, args=(child.stdin, data), daemon=True))
@@ -119,7 +119,7 @@ def run(
     result = Result(tuple(map(str, argv)), child.returncode, "".join(out), "".join(err), time.monotonic() - started)
     name = what or Path(str(argv[0])).name
     if timed_out:
-        raise CommandTimeout(f"{name} did not end within {timeout:g} s\n{result.tail}".rstrip(), result)
+        raise CommandTimeout(f"{name} timed out after {timeout:g} s\n{result.tail}".rstrip(), result)
     if check and result.returncode != 0:
         raise CommandError(f"{name} failed with exit code {result.returncode}\n{shlex.join(result.argv)}\n{result.tail}".rstrip(), result)
     return result
@@ -135,7 +135,7 @@ def spawn(
     stdout: int | IO[bytes] = subprocess.PIPE,
     stderr: int | IO[bytes] = subprocess.PIPE,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start `argv` in a session of its own (a Ctrl-C at the terminal does not reach it) and end it at the latest on leaving."""
+    """Start `argv` in its own session, where a Ctrl-C at the terminal does not reach it, and end it when the context ends."""
     try:
         child = subprocess.Popen(
             [str(arg) for arg in argv], env=environment(env), cwd=cwd, stdin=stdin, stdout=stdout, stderr=stderr, start_new_session=True
@@ -157,15 +157,16 @@ def spawn(
 
 
 def interactive(argv: Sequence[str | Path], *, env: Mapping[str, str] | None = None) -> int:
-    """Run `argv` on this process's own terminal and return its exit code (128 + the signal's number when one ended it).
+    """Run `argv` on this process's terminal and return its exit code, or 128 plus the number of the signal that ended it.
 
-    The child stays in the terminal's foreground, so that it gets the keys itself; this process leaves a Ctrl-C to it meanwhile.
+    The child is in the terminal's foreground process group, so it reads the keys. Meanwhile this process ignores a Ctrl-C, which the child
+    gets as well.
     """
     child = None
     before = signal.getsignal(signal.SIGINT)
     on_main_thread = threading.current_thread() is threading.main_thread()
     if on_main_thread:
-        signal.signal(signal.SIGINT, lambda number, frame: None)  # not SIG_IGN: the child would inherit that
+        signal.signal(signal.SIGINT, lambda number, frame: None)  # not SIG_IGN, which the child would inherit
     try:
         child = subprocess.Popen([str(arg) for arg in argv], env=environment({"TERM": os.environ.get("TERM", "dumb"), **(env or {})}))
         code = child.wait()
@@ -204,32 +205,32 @@ def _wait(child: subprocess.Popen[bytes], timeout: float | None) -> None:
 
 
 def end(child: subprocess.Popen[bytes]) -> None:
-    """End a child started by `spawn` and its whole session: asked first, forced after a few seconds."""
+    """End a child started by `spawn` and its process group: with SIGTERM, and after a few seconds with SIGKILL."""
     if child.poll() is not None:
         return
-    for number, patience in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, GRACE_SECONDS)):
+    for number in (signal.SIGTERM, signal.SIGKILL):
         try:
             os.killpg(child.pid, number)
         except ProcessLookupError:
             pass
         try:
-            child.wait(patience)
+            child.wait(GRACE_SECONDS)
             return
         except subprocess.TimeoutExpired:
             continue
 
 
-def _pump(stream: IO[bytes] | None, kept: deque[str], on_line: Callable[[str], None] | None) -> None:
+def _read_lines(stream: IO[bytes] | None, lines: deque[str], on_line: Callable[[str], None] | None) -> None:
     if stream is None:
         return
     try:
         for raw in stream:
             line = raw.decode("utf-8", "replace")
-            kept.append(line)
+            lines.append(line)
             if on_line:
                 on_line(line.rstrip("\r\n"))
     except ValueError:
-        return  # closed by spawn while a grandchild still held the other end
+        return  # `spawn` closed the stream while a grandchild still held the other end
 
 
 def _feed(stream: IO[bytes] | None, data: bytes) -> None:
@@ -239,4 +240,4 @@ def _feed(stream: IO[bytes] | None, data: bytes) -> None:
         stream.write(data)
         stream.close()
     except (BrokenPipeError, ValueError):
-        pass  # the child ended without reading: its exit code tells the story
+        pass  # the child ended without reading its input: its exit code says how it went

@@ -1,4 +1,4 @@
-"""Secret values: masked wherever text leaves the process, and replaced by keyed hashes wherever a record or key is made of them."""
+"""Secret values: masked in all text that leaves the process, and replaced by keyed hashes in records and keys."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ from baker.core.errors import HostError
 from baker.core.home import ensure
 from baker.core.secret_lines import LONG, MASK, SecretLines
 
-SEALED = "{{secret "  # how the place of a sealed value begins
+SEALED = "{{secret "  # the beginning of what replaces a sealed value
 KEY_BYTES = 32
-SHORTEST_FORM = 4  # a shorter encoded form would blank out unrelated text
+SHORTEST_FORM = 4  # characters; shorter encoded forms occur in unrelated text
 
 
 @dataclass(frozen=True)
 class Secrets:
-    """The sensitive values of one build by variable name. Its `repr` shows none of them."""
+    """The sensitive values of one build by variable name. Its `repr` does not show them."""
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
-    key: bytes = field(default=b"", repr=False)  # of the keyed hash: one per catalog, never in a record
+    key: bytes = field(default=b"", repr=False)  # key of the hashes: one per catalog, in no record
 
     def mask(self, text: str) -> str:
-        """`text` with every form of every secret (plain, quoted, base64, hex, URL, JSON) replaced by `***`."""
+        """Replace every form of every secret in `text` (plain, quoted, base64, hex, URL, JSON) by `***`."""
         forms = self._forms()
         if "\n" in text:
             text = self._mask_lines(_replace(text, [form for form in forms if "\n" in form]))
         return _replace(text, forms)
 
     def lines(self) -> SecretLines:
-        """What finds secrets of several lines in lines that come one by one; each is to be masked by `mask` as well."""
+        """A masker of secrets of several lines, for text that arrives line by line. Each line must also be masked with `mask`."""
         return SecretLines(self.values.values())
 
     def _mask_lines(self, text: str) -> str:
-        """`text` without the lines of a secret that stands in it changed: indented, with marks before each line, with other line ends."""
+        """Mask secrets of several lines in `text` that are indented, have a prefix before each line, or have other line ends."""
         lines = self.lines()
         return "\n".join([each for line in text.split("\n") for each in lines.feed(line)] + lines.flush()) if lines else text
 
     def seal(self, text: str) -> str:
-        """`text` with each secret value replaced by `{{secret NAME HASH}}`: what goes into keys and records.
+        """Replace each secret value in `text` by `{{secret NAME HASH}}`, for keys and records.
 
-        HASH is HMAC-SHA256 (RFC 2104) under this catalog's key, cut to 128 bits: equal secrets give equal keys, and nobody
-        without the key can test a guess.
+        HASH is the HMAC-SHA256 (RFC 2104) with this catalog's key, truncated to 128 bits. Equal secrets have equal hashes, and a guess
+        cannot be tested without the key.
         """
         for name, value in sorted(self.values.items(), key=lambda item: -len(item[1])):
             for form in _seal_forms(value):
@@ -75,7 +75,7 @@ def _replace(text: str, forms: list[str]) -> str:
 
 
 def forms_of(value: str) -> set[str]:
-    """The ways in which `value` may stand in text: plain, each line, shell-quoted, JSON, URL, hex, and inside base64 at any offset."""
+    """The forms that `value` may have in text: plain, each line, shell-quoted, JSON, URL, hex, and inside base64 at any offset."""
     if not value:
         return set()
     raw = value.encode()
@@ -88,7 +88,7 @@ def forms_of(value: str) -> set[str]:
     }
     forms |= {urllib.parse.quote_plus(value), raw.hex(), raw.hex().upper(), value.replace("'", "'\"'\"'"), value.replace("'", "'\\''")}
     lines = value.splitlines()
-    forms |= {form for line in lines for form in (line, line.strip()) if len(form) >= LONG}  # unquoted, a shell joins them by spaces
+    forms |= {form for line in lines for form in (line, line.strip()) if len(form) >= LONG}  # a shell joins unquoted lines with spaces
     for offset in range(3):
         # the base64 characters that depend on this value alone when it starts at `offset` modulo 3 inside a longer text
         encoded = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")
@@ -103,11 +103,12 @@ def _seal_forms(value: str) -> tuple[str, ...]:
 
 
 def catalog_key(data: Path) -> bytes:
-    """The key of the keyed hashes: 32 random bytes in `data/secret.key`, made at first use, readable by the user only.
+    """The key of the keyed hashes: 32 random bytes in `data/secret.key`, created at first use, readable by the user only.
 
-    It is there whole or not at all, also for another process at the same moment: hashes under half a key would tell secrets.
+    The file is created atomically, so that no other process reads a part of the key: hashes with a short key would reveal secrets.
+    HostError when the file has another size.
     """
-    import tempfile  # it takes longer to load than all the rest here
+    import tempfile  # here because it takes longer to load than everything else in this module
 
     path = ensure(data) / "secret.key"
     if not path.exists():
@@ -118,7 +119,7 @@ def catalog_key(data: Path) -> bytes:
             try:
                 os.link(file.name, path)
             except FileExistsError:
-                pass  # somebody else was faster
+                pass  # another process has just created it
     key = path.read_bytes()
     if len(key) != KEY_BYTES:
         raise HostError(

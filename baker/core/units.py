@@ -1,4 +1,4 @@
-"""Sizes and times as people write them. Importing this costs nothing: pydantic meets these types only when a model uses them.
+"""Sizes and durations as people write them. Importing this module does not import pydantic: a model that uses the types does.
 
 `Size` is bytes: 2GiB, 512MiB, 10GB, 1.5TiB or a whole number. `Duration` is seconds: 90s, 10m, 1h30m, 1d, 250ms or a number.
 """
@@ -27,11 +27,11 @@ DURATION_PATTERN = r"^(?=.)([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+(\.[0-9]+)?s)?([
 _SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?) ?([A-Za-z]*)")
 _DURATION = re.compile(DURATION_PATTERN)
 _PART = re.compile(r"([0-9.]+)(ms|[dhms])")
-_LONGEST = 40  # characters: longer is a mistake, not a unit
+_LONGEST = 40  # characters; a longer text is neither a size nor a duration
 
 
 def parse_size(value: object) -> int:
-    """Bytes from "2GiB" (1024s), "10GB" (1000s) or a number of bytes. ValueError says what would be right."""
+    """Bytes from "2GiB" (powers of 1024), "10GB" (powers of 1000) or a number of bytes. ValueError says what would be right."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise ValueError("not a size: want e.g. 2GiB, 512MiB, or a number of bytes")
     if isinstance(value, int):
@@ -67,13 +67,13 @@ def parse_duration(value: object) -> float:
 
 @dataclass(frozen=True)
 class Parsed:
-    """Annotated[...] metadata that pydantic asks for its schemas: parse first, then check the type."""
+    """Metadata for Annotated[...] from which pydantic makes its schemas: the value is parsed, and then its type is checked."""
 
     parse: Callable[[object], Any]
     title: str
     pattern: str
     examples: tuple[str, ...]
-    number: str  # the JSON type of the plain number
+    number: str  # the JSON type of a value without a unit
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         from pydantic_core import core_schema

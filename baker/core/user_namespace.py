@@ -1,7 +1,7 @@
-"""Work on files that belong to many users, as an ordinary user: user_namespaces(7) with the ranges of subuid(5).
+"""Work on files that belong to many users as an ordinary user, in a user namespace: user_namespaces(7), subuid(5).
 
-root needs none of it. For anybody else `unshare` maps root inside to the user, and the other users inside to the user's range of
-subordinate ids, through the set-uid helpers newuidmap and newgidmap (package uidmap).
+root does not need one. For other users, `unshare` maps root inside to the user and the other users inside to the user's range of
+subordinate ids, with the set-uid programs newuidmap and newgidmap (Debian package uidmap).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def is_root() -> bool:
 
 
 def in_namespace(argv: Sequence[str]) -> list[str]:
-    """`argv`, run as root: directly when this process is root, else inside of a user namespace."""
+    """The command that runs `argv` as root: `argv` itself when this process is root, else in a user namespace."""
     if is_root():
         return list(argv)
     check_host()
@@ -32,7 +32,7 @@ def in_namespace(argv: Sequence[str]) -> list[str]:
 
 
 def check_host() -> None:
-    """HostError, with what to do, unless this user can make user namespaces with many ids. root always can do without."""
+    """Raise HostError unless this user can create user namespaces with many ids, or is root."""
     if is_root():
         return
     need("newuidmap", package="uidmap")
@@ -49,18 +49,18 @@ def check_host() -> None:
 
 
 def in_private_mounts(argv: Sequence[str]) -> list[str]:
-    """`argv` so that what it mounts nobody else sees, and is gone with its last process, however that ends. For root: an ordinary
-    user's namespace has that already."""
+    """The command that runs `argv` so that its mounts are private to it, and are unmounted when its last process ends, however that ends.
+    Only root needs this: the mounts in a user namespace are private already."""
     if not is_root():
         return list(argv)
     return [need("unshare", package="util-linux"), "--mount", "--propagation", "private", "--", *argv]
 
 
 def remove_tree(directory: Path) -> None:
-    """Remove a directory of ours, also when it holds files of subordinate ids. Nothing happens when it is gone.
+    """Remove a directory of this user, even when it holds files of subordinate ids. Does nothing when it does not exist.
 
-    Never enters another file system: what is mounted below is unmounted first, and when that cannot be nothing is removed, for it may be
-    the host's own /proc, /sys or /dev.
+    This never enters another file system: everything that is mounted below is unmounted first. When that fails, HostError is raised and
+    nothing is removed, because the mount may be the host's own /proc, /sys or /dev.
     """
     unmount_below(directory)
     shutil.rmtree(directory, ignore_errors=True)
@@ -71,7 +71,7 @@ def remove_tree(directory: Path) -> None:
 
 
 def unmount_below(directory: Path) -> None:
-    """Unmount everything that is mounted below `directory`, deepest first. HostError naming what stays mounted."""
+    """Unmount everything that is mounted below `directory`, the newest mount first. HostError, with its path, when one remains."""
     for point in reversed(mounts_below(directory)):
         run(["umount", "--lazy", "--", str(point)], check=False)
     left = mounts_below(directory)
@@ -80,12 +80,12 @@ def unmount_below(directory: Path) -> None:
 
 
 def mounts_below(directory: Path, table: Path = Path("/proc/self/mountinfo")) -> list[Path]:
-    """The mount points below `directory` (not itself), in the order in which they were mounted: proc(5), /proc/pid/mountinfo."""
+    """The mount points below `directory` (without itself), in the order of /proc/pid/mountinfo, proc(5)."""
     top = directory.resolve()
     points = [Path(_unescaped(line.split(" ")[4])) for line in table.read_text().splitlines()]
     return [point for point in points if point != top and point.is_relative_to(top)]
 
 
 def _unescaped(text: str) -> str:
-    """A path of mountinfo: blanks and the like stand in it as three octal digits."""
+    """A path of mountinfo, in which a space, tab, newline and backslash are a backslash and three octal digits, proc(5)."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

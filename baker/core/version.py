@@ -1,4 +1,4 @@
-"""The version of this package, where everything below the package's face can read it."""
+"""The version of this package, in a module that every floor can import."""
 
 from __future__ import annotations
 

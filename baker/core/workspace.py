@@ -1,4 +1,4 @@
-"""What a build has for itself on this host: an id, a scratch directory, and a mark on its processes."""
+"""The workspace of a build on this host: its id, its scratch directory, and the variable that marks its processes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from baker.core.leases import Leases
 from baker.core.ledger import BuildLedger, Ledger
 from baker.core.user_namespace import remove_tree
 
-# A lease: shared by whoever adds blobs or reads some that could be removed, until the record that needs them is written; held alone by
-# garbage collection.
+# The name of a lease. A process that adds blobs, or reads blobs that could be removed, holds it shared until the record that needs them is
+# written. Garbage collection holds it exclusively.
 STORE_LEASE = "in-use"
 
 
@@ -26,7 +26,7 @@ def new_id() -> str:
 
 @contextmanager
 def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterator[Path]:
-    """The build's private directory. It is in the ledger, and removed at the end unless the build's machine is kept."""
+    """Create the build's private directory, in its ledger, and remove it at the end unless the build's resources are kept."""
     path = home.work(build_id)
     entry = ledger.enter("directory", path=str(path))
     ensure(path)
@@ -40,7 +40,7 @@ def scratch_directory(home: Home, build_id: str, ledger: BuildLedger) -> Iterato
 
 @contextmanager
 def workplace(home: Home, leases: Leases, ledger: Ledger) -> Iterator[Path]:
-    """A scratch directory for work that is no build. It is in the ledger, and no garbage is collected meanwhile."""
+    """A scratch directory for work other than a build. It is in the ledger, and garbage collection waits until it is removed."""
     own_id = new_id()
     with leases.shared(STORE_LEASE), ledger.open(own_id) as own, scratch_directory(home, own_id, own) as work:
         yield work
@@ -48,7 +48,7 @@ def workplace(home: Home, leases: Leases, ledger: Ledger) -> Iterator[Path]:
 
 @contextmanager
 def process_mark(build_id: str) -> Iterator[None]:
-    """Mark every child of this process with the build's id, so that `bake sweep` finds what a killed build left running."""
+    """Put the build's id into this process's environment, so that its children have it and `bake sweep` finds those of a killed build."""
     before = os.environ.get(process.BUILD_ID_VARIABLE)
     os.environ[process.BUILD_ID_VARIABLE] = build_id
     try:

@@ -1,1 +1,1 @@
-"""Layers: machines kept as they were right after a step, so that a later build goes on from there."""
+"""Layers: snapshots of a build's machine right after a step, from which a later build continues."""

@@ -1,4 +1,4 @@
-"""Why a step comes from a layer or does not: compared with what the template's last build was made of."""
+"""Explain for each step of a plan why it would come from a layer or run, by comparison with the template's last build."""
 
 from __future__ import annotations
 
@@ -17,18 +17,20 @@ NOT_KEPT = "not kept"
 
 @dataclass(frozen=True)
 class Explained:
-    """What a build would do about one step. `keep`: why the machine after it would not be kept, "" if it would."""
+    """What a build would do about one step."""
 
-    index: int
-    cached: bool
-    reason: str
-    kept: bool
-    keep: str
+    index: int  # from 1
+    cached: bool  # whether the step comes from a layer
+    reason: str  # why it runs; "" when it is cached
+    has_layer: bool  # whether there is a layer after it
+    why_not_kept: str  # why the build would keep no layer after it; "" when it would, or when there is one
 
 
-def explain(plan: Plan, wish: LayerOptions, find: Callable[[str], Layer | None], last: BuildRecord | None, now: float) -> list[Explained]:
-    """One for each step, in order."""
-    usable = list(policy.candidates(plan, wish, find, now=now, username=_username(plan)))
+def explain(
+    plan: Plan, options: LayerOptions, find: Callable[[str], Layer | None], last: BuildRecord | None, now: float
+) -> list[Explained]:
+    """Explain each step, in order. `find` returns the layer with a key; `now` in seconds since the epoch."""
+    usable = list(policy.candidates(plan, options, find, now=now, username=_username(plan)))
     depth = usable[0].depth if usable else 0
     changed = source_changes(plan, last)
     before = {step.index: step for step in last.steps} if last else {}
@@ -39,11 +41,11 @@ def explain(plan: Plan, wish: LayerOptions, find: Callable[[str], Layer | None],
             reason, cached = "", True
         else:
             old = policy.too_old(plan.steps[: planned.index], layer.record.ran, now) if layer else ""
-            reason = _told(planned, wish) or _why(planned, before.get(planned.index), changed)
-            reason, cached = reason or _layer(layer, old, _not_kept(plan, planned, before.get(planned.index))), False
+            reason = _requested(planned, options) or _changed(planned, before.get(planned.index), changed)
+            reason, cached = reason or _unusable(layer, old, _why_not_kept(plan, planned, before.get(planned.index))), False
             changed = changed or (["an earlier step"] if _differs(planned, before.get(planned.index)) else [])
-        keep = _not_kept(plan, planned, before.get(planned.index))
-        explained.append(Explained(planned.index, cached, reason, layer is not None, "" if layer else keep))
+        why_not_kept = "" if layer else _why_not_kept(plan, planned, before.get(planned.index))
+        explained.append(Explained(planned.index, cached, reason, layer is not None, why_not_kept))
     return explained
 
 
@@ -51,44 +53,44 @@ def _username(plan: Plan) -> str:
     return plan.template.communicator.ssh_username or plan.source.ssh_username or "root"
 
 
-def _told(planned: PlannedStep, wish: LayerOptions) -> str:
-    """A step that is carried out anew because somebody said so."""
+def _requested(planned: PlannedStep, options: LayerOptions) -> str:
+    """The option or template key that makes the step run; "" when there is none."""
     if not planned.step.cache.enabled:
         return "cache: false"
-    if not wish.use:
+    if not options.use:
         return "--no-cache"
-    return "--from" if wish.first and planned.index >= wish.first else ""
+    return "--from" if options.first and planned.index >= options.first else ""
 
 
-def _why(planned: PlannedStep, before: StepRecord | None, changed: list[str]) -> str:
-    """A step that is carried out anew because of what it is made of."""
+def _changed(planned: PlannedStep, before: StepRecord | None, changed: list[str]) -> str:
+    """The change since the last build that makes the step run; "" when there is none. `changed`: what changed before this step."""
     if before is None or not before.key:
-        return "never carried out"
+        return "never run"
     own = list(differences(before.inputs, planned.inputs))
     if own:
         return f"changed: {', '.join(own)}"
     if changed:
         return f"after a change of {', '.join(changed)}"
     if before.status not in ("done", "cached"):
-        return "failed in the last build" if before.status == "failed" else "never carried out"
+        return "failed in the last build" if before.status == "failed" else "never run"
     return ""
 
 
-def _layer(layer: Layer | None, old: str, not_kept: str) -> str:
-    """A step that was carried out just so before, but is not at hand."""
+def _unusable(layer: Layer | None, old: str, why_not_kept: str) -> str:
+    """Why an unchanged step that ran before does not come from a layer. `old`: the name of a step older than its `max_age`, or ""."""
     if old:
         return f"{old} is older than its max_age"
     if layer:
         return "its layer cannot be used"
-    return NOT_KEPT if not_kept else "its layer is gone"
+    return NOT_KEPT if why_not_kept else "its layer was removed"
 
 
 def _differs(planned: PlannedStep, before: StepRecord | None) -> bool:
     return before is None or before.key != planned.key
 
 
-def _not_kept(plan: Plan, planned: PlannedStep, before: StepRecord | None) -> str:
-    """Why the machine after the step is not kept, as far as can be told beforehand."""
+def _why_not_kept(plan: Plan, planned: PlannedStep, before: StepRecord | None) -> str:
+    """Why a build would keep no layer after the step, as far as that is known before it runs; else ""."""
     never = policy.never_kept(plan, planned.index)
     if (
         never
@@ -99,21 +101,21 @@ def _not_kept(plan: Plan, planned: PlannedStep, before: StepRecord | None) -> st
         or policy.pays(before.seconds, policy.FIRST_COST)
     ):
         return never
-    return f"{before.seconds:.1f} s of work, less than keeping costs"
+    return f"{before.seconds:.1f} s of work, which saves less time than a layer costs"
 
 
 def source_changes(plan: Plan, last: BuildRecord | None) -> list[str]:
-    """What is another below all steps."""
+    """What changed before all steps since the last build: the source, and settings of the builder."""
     if last is None or not last.source.get("digest"):
         return []
     found = ["the source"] if last.source["digest"] != plan.source.digest else []
     now = recorded_machine_spec(plan.template)
-    keys = plan.template.builder.machine_key(plan.shape)
+    keys = plan.template.builder.machine_key(plan.machine_spec)
     return found + [f"builder.{name}" for name in keys if last.shape.get(name) != now.get(name)]
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
-    """The names of the inputs that are not the same: files by their path, the rest by their place in the step."""
+    """The names of the inputs of a step that differ: files by path, settings by their dotted place in the step."""
     if before.get("kind") != now.get("kind"):
         yield "kind"
         return

@@ -1,4 +1,4 @@
-"""The layer that a person means: `web@3`, `web@packages`."""
+"""Find the layer that a reference like `web@3` or `web@packages` names."""
 
 from __future__ import annotations
 
@@ -13,24 +13,30 @@ if TYPE_CHECKING:
 
 
 def find(catalog: Catalog, store: LayerStore, reference: str) -> tuple[Layer, BuildRecord]:
-    """The layer after a step of the last build of a template, and that build. NotFoundError says what there is instead."""
-    name, sign, step = reference.rpartition("@")
-    if not sign or not name or not step:
-        raise UsageError(f"{reference!r} names no layer", hint="NAME@STEP: a template's name and the number or the name of a step, web@3")
+    """The layer after a step of the last build of a template, and that build.
+
+    UsageError for a reference of another form. NotFoundError, with what there is instead, for an unknown template or step, and for a step
+    without a layer.
+    """
+    name, sign, step_name = reference.rpartition("@")
+    if not sign or not name or not step_name:
+        hint = "write NAME@STEP: a template's name, and the number or the name of a step, as in web@3"
+        raise UsageError(f"{reference!r} is not a reference to a layer", hint=hint, code="layer.reference")
     build = catalog.last_planned(name)
     if build is None:
-        raise NotFoundError(f"no template called {name} was ever built", hint="`bake logs` lists the latest builds")
-    wanted = next((record for record in build.steps if step in (str(record.index), record.name)), None)
-    if wanted is None:
-        there = ", ".join(f"{record.index} {record.name}" for record in build.steps)
-        raise NotFoundError(f"{name} has no step {step!r}", hint=f"there are: {there or 'none'}")
-    layer = store.find(wanted.key) if wanted.key else None
+        raise NotFoundError(f"no template called {name} was ever built", hint="`bake logs` lists the latest builds", code="build.not-found")
+    step = next((record for record in build.steps if step_name in (str(record.index), record.name)), None)
+    if step is None:
+        known = ", ".join(f"{record.index} {record.name}" for record in build.steps)
+        raise NotFoundError(f"{name} has no step {step_name!r}", hint=f"the steps are: {known or 'none'}", code="usage.unknown-step")
+    layer = store.find(step.key) if step.key else None
     if layer is None:
-        raise NotFoundError(f"there is no layer of {name} after step {wanted.index} ({wanted.name})", hint=_hint(build, store, wanted))
+        message = f"there is no layer of {name} after step {step.index} ({step.name})"
+        raise NotFoundError(message, hint=_hint(build, store, step), code="layer.not-found")
     return layer, build
 
 
-def _hint(build: BuildRecord, store: LayerStore, wanted: StepRecord) -> str:
-    kept = ", ".join(str(record.index) for record in build.steps if record.key and store.find(record.key))
-    ways = f"bake build {build.template_path} --until {wanted.index} makes it"
-    return f"there are layers after the steps {kept}; {ways}" if kept else ways
+def _hint(build: BuildRecord, store: LayerStore, step: StepRecord) -> str:
+    with_layer = ", ".join(str(record.index) for record in build.steps if record.key and store.find(record.key))
+    command = f"bake build {build.template_path} --until {step.index} makes it"
+    return f"there are layers after the steps {with_layer}; {command}" if with_layer else command

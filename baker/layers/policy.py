@@ -1,4 +1,4 @@
-"""Which layers a build may go on from, and which machines are worth keeping. Pure: no clock and no file but those handed in."""
+"""Which layers a build may start from, and after which steps a layer is worth its cost. Pure functions of their arguments."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from baker.layers.store import Layer
 from baker.plan.plan import Plan, PlannedStep
 from baker.plan.step_range import LayerOptions
 
-REUSE = 0.5  # how likely it is that a kept machine is gone on from: of two edits of a template, one is above a given step
-FIRST_COST = 1.5  # seconds that keeping is taken to cost before it was measured
-ROOM = 2  # times the machine's memory: how much has to be free on the disk of the layers
+REUSE = 0.5  # assumed probability that a layer is reused: every second edit of a template is above a given step
+FIRST_COST = 1.5  # assumed cost of making a layer in seconds, before one was measured
+ROOM = 2  # free space that making a layer needs, in multiples of the machine's memory
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A layer that a build may go on from: `depth` steps are done in it."""
+    """A layer that a build may start from. `depth`: how many steps have run in it."""
 
     depth: int
     layer: Layer
 
 
 def keys(plan: Plan) -> tuple[str, ...]:
-    """The key of the machine after each step, before the first one first."""
+    """The keys of the machine's states: before the first step, then after each step."""
     return (plan.root_key, *(planned.key for planned in plan.steps))
 
 
-def deepest_usable(plan: Plan, wish: LayerOptions) -> int:
-    """How many steps may come from a layer at all."""
-    if not wish.use:
+def deepest_usable(plan: Plan, options: LayerOptions) -> int:
+    """The largest number of steps that may come from a layer; -1 when no layer may be used, not even one before the first step."""
+    if not options.use:
         return -1
     limits = [len(plan.steps), *(planned.index - 1 for planned in plan.steps if not planned.step.cache.enabled)]
-    limits += [wish.first - 1] if wish.first else []
-    limits += [wish.last] if wish.last else []
+    limits += [options.first - 1] if options.first else []
+    limits += [options.last] if options.last else []
     return min(limits)
 
 
-def candidates(plan: Plan, wish: LayerOptions, find: Callable[[str], Layer | None], *, now: float, username: str) -> Iterator[Candidate]:
-    """The layers to go on from, deepest first."""
+def candidates(plan: Plan, options: LayerOptions, find: Callable[[str], Layer | None], *, now: float, username: str) -> Iterator[Candidate]:
+    """The layers that the build may start from, deepest first. `now`: seconds since the epoch; `username`: who logs in to the machine."""
     all_keys = keys(plan)
-    for depth in range(deepest_usable(plan, wish), -1, -1):
+    for depth in range(deepest_usable(plan, options), -1, -1):
         layer = find(all_keys[depth])
         if layer and layer.record.username == username and not too_old(plan.steps[:depth], layer.record.ran, now):
             yield Candidate(depth, layer)
 
 
 def too_old(steps: tuple[PlannedStep, ...], ran: Mapping[str, float], now: float) -> str:
-    """The name of the first step that ran longer ago than its `max_age` allows; "" when there is none."""
+    """The name of the first step that ran longer ago than its `max_age`; "" when there is none. `ran`: key -> seconds since the epoch."""
     for planned in steps:
         age = planned.step.cache.max_age
         if age is not None and now - ran.get(planned.key, 0.0) > age:
@@ -57,7 +57,7 @@ def too_old(steps: tuple[PlannedStep, ...], ran: Mapping[str, float], now: float
 
 
 def must_run(plan: Plan, ran: Mapping[str, float], now: float) -> str:
-    """Why a build with this fingerprint has to be done anew all the same; "" when it has not."""
+    """Why the build must run although an image with its fingerprint exists; "" when it need not."""
     always = next((planned.name for planned in plan.steps if not planned.step.cache.enabled), "")
     if always:
         return f"{always} runs in every build"
@@ -66,13 +66,13 @@ def must_run(plan: Plan, ran: Mapping[str, float], now: float) -> str:
 
 
 def uses_secret(plan: Plan, planned: PlannedStep) -> bool:
-    """Whether a sensitive value stands in the step."""
+    """Whether the step's configuration contains a sensitive value."""
     text = canonical(planned.step.config.model_dump(mode="json"))
     return bool(plan.template.secrets.seal(text) != text)
 
 
 def never_kept(plan: Plan, depth: int) -> str:
-    """Why the machine after `depth` steps is not kept whatever it costs; "" when it may be."""
+    """Why there must be no layer after `depth` steps; "" when there may be one."""
     for planned in plan.steps[:depth]:
         if not planned.step.cache.enabled:
             return f"{planned.name} runs in every build" if planned.index < depth else "it runs in every build"
@@ -82,5 +82,5 @@ def never_kept(plan: Plan, depth: int) -> str:
 
 
 def pays(work: float, cost: float) -> bool:
-    """Whether keeping, which costs `cost` seconds, saves more than that on average, when it saves `work` seconds each time."""
+    """Whether a layer that costs `cost` seconds and saves `work` seconds at each reuse is expected to save time."""
     return work * REUSE >= cost

@@ -1,13 +1,14 @@
 """The layers of this host, in a directory of the cache.
 
-    ROOT/<first 24 digits of the key>-<build id>/   one layer: layer.json, the builder's files (disk, memory), the boot's key files
+    ROOT/<first 24 digits of the key>-<build id>/   one layer: layer.json, the builder's files (disk, memory), the SSH keys
     ROOT/at-<build id>-<number>/                    the disk that a running machine writes to, in the ledger of its build
     ROOT/gone-<...>/                                a layer that is being removed
     ROOT/locks/                                     lock files: which process makes or uses a layer
 
-A layer is named by its content key and its build: the same key made again (`--no-cache`, `max_age`) is another layer beside the
-first, because the disks above a layer depend on its very bytes. Disks refer to each other by paths relative to themselves.
-A layer comes into being by the rename of its finished directory, and goes by another: whole or not there, whatever kills the process.
+The name of a layer has its content key and its build. When a key is built again (`--no-cache`, `max_age`), the new layer is beside the
+old one, because the disks above a layer depend on its exact bytes. Disks refer to each other by paths relative to themselves.
+A layer is created by the rename of its finished directory, and removed by another rename. So it is complete or absent, whenever the
+process is killed.
 """
 
 from __future__ import annotations
@@ -28,38 +29,38 @@ from baker.core.home import ensure, sync
 from baker.core.locks import locked
 from baker.core.model import Identity
 
-FORMAT = 1  # of layer.json and of what lies beside it: other formats are not seen
+FORMAT = 1  # of layer.json and the files beside it: layers of other formats are ignored
 RECORD = "layer.json"
-USED = "used"  # an empty file: its time is the last use
-BROKEN = "broken"  # holds why a layer could not be restored: nobody tries again
+USED = "used"  # an empty file: its modification time is the last use of the layer
+BROKEN = "broken"  # a file with the reason why the layer could not be restored: no build tries it again
 KEY_DIGITS = 24
 KEY_FILES = ("client_key", "client_key.pub", "host_key", "host_key.pub")
 
 
 @dataclass(frozen=True)
 class LayerRecord:
-    """What is known of a layer. Times are seconds since the epoch."""
+    """The content of layer.json. Times are seconds since the epoch."""
 
     key: str  # content key of its step; of layer 0: the plan's root key
     parent: str | None  # directory name of the layer below
-    step: int  # 0: booted, nothing done
-    name: str  # of the step
+    step: int  # number of its step; 0: the machine has booted, and no step has run
+    name: str  # name of its step
     template: str  # name of the template whose build made it
     build: str
     made: float
-    work: float  # seconds that going on from here instead of from `parent` saves
-    cost: float  # seconds for which the machine stood still to be kept
-    ran: Mapping[str, float] = field(default_factory=dict)  # key of each step in it -> when that ran
-    blobs: tuple[str, ...] = ()  # of the source's disk: they must stay
+    work: float  # seconds that a start from this layer instead of from `parent` saves
+    cost: float  # seconds for which the machine was paused to make it
+    ran: Mapping[str, float] = field(default_factory=dict)  # key of each step in it -> when that step ran
+    blobs: tuple[str, ...] = ()  # blobs of the source's disk, which the store must keep
     hostname: str = ""
     username: str = "root"
-    builder: str = "libvirt"  # whose machine it is
+    builder: str = "libvirt"  # kind of the builder that can restore it
     format: int = FORMAT
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer that is there."""
+    """An existing layer."""
 
     directory: Path
     record: LayerRecord
@@ -73,19 +74,19 @@ class Layer:
         return self.directory.name
 
     def identity(self, scratch: Path) -> Identity:
-        """Copies in `scratch` of the keys with which its machine was booted: private files, as good as the machine for nothing else."""
+        """Copy the keys with which its machine was booted to `scratch`."""
         for name in KEY_FILES:
             shutil.copy(self.directory / name, scratch / name)
         return Identity(self.record.hostname, self.record.username, scratch / "client_key", scratch / "host_key")
 
     @cached_property
     def size(self) -> int:
-        """Bytes that it takes on the disk."""
+        """The space on disk that it takes, in bytes."""
         return allocated(self.directory)
 
     @property
     def used(self) -> float:
-        """When it was last gone on from; when it was made, if never."""
+        """When a build last started from it, else when it was made. Seconds since the epoch."""
         try:
             return (self.directory / USED).stat().st_mtime
         except OSError:
@@ -93,6 +94,7 @@ class Layer:
 
     @property
     def broken(self) -> str:
+        """Why the layer could not be restored; "" when that is not known to fail."""
         try:
             return (self.directory / BROKEN).read_text()
         except OSError:
@@ -108,21 +110,22 @@ class LayerStore:
     # -- finding ------------------------------------------------------------------------------------------------------
 
     def all(self) -> list[Layer]:
-        """Every layer, in the order in which they were made."""
+        """All layers, oldest first."""
         found = (self._load(path) for path in self.root.glob("*-*") if not path.name.startswith(("at-", "gone-")))
         return sorted((layer for layer in found if layer), key=lambda layer: layer.record.made)
 
     def find(self, key: str) -> Layer | None:
-        """The newest layer with this key that is not known to be broken."""
+        """The newest layer with this key that has all layers below it and is not known to be broken."""
         found = [self._load(path) for path in self.root.glob(f"{key[:KEY_DIGITS]}-*")]
-        whole = [layer for layer in found if layer and layer.key == key and not layer.broken and self._stands(layer)]
-        return max(whole, key=lambda layer: layer.record.made, default=None)
+        usable = [layer for layer in found if layer and layer.key == key and not layer.broken and self._has_ancestors(layer)]
+        return max(usable, key=lambda layer: layer.record.made, default=None)
 
     def get(self, name: str) -> Layer | None:
+        """The layer with this directory name."""
         return self._load(self.root / name)
 
-    def _stands(self, layer: Layer) -> bool:
-        """Whether every layer below it is there."""
+    def _has_ancestors(self, layer: Layer) -> bool:
+        """Whether every layer below it exists."""
         below = layer.record.parent
         while below:
             parent = self._load(self.root / below)
@@ -137,31 +140,31 @@ class LayerStore:
             value["blobs"] = tuple(value["blobs"])
             return Layer(directory, LayerRecord(**value)) if value.get("format") == FORMAT else None
         except (OSError, ValueError, TypeError, KeyError):
-            return None  # none, half removed, or another version's
+            return None  # no layer, a partly removed one, or one of another version
 
     def blobs(self) -> set[str]:
-        """The blobs that layers refer to."""
+        """The digests of the blobs that layers refer to."""
         return {blob for layer in self.all() for blob in layer.record.blobs}
 
     # -- making -------------------------------------------------------------------------------------------------------
 
-    def place(self, build: str, number: int) -> Path:
-        """Where the disk of a running machine goes. The caller enters it in its ledger before it is made."""
+    def machine_directory(self, build: str, number: int) -> Path:
+        """The directory for the disk of a running machine. The caller enters it in its ledger before creating it."""
         return self.root / f"at-{build}-{number}"
 
     def name(self, key: str, build: str) -> str:
-        """The directory name that the layer `key` of a build will have."""
+        """The directory name of the layer with this key that a build makes."""
         return f"{key[:KEY_DIGITS]}-{build}"
 
-    def commit(self, place: Path, record: LayerRecord) -> Layer:
-        """Make a layer of a finished directory: the moment from which it is there. HostError when the disk is full."""
+    def commit(self, directory: Path, record: LayerRecord) -> Layer:
+        """Turn a finished directory into a layer, atomically. HostError when the file system is full."""
         try:
-            with (place / RECORD).open("w") as file:
+            with (directory / RECORD).open("w") as file:
                 json.dump(asdict(record), file)
                 file.flush()
                 os.fsync(file.fileno())
             final = self.root / self.name(record.key, record.build)
-            place.rename(final)
+            directory.rename(final)
             sync(self.root)
         except OSError as error:
             raise host_error(error, self.root) from error
@@ -171,19 +174,19 @@ class LayerStore:
 
     @contextmanager
     def using(self, layer: Layer) -> Iterator[bool]:
-        """Keep the layer, and those below it, from being removed. Yields False when it has been removed already."""
+        """Protect the layer, and those below it, from removal. Yields False when it was removed before."""
         with locked(self._lock(layer.id), shared=True):
-            there = self._load(layer.directory) is not None
-            if there:
+            exists = self._load(layer.directory) is not None
+            if exists:
                 (layer.directory / USED).touch()
-            yield there
+            yield exists
 
     def mark_broken(self, layer: Layer, reason: str) -> None:
-        """Nobody goes on from this layer again."""
+        """Mark a layer that could not be restored, so that no build tries it again."""
         try:
             (layer.directory / BROKEN).write_text(reason)
         except OSError:
-            pass  # a full or read-only disk: it is tried again, and falls back again
+            pass  # a full or read-only file system: the next build tries the layer again and falls back again
 
     # -- removing -----------------------------------------------------------------------------------------------------
 
@@ -203,25 +206,25 @@ class LayerStore:
             self._lock(layer.id).unlink(missing_ok=True)
 
     def clean(self) -> int:
-        """Remove what interrupted removals left behind; the number of layers."""
-        left = list(self.root.glob("gone-*"))
-        for path in left:
+        """Finish interrupted removals. Returns the number of layers."""
+        remains = list(self.root.glob("gone-*"))
+        for path in remains:
             shutil.rmtree(path, ignore_errors=True)
-        return len(left)
+        return len(remains)
 
     def _lock(self, name: str) -> Path:
         return ensure(self.root / "locks") / f"{name}.lock"
 
 
-def with_key_files(directory: Path, identity: Identity) -> None:
-    """Put the boot's keys beside the machine that they open."""
+def copy_key_files(directory: Path, identity: Identity) -> None:
+    """Copy the keys of the machine's identity to the directory of its snapshot."""
     for private in (identity.client_key, identity.host_key):
         for source in (private, private.with_suffix(".pub")):
             shutil.copy(source, directory / source.name)
 
 
 def allocated(directory: Path) -> int:
-    """Bytes that the files below a directory take on the disk, holes left out."""
+    """The space on disk that the files below a directory take, in bytes, without holes."""
     total = 0
     for path in directory.rglob("*"):
         try:

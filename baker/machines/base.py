@@ -50,7 +50,7 @@ class Launch:
 
     name: str  # unique among the build's machines: "build", "verify"
     media: Media
-    shape: MachineSpec
+    machine_spec: MachineSpec
     identity: Identity
     scratch: Path
     ledger: BuildLedger
@@ -59,7 +59,7 @@ class Launch:
     overlay: Path | None = None  # where to create its disk; None: among the machine's own files
     image: ImageName = NAMELESS  # the image that it is started for
     clock: int | None = None  # the time at which its clock starts, seconds since 1970; None: the host's
-    gate: NetworkPolicy = OPEN  # what it may reach
+    network_policy: NetworkPolicy = OPEN  # what it may reach
 
     @property
     def disk(self) -> Disk:
@@ -86,11 +86,11 @@ class Machine(Protocol):
     def host_address(self, port: int) -> str | None:
         """The address at which the guest reaches `port` of this host's loopback, "10.0.2.2:3128"; None when it cannot."""
 
-    def reached(self) -> Sequence[EgressEndpoint]:
+    def egress(self) -> Sequence[EgressEndpoint]:
         """What its guest connected to besides the build's proxy, when the network policy asks for that record; else nothing."""
 
     @property
-    def awake(self) -> bool:
+    def restored(self) -> bool:
         """Whether the machine was restored: its guest was already up when it was started."""
 
     def running(self) -> bool:
@@ -136,15 +136,15 @@ class SupportsSnapshot(Protocol):
     A snapshot is a directory with `disk.qcow2` and whatever else the builder needs. The directory may be renamed, but disks above it
     refer to its disk by a relative path, so snapshots can only be moved together."""
 
-    def keeps(self) -> bool:
+    def can_snapshot(self) -> bool:
         """Whether machines of this connection can be snapshotted."""
 
-    def keep(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
+    def take_snapshot(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
         """Take a snapshot of the machine into `directory`, which already holds its overlay. The machine pauses for about a second. It
         continues with its connections open on a new overlay at `following`, whose backing file is named `reference`."""
 
-    def pack(self, directory: Path) -> None:
-        """Compress what `keep` wrote, and make it durable. This may take long: the machine runs meanwhile."""
+    def finish_snapshot(self, directory: Path) -> None:
+        """Compress what `take_snapshot` wrote, and make it durable. This may take long: the machine runs meanwhile."""
 
     def restore(self, request: Launch, directory: Path) -> AbstractContextManager[Machine]:
         """A machine that continues from the snapshot in `directory`, on a new overlay; `request.identity` is that of the snapshot.
@@ -161,7 +161,7 @@ class SupportsPause(Protocol):
     def paused_disk(self, machine: Machine) -> AbstractContextManager[Disk]:
         """The machine's disk as it is now. It is paused until the context ends, and all that it has written is in the files."""
 
-    def frozen(self, disk: Path) -> AbstractContextManager[None]:
+    def paused_writer(self, disk: Path) -> AbstractContextManager[None]:
         """Pause the machine of another process that writes to `disk`: the file is then what a power cut would leave."""
 
 

@@ -1,12 +1,12 @@
-"""Who a machine is for one boot: keys made for it alone, and the two ways of telling it.
+"""The identity of a machine for one boot: its own SSH keys, and the two ways in which the guest receives them.
 
 A guest learns its host name, whose key may log in and its own SSH host key
 
 * from systemd credentials (systemd.system-credentials(7)): images that bake bootstrapped read these, and
-* from a NoCloud seed (cloud-init's documentation, "NoCloud"): cloud images read that.
+* from a NoCloud seed (cloud-init's documentation, "NoCloud"): cloud images read it.
 
-Both are offered at once, so that either kind of image works and nothing has to be known of it. Private keys only ever stand in files
-of mode 0600, never on a command line.
+A machine is given both, so that both kinds of image work without a setting. Private keys are in files of mode 0600 only, never on a
+command line.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ LONGEST_HOSTNAME = 63  # RFC 1035, 2.3.4: one label
 
 
 def make_identity(directory: Path, hostname: str, username: str) -> Identity:
-    """A new identity with new ed25519 keys in `directory` (made private). `hostname` is cut down to what a host name may be."""
+    """Make a new identity with new ed25519 keys in `directory`. `hostname` is reduced to the characters and length of a host name."""
     ensure(directory)
     for name, comment in ((CLIENT_KEY, "bake"), (HOST_KEY, "bake-host")):
         path = directory / name
@@ -53,19 +53,19 @@ def make_identity(directory: Path, hostname: str, username: str) -> Identity:
 
 
 def copy_identity(source: Path, directory: Path, hostname: str, username: str) -> Identity:
-    """Copies in `directory` of the keys that `make_identity` made in `source`. NotFoundError when they are gone."""
+    """Copy the keys that `make_identity` made in `source` to `directory`. NotFoundError when they no longer exist."""
     try:
         for name in (CLIENT_KEY, HOST_KEY):
             for each in (name, f"{name}.pub"):
                 shutil.copy(source / each, ensure(directory) / each)
     except FileNotFoundError as error:
-        raise NotFoundError(f"the machine of {source.name} has ended meanwhile") from error
+        raise NotFoundError(f"the machine of {source.name} is no longer running", code="machine.not-running") from error
     return Identity(_hostname(hostname), username, directory / CLIENT_KEY, directory / HOST_KEY)
 
 
 def credentials(identity: Identity) -> Mapping[str, bytes]:
-    """The systemd credentials by name. `ssh.authorized_keys.root` is systemd's own; the host key is for the unit that
-    bake puts into the images that it bootstraps."""
+    """The systemd credentials by name. systemd itself uses `ssh.authorized_keys.root`; a unit that bake installs in the images that it
+    bootstraps uses the host key and the host name."""
     return {
         "ssh.authorized_keys.root": (identity.client_public + "\n").encode(),
         "bake.ssh_host_ed25519_key": identity.host_key.read_bytes(),
@@ -74,12 +74,12 @@ def credentials(identity: Identity) -> Mapping[str, bytes]:
 
 
 def write_credentials(identity: Identity, directory: Path) -> Mapping[str, Path]:
-    """One private file per credential: what QEMU's firmware configuration device shows the guest, raw bytes."""
+    """Write one private file per credential, whose bytes QEMU's firmware configuration device passes to the guest."""
     return {name: _write_private(directory / f"{name}.credential", value) for name, value in credentials(identity).items()}
 
 
 def write_seed(identity: Identity, path: Path) -> Path:
-    """A NoCloud seed: a small FAT image labelled CIDATA with meta-data and user-data, at `path` (mode 0600)."""
+    """Write a NoCloud seed to `path` (mode 0600): a small FAT image labelled CIDATA with meta-data and user-data."""
     directory = ensure(path.with_name(path.name + ".d"))
     _write_private(path, b"")
     os.truncate(path, SEED_BYTES)
@@ -93,7 +93,7 @@ def write_seed(identity: Identity, path: Path) -> Path:
 
 
 def user_data(identity: Identity) -> dict[str, object]:
-    """The cloud-config (JSON is YAML): only what is needed to get in. The network is left at its default, DHCP."""
+    """The cloud-config (as JSON, which is YAML): only what a login needs. The network keeps cloud-init's default, DHCP."""
     data: dict[str, object] = {
         "hostname": identity.hostname,
         "disable_root": False,
@@ -108,7 +108,7 @@ def user_data(identity: Identity) -> dict[str, object]:
 
 
 def _instance(identity: Identity) -> str:
-    """Another one for every identity: cloud-init does its per-instance work when it changes."""
+    """An instance id that differs between identities: cloud-init runs its per-instance modules when it changes."""
     return re.sub(r"[^A-Za-z0-9]", "", identity.host_public.split()[1])[-20:].lower()
 
 

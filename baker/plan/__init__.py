@@ -1,1 +1,1 @@
-"""From a template to a plan: keys of steps, the fingerprint, and the order in which a run builds its images."""
+"""From a template to a plan: the keys of the steps, the fingerprint, and the order in which a run builds its images."""

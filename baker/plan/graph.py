@@ -1,4 +1,4 @@
-"""What a run has to bake, and in which order: what was asked for, and the missing images that it starts from."""
+"""The builds of a run in order: the requested images, and before them the missing images that they start from."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Templates(Protocol):
-    """Where a run finds its templates, and the images that are there already; `baker.Baker` is one."""
+    """Loads templates and knows the existing images; `baker.Baker` implements it."""
 
     home: Home
     sink: Sink
@@ -36,72 +36,79 @@ class Templates(Protocol):
 
 
 def graph(baker: Templates, requests: Sequence[BuildRequest], *, fail_fast: bool) -> list[BuildNode]:
-    """The nodes of a run: what was asked for and the missing images below it, those first.
+    """The builds of a run: the requested images and the missing images that they start from, each after what it needs.
 
-    Where an image that a template starts from cannot be had, that is raised; without `fail_fast` it is that node's end.
+    When the image that a template starts from is missing and no template builds it, the error is raised. Without `fail_fast`, it is stored
+    as the result of that build instead.
     """
-    asked = [(template, request) for request in requests for template in baker.load_request(request)]
-    for template, request in asked:
-        layer_options(template, request.options)  # a step that does not exist is reported before anything begins
+    requested = [(template, request) for request in requests for template in baker.load_request(request)]
+    for template, request in requested:
+        layer_options(template, request.options)  # report a step that does not exist before anything begins
     nodes: dict[str, BuildNode] = {}
-    pending = list(asked)
+    pending = list(requested)
     while pending:
         template, request = pending.pop(0)
         key = key_of(template)
         if key in nodes:
             continue
-        below, end = None, None
+        parent, end = None, None
         try:
-            below = parent_of(template, [each for each, _ in asked if each is not template], baker.catalog, baker.load)
+            parent = parent_of(template, [each for each, _ in requested if each is not template], baker.catalog, baker.load)
         except BakeError as error:
             if fail_fast:
                 raise
             if isinstance(error, TemplateError):
                 baker.sink.emit(TemplateRejected(problems=error.to_json()))
             end = Ended(key, error.exit_code, error=str(error), code=error.code)
-        if below is not None:
+        if parent is not None:
             pending.append(
-                (below, BuildRequest(below.path, options=BuildOptions(uri=request.options.uri, accelerator=request.options.accelerator)))
+                (parent, BuildRequest(parent.path, options=BuildOptions(uri=request.options.uri, accelerator=request.options.accelerator)))
             )
         home = {f.name: str(getattr(baker.home, f.name)) for f in fields(baker.home)}
-        needs = frozenset({key_of(below)} if below is not None else ())
+        needs = frozenset({key_of(parent)} if parent is not None else ())
         nodes[key] = BuildNode(key, template, request.to_json() | {"select": template.name, "home": home}, needs, end)
     return order(list(nodes.values()))
 
 
 def parent_of(
-    template: Template, asked: Sequence[Template], catalog: Catalog, load: Callable[[Path], Sequence[Template]]
+    template: Template, requested: Sequence[Template], catalog: Catalog, load: Callable[[Path], Sequence[Template]]
 ) -> Template | None:
-    """The template that bakes the image that `template` starts from: one that is asked for too, else one of an image that is
-    missing. None where nothing needs to be baked; NotFoundError or UsageError when the image cannot be had."""
+    """The template of the image that `template` starts from, if that has to be built: one of `requested`, else that of a missing image.
+
+    None when nothing has to be built. NotFoundError when no template builds a missing image, UsageError when the one that does builds a
+    version that does not match.
+    """
     if not isinstance(template.source, ImageSource):
         return None
     reference = template.source.image
-    below = next((each for each in asked if matches(reference, each.name, each.version)), None)
-    if below is not None:
-        return below
+    parent = next((each for each in requested if matches(reference, each.name, each.version)), None)
+    if parent is not None:
+        return parent
     try:
         catalog.resolve(reference)
     except NotFoundError as error:
-        below = find_template(template.source, template, load)
-        if below is None:
-            raise NotFoundError(f"{template.path.name}: {error.message}", hint=ways_out(template, reference, error.hint)) from error
-        if not matches(reference, below.name, below.version):
+        parent = find_template(template.source, template, load)
+        if parent is None:
+            message, hint = f"{template.path.name}: {error.message}", missing_image_hint(template, reference, error.hint)
+            raise NotFoundError(message, hint=hint, code="plan.missing-parent") from error
+        if not matches(reference, parent.name, parent.version):
             raise UsageError(
-                f"{template.path.name} starts from {reference}, but {below.path.name} bakes {below.name}@{below.version}"
+                f"{template.path.name} starts from {reference}, but {parent.path.name} bakes {parent.name}@{parent.version}",
+                hint="change the reference, or the version in that template",
+                code="plan.parent-version",
             ) from None
-    return below
+    return parent
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How one build of a run ended. `exit_code` 0 is success; `skipped` is one that was never begun."""
+    """The result of one build of a run. `exit_code` is 0 for success; a `skipped` build was never begun."""
 
     key: str
     exit_code: int
     finished: BuildFinished | None = None
     error: str = ""
-    code: str = ""  # the error's, see docs/errors.md
+    code: str = ""  # of the error, see docs/errors.md
     skipped: bool = False
 
 
@@ -111,9 +118,9 @@ class BuildNode:
 
     key: str
     template: Template
-    request: Mapping[str, Any]  # what a worker needs to do the same: see worker.py
+    request: Mapping[str, Any]  # the JSON for the worker process that builds it: see baker/cli/worker.py
     needs: frozenset[str] = field(default_factory=frozenset)
-    ended: Ended | None = None  # it failed before it could begin
+    ended: Ended | None = None  # its result, when it failed before it could begin
 
 
 def key_of(template: Template) -> str:
@@ -121,17 +128,18 @@ def key_of(template: Template) -> str:
 
 
 def order(nodes: Sequence[BuildNode]) -> list[BuildNode]:
-    """The nodes, each after what it needs. UsageError naming the circle when there is one."""
+    """Sort the nodes so that each comes after those that it needs. UsageError, which names them, for templates that need each other."""
     by_key = {node.key: node for node in nodes}
     try:
         return [by_key[key] for key in TopologicalSorter({node.key: node.needs for node in nodes}).static_order()]
     except CycleError as error:
         circle = " -> ".join(by_key[key].template.name for key in error.args[1])
-        raise UsageError(f"these templates need each other: {circle}", hint="one of them needs another source") from error
+        raise UsageError(f"these templates need each other: {circle}", hint="give one of them another source", code="plan.cycle") from error
 
 
 def find_template(source: ImageSource, template: Template, load: Callable[[Path], Sequence[Template]]) -> Template | None:
-    """The template that bakes `source` for `template`: the one it names, else one beside it with that name; None without one."""
+    """The template that bakes `source` for `template`: the one that `source` names, else a template with the image's name in the same
+    directory; None when there is none."""
     name = source.image.partition("@")[0]
     directory = template.path.parent
     candidates = [directory / source.template] if source.template else sorted(p for p in directory.glob("*.y*ml") if _mentions(p, name))
@@ -143,7 +151,7 @@ def find_template(source: ImageSource, template: Template, load: Callable[[Path]
 
 
 def _mentions(path: Path, name: str) -> bool:
-    """Whether a file may be the template `name`: a cheap look, so that unrelated files beside it need not be valid."""
+    """Whether a file may be the template `name`: a cheap test, so that unrelated files in the directory need not be valid."""
     try:
         lines = path.read_text(errors="replace").splitlines()
     except OSError:
@@ -151,15 +159,15 @@ def _mentions(path: Path, name: str) -> bool:
     return any(line.startswith("name:") and (name in line or "${{" in line) for line in lines)
 
 
-def ways_out(template: Template, reference: str, there: str) -> str:
-    """What to do when an image is missing and no template is known that bakes it. `there`: what the catalog has to say."""
+def missing_image_hint(template: Template, reference: str, catalog_hint: str) -> str:
+    """The hint for a missing image that no known template bakes. `catalog_hint`: the hint of the catalog's error."""
     name = reference.partition("@")[0]
     if ":" in name:
-        return there  # a digest: no template promises one
+        return catalog_hint  # a digest: no template can promise it
     named = getattr(template.source, "template", None)
-    looked = f"{named} bakes no {name}" if named else f"no template beside {template.path.name} is called {name}"
-    ways = (
-        f"point to a template that bakes it, source: {{image: {{name: {reference}, template: path/to/{name}.yaml}}}}",
+    searched = f"{named} bakes no {name}" if named else f"no template in the directory of {template.path.name} is called {name}"
+    remedies = (
+        f"name a template that bakes it, source: {{image: {{name: {reference}, template: path/to/{name}.yaml}}}}",
         f"or bake it first, bake build path/to/{name}.yaml",
     )
-    return "\n    ".join((there, looked, *ways))
+    return "\n    ".join((catalog_hint, searched, *remedies))

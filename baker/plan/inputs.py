@@ -1,9 +1,9 @@
-"""Everything that a build read on this host, as one blob: with it the template can be loaded again anywhere, to the same plan.
+"""Everything that a build read on this host, as one blob, from which the template can be loaded on any host to the same plan.
 
-A gzipped tar without the accidents of its making (sorted, no times, no owners):
+The blob is a gzipped tar that depends on its content only (sorted names, no times, no owners):
 
-    context.json                what a person, the environment and git added; nothing in it is secret
-    files/<absolute path>       every file, directory and link, with its mode
+    context.json                variables, environment and git facts; without the values of secrets
+    files/<absolute path>       every file, directory and symbolic link, with its mode
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from baker.template.model import Template
 CONTEXT, FILES = "context.json", "files"
 VERSION = 1
 LARGEST_CONTEXT = 16 << 20  # bytes
-KEPT_FREE = 512 << 20  # bytes of the disk that unpacking leaves alone
+KEPT_FREE = 512 << 20  # bytes that unpacking leaves free on the file system
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a template was loaded with besides its files. `secrets`: the names of variables whose values are not here."""
+    """The input of a template's loading besides its files. `secrets`: the names of variables whose values are left out."""
 
     template: str  # absolute path
-    name: str  # of the image: which one of a matrix
+    name: str  # of the image, which selects one of a matrix
     variables: Mapping[str, Any] = field(default_factory=dict)
     secrets: Sequence[str] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)  # what ${{ env.X }} used
+    environment: Mapping[str, str] = field(default_factory=dict)  # the variables that ${{ env.X }} expressions read
     git: Mapping[str, Any] = field(default_factory=dict)
-    search: Sequence[str] = ()  # directories of bundles
+    search: Sequence[str] = ()  # directories in which bundles are searched
     epoch: int = 0
     version: int = VERSION
 
 
 def pack(plan: Plan, destination: Path, *, search: Iterable[Path] = ()) -> Path:
-    """Write what `plan` was made of. OSError when a file has gone meanwhile or the disk is full."""
+    """Write the inputs of `plan` to `destination`. OSError when a file no longer exists, or when the file system is full."""
     template = plan.template
     with destination.open("wb") as file, gzip.GzipFile(filename="", mode="wb", fileobj=file, mtime=0) as packed:
         with tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar:
@@ -62,7 +62,7 @@ def pack(plan: Plan, destination: Path, *, search: Iterable[Path] = ()) -> Path:
 
 
 def unpack(packed: IO[bytes], directory: Path) -> Context:
-    """Lay the files out below `directory`. HostError for an archive that is damaged, leads outside, or does not fit the disk."""
+    """Extract the files below `directory`. HostError for an archive that is damaged, has a path outside, or does not fit on the disk."""
     ensure(directory)
     try:
         with gzip.GzipFile(fileobj=packed) as file:
@@ -71,16 +71,17 @@ def unpack(packed: IO[bytes], directory: Path) -> Context:
             found = json.loads(context.read(LARGEST_CONTEXT))
         if not isinstance(found, dict) or found.get("version") != VERSION:
             version = found.get("version") if isinstance(found, dict) else None
-            raise HostError(f"the inputs on record have version {version}; this bake knows {VERSION}", code="record.inputs-version")
+            message = f"the recorded inputs have version {version}; this version of bake reads version {VERSION}"
+            raise HostError(message, code="record.inputs-version")
         return Context(**found)
     except TarError as error:
-        raise HostError(f"the inputs on record cannot be read: {error.message}", code=error.code) from error
+        raise HostError(f"cannot read the recorded inputs: {error.message}", code=error.code) from error
     except (OSError, ValueError, TypeError, EOFError, zlib.error, RecursionError) as error:
-        raise HostError(f"the inputs on record cannot be read: {error}", code="record.inputs-unreadable") from error
+        raise HostError(f"cannot read the recorded inputs: {error}", code="record.inputs-unreadable") from error
 
 
-def laid_out(directory: Path, path: str | Path) -> Path:
-    """Where a file of the recording host is below `directory`."""
+def extracted_path(directory: Path, path: str | Path) -> Path:
+    """The path below `directory` of a file that had the absolute path `path` on the recording host."""
     return directory / FILES / Path(path).relative_to("/")
 
 
@@ -101,7 +102,7 @@ def _context(template: Template, search: Iterable[Path]) -> Context:
 
 
 def _files(plan: Plan) -> Iterator[Path]:
-    """Absolute paths: what loading read, what the steps read, what the tests are."""
+    """The absolute paths of the files that loading read, that the steps read, and that are tests."""
     template = plan.template
     yield from (Path(name).absolute() for name in template.contents)
     yield template.path
@@ -117,7 +118,7 @@ def _files(plan: Plan) -> Iterator[Path]:
 
 def _below(base: Path, names: Iterable[str]) -> Iterator[Path]:
     for name in names:
-        yield base / name  # an absolute name stays as it is
+        yield base / name  # this is `name` when it is absolute
 
 
 def _add(tar: tarfile.TarFile, path: Path) -> None:
@@ -143,7 +144,7 @@ def _info(name: str, size: int, mode: int = 0o644) -> tarfile.TarInfo:
 
 @dataclass(frozen=True)
 class RecordedGit(GitFacts):
-    """What git knew when a build was recorded."""
+    """The git facts of a recorded build."""
 
     facts: Mapping[str, Any] = field(default_factory=dict)
 
@@ -165,4 +166,4 @@ class RecordedGit(GitFacts):
 
     @property
     def error(self) -> str:
-        return "" if self.commit else "the build on record was not in a git repository"
+        return "" if self.commit else "the recorded build was not in a git repository"

@@ -55,7 +55,7 @@ class Plan:
 
     template: Template
     source: SourceImage
-    shape: MachineSpec
+    machine_spec: MachineSpec
     root_key: str
     steps: tuple[PlannedStep, ...]
     fingerprint: str
@@ -72,17 +72,17 @@ class Plan:
 def make_plan(template: Template, source: SourceImage) -> Plan:
     """Plan `template` on exactly `source`. Reads every file that a step names, and starts nothing."""
     builder = template.builder
-    shape = builder.machine_spec()
+    machine_spec = builder.machine_spec()
     if builder.starts_at_epoch():
-        shape = replace(shape, clock=template.epoch.seconds)
-    machine = builder.machine_key(shape)
+        machine_spec = replace(machine_spec, clock=template.epoch.seconds)
+    machine = builder.machine_key(machine_spec)
     root_key = digest_of({"format": KEY_FORMAT, "source": source.digest, "builder": builder.kind, "machine": machine})
     steps = tuple(_planned(template, root_key))
     last = steps[-1].key if steps else root_key
     ends = {"parent": last, "seal": SEAL_FORMAT, "reproducible": template.reproducible}
     image = builder.image_key()
     fingerprint = digest_of(ends | ({"image": image} if image else {}))
-    return Plan(template=template, source=source, shape=shape, root_key=root_key, steps=steps, fingerprint=fingerprint)
+    return Plan(template=template, source=source, machine_spec=machine_spec, root_key=root_key, steps=steps, fingerprint=fingerprint)
 
 
 def verify_key(template: Template) -> str:

@@ -1,4 +1,4 @@
-"""What is asked of the API, and how it went: frozen values that also go to workers as JSON."""
+"""The requests and results of builds: frozen values, which worker processes get as JSON."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build, as opposed to what: one value from the command line to the recipe. Steps are named as a person typed them;
-    `baker.plan.step_range.layer_options` is what reads them."""
+    """How to build: one value from the command line to the recipe. Steps are named as the user typed them;
+    `baker.plan.step_range.layer_options` parses them."""
 
     on_error: OnError | None = None  # overrides the template's and the step's
     skip_verify: bool = False
-    force: bool = False  # build although the catalog has this fingerprint
+    force: bool = False  # build although the catalog has an image with this fingerprint
     keep_failed: bool = False  # leave the machine of a failed verification running
-    pull: bool = False  # ask the source again instead of using what this host has
-    uri: str | None = None  # of the libvirt connection; None: in this process
+    pull: bool = False  # fetch the source again instead of using this host's copy
+    uri: str | None = None  # of the libvirt connection; None: libvirt's driver in this process
     accelerator: Accelerator | None = None  # overrides the template's
-    no_cache: bool = False  # start from the source, not from a layer
-    first: str | None = None  # run this step (name or number) and those after it, whether there is a layer or not
-    last: str | None = None  # stop after this step: the result is a layer, and no image
-    locked: bool = False  # fail unless everything is as in the lock file beside the template
+    no_cache: bool = False  # start from the source and not from a layer
+    first: str | None = None  # run this step (name or number) and those after it, even when there are layers
+    last: str | None = None  # stop after this step: the result is a layer and not an image
+    locked: bool = False  # fail unless the inputs match the lock file beside the template
     clock: str | None = None  # the time at which the build machine's clock starts, ISO 8601 UTC; None: the real time
-    replay: Path | None = None  # a directory with a record of downloads: everything comes from it, nothing over the network
+    replay: Path | None = None  # a directory with recorded downloads, which replace the network
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> BuildOptions:
-        """The inverse of `dataclasses.asdict` after a way through JSON; unknown names are left out."""
+        """The options of a JSON object that was made of `dataclasses.asdict`. Unknown names are ignored."""
         known = {f.name for f in fields(cls)}
         arguments = {name: item for name, item in value.items() if name in known}
         return cls(**arguments | {"replay": Path(value["replay"]) if value.get("replay") else None})
@@ -43,7 +43,7 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class BuildRequest:
-    """What to build and how. Paths may be relative; variables are strings as typed on a command line."""
+    """What to build, and how. Paths may be relative; variables are strings, as on a command line."""
 
     path: str | Path
     variables: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -69,7 +69,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """How one build ended. `status`: built, unchanged, failed, interrupted, skipped."""
+    """The result of one build. `status`: built, unchanged, stopped, failed, interrupted, skipped."""
 
     name: str
     version: str
@@ -79,4 +79,4 @@ class BuildResult:
     seconds: float
     error: str
     exit_code: int
-    code: str = ""  # the error's, see docs/errors.md
+    code: str = ""  # of the error, see docs/errors.md

@@ -21,8 +21,10 @@ class LayerOptions:
 
 
 def layer_options(template: Template, options: BuildOptions) -> LayerOptions:
-    """The layer options of a build of `template`: the one place that reads `--from` and `--until`. UsageError for a step that does
-    not exist, and for a range that ends before it begins."""
+    """The layer options of a build of `template`, with `--from` and `--until` parsed.
+
+    UsageError for a step that does not exist or is ambiguous, and for a range that ends before it begins.
+    """
     names = [step.name for step in template.provisioners]
     begin, end = (step_number(names, text) if text else None for text in (options.first, options.last))
     if begin and end and begin > end:

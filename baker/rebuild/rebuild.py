@@ -184,11 +184,11 @@ def _template(request: Request, services: Services, directory: Path) -> tuple[Te
         )
     values = {name: _text(value) for name, value in context.variables.items()} | dict(request.secrets)
     templates = load(
-        inputs.laid_out(directory, context.template),
+        inputs.extracted_path(directory, context.template),
         variables=values,
         env={**context.environment, "SOURCE_DATE_EPOCH": str(context.epoch)},
         secret_key=request.secret_key,
-        search=[inputs.laid_out(directory, path) for path in context.search],
+        search=[inputs.extracted_path(directory, path) for path in context.search],
         git=inputs.RecordedGit(facts=context.git),
         overrides=_without_source_file(request.build, directory),
     )

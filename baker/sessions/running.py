@@ -82,6 +82,6 @@ def copy_disk(services: Services, shell: Shell, image: ImageRecord, destination:
     if not isinstance(builder, SupportsPause):
         raise HostError(f"the disks of machines of {image.builder} are not on this host", code="session.disk-elsewhere")
     process.run([*shell.ssh, "sync"], timeout=SYNC_SECONDS, what="write the guest's changes to its disk")
-    with builder.frozen(shell.disk):
+    with builder.paused_writer(shell.disk):
         process.run(["cp", "--sparse=always", "--reflink=auto", shell.disk, destination], what="copy the machine's disk")
     return Disk(destination, "qcow2", qemuimg.info(destination, "qcow2").virtual_size)

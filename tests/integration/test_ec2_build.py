@@ -36,12 +36,13 @@ def shop(cloud: Emulator, tmp_path: Path) -> Iterator[Yard]:
         assert cloud.unread == []
 
 
-def refused(shop: Yard, builder: str = "", kind: type[BakeError] = BuildError, **options: Any) -> str:
-    """What a build says that must fail; nothing of it may be left."""
+def refused(shop: Yard, builder: str = "", kind: type[BakeError] = BuildError, *, code: str = "", **options: Any) -> str:
+    """Run a build that must fail, with an error of `kind` and with `code`, and must leave nothing. Returns its message."""
     before = shop.cloud.inventory()
     with pytest.raises(kind) as caught:
         shop.bake(builder, **options)
     assert (shop.cloud.inventory(), shop.ledgers()) == (before, [])
+    assert code in ("", caught.value.code)
     return str(caught.value)
 
 
@@ -183,7 +184,8 @@ def test_every_volume_goes_with_its_instance_whatever_the_ami_says(shop: Yard) -
 def test_a_vpc_alone_gives_one_of_its_subnets(shop: Yard) -> None:
     client = shop.cloud.client("ec2")
     vpc = client.create_vpc(CidrBlock="10.7.0.0/16")["Vpc"]["VpcId"]
-    assert f"no subnet in {REGION} is in {vpc}" in refused(shop, f"vpc_id: {vpc}")
+    said = refused(shop, f"vpc_id: {vpc}", code="ec2.no-subnet")
+    assert REGION in said and vpc in said
     subnet = client.create_subnet(VpcId=vpc, CidrBlock="10.7.1.0/24")["Subnet"]["SubnetId"]
     shop.bake(f"vpc_id: {vpc}, associate_public_ip_address: true")
     assert {each["NetworkInterfaces"][0]["SubnetId"] for each in asked(shop, "RunInstances")} == {subnet}
@@ -206,7 +208,7 @@ def test_another_type_and_subnet_is_tried_where_there_is_no_capacity(shop: Yard)
 
 def test_no_capacity_anywhere_says_what_was_tried(shop: Yard) -> None:
     shop.cloud.faults.add("RunInstances", "InsufficientInstanceCapacity", times=9)
-    said = refused(shop, "instance_type: [t3.micro, t3.small]")
+    said = refused(shop, "instance_type: [t3.micro, t3.small]", code="ec2.no-capacity")
     assert "t3.micro" in said and "t3.small" in said and "sufficient capacity" in said
 
 
@@ -256,23 +258,24 @@ def test_a_role_is_assumed_with_its_external_id(shop: Yard) -> None:
 
 
 @pytest.mark.parametrize(
-    ("builder", "words"),
+    ("builder", "code", "facts"),
     [
-        ("instance_type: t4g.micro", "t4g.micro machines are arm64, but the source"),
-        ("instance_type: t3.enormous", "t3.enormous"),
-        ("volume_size: 4GiB", "volume_size is 4 GiB, but the source's root volume has 8 GiB"),
-        ("deprecate_at: '2020-01-01T00:00:00Z'", "deprecate_at is 2020-01-01T00:00:00Z, which is in the past"),
-        ("subnet_filter: {filters: {'tag:tier': build}}", "no subnet in eu-central-1 fits builder.subnet_filter"),
+        ("instance_type: t4g.micro", "ec2.architecture", ("t4g.micro", "arm64")),
+        ("instance_type: t3.enormous", "ec2.unknown-instance-type", ("t3.enormous",)),
+        ("volume_size: 4GiB", "ec2.volume-too-small", ("volume_size", "4 GiB", "8 GiB")),
+        ("deprecate_at: '2020-01-01T00:00:00Z'", "ec2.deprecation-in-past", ("deprecate_at", "2020-01-01T00:00:00Z")),
+        ("subnet_filter: {filters: {'tag:tier': build}}", "ec2.no-subnet", (REGION, "builder.subnet_filter")),
     ],
 )
-def test_what_cannot_work_is_refused_before_anything_is_made(shop: Yard, builder: str, words: str) -> None:
-    assert words in refused(shop, builder)
+def test_what_cannot_work_is_refused_before_anything_is_made(shop: Yard, builder: str, code: str, facts: tuple[str, ...]) -> None:
+    said = refused(shop, builder, code=code)
+    assert all(fact in said for fact in facts)
     assert not {"ImportKeyPair", "CreateSecurityGroup", "RunInstances"} & set(shop.actions())
 
 
 def test_a_name_that_is_too_long_once_it_is_filled_in_is_refused(shop: Yard) -> None:
     template = shop.template(f"ami_name: '{{name}}-{'x' * 118}-{{version}}'", version="1.0.10")
-    assert "of 129 characters" in refused(shop, template=template)
+    assert "129 characters" in refused(shop, template=template, code="ec2.bad-ami-name")
     assert "ImportKeyPair" not in shop.actions()
 
 
@@ -280,7 +283,7 @@ def test_a_disabled_image_keeps_its_name(shop: Yard) -> None:
     image = shop.bake("ami_name: 'web-{version}'").image
     assert image is not None
     shop.cloud.client("ec2").disable_image(ImageId=shop.catalog.publications(image.id)[0].reference)
-    assert "there is an AMI web-1.0.0 in" in refused(shop, "ami_name: 'web-{version}'", force=True)
+    assert "web-1.0.0" in refused(shop, "ami_name: 'web-{version}'", code="ec2.ami-name-taken", force=True)
 
 
 @pytest.mark.parametrize(
@@ -347,8 +350,9 @@ def test_an_image_that_is_not_in_the_region_is_no_source(shop: Yard) -> None:
     shop.bake()
     template = shop.template(source="{image: web}", name="shop")
     elsewhere = template.builder.model_copy(update={"region": "us-east-1"})
-    with pytest.raises(NotFoundError, match="no AMI in us-east-1"):
+    with pytest.raises(NotFoundError, match="us-east-1") as error:
         shop.bake(template=replace(template, builder=elsewhere))
+    assert error.value.code == "ec2.no-ami-in-region"
 
 
 def test_a_throw_away_machine_runs_an_image_and_is_gone(shop: Yard) -> None:

@@ -40,7 +40,7 @@ class Server:
     config: Path
     child: subprocess.Popen[bytes] | None = None
     has_power: bool = True
-    awake: bool = False
+    restored: bool = False
     resets: int = 0
     when_reset: Callable[[], None] = lambda: None
 
@@ -289,8 +289,9 @@ def test_put_writes_bytes_mode_and_owner_and_makes_parents(guest: SshCommunicato
 
 @pytest.mark.parametrize("destination", ["relative/path", ""])
 def test_put_wants_an_absolute_path(guest: SshCommunicator, destination: str) -> None:
-    with pytest.raises(BuildError, match="absolute"):
+    with pytest.raises(BuildError) as error:
         guest.put(b"x", destination)
+    assert error.value.code == "machine.path-not-absolute"
 
 
 def test_put_refuses_a_directory_and_an_unknown_owner(guest: SshCommunicator, tmp_path: Path) -> None:
@@ -375,6 +376,7 @@ def test_a_guest_without_ssh_gives_a_boot_error_with_the_console(tmp_path: Path,
         with pytest.raises(BootError, match="nothing listens") as error:
             with connect(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, report=REPORT, timeout=1.5):  # type: ignore[arg-type]
                 pass
+        assert error.value.code == "machine.ssh-timeout"
         assert "the last words" in error.value.console[0]
 
 
@@ -398,9 +400,10 @@ def test_a_kernel_that_panics_again_is_given_up_at_once(identity: Identity, tmp_
         server.when_reset = lambda: threading.Timer(0.5, lambda: server.console_log.write_text(PANIC * 2)).start()
         threading.Timer(0.2, lambda: server.console_log.write_text(PANIC)).start()
         endpoint = Endpoint("127.0.0.1", server.port)
-        with pytest.raises(BootError, match="panicked, and again"):
+        with pytest.raises(BootError) as error:
             with connect(endpoint, identity, server, tmp_path, report=REPORT, timeout=600):  # type: ignore[arg-type]
                 pass
+        assert error.value.code == "machine.kernel-panic"
         assert server.resets == 1
 
 
@@ -420,8 +423,9 @@ def test_a_guest_that_was_up_and_hangs_as_it_boots_again_is_reset(identity: Iden
                 guest.wait(30)
                 assert guest.run("echo up").stdout == "up\n"
             else:
-                with pytest.raises(BootError, match="nothing listens"):
+                with pytest.raises(BootError) as error:
                     guest.wait(8)
+                assert error.value.code == "machine.ssh-timeout"
             assert server.resets == resets
         finally:
             guest.disconnect()
@@ -431,9 +435,10 @@ def test_a_stopped_machine_is_not_waited_for(tmp_path: Path, identity: Identity)
     with _server(tmp_path, identity) as server:
         server.has_power = False
         started = time.monotonic()
-        with pytest.raises(BootError, match="stopped"):
+        with pytest.raises(BootError) as error:
             with connect(Endpoint("127.0.0.1", server.port), identity, server, tmp_path, report=REPORT, timeout=60):  # type: ignore[arg-type]
                 pass
+        assert error.value.code == "machine.stopped"
         assert time.monotonic() - started < 5
 
 
@@ -442,9 +447,10 @@ def test_another_host_key_is_refused(tmp_path: Path, identity: Identity) -> None
     impostor = Identity("x", "root", identity.client_key, stranger.host_key)
     with _server(tmp_path, identity) as server:
         server.start()
-        with pytest.raises(BootError, match="verification failed"):
+        with pytest.raises(BootError, match="verification failed") as error:
             with connect(Endpoint("127.0.0.1", server.port), impostor, server, tmp_path, report=REPORT, timeout=3):  # type: ignore[arg-type]
                 pass
+        assert error.value.code == "machine.ssh-refused"
 
 
 def test_another_client_key_is_refused(tmp_path: Path, identity: Identity) -> None:
@@ -452,6 +458,7 @@ def test_another_client_key_is_refused(tmp_path: Path, identity: Identity) -> No
     wrong = Identity("x", "root", stranger.client_key, identity.host_key)
     with _server(tmp_path, identity) as server:
         server.start()
-        with pytest.raises(BootError, match="Permission denied"):
+        with pytest.raises(BootError, match="Permission denied") as error:
             with connect(Endpoint("127.0.0.1", server.port), wrong, server, tmp_path, report=REPORT, timeout=3):  # type: ignore[arg-type]
                 pass
+        assert error.value.code == "machine.ssh-refused"

@@ -49,11 +49,11 @@ class FakeMachine:
             raise HostError(self.no_way)
         return None
 
-    def reached(self) -> Sequence[EgressEndpoint]:
+    def egress(self) -> Sequence[EgressEndpoint]:
         return ()
 
     @property
-    def awake(self) -> bool:
+    def restored(self) -> bool:
         return bool(self.done)
 
     def running(self) -> bool:
@@ -77,7 +77,7 @@ class FakeMachine:
 
 @dataclass
 class FakeBuilder:
-    """Implements Builder and Keeper. `events` tells what it did; `broken` names layers that cannot be restored."""
+    """Implements Builder, SupportsSnapshot and SupportsPause. `events`: what it did; `broken`: layers that cannot be restored."""
 
     clock: FakeClock
     keep_seconds: float = 1.0
@@ -109,10 +109,10 @@ class FakeBuilder:
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         return False
 
-    def keeps(self) -> bool:
+    def can_snapshot(self) -> bool:
         return self.can_keep
 
-    def keep(self, machine: Any, directory: Path, following: Path, reference: str) -> None:
+    def take_snapshot(self, machine: Any, directory: Path, following: Path, reference: str) -> None:
         if self.fail_to_keep:
             raise HostError("no room for the memory")
         self.events.append(f"keep {len(machine.done)}")
@@ -120,7 +120,7 @@ class FakeBuilder:
         (directory / "memory").write_text(json.dumps(machine.done))
         machine.disk = qemuimg.create_overlay(machine.disk, following, reference=reference)
 
-    def pack(self, directory: Path) -> None:
+    def finish_snapshot(self, directory: Path) -> None:
         if self.fail_to_pack:
             raise HostError("no space left")
         (directory / "memory").rename(directory / "memory.zst")
@@ -144,7 +144,7 @@ class FakeBuilder:
         yield machine.disk
 
     @contextmanager
-    def frozen(self, disk: Path) -> Iterator[None]:
+    def paused_writer(self, disk: Path) -> Iterator[None]:
         yield
 
     def _overlay(self, disk: Disk, request: Launch) -> Disk:

@@ -66,8 +66,9 @@ def test_no_device_means_tcg_and_forcing_kvm_is_an_error(tmp_path: Path) -> None
     absent = tmp_path / "absent"
     probe = Probe(True, "never asked")
     assert decide("auto", cache=tmp_path, kernel=kernel, device=absent, probe=probe).reason == f"there is no {absent}"
-    with pytest.raises(HostError, match="no "):
+    with pytest.raises(HostError, match=str(absent)) as error:
         decide("kvm", cache=tmp_path, kernel=kernel, device=absent, probe=probe)
+    assert error.value.code == "host.no-kvm"
     assert probe.calls == 0
 
 

@@ -111,7 +111,7 @@ def test_a_restored_machine_is_told_the_time_unless_its_own_goes_on(bench: Bench
     request = replace(bench.request, overlay=tmp_path / "overlay.qcow2")
     with restored(bench.builder, request, layer, bench.connect, timeout=5, set_clock=set_clock) as connected:
         calls = [call.script for call in connected.communicator.calls]  # type: ignore[attr-defined]
-        assert connected.machine.awake
+        assert connected.machine.restored
     assert [("date -u -s" in script) for script in calls] == [set_clock]
     assert bench.stages == [("restore", True)]
 

@@ -224,7 +224,7 @@ def test_firmware_is_found_copied_and_missed(tmp_path: Path) -> None:
     assert copy.read_bytes() == b"vars" and copy.stat().st_mode & 0o777 == 0o600
     with pytest.raises(HostError, match="OVMF") as error:
         find(places[:2])
-    assert "apt-get install ovmf" in error.value.hint
+    assert error.value.code == "host.no-uefi-firmware" and "apt-get install ovmf" in error.value.hint
 
 
 # --- ending a dead build's QEMU ---------------------------------------------------------------------------------------

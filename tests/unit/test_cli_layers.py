@@ -33,7 +33,7 @@ def shop(tmp_path: Path) -> Cli:
 
 
 def make(store: LayerStore, key: str, step: int, name: str, parent: str | None) -> str:
-    place = store.place("0" * 12, step)
+    place = store.machine_directory("0" * 12, step)
     place.mkdir(parents=True)
     (place / "memory.zst").write_bytes(b"x" * 300_000)
     return store.commit(place, LayerRecord(key, parent, step, name, "web", f"{step}" * 12, 1.7e9, 30.0, 1.0)).id
@@ -84,10 +84,10 @@ def test_a_cache_size_that_is_none_is_told(shop: Cli) -> None:
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (("shell", "--layer", "web@2"), 5, "no layer of web after step 2 (page)\n    there are layers after the steps 1; bake build"),
-        (("shell", "--layer", "web@nginx"), 5, "web has no step 'nginx'\n    there are: 1 packages, 2 page"),
-        (("shell", "--layer", "shop@1"), 5, "no template called shop was ever built"),
-        (("run", "--layer", "web"), 2, "'web' names no layer"),
+        (("shell", "--layer", "web@2"), 5, "web after step 2 (page)\nafter the steps 1; bake build"),
+        (("shell", "--layer", "web@nginx"), 5, "web has no step 'nginx'\n1 packages, 2 page"),
+        (("shell", "--layer", "shop@1"), 5, "no template called shop"),
+        (("run", "--layer", "web"), 2, "'web'\nNAME@STEP"),
         (("shell",), 2, "IMAGE\n--layer\n[usage.one-of]"),
         (("shell", "web", "--layer", "web@1"), 2, "IMAGE\n--layer\n[usage.one-of]"),
     ],
@@ -113,7 +113,7 @@ def test_what_nothing_refers_to_is_listed_before_and_after_it_goes(shop: Cli) ->
 def test_what_only_a_doomed_layer_stands_on_is_listed_too(shop: Cli) -> None:
     with Baker(Home.from_environment(shop.environment), env={}) as bake:
         below = bake.store.add_bytes(b"a source")
-        place = bake.layers.place("0" * 12, 7)
+        place = bake.layers.machine_directory("0" * 12, 7)
         place.mkdir(parents=True)
         (place / "memory.zst").write_bytes(b"x")
         bake.layers.commit(place, LayerRecord("7" * 64, None, 1, "one", "web", "7" * 12, 1.7e9, 30.0, 1.0, blobs=(below,)))

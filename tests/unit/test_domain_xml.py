@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from baker.core.model import MachineSpec, NetworkPolicy
-from baker.machines.libvirt.domain import QEMU_NAMESPACE, DomainSpec, Places, domain_xml, moved
+from baker.machines.libvirt.domain import QEMU_NAMESPACE, DomainSpec, RestoredFiles, domain_xml, with_files
 
 SPEC = DomainSpec("bake-1-build", "0b0e6a3a-0000-4000-8000-000000000001", MachineSpec(cpus=3, memory=1 << 30), "tcg", Path("/s/disk.qcow2"))
 
@@ -23,7 +23,7 @@ def arguments(domain: ET.Element) -> list[str]:
 
 
 def test_cpus_memory_and_machine_type() -> None:
-    domain = parse(replace(SPEC, shape=MachineSpec(cpus=3, memory=768 << 20, machine_type="pc")))
+    domain = parse(replace(SPEC, machine_spec=MachineSpec(cpus=3, memory=768 << 20, machine_type="pc")))
     memory, os_type = domain.find("memory"), domain.find("os/type")
     assert memory is not None and (memory.text, memory.get("unit")) == (str(768 << 20), "bytes")
     assert domain.findtext("vcpu") == "3"
@@ -91,7 +91,7 @@ def test_a_guest_that_powers_off_is_gone_and_one_that_reboots_is_not() -> None:
 
 
 def test_a_closed_network_lets_nothing_out_but_what_its_proxy_forwards() -> None:
-    domain = parse(replace(SPEC, gate=NetworkPolicy("closed", 4321)))
+    domain = parse(replace(SPEC, network_policy=NetworkPolicy("closed", 4321)))
     found = arguments(domain)
     netdev = found[found.index("-netdev") + 1]
     assert netdev.startswith("user,id=bake,restrict=on,guestfwd=tcp:10.0.2.100:3128-cmd:")
@@ -101,7 +101,7 @@ def test_a_closed_network_lets_nothing_out_but_what_its_proxy_forwards() -> None
 
 
 def test_a_closed_network_without_a_proxy_lets_nothing_out() -> None:
-    found = arguments(parse(replace(SPEC, gate=NetworkPolicy("closed"))))
+    found = arguments(parse(replace(SPEC, network_policy=NetworkPolicy("closed"))))
     assert found[found.index("-netdev") + 1] == "user,id=bake,restrict=on"
     assert "-sandbox" not in found
 
@@ -113,14 +113,14 @@ def test_an_open_network_keeps_the_filter_of_libvirt() -> None:
 
 
 def test_packets_are_noted_where_that_is_asked_for() -> None:
-    found = arguments(parse(replace(SPEC, gate=NetworkPolicy("report", 4321, Path("/s/a,b.pcap")))))
+    found = arguments(parse(replace(SPEC, network_policy=NetworkPolicy("report", 4321, Path("/s/a,b.pcap")))))
     assert found[found.index("-object") + 1] == "filter-dump,id=bake-packets,netdev=bake,file=/s/a,,b.pcap,maxlen=512"
 
 
 def test_a_kept_machine_gets_the_network_of_its_new_build() -> None:
-    kept = domain_xml(replace(SPEC, seed=Path("/s/seed.img"), gate=NetworkPolicy("closed", 1111)))
-    places = Places(Path("/t/disk.qcow2"), Path("/t/seed.img"), Path("/t/log"), {}, gate=NetworkPolicy("closed", 2222))
-    found = arguments(ET.fromstring(moved(kept, places)))
+    kept = domain_xml(replace(SPEC, seed=Path("/s/seed.img"), network_policy=NetworkPolicy("closed", 1111)))
+    files = RestoredFiles(Path("/t/disk.qcow2"), Path("/t/seed.img"), Path("/t/log"), {}, network_policy=NetworkPolicy("closed", 2222))
+    found = arguments(ET.fromstring(with_files(kept, files)))
     netdevs = [found[at + 1] for at, name in enumerate(found) if name == "-netdev"]
     assert len(netdevs) == 1
     assert netdevs[0].endswith(" 2222")

@@ -6,7 +6,7 @@ import ipaddress
 import struct
 from pathlib import Path
 
-from baker.machines.libvirt.egress import TCP, UDP, reached
+from baker.machines.libvirt.egress import TCP, UDP, endpoints_in
 
 GUEST, NAMES, FAR, RECORDER = "10.0.2.15", "10.0.2.3", "192.0.2.7", ("10.0.2.2", 3128)
 
@@ -38,4 +38,4 @@ def test_only_what_went_past_the_recorder_is_named(tmp_path: Path) -> None:
     dump = tmp_path / "dump"
     records = b"".join(struct.pack("<4I", 0, 0, len(each), len(each)) + each for each in packets)
     dump.write_bytes(struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 512, 1) + records + b"torn")
-    assert [each.title for each in reached(dump, frozenset({RECORDER}))] == ["far.example:443/tcp", "192.0.2.9:123/udp"]
+    assert [each.title for each in endpoints_in(dump, frozenset({RECORDER}))] == ["far.example:443/tcp", "192.0.2.9:123/udp"]

@@ -241,7 +241,7 @@ def test_the_plan_says_which_input_changed(shop: Workshop) -> None:
     assert reasons(shop, "step-1", put, "step-3") == ["cached", "changed: a.sh", "after a change of an earlier step"]
     assert reasons(shop, "step-0", put, "step-3")[0] == "changed: inline"
     assert reasons(shop, "step-1", wish=LayerOptions(use=False)) == ["--no-cache"]
-    assert reasons(shop, "step-1", "step-2", "step-3", "step-4")[3] == "never carried out"
+    assert reasons(shop, "step-1", "step-2", "step-3", "step-4")[3] == "never run"
 
 
 def test_the_plan_says_what_was_not_worth_keeping(shop: Workshop) -> None:

@@ -27,7 +27,7 @@ def store(tmp_path: Path) -> LayerStore:
 
 def make(store: LayerStore, name: str, parent: str | None = None, *, work: float = 10.0, age: float = 0.0, kib: int = 64, blob: str = "b"):
     """A layer of `kib` KiB that was last used `age` seconds ago; its directory name."""
-    place = store.place("0" * 12, 1)
+    place = store.machine_directory("0" * 12, 1)
     place.mkdir(parents=True)
     (place / "disk.qcow2").write_bytes(b"x" * kib * KIB)
     key = (name * 64)[:64]

@@ -63,8 +63,9 @@ def test_a_live_build_is_not_dead_until_it_is_killed(ledger: Ledger, holder: sub
     assert ledger.dead_builds() == ()
     with ledger.dead("abc") as dead:
         assert dead is None
-    with pytest.raises(BusyError, match="abc is running"), ledger.open("abc"):
+    with pytest.raises(BusyError, match="abc") as error, ledger.open("abc"):
         pass
+    assert error.value.code == "build.running"
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     assert ledger.dead_builds() == ("abc",)

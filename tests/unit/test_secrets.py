@@ -121,5 +121,6 @@ def test_processes_that_want_the_catalogs_key_at_once_get_the_same_whole_one(tmp
 @pytest.mark.parametrize("left", [b"", b"half a key"])
 def test_what_is_no_whole_key_is_not_used(tmp_path: Path, left: bytes) -> None:
     (tmp_path / "secret.key").write_bytes(left)
-    with pytest.raises(HostError, match="bytes instead of 32"):
+    with pytest.raises(HostError, match="32") as error:
         catalog_key(tmp_path)
+    assert error.value.code == "host.secret-key-damaged"

@@ -61,8 +61,9 @@ def test_the_known_host_is_the_injected_key(identity: Identity) -> None:
 
 
 def test_a_control_path_that_no_socket_can_have_is_refused(identity: Identity, tmp_path: Path) -> None:
-    with pytest.raises(HostError, match="too long"):
+    with pytest.raises(HostError) as error:
         ssh_config("x", Endpoint("h", 1), identity, known_hosts=tmp_path, control_path=tmp_path / ("a" * 100))
+    assert error.value.code == "host.path-too-long"
 
 
 @pytest.mark.parametrize(
@@ -91,8 +92,10 @@ def test_an_environment_file_gives_back_what_went_in() -> None:
     value = 'it\'s "odd" $HOME `x` \\ \n two\t'
     text = remote.environment_file({"A": value, "_b2": ""}).decode()
     assert shlex.split(text) == ["export", f"A={value}", "export", "_b2="], "as the quoting rules of POSIX shells have it"
-    with pytest.raises(UsageError):
-        remote.environment_file({"not-a-name": "x"})
+    for name, text, code in (("not-a-name", "x", "machine.bad-variable-name"), ("A", "\0", "machine.bad-variable-value")):
+        with pytest.raises(UsageError) as error:
+            remote.environment_file({name: text})
+        assert error.value.code == code
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""The builder `ec2`: instances, and AMIs made of them. boto3 itself is below baker/aws."""
+"""The builder `ec2`: runs instances and creates AMIs from them. baker/aws wraps boto3."""

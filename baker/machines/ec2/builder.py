@@ -30,7 +30,7 @@ from baker.template.ec2 import Ec2Spec
 
 
 class Ec2Builder:
-    """Implements baker.machines.base.Builder and Publisher. Without `spec` it can only give back."""
+    """Implements baker.machines.base.Builder and Publisher. Without `spec` it can only remove resources."""
 
     kind = "ec2"
 
@@ -44,8 +44,8 @@ class Ec2Builder:
         own_address: Callable[[Any], str] = network.own_address,
         aws: Callable[[Access, Clock], Aws] = Aws,
     ) -> None:
-        del uri  # libvirt's
-        self._home, self._given, self._clock = home, spec, clock or Clock()
+        del uri  # every builder gets one; only libvirt uses it
+        self._home, self._optional_spec, self._clock = home, spec, clock or Clock()
         self._own_address = own_address
         self._make_aws, self._sessions = aws, dict[Access, Aws]()
 
@@ -55,8 +55,8 @@ class Ec2Builder:
 
     @cached_property
     def aws(self) -> Aws:
-        """The session that the template asks for."""
-        return self._aws(access_in(self._given) if self._given else Access())
+        """The AWS session of the template's configuration, or of the environment when there is none."""
+        return self._aws(access_in(self._optional_spec) if self._optional_spec else Access())
 
     def _aws(self, access: Access) -> Aws:
         if access not in self._sessions:
@@ -69,9 +69,10 @@ class Ec2Builder:
 
     @property
     def _spec(self) -> Ec2Spec:
-        if self._given is None:
-            raise UsageError("no template says where on EC2", hint="builder: {kind: ec2, region: ..., instance_type: ...}")
-        return self._given
+        if self._optional_spec is None:
+            hint = "a template has them: builder: {kind: ec2, region: ..., instance_type: ...}"
+            raise UsageError("the ec2 builder has no settings to start an instance with", hint=hint, code="ec2.not-configured")
+        return self._optional_spec
 
     # -- machines -------------------------------------------------------------------------------------------------------------
 
@@ -91,8 +92,8 @@ class Ec2Builder:
         resources.enter("directory", lambda: shutil.rmtree(runtime, ignore_errors=True), path=str(runtime))
         ensure(runtime)
         key = network.make_key_pair(scope, request.identity.client_public, resources)
-        wanted = instances.InstanceRequest(ami, key, self._groups(scope, resources), userdata.make(request.identity, self._extra_user_data))
-        found, attempt = instances.run(scope, spec, self._placement, wanted, resources=resources, warn=request.report.warn)
+        common = instances.InstanceRequest(ami, key, self._groups(scope, resources), userdata.make(request.identity, self._extra_user_data))
+        found, attempt = instances.run(scope, spec, self._placement, common, resources=resources, warn=request.report.warn)
         request.report.info(f"{found['InstanceId']}: {attempt.title}, {scope.region}")
         return Ec2Machine(request, scope, spec, found, attempt=attempt, runtime=runtime)
 
@@ -118,7 +119,7 @@ class Ec2Builder:
 
     def capture(self, machine: Machine, destination: Path, products: Resources) -> Ami:
         if not isinstance(machine, Ec2Machine):
-            raise TypeError("this machine is another builder's")
+            raise TypeError("this machine belongs to another builder")
         scope = self._scope(machine.scope.build, machine.request.image, extra=self._spec.tags)
         return images.create(scope, self._spec, machine.id, products)
 
@@ -130,21 +131,24 @@ class Ec2Builder:
         ami, spec = ami_of(media), self._spec
         scope = self._scope(build, image, extra=spec.tags)
         regions = [region for region in spec.ami_regions if region != ami.region]
-        tell = partial(report.progress, "regions", unit="items")
-        made = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, resources=products, tell=tell)}
+        progress = partial(report.progress, "regions", unit="items")
+        by_region = {ami.region: ami, **images.copy(scope, spec, ami, regions=regions, resources=products, progress=progress)}
         for step in (images.finish, images.protect):
-            calls = [partial(_in_region, step, images.scope_in(scope, region), spec, each) for region, each in made.items()]
+            calls = [partial(_in_region, step, images.scope_in(scope, region), spec, each) for region, each in by_region.items()]
             images.in_parallel(calls)
-        return tuple(self._publication(each) for each in made.values())
+        return tuple(self._publication(each) for each in by_region.values())
 
     def _publication(self, ami: Ami) -> Publication:
-        told: dict[str, Any] = {
+        details: dict[str, Any] = {
             "name": ami.name,
             "architecture": ami.architecture,
             "creation_date": ami.creation_date,
             "boot_mode": ami.boot_mode,
+            "encrypted": ami.encrypted,
+            "size": ami.virtual_size,
+            "root_device": ami.root_device,
+            "access": asdict(self.aws.access),
         }
-        told |= {"encrypted": ami.encrypted, "size": ami.virtual_size, "root_device": ami.root_device}
         return Publication(
             image="",
             kind="ami",
@@ -152,7 +156,7 @@ class Ec2Builder:
             region=ami.region,
             account=self.aws.account,
             snapshots=ami.snapshots,
-            details=told | {"access": asdict(self.aws.access)},
+            details=details,
         )
 
     def media(self, publications: Sequence[Publication]) -> Ami:
@@ -161,24 +165,26 @@ class Ec2Builder:
             regions = ", ".join(sorted({each.region for each in publications if each.kind == "ami"}))
             raise NotFoundError(
                 f"the image has no AMI in {self.region}",
-                hint=f"it has one in {regions}" if regions else "bake publish IMAGE --to ami makes one",
+                hint=f"it has one in {regions}" if regions else "bake publish IMAGE --to ami creates one",
+                code="ec2.no-ami-in-region",
             )
         try:
             found = amis.describe(self.aws, self.region, here[-1].reference)
         except AwsError as error:
             if not error.missing:
                 raise
-            raise NotFoundError(f"the image's AMI {here[-1].reference} is not in {self.region} any more") from error
+            raise NotFoundError(f"the image's AMI {here[-1].reference} no longer exists in {self.region}", code="ec2.ami-gone") from error
         if found.get("State") == "disabled":
-            raise NotFoundError(f"the image's AMI {here[-1].reference} in {self.region} is disabled")
+            message = f"the image's AMI {here[-1].reference} in {self.region} is disabled"
+            raise NotFoundError(message, hint="aws ec2 enable-image enables it", code="ec2.ami-disabled")
         return available(found, self.region)
 
     def remove(self, publication: Publication) -> None:
         aws = self._aws(access_of(publication.details))
         amis.remove(aws, publication.region, publication.reference)
-        amis.delete_snapshots(aws, publication.region, publication.snapshots)  # also those of an AMI that somebody else deregistered
+        amis.delete_snapshots(aws, publication.region, publication.snapshots)  # they remain when somebody else deregistered the AMI
 
-    # -- giving back ----------------------------------------------------------------------------------------------------------
+    # -- cleaning up ----------------------------------------------------------------------------------------------------------
 
     def reclaim(self, kind: str, details: Mapping[str, Any]) -> bool:
         if kind not in (KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE):
@@ -197,7 +203,7 @@ class Ec2Builder:
 
 
 def access_in(spec: Ec2Spec) -> Access:
-    """The way into AWS that a template names."""
+    """The credentials and the endpoint that a template names."""
     role = spec.assume_role
     return Access(
         region=spec.region,
@@ -210,18 +216,20 @@ def access_in(spec: Ec2Spec) -> Access:
 
 
 def ami_of(media: Media) -> Ami:
-    """`media` where only an AMI will do."""
+    """Return `media` if it is an AMI, else raise BuildError."""
     if isinstance(media, Ami):
         return media
-    raise BuildError(f"{media.path} is a disk of this host, and EC2 starts from AMIs", hint="bake publish IMAGE --to ami makes one of it")
+    message = f"{media.path} is a disk of this host, and EC2 boots from AMIs only"
+    raise BuildError(message, hint="bake publish IMAGE --to ami creates an AMI of an image", code="ec2.needs-ami")
 
 
 def available(found: Mapping[str, Any], region: str) -> Ami:
-    """A description as a value, where a machine can boot from it. BuildError when none can."""
+    """The AMI of an answer of DescribeImages. BuildError when the AMI is not available or has no EBS root volume."""
     if found.get("State") != "available":
-        raise BuildError(f"the AMI {found['ImageId']} in {region} is {found.get('State')}, not available")
+        raise BuildError(f"the AMI {found['ImageId']} in {region} is {found.get('State')}, not available", code="ec2.ami-not-available")
     if found.get("RootDeviceType", "ebs") != "ebs":
-        raise BuildError(f"the AMI {found['ImageId']} has an instance store as its root: only EBS volumes can be captured")
+        message = f"the root device of the AMI {found['ImageId']} is an instance store: only EBS volumes can be captured"
+        raise BuildError(message, hint="use an AMI whose root device is an EBS volume", code="ec2.instance-store-root")
     return amis.ami(found, region)
 
 

@@ -1,4 +1,4 @@
-"""AMIs of a build: created from a stopped instance, copied to regions, shared, protected, and deleted when the build fails."""
+"""The AMIs of a build: create one from a stopped instance, copy, share and protect it; delete it when the build fails."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baker.machines.ec2.network import code_of
 from baker.machines.ec2.scope import IMAGE, Scope, filters
 from baker.template.ec2 import Ec2Spec, ami_name
 
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # at what was made without an answer: it may become visible late
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # polls for an AMI whose creation was not answered: it may become visible late
 MOST_AT_ONCE = 16
 T = TypeVar("T")
 
@@ -28,21 +28,21 @@ def name_of(scope: Scope, spec: Ec2Spec) -> str:
 
 
 def description_of(scope: Scope, spec: Ec2Spec) -> str:
-    """What stands in the AMI's description: at most 255 characters of printable ASCII."""
+    """The AMI's description: at most 255 characters; a character outside of ASCII becomes "?"."""
     text = spec.ami_description or scope.image.description or f"{scope.image.name} {scope.image.version}, baked by bake"
     return text.encode("ascii", "replace").decode()[:255]
 
 
 def hold(scope: Scope, name: str, resources: Resources) -> None:
-    """Answer for the AMI `name` before it is made. It outlives the build once that is on record."""
+    """Enter the AMI `name` in the ledger before it is created. It is kept once the build is recorded."""
     resources.enter(IMAGE, lambda: remove_by_name(scope, name), **scope.details, name=name, lasting=True)
 
 
 def create(scope: Scope, spec: Ec2Spec, instance: str, resources: Resources) -> Ami:
-    """An AMI of a stopped instance, available, with tags on it and on its snapshots."""
+    """Create an AMI from a stopped instance, with tags on it and on its snapshots, and wait until it is available."""
     name = name_of(scope, spec)
     hold(scope, name, resources)
-    with translated(f"make the image {name}"):
+    with translated(f"create the image {name}"):
         try:
             made = scope.client.create_image(
                 InstanceId=instance,
@@ -57,7 +57,7 @@ def create(scope: Scope, spec: Ec2Spec, instance: str, resources: Resources) -> 
 
 
 def _already_made(scope: Scope, name: str, error: Exception) -> str:
-    """The image behind a name that is taken, when it is this build's: the answer to the first request was lost."""
+    """The id of this build's image with a name that is taken: the answer to the first request was lost. Else raises `error`."""
     if code_of(error) == "InvalidAMIName.Duplicate":
         for found in scope.client.describe_images(Owners=["self"], Filters=filters(name=name, build=scope.build))["Images"]:
             return str(found["ImageId"])
@@ -65,9 +65,9 @@ def _already_made(scope: Scope, name: str, error: Exception) -> str:
 
 
 def copy(
-    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], resources: Resources, tell: Callable[[int, int], None]
+    scope: Scope, spec: Ec2Spec, ami: Ami, *, regions: Sequence[str], resources: Resources, progress: Callable[[int, int], None]
 ) -> dict[str, Ami]:
-    """Copies of `ami` in `regions`, all available. They are made at the same time."""
+    """Copy `ami` to `regions` at the same time, and wait until all copies are available. `progress` gets (copies done, all copies)."""
     scopes = [scope_in(scope, region) for region in regions]
     for each in scopes:
         hold(each, ami.name, resources)
@@ -77,7 +77,7 @@ def copy(
         made = _copy(each, spec, ami)
         found = images.wait_available(each.aws, each.region, made, timeout=spec.copy_timeout, stopped=stopped)
         done[0] += 1
-        tell(done[0], len(scopes))
+        progress(done[0], len(scopes))
         return images.ami(found, each.region)
 
     return dict(zip(regions, in_parallel([partial(one, each) for each in scopes]), strict=True))
@@ -105,11 +105,11 @@ def scope_in(scope: Scope, region: str) -> Scope:
     return Scope(scope.aws, region, scope.build, scope.image, scope.machine, scope.extra_tags)
 
 
-# -- who may use them, and for how long ---------------------------------------------------------------------------------------
+# -- access, deprecation, protection ------------------------------------------------------------------------------------------
 
 
 def finish(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
-    """Everything about an available AMI that is not its content, but for its protection."""
+    """Share an available AMI, and set its IMDS support and deprecation date."""
     _share(scope, spec, ami)
     client = scope.client
     if spec.imds_support:
@@ -121,14 +121,14 @@ def finish(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
 
 
 def protect(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
-    """Protect the AMIs. This comes last, because a protected AMI cannot be deleted when something else fails."""
+    """Protect an AMI from deregistration. Call it last: a protected AMI cannot be removed when something else fails."""
     if spec.deregistration_protection.enabled:
         with translated(f"the protection of {ami.id}"):
             scope.client.enable_image_deregistration_protection(ImageId=ami.id, WithCooldown=spec.deregistration_protection.with_cooldown)
 
 
 def deprecation(spec: Ec2Spec, now: float) -> datetime | None:
-    """When the image is not to be used any more; AWS counts whole minutes."""
+    """The deprecation date of the image, if it has one. `now`: seconds since the epoch. AWS rounds to whole minutes."""
     if spec.deprecate_at:
         return datetime.fromisoformat(spec.deprecate_at)
     if spec.deprecate_after:
@@ -151,11 +151,11 @@ def _share(scope: Scope, spec: Ec2Spec, ami: Ami) -> None:
             )
 
 
-# -- taking away --------------------------------------------------------------------------------------------------------------
+# -- removal ------------------------------------------------------------------------------------------------------------------
 
 
 def remove_by_name(scope: Scope, name: str) -> None:
-    """Deregister this build's AMI of that name and delete its snapshots, also those of an AMI that never came to be."""
+    """Deregister this build's AMI with that name and delete its snapshots, which may exist without the AMI."""
     for number in range(LOOKS):
         if number:
             scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
@@ -177,8 +177,11 @@ def _named(snapshot: Mapping[str, Any], name: str) -> bool:
 
 
 def in_parallel(calls: Sequence[Callable[[Callable[[], bool]], T]]) -> list[T]:
-    """The results of all `calls`, made at the same time. Each is handed a function that says whether to give up: one has failed, or the
-    build is interrupted. The first error is raised when all have ended."""
+    """Run all `calls` at the same time and return their results in order.
+
+    Each gets a function that returns whether to stop, because another call failed or the build is interrupted. When all have ended, the
+    first error is raised; an error of a stopped call only when there is no other.
+    """
     if not calls:
         return []
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""Instances: started where there is capacity, waited for, stopped, terminated."""
+"""EC2 instances: start one where there is capacity, wait for its states, stop it, terminate it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from baker.machines.ec2.network import Placement
 from baker.machines.ec2.scope import INSTANCE, Scope, filters
 from baker.template.ec2 import GIB, Ec2Spec
 
-# What another instance type, subnet or market may help against. EC2's API reference, "Error codes".
+# Errors that another instance type, subnet or market may avoid. Source: Amazon EC2 API Reference, "Error codes".
 NO_CAPACITY = frozenset(
     {
         "InsufficientInstanceCapacity", "InsufficientHostCapacity", "InsufficientCapacity", "Unsupported", "InstanceLimitExceeded",
@@ -25,12 +25,13 @@ NO_CAPACITY = frozenset(
     }
 )  # fmt: skip
 GONE = ("shutting-down", "terminated")
-TERMINATE_SECONDS, LOOK_AGAIN_SECONDS, LOOKS = 600.0, 2.0, 4
+TERMINATE_SECONDS = 600.0  # timeout of a termination
+LOOKS, LOOK_AGAIN_SECONDS = 4, 2.0  # searches for instances whose start was not answered: they may become visible late
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """One way to get an instance. `number` from 1: each has a client token of its own."""
+    """One request for an instance. `number` counts from 1, and is part of the client token, which makes the request idempotent."""
 
     number: int
     instance_type: str
@@ -44,7 +45,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class InstanceRequest:
-    """What all attempts have in common."""
+    """The parameters that all attempts share."""
 
     ami: Ami
     key_name: str
@@ -54,15 +55,15 @@ class InstanceRequest:
 
 @dataclass
 class Started:
-    """What is known of one machine's instances, for taking them away: the answers may be incomplete, so tags are looked for as well."""
+    """The instances of one machine that have to be terminated. Answers of AWS may be lost, so instances are also searched by tag."""
 
-    instances: dict[str, float] = field(default_factory=dict)  # id: when it was started; -inf where that is not known
+    instances: dict[str, float] = field(default_factory=dict)  # id -> time of the start by the clock's `now`; -inf when unknown
     requests: set[str] = field(default_factory=set)  # ids of spot requests
-    unanswered: bool = False  # whether there may be an instance that no answer told of
+    unanswered: bool = False  # whether there may be an instance whose start was not answered
 
 
 class NoCapacity(Exception):
-    """This attempt does not get an instance; another one may. `reason` is AWS's."""
+    """AWS has no capacity for this attempt; another attempt may succeed. `reason` is AWS's message."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -70,7 +71,7 @@ class NoCapacity(Exception):
 
 
 def attempts(spec: Ec2Spec, placement: Placement) -> Iterator[Attempt]:
-    """Every instance type in every subnet, as spot first where that is wanted; on demand then, where it may be."""
+    """Every instance type in every subnet: as spot if the template asks for it, then on demand if there is no spot or it may fall back."""
     number = 0
     markets = [True] if spec.spot else [False]
     if spec.spot and spec.spot.fallback == "on_demand":
@@ -83,36 +84,41 @@ def attempts(spec: Ec2Spec, placement: Placement) -> Iterator[Attempt]:
 
 
 def run(
-    scope: Scope, spec: Ec2Spec, placement: Placement, wanted: InstanceRequest, *, resources: Resources, warn: Callable[[str], None]
+    scope: Scope, spec: Ec2Spec, placement: Placement, common: InstanceRequest, *, resources: Resources, warn: Callable[[str], None]
 ) -> tuple[dict[str, Any], Attempt]:
-    """A running instance, described, and how it was got. BuildError when there is no capacity anywhere, or it does not come to run."""
+    """Start an instance, and wait until it runs. Returns DescribeInstances' answer and the attempt that succeeded.
+
+    BuildError when no attempt finds capacity, or when the instance ends instead of running.
+    """
     started, spot = Started(), spec.spot is not None
     resources.enter(INSTANCE, lambda: terminate(scope, started, spot=spot), **scope.details, name=scope.title, spot=spot)
     reasons: list[str] = []
     for attempt in attempts(spec, placement):
         try:
-            return wait_running(scope, _start(scope, spec, wanted, attempt, started), spec.launch_timeout), attempt
+            return wait_running(scope, _start(scope, spec, common, attempt, started), spec.launch_timeout), attempt
         except NoCapacity as error:
             reasons.append(f"{attempt.title}: {error.reason}")
             warn(f"no capacity for {reasons[-1]}")
         if attempt.spot:
-            _cancel(scope, started)  # else it starts an instance as soon as there is capacity
+            _cancel(scope, started)  # a persistent request would start an instance as soon as there is capacity
     raise BuildError(
         "EC2 has no capacity for this build:\n  " + "\n  ".join(reasons),
-        hint="builder.instance_type and subnet_id may be lists; spot: {fallback: on_demand}",
+        hint="builder.instance_type and subnet_id may be lists; spot: {fallback: on_demand} tries on-demand instances as well",
+        code="ec2.no-capacity",
     )
 
 
-def _start(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt, started: Started) -> str:
-    asked = parameters(scope, spec, wanted, attempt)
+def _start(scope: Scope, spec: Ec2Spec, common: InstanceRequest, attempt: Attempt, started: Started) -> str:
+    """Start an instance, and note it in `started`. Returns its id. NoCapacity when another attempt may succeed."""
+    request = parameters(scope, spec, common, attempt)
 
     def ask() -> dict[str, Any]:
         with translated(f"start an instance ({attempt.title})"):
-            return dict(scope.client.run_instances(**asked)["Instances"][0])
+            return dict(scope.client.run_instances(**request)["Instances"][0])
 
     complete, started.unanswered = not started.unanswered, True
-    try:  # "not found" is waited through: the key and the group have just been made
-        made = wait(ask, f"no instance is started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
+    try:  # `wait` ignores "not found" at first: the key pair and the group were just created and may not be visible yet
+        made = wait(ask, f"no instance was started ({attempt.title})", timeout=spec.launch_timeout, clock=scope.aws.clock)
     except AwsError as error:
         if error.aws_code in NO_CAPACITY:
             raise NoCapacity(error.message) from error
@@ -123,17 +129,17 @@ def _start(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attemp
     return str(made["InstanceId"])
 
 
-def parameters(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
-    """RunInstances' parameters."""
+def parameters(scope: Scope, spec: Ec2Spec, common: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
+    """The parameters of RunInstances."""
     found: dict[str, Any] = {
-        "ImageId": wanted.ami.id,
+        "ImageId": common.ami.id,
         "InstanceType": attempt.instance_type,
         "MinCount": 1,
         "MaxCount": 1,
         "ClientToken": f"{scope.title}-{attempt.number}",
-        "KeyName": wanted.key_name,
-        "UserData": wanted.user_data,
-        "BlockDeviceMappings": _volumes(scope, spec, wanted.ami),
+        "KeyName": common.key_name,
+        "UserData": common.user_data,
+        "BlockDeviceMappings": _volumes(scope, spec, common.ami),
         "MetadataOptions": {
             "HttpEndpoint": spec.metadata_options.http_endpoint,
             "HttpTokens": spec.metadata_options.http_tokens,
@@ -142,7 +148,7 @@ def parameters(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: At
         "TagSpecifications": scope.tag_specifications(
             "instance", "volume", "network-interface", *(["spot-instances-request"] if attempt.spot else [])
         ),
-    } | _network(spec, wanted, attempt)
+    } | _network(spec, common, attempt)
     if spec.iam_instance_profile:
         kind = "Arn" if spec.iam_instance_profile.startswith("arn:") else "Name"
         found["IamInstanceProfile"] = {kind: spec.iam_instance_profile}
@@ -154,13 +160,17 @@ def parameters(scope: Scope, spec: Ec2Spec, wanted: InstanceRequest, attempt: At
 
 
 def _market(max_price: str | None) -> dict[str, str]:
-    """Persistent: a one-time spot instance cannot be stopped, and only a stopped one is captured. The request is cancelled at the end."""
+    """The spot options. The request is persistent, because a one-time spot instance cannot be stopped, and only a stopped instance is
+    captured. `terminate` cancels it."""
     options = {"SpotInstanceType": "persistent", "InstanceInterruptionBehavior": "stop"}
     return options | ({"MaxPrice": max_price} if max_price else {})
 
 
 def _volumes(scope: Scope, spec: Ec2Spec, ami: Ami) -> list[dict[str, Any]]:
-    """All volumes go with the instance, whatever the AMI says: no ledger has them. The root's is as the template wants it."""
+    """The volumes of the instance: the root volume as the template wants it, the others as the AMI has them.
+
+    All are deleted with the instance, whatever the AMI says, because the ledger has no entries for volumes.
+    """
     others = [name for name in ami.devices if name != ami.root_device]
     found = [{"DeviceName": ami.root_device, "Ebs": _volume(scope, spec, ami)}]
     return found + [{"DeviceName": name, "Ebs": {"DeleteOnTermination": True} | _encryption(scope, spec, ami)} for name in others]
@@ -182,41 +192,43 @@ def _volume(scope: Scope, spec: Ec2Spec, ami: Ami) -> dict[str, Any]:
     return volume
 
 
-def _network(spec: Ec2Spec, wanted: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
+def _network(spec: Ec2Spec, common: InstanceRequest, attempt: Attempt) -> dict[str, Any]:
     public = spec.associate_public_ip_address
     if public is None:
-        found: dict[str, Any] = {"SecurityGroupIds": list(wanted.groups)}
+        found: dict[str, Any] = {"SecurityGroupIds": list(common.groups)}
         return found | ({"SubnetId": attempt.subnet} if attempt.subnet else {})
     card: dict[str, Any] = {
         "DeviceIndex": 0,
-        "Groups": list(wanted.groups),
+        "Groups": list(common.groups),
         "AssociatePublicIpAddress": public,
         "DeleteOnTermination": True,
     }
     return {"NetworkInterfaces": [card | ({"SubnetId": attempt.subnet} if attempt.subnet else {})]}
 
 
-# -- looking ------------------------------------------------------------------------------------------------------------------
+# -- states -------------------------------------------------------------------------------------------------------------------
 
 
 def describe(scope: Scope, instance: str) -> dict[str, Any]:
-    """DescribeInstances' answer for one. AwsError with `missing` when it does not exist (or not yet)."""
+    """DescribeInstances' answer for one instance. AwsError (`missing`) when it does not exist or is not visible yet."""
     with translated(f"the instance {instance}"):
         answer = scope.client.describe_instances(InstanceIds=[instance])
     for reservation in answer["Reservations"]:
         for found in reservation["Instances"]:
             return dict(found)
-    raise AwsError(f"there is no instance {instance} in {scope.region}", aws_code="InvalidInstanceID.NotFound", action="DescribeInstances")
+    message = f"there is no instance {instance} in {scope.region}"
+    raise AwsError(message, aws_code="InvalidInstanceID.NotFound", action="DescribeInstances", code="aws.not-found")
 
 
 def reason(found: Mapping[str, Any]) -> str:
-    """Why an instance is in its state, in AWS's words."""
-    told = found.get("StateReason") or {}
-    return str(told.get("Message") or found.get("StateTransitionReason") or "AWS does not say why")
+    """AWS's reason for the state of an instance, given DescribeInstances' answer."""
+    state_reason = found.get("StateReason") or {}
+    return str(state_reason.get("Message") or found.get("StateTransitionReason") or "AWS gives no reason")
 
 
 def wait_running(scope: Scope, instance: str, timeout: float) -> dict[str, Any]:
-    """The description of an instance that runs. NoCapacity or BuildError when it never will."""
+    """Wait until an instance runs. Returns DescribeInstances' answer. NoCapacity or BuildError when it ends instead, AwsError after
+    `timeout` seconds."""
 
     def look() -> dict[str, Any] | None:
         found = describe(scope, instance)
@@ -228,13 +240,14 @@ def wait_running(scope: Scope, instance: str, timeout: float) -> dict[str, Any]:
         code = str((found.get("StateReason") or {}).get("Code", ""))
         if code.removeprefix("Server.").removeprefix("Client.") in NO_CAPACITY:
             raise NoCapacity(reason(found))
-        raise BuildError(f"the instance {instance} is {state} instead of running: {reason(found)}")
+        raise BuildError(f"the instance {instance} is {state} instead of running: {reason(found)}", code="ec2.instance-failed")
 
-    return wait(look, f"the instance {instance} does not run", timeout=timeout, clock=scope.aws.clock, first=1.0)
+    return wait(look, f"the instance {instance} is not running", timeout=timeout, clock=scope.aws.clock, first=1.0)
 
 
 def stop(scope: Scope, instance: str, timeout: float) -> None:
-    """Stop an instance, its guest first. BuildError when it is terminated instead, AwsError when it does not stop in time."""
+    """Shut down the guest of an instance and wait until it is stopped. BuildError when it is terminated instead, AwsError after `timeout`
+    seconds."""
     with translated(f"stop the instance {instance}"):
         scope.client.stop_instances(InstanceIds=[instance])
 
@@ -242,18 +255,21 @@ def stop(scope: Scope, instance: str, timeout: float) -> None:
         found = describe(scope, instance)
         state = found["State"]["Name"]
         if state in GONE:
-            raise BuildError(f"the instance {instance} is {state} and not stopped: {reason(found)}")
+            raise BuildError(f"the instance {instance} is {state} instead of stopped: {reason(found)}", code="ec2.instance-terminated")
         return True if state == "stopped" else None
 
     wait(look, f"the instance {instance} is not stopped", timeout=timeout, clock=scope.aws.clock, first=1.0)
 
 
-# -- taking away --------------------------------------------------------------------------------------------------------------
+# -- removal ------------------------------------------------------------------------------------------------------------------
 
 
 def terminate(scope: Scope, started: Started | None = None, *, spot: bool = False) -> None:
-    """Terminate the machine's instances, and wait until they are: only then does their group become free. Besides the known ones it is
-    what bears the machine's tags: a start's answer may have been lost, and a persistent spot request starts instances by itself."""
+    """Terminate the machine's instances, and wait for it: their security group can be deleted only then.
+
+    These are the instances in `started` and those with the machine's tags: the answer to a start may have been lost, and a persistent
+    spot request starts instances by itself.
+    """
     known = started or Started(unanswered=True)
     ended: set[str] = set()
     for number in range(LOOKS if known.unanswered else 2 if spot else 1):
@@ -261,14 +277,14 @@ def terminate(scope: Scope, started: Started | None = None, *, spot: bool = Fals
             scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
         _find(scope, known)
         if spot:
-            _cancel(scope, known)  # first: a persistent request would start another instance
+            _cancel(scope, known)  # before the termination: a persistent request would start another instance
         for instance in [each for each in known.instances if each not in ended]:
             _end(scope, instance, known)
             ended.add(instance)
 
 
 def _end(scope: Scope, instance: str, known: Started) -> None:
-    """Terminate an instance. While a new instance may still be invisible, "not found" is taken as "not yet", not as "terminated"."""
+    """Terminate one instance. While it is new, "not found" may mean that it is not visible yet; later, that it no longer exists."""
     clock = scope.aws.clock
 
     def ask() -> bool:
@@ -290,7 +306,7 @@ def _terminated(scope: Scope, instance: str, known: Started) -> bool | None:
 
 
 def _find(scope: Scope, known: Started) -> None:
-    """Note the machine's instances that are not terminated. What was just started may not be visible yet."""
+    """Search for the machine's instances, and note those that are not terminated. A new instance may not be visible yet."""
     with translated(f"the instances of the build {scope.build}"):
         pages = scope.client.get_paginator("describe_instances").paginate(Filters=filters(build=scope.build, machine=scope.machine))
         found = [instance for page in pages for reservation in page["Reservations"] for instance in reservation["Instances"]]
@@ -306,7 +322,7 @@ def _note_request(found: Mapping[str, Any], known: Started) -> None:
 
 
 def _cancel(scope: Scope, known: Started) -> None:
-    """Cancel the machine's spot requests, and note what they have started."""
+    """Cancel the machine's spot requests, and note the instances that they started."""
     with translated("the spot requests of the build"):
         answer = scope.client.describe_spot_instance_requests(Filters=filters(build=scope.build, machine=scope.machine))
     over: set[str] = set()

@@ -1,4 +1,4 @@
-"""An instance as the recipe sees it."""
+"""An EC2 instance as a machine."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from baker.machines.ec2.scope import Scope
 from baker.template.ec2 import Ec2Spec
 
 SSH_PORT = 22
-LOOK_SECONDS = 10.0  # between two looks at whether an instance runs: the communicator asks more often than AWS likes
-TIMES_MISSED = 2  # in a row: then the instance does not exist any more
-STOP_SECONDS = 600.0  # at least: EC2 itself waits for minutes before it cuts the power
+LOOK_SECONDS = 10.0  # shortest time between two requests for the state: the communicator asks for it more often
+TIMES_MISSED = 2  # consecutive "not found" answers after which the instance no longer exists
+STOP_SECONDS = 600.0  # lowest timeout of a shutdown: EC2 waits for minutes before it powers an instance off
 
 
 class Ec2Machine:
@@ -47,14 +47,14 @@ class Ec2Machine:
         return self.request.scratch / "console.log"
 
     def host_address(self, port: int) -> str | None:
-        return None  # the instance does not reach this host's loopback
+        return None  # an instance cannot reach this host's loopback
 
-    def reached(self) -> Sequence[EgressEndpoint]:
+    def egress(self) -> Sequence[EgressEndpoint]:
         return ()
 
     @property
     def endpoint(self) -> Endpoint:
-        """BuildError when the instance has no address of the kind that is wanted."""
+        """Where the instance's SSH listens. BuildError when it lacks the address that `ssh_interface` asks for."""
         spec = self._spec
         if spec.ssh_interface == "session_manager":
             return Endpoint(self.id, SSH_PORT, session_manager(self.id, self.scope))
@@ -64,6 +64,7 @@ class Ec2Machine:
             raise BuildError(
                 f"the instance {self.id} has no {kind} address",
                 hint="builder.associate_public_ip_address: true gives it one; ssh_interface: private_ip or session_manager needs none",
+                code="ec2.no-address",
             )
         return Endpoint(str(address), SSH_PORT, bastion(spec) if spec.ssh_bastion_host else None)
 
@@ -85,7 +86,7 @@ class Ec2Machine:
         )
 
     @property
-    def awake(self) -> bool:
+    def restored(self) -> bool:
         return False  # an instance is always booted
 
     def reset(self) -> None:
@@ -99,13 +100,14 @@ class Ec2Machine:
             try:
                 self._runs = instances.describe(self.scope, self.id)["State"]["Name"] == "running"
                 self._missed = 0
-            except BakeError as error:  # the state stays as it was last known: one "not found" may be a stale answer
+            except BakeError as error:  # keep the last known state: one "not found" may be a stale answer
                 self._missed = self._missed + 1 if isinstance(error, AwsError) and error.missing else 0
                 self._runs = self._missed < TIMES_MISSED
         return self._runs
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """What EC2 has of the serial console; it may be minutes old. Kept as the console log. Nothing when EC2 does not say."""
+        """The last lines of the serial console that EC2 has, which may be minutes old. Writes all of them to the console log. Empty when
+        EC2 does not answer."""
         try:
             with translated(f"the console of {self.id}"):
                 text = self._console()
@@ -119,14 +121,16 @@ class Ec2Machine:
         try:
             answer = client.get_console_output(InstanceId=self.id, Latest=True)
         except Exception as error:
-            if code_of(error) != "UnsupportedOperation":  # only instance types on Nitro have the latest
+            if code_of(error) != "UnsupportedOperation":  # only Nitro instance types support Latest
                 raise
             answer = client.get_console_output(InstanceId=self.id)
         return str(answer.get("Output") or "")
 
     def forwarded(self, guest_port: int) -> int:
         raise HostError(
-            f"port {guest_port} of an EC2 instance is not forwarded by bake", hint="ssh -F CONFIG -L 8080:localhost:80 HOST forwards one"
+            f"bake does not forward port {guest_port} of an EC2 instance",
+            hint="ssh -F CONFIG -L 8080:localhost:80 HOST forwards a port",
+            code="ec2.no-forwards",
         )
 
     def keep(self) -> None:
@@ -138,7 +142,7 @@ class Ec2Machine:
         self._runs = False
 
     def explain(self, error: BaseException) -> None:
-        """Add to the error of a build what became of its instance, where AWS took it away."""
+        """Add a note to the error of a build when AWS has ended its instance: its state and the reason."""
         if self._stopping:
             return
         try:
@@ -150,7 +154,7 @@ class Ec2Machine:
 
 
 def bastion(spec: Ec2Spec) -> str:
-    """The ProxyCommand through the bastion. Its host key is the one that the user's known_hosts has."""
+    """The ProxyCommand through the bastion, ssh_config(5). The user's own known_hosts must have the bastion's host key."""
     argv = ["ssh", "-o", "BatchMode=yes", "-p", str(spec.ssh_bastion_port)]
     if spec.ssh_bastion_private_key_file:
         argv += ["-o", "IdentitiesOnly=yes", "-i", str(spec.ssh_bastion_private_key_file.expanduser())]
@@ -160,7 +164,7 @@ def bastion(spec: Ec2Spec) -> str:
 
 
 def session_manager(instance: str, scope: Scope) -> str:
-    """The ProxyCommand through Session Manager, by the AWS CLI and its session-manager-plugin."""
+    """The ProxyCommand through Session Manager, ssh_config(5). It needs the AWS CLI and its session-manager-plugin."""
     access = scope.aws.access
     argv = ["aws", "ssm", "start-session", "--target", instance, "--document-name", "AWS-StartSSHSession", "--region", scope.region]
     argv += ["--profile", access.profile] if access.profile else []

@@ -1,4 +1,4 @@
-"""What stands around an instance: its key pair, its security group, and where it is put."""
+"""The key pair and the security group of an instance, and its VPC and subnets."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from baker.machines.ec2.scope import KEY_PAIR, SECURITY_GROUP, Scope, filters
 from baker.template.ec2 import Ec2Spec
 
 SSH_PORT = 22
-WHO_AM_I = ("checkip.amazonaws.com", "/")  # AWS's own service that answers with the asker's address
-GROUP_SECONDS = 120.0  # for a group to be let go of by the interfaces of what has been terminated
-VISIBLE_SECONDS = 60.0
-LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # at a key pair whose answer was lost: it may become visible late
+OWN_ADDRESS_SERVICE = ("checkip.amazonaws.com", "/")  # AWS's service that answers with the address of the client
+GROUP_SECONDS = 120.0  # timeout of deleting a group: the interfaces of terminated instances use it for a while
+VISIBLE_SECONDS = 60.0  # timeout of finding a group that was just created
+LOOKS, LOOK_AGAIN_SECONDS = 3, 2.0  # searches for a key pair whose import was not answered: it may become visible late
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where instances can be put: subnets in the order in which they are tried; one "" where the default VPC chooses."""
+    """Where instances are started: subnets in the order in which they are tried. A single "" leaves the choice to the default VPC."""
 
     vpc: str
     subnets: tuple[str, ...]
@@ -35,43 +35,46 @@ class Placement:
 
 
 def find_placement(scope: Scope, spec: Ec2Spec) -> Placement:
-    """Of subnet_id, subnet_filter and vpc_id, else the default VPC. BuildError when there is none such."""
+    """The placement by `subnet_id`, `subnet_filter` and `vpc_id`, else the default VPC. BuildError when there is none."""
     subnets = _subnets(scope, spec)
     vpcs = {subnet["VpcId"] for subnet in subnets}
     if spec.vpc_id:
         strangers = [subnet["SubnetId"] for subnet in subnets if subnet["VpcId"] != spec.vpc_id]
         if strangers:
-            raise BuildError(f"the subnet {strangers[0]} is not in {spec.vpc_id}")
+            message = f"the subnet {strangers[0]} is not in {spec.vpc_id}"
+            raise BuildError(message, hint="set builder.subnet_id and vpc_id to match", code="ec2.subnet-not-in-vpc")
         vpcs = {spec.vpc_id}
     if len(vpcs) > 1:
-        raise BuildError(f"the subnets are in several VPCs: {', '.join(sorted(vpcs))}", hint="builder.vpc_id says which is meant")
+        message = f"the subnets are in several VPCs: {', '.join(sorted(vpcs))}"
+        raise BuildError(message, hint="set builder.vpc_id to one of them", code="ec2.several-vpcs")
     with translated(f"the VPC in {scope.region}"):
         if vpcs:
             found = scope.client.describe_vpcs(VpcIds=sorted(vpcs))["Vpcs"]
         else:
             found = scope.client.describe_vpcs(Filters=[{"Name": "is-default", "Values": ["true"]}])["Vpcs"]
     if not found:
-        raise BuildError(f"there is no default VPC in {scope.region}", hint="builder.subnet_id or subnet_filter says where to build")
+        message = f"there is no default VPC in {scope.region}"
+        raise BuildError(message, hint="set builder.subnet_id, subnet_filter or vpc_id", code="ec2.no-default-vpc")
     cidrs = tuple(each["CidrBlock"] for each in found[0].get("CidrBlockAssociationSet", ()) or [found[0]])
     return Placement(found[0]["VpcId"], tuple(subnet["SubnetId"] for subnet in subnets) or ("",), cidrs)
 
 
 def _subnets(scope: Scope, spec: Ec2Spec) -> list[dict[str, Any]]:
-    wanted = spec.subnet_filter
-    if wanted is None and not spec.subnet_id and not spec.vpc_id:
+    subnet_filter = spec.subnet_filter
+    if subnet_filter is None and not spec.subnet_id and not spec.vpc_id:
         return []
     with translated(f"the subnets in {scope.region}"):
         if spec.subnet_id:
             found: list[dict[str, Any]] = scope.client.describe_subnets(SubnetIds=list(spec.subnet_id))["Subnets"]
             return sorted(found, key=lambda subnet: spec.subnet_id.index(subnet["SubnetId"]))
-        asked = [{"Name": name, "Values": list(values)} for name, values in (wanted.filters if wanted else {}).items()]
+        conditions = [{"Name": name, "Values": list(values)} for name, values in (subnet_filter.filters if subnet_filter else {}).items()]
         if spec.vpc_id:
-            asked.append({"Name": "vpc-id", "Values": [spec.vpc_id]})
-        found = scope.client.describe_subnets(Filters=asked)["Subnets"]
+            conditions.append({"Name": "vpc-id", "Values": [spec.vpc_id]})
+        found = scope.client.describe_subnets(Filters=conditions)["Subnets"]
     if not found:
-        fits = "fits builder.subnet_filter" if wanted else f"is in {spec.vpc_id}"
-        raise BuildError(f"no subnet in {scope.region} {fits}")
-    if wanted is None or wanted.most_free:
+        fits = "matches builder.subnet_filter" if subnet_filter else f"is in {spec.vpc_id}"
+        raise BuildError(f"no subnet in {scope.region} {fits}", hint="aws ec2 describe-subnets lists the subnets", code="ec2.no-subnet")
+    if subnet_filter is None or subnet_filter.most_free:
         return sorted(found, key=lambda subnet: -subnet.get("AvailableIpAddressCount", 0))
     return found
 
@@ -80,7 +83,7 @@ def _subnets(scope: Scope, spec: Ec2Spec) -> list[dict[str, Any]]:
 
 
 def make_key_pair(scope: Scope, public_key: str, resources: Resources) -> str:
-    """Hand AWS the public half of the machine's key; its name there."""
+    """Import the public half of the machine's key into EC2. Returns the name of the key pair."""
     name, known = scope.title, list[str]()
     resources.enter(KEY_PAIR, lambda: delete_key_pair(scope, name, known), **scope.details, name=name)
     with translated(f"the key pair {name}"):
@@ -90,14 +93,16 @@ def make_key_pair(scope: Scope, public_key: str, resources: Resources) -> str:
             )
             known.append(made["KeyPairId"])
         except Exception as error:
-            if code_of(error) != "InvalidKeyPair.Duplicate":  # an answer that was lost: the name is nobody else's
+            if code_of(error) != "InvalidKeyPair.Duplicate":  # the first answer was lost: nobody else uses this name
                 raise
     return name
 
 
 def delete_key_pair(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
-    """Delete the key pair with this name, whose id may be known. Not by its name: where none has it there is no tag, and a policy that asks
-    for the build's tag denies it."""
+    """Delete the key pair with this name; `known` has its id if that is known.
+
+    The request has the id and not the name: a request for a name that does not exist is denied by a policy that demands the build's tag.
+    """
     for number in range(1 if known else LOOKS):
         if number:
             scope.aws.clock.sleep(LOOK_AGAIN_SECONDS * number)
@@ -114,13 +119,14 @@ def _key_pairs(scope: Scope, name: str) -> list[dict[str, Any]]:
 
 
 def make_group(scope: Scope, vpc: str, cidrs: Sequence[str], resources: Resources) -> str:
-    """A group that lets SSH in from `cidrs`; its id."""
+    """Create a security group that allows SSH from `cidrs`. Returns its id."""
     name, known = scope.title, list[str]()
     resources.enter(SECURITY_GROUP, lambda: delete_group(scope, name, known), **scope.details, name=name)
     group = _create_group(scope, name, vpc)
     known.append(group)
     if cidrs:
-        wait(lambda: _let_in(scope, group, cidrs), f"the security group {group}", timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
+        what = f"the security group {group} is not visible"
+        wait(lambda: _allow_ssh(scope, group, cidrs), what, timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
     return group
 
 
@@ -136,7 +142,8 @@ def _create_group(scope: Scope, name: str, vpc: str) -> str:
         except Exception as error:
             if code_of(error) != "InvalidGroup.Duplicate":
                 raise
-            made = wait(partial(_first_group, scope, name), f"the security group {name}", timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
+            what = f"the security group {name} is not visible"
+            made = wait(partial(_first_group, scope, name), what, timeout=VISIBLE_SECONDS, clock=scope.aws.clock)
     return str(made["GroupId"])
 
 
@@ -145,10 +152,10 @@ def _first_group(scope: Scope, name: str) -> dict[str, Any] | None:
         return next(iter(_groups(scope, name)), None)
 
 
-def _let_in(scope: Scope, group: str, cidrs: Sequence[str]) -> bool:
-    words = f"bake build {scope.build}"
-    four = [{"CidrIp": each, "Description": words} for each in cidrs if ip_network(each).version == 4]
-    six = [{"CidrIpv6": each, "Description": words} for each in cidrs if ip_network(each).version == 6]
+def _allow_ssh(scope: Scope, group: str, cidrs: Sequence[str]) -> bool:
+    description = f"bake build {scope.build}"
+    four = [{"CidrIp": each, "Description": description} for each in cidrs if ip_network(each).version == 4]
+    six = [{"CidrIpv6": each, "Description": description} for each in cidrs if ip_network(each).version == 6]
     rule: dict[str, Any] = {"IpProtocol": "tcp", "FromPort": SSH_PORT, "ToPort": SSH_PORT}
     rule |= {"IpRanges": four} if four else {}
     rule |= {"Ipv6Ranges": six} if six else {}
@@ -169,8 +176,7 @@ def _groups(scope: Scope, name: str) -> list[dict[str, Any]]:
 
 
 def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
-    """Delete the group with this name, whose id may be known. It takes a while until the interfaces
-    of terminated instances have let go of it."""
+    """Delete the group with this name; `known` has its id if that is known. Waits while interfaces of terminated instances use it."""
 
     def look() -> bool | None:
         try:
@@ -186,11 +192,11 @@ def delete_group(scope: Scope, name: str, known: Sequence[str] = ()) -> None:
     wait(look, f"the security group {name} is still in use", timeout=GROUP_SECONDS, clock=scope.aws.clock)
 
 
-# -- who may come in ----------------------------------------------------------------------------------------------------------
+# -- addresses that may connect -----------------------------------------------------------------------------------------------
 
 
 def allowed_cidrs(scope: Scope, spec: Ec2Spec, placement: Placement, own_address: Callable[[Any], str]) -> tuple[str, ...]:
-    """From where SSH is let in. Session Manager needs nobody to be; a private address is reached from inside the VPC."""
+    """The networks from which SSH is allowed: none for Session Manager, the VPC for a private address, else this host."""
     if spec.temporary_security_group_source_cidrs:
         return spec.temporary_security_group_source_cidrs
     if spec.ssh_interface == "session_manager":
@@ -202,7 +208,7 @@ def allowed_cidrs(scope: Scope, spec: Ec2Spec, placement: Placement, own_address
 
 
 def own_address(client: Any) -> str:
-    """This host's address as AWS sees it: of an AWS on this host, the loopback's. HostError when it cannot be found out."""
+    """This host's address as AWS sees it: the loopback address when `client` talks to this host. HostError when it cannot be determined."""
     host = urlsplit(str(client.meta.endpoint_url)).hostname or ""
     try:
         where = ip_address(socket.gethostbyname(host)) if host else None
@@ -211,14 +217,16 @@ def own_address(client: Any) -> str:
         return _ask_for_address()
     except (OSError, ValueError) as error:
         raise HostError(
-            f"this host's public address cannot be found out: {error}", hint="builder.temporary_security_group_source_cidrs names it"
+            f"cannot determine this host's public address: {error}",
+            hint="set builder.temporary_security_group_source_cidrs",
+            code="ec2.own-address",
         ) from error
 
 
 def _ask_for_address() -> str:
     from http.client import HTTPSConnection
 
-    name, path = WHO_AM_I
+    name, path = OWN_ADDRESS_SERVICE
     connection = HTTPSConnection(name, timeout=10)
     try:
         connection.request("GET", path)
@@ -228,6 +236,6 @@ def _ask_for_address() -> str:
 
 
 def code_of(error: Exception) -> str:
-    """AWS's word for an error of boto3, "" for others."""
+    """AWS's error code of an exception of boto3; "" for other exceptions."""
     answer = getattr(error, "response", None)  # None where the connection broke
     return str(answer.get("Error", {}).get("Code", "")) if isinstance(answer, dict) else ""

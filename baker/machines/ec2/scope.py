@@ -1,4 +1,4 @@
-"""What every part of one EC2 machine or image is made with: where, for which build, under which tags."""
+"""The scope of the AWS resources of one machine or image: session, region, build and tags."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from baker.aws.resources import BUILD_TAG, access_details
 from baker.aws.session import Aws
 from baker.machines.base import NAMELESS, ImageName
 
-KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE = "ec2:key-pair", "ec2:security-group", "ec2:instance", "ec2:image"  # the ledger's words
+KEY_PAIR, SECURITY_GROUP, INSTANCE, IMAGE = "ec2:key-pair", "ec2:security-group", "ec2:instance", "ec2:image"  # kinds in the ledger
 MACHINE_TAG = "bake:machine"
 
 
 @dataclass(frozen=True)
 class Scope:
-    """One build in one region. `machine` is the machine's name, "" for what outlives machines."""
+    """One build in one region. `machine` is the machine's name, or "" for resources that outlive machines."""
 
     aws: Aws
     region: str
@@ -30,7 +30,7 @@ class Scope:
 
     @property
     def title(self) -> str:
-        """The name of the resources of one machine. No other build or machine uses it."""
+        """The name of the machine's resources, which is unique to this build and machine."""
         return f"bake-{self.build}-{self.machine}"
 
     def tags(self, name: str) -> dict[str, str]:
@@ -39,17 +39,17 @@ class Scope:
         return found | ({MACHINE_TAG: self.machine} if self.machine else {})
 
     def tag_specifications(self, *kinds: str, name: str | None = None) -> list[dict[str, Any]]:
-        """The parameter TagSpecifications: what is made bears its tags from its first moment."""
+        """The parameter TagSpecifications, which tags a resource at its creation."""
         tags = [{"Key": key, "Value": value} for key, value in self.tags(name or self.title).items()]
         return [{"ResourceType": kind, "Tags": tags} for kind in kinds]
 
     @property
     def details(self) -> dict[str, Any]:
-        """What a ledger entry needs so that another process finds the way back."""
+        """The details of a ledger entry with which another process can make the same scope."""
         return {"region": self.region, "build": self.build, "machine": self.machine, "access": access_details(self.aws.access)}
 
 
-def filters(**wanted: str) -> list[dict[str, Any]]:
-    """The parameter Filters. `build` and `machine` stand for the tags."""
+def filters(**conditions: str) -> list[dict[str, Any]]:
+    """The parameter Filters. `build` and `machine` mean bake's tags; a condition with the value "" is left out."""
     names = {"build": f"tag:{BUILD_TAG}", "machine": f"tag:{MACHINE_TAG}"}
-    return [{"Name": names.get(key, key.replace("_", "-")), "Values": [value]} for key, value in wanted.items() if value]
+    return [{"Name": names.get(key, key.replace("_", "-")), "Values": [value]} for key, value in conditions.items() if value]

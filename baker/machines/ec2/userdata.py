@@ -1,6 +1,6 @@
-"""What an instance is told at its first boot: its SSH host key and whose key may log in, and what the template adds.
+"""The user data of an instance: its SSH host key, the key that may log in, and what the template adds.
 
-cloud-init's documentation, "User data formats" and "MIME multi-part archive". EC2 takes 16 KiB before base64.
+Sources: cloud-init's documentation, "User data formats" and "MIME multi-part archive"; the EC2 User Guide: 16 KiB before base64.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LONGEST = 16 << 10
 
 
 def make(identity: Identity, extra: str | None) -> str:
-    """The user data. Ours comes first: of two parts that say the same thing cloud-init follows the first."""
+    """Make the user data. bake's own part is first: cloud-init merges parts so that the first value of a key wins."""
     own = "#cloud-config\n" + json.dumps(user_data(identity))
     if extra:
         archive = MIMEMultipart(boundary=f"bake-{identity.host_public.split()[1][-16:].translate(_PLAIN)}")
@@ -25,7 +25,8 @@ def make(identity: Identity, extra: str | None) -> str:
             archive.attach(MIMEText(text, "cloud-config" if text is own else "plain", "utf-8"))
         own = archive.as_string()
     if len(own.encode()) > LONGEST:
-        raise BuildError(f"the user data has {len(own.encode())} bytes, and EC2 takes {LONGEST}", hint="builder.user_data must be shorter")
+        message = f"the user data has {len(own.encode())} bytes, and EC2 allows {LONGEST}"
+        raise BuildError(message, hint="shorten builder.user_data", code="ec2.user-data-too-long")
     return own
 
 

@@ -1,7 +1,7 @@
-"""Connections to libvirt: the in-process QEMU driver (the default: no daemon), or any libvirt URI.
+"""Connections to libvirt: its embedded QEMU driver in this process (the default, without a daemon), or any connection URI.
 
-libvirt's embedded driver (`qemu:///embed?root=DIR`) keeps everything below DIR and allows one DIR per process, for as long as the
-process lives. All embedded machines of one process therefore share the first build's root; it is emptied when nobody uses it.
+The embedded driver (`qemu:///embed?root=DIR`) has all its files below DIR and allows one DIR per process, for as long as the process
+runs. All embedded machines of one process therefore share the root of the first build. The root is removed when no machine uses it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from baker.machines.libvirt.library import libvirt
 
 EMBEDDED = "qemu:///embed"
 
-# What makes the driver run as root without a system-wide set-up: QEMU as root, nobody's ownership changed, no cgroups or namespaces.
+# With this configuration the driver runs as root without a system-wide set-up: QEMU runs as root, libvirt changes no file's owner, and
+# there are no cgroups or namespaces.
 ROOT_CONFIGURATION = """\
 user = "root"
 group = "root"
@@ -43,14 +44,14 @@ _loop: threading.Thread | None = None
 
 
 class Lifecycle:
-    """Tells who asked for it that a domain has stopped, and why. libvirt takes one such callback per connection."""
+    """Reports that a domain has stopped, and why, to the listener for its UUID. One callback serves all domains of a connection."""
 
     def __init__(self, handle: libvirt.virConnect) -> None:
         self._stopped: dict[str, Callable[[int], None]] = {}
         handle.domainEventRegisterAny(None, libvirt.VIR_DOMAIN_EVENT_ID_LIFECYCLE, self._on_event, None)
 
     def follow(self, uuid: str, stopped: Callable[[int], None]) -> None:
-        """Call `stopped` with the reason (VIR_DOMAIN_EVENT_STOPPED_*), in the event thread."""
+        """Call `stopped` with the reason (VIR_DOMAIN_EVENT_STOPPED_*) in the event thread when the domain stops."""
         self._stopped[uuid] = stopped
 
     def forget(self, uuid: str) -> None:
@@ -77,7 +78,7 @@ class Connection:
 
     @property
     def shares_files(self) -> bool:
-        """Whether the hypervisor reads and writes files of this user by their paths."""
+        """Whether the hypervisor can read and write this user's files at their paths."""
         return self.embedded or is_session(self.uri)
 
     @property
@@ -87,7 +88,7 @@ class Connection:
 
     @property
     def proxy_command(self) -> str | None:
-        """How ssh gets to a port on the loopback of that host (ssh_config(5), ProxyCommand)."""
+        """The ProxyCommand, ssh_config(5), with which ssh reaches a port on the loopback of `remote_host`; None for this host."""
         parts = urlsplit(self.uri)
         if not parts.hostname:
             return None
@@ -97,7 +98,7 @@ class Connection:
         trusting = ["-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null"] if query.get("no_verify") == ["1"] else []
         port = ["-p", str(parts.port)] if parts.port and parts.scheme.endswith("+ssh") else []
         argv = ["ssh", "-o", "BatchMode=yes", *trusting, *user, *port, *(["-i", keyfile[0]] if keyfile else [])]
-        host = shlex.quote(parts.hostname).replace("%", "%%")  # after `--`: it may begin with a dash
+        host = shlex.quote(parts.hostname).replace("%", "%%")  # after `--`, because it may begin with a dash
         return f"{shlex.join(argv).replace('%', '%%')} -W %h:%p -- {host}"
 
     @property
@@ -105,23 +106,26 @@ class Connection:
         return f"QEMU {_dotted(self.handle.getVersion())}"
 
     def check_machine(self, machine_type: str, accelerator: str) -> None:
-        """HostError when this QEMU has no such machine: domain creation would fail with stranger words."""
+        """Raise HostError when this QEMU does not have the machine type. The error of creating such a domain would be less clear."""
         kind = "kvm" if accelerator == "kvm" else "qemu"
         try:
             self.handle.getDomainCapabilities(None, "x86_64", machine_type, kind)
         except libvirt.libvirtError as error:
             raise host_error(
-                error, "the machine cannot be started", hint="machine_type is q35, pc, or what the hypervisor lists"
+                error,
+                f"the hypervisor cannot run machines of the type {machine_type}",
+                hint="set machine_type to q35, pc, or a type that `virsh domcapabilities` accepts",
+                code="machine.machine-type",
             ) from error
 
     def log_of(self, name: str) -> Path | None:
-        """QEMU's own log of an embedded machine."""
+        """QEMU's log of an embedded machine, if there is one."""
         return next(self.root.glob(f"log/**/{name}.log"), None) if self.root else None
 
 
 @dataclass
 class _Embedded:
-    """The one embedded driver of this process."""
+    """The embedded driver of this process. `skeleton`: the directories below its root that libvirt needs."""
 
     root: Path
     connection: Connection | None = None
@@ -137,33 +141,37 @@ def is_embedded(uri: str | None) -> bool:
 
 
 def is_session(uri: str) -> bool:
-    """A connection to this user's own daemon on this host."""
+    """Whether the URI is that of this user's own daemon on this host."""
     parts = urlsplit(uri)
     return parts.path == "/session" and not parts.hostname
 
 
 def open_uri(uri: str) -> Connection:
-    """Open any URI but the embedded one. HostError in libvirt's own words when that fails."""
+    """Open a connection URI other than the embedded driver's. HostError, with libvirt's message, when that fails."""
     _prepare()
     try:
         handle = libvirt.open(uri)
         return Connection(uri, handle, Lifecycle(handle))
     except libvirt.libvirtError as error:
-        raise host_error(error, f"cannot connect to {uri}", hint="virsh -c URI uri shows the same") from error
+        hint = f"check the connection with: virsh -c {shlex.quote(uri)} uri"
+        raise host_error(error, f"cannot connect to {uri}", hint=hint, code="machine.libvirt-connect") from error
 
 
-def embedded_root(wanted: Path) -> Path:
-    """The root that this process will use: `wanted`, unless it has one already."""
+def embedded_root(root: Path) -> Path:
+    """The root that this process will use: `root`, unless it has one already."""
     with _lock:
-        return _embedded.root if _embedded else wanted
+        return _embedded.root if _embedded else root
 
 
-def open_embedded(wanted: Path, cache: Path | None = None) -> Connection:
-    """The embedded driver, in use until `close_embedded`. `cache` has what an earlier process learned of QEMU."""
-    global _embedded  # noqa: PLW0603 - libvirt's own limit: one root per process
+def open_embedded(root: Path, cache: Path | None = None) -> Connection:
+    """Open the embedded driver, with `embedded_root(root)`, until `close_embedded` is called as often.
+
+    `cache`: a directory with the capabilities of QEMU that an earlier process stored. HostError when the driver does not start.
+    """
+    global _embedded  # noqa: PLW0603 - libvirt allows one root per process
     with _lock:
         if _embedded is None:
-            _embedded = _Embedded(wanted)
+            _embedded = _Embedded(root)
         embedded = _embedded
         if embedded.connection is None:
             _prepare()
@@ -177,7 +185,7 @@ def open_embedded(wanted: Path, cache: Path | None = None) -> Connection:
                 raise
             except libvirt.libvirtError as error:
                 remove_root(embedded.root)
-                raise host_error(error, "cannot start libvirt's QEMU driver", hint=_hint(error)) from error
+                raise host_error(error, "cannot start libvirt's QEMU driver", hint=_hint(error), code="machine.libvirt-driver") from error
             embedded.skeleton = tuple(sorted(path for path in embedded.root.rglob("*") if path.is_dir()))
         for directory in (embedded.root, *embedded.skeleton):
             directory.mkdir(mode=0o700, exist_ok=True, parents=True)
@@ -186,7 +194,7 @@ def open_embedded(wanted: Path, cache: Path | None = None) -> Connection:
 
 
 def close_embedded() -> None:
-    """One user less; the last one takes the files along. The driver itself stays: it cannot be opened again with another root."""
+    """Release the embedded driver. The last user's call removes its files. The driver stays open: libvirt allows no other root."""
     with _lock:
         if _embedded is None:
             return
@@ -197,7 +205,7 @@ def close_embedded() -> None:
 
 
 def remove_root(root: Path) -> None:
-    """Remove a directory below the user's runtime directory, and that one, too, when it was the last."""
+    """Remove a directory below the user's runtime directory, and the runtime directory itself when that is empty then."""
     if root.exists():
         shutil.rmtree(root)
     try:
@@ -206,15 +214,15 @@ def remove_root(root: Path) -> None:
         pass  # another build of this user has its directory there
 
 
-def keep_capabilities(connection: Connection, cache: Path) -> None:
-    """Remember what libvirt found out about this host's QEMU: asking again costs every process seconds. libvirt checks for itself
-    whether a file still fits the binary, the kernel and itself."""
+def cache_capabilities(connection: Connection, cache: Path) -> None:
+    """Store the capabilities of this host's QEMU that libvirt has determined, which takes every process seconds otherwise. libvirt checks
+    whether a stored file is still valid for the QEMU binary, the kernel and its own version."""
     if connection.root:
         _copy_new(connection.root / CAPABILITIES, cache)
 
 
 def _copy_new(source: Path, destination: Path) -> None:
-    """Copy what `destination` does not have, or has otherwise: after an upgrade or a restart of the host libvirt writes it anew."""
+    """Copy the files that `destination` does not have with the same content: libvirt rewrites them after an upgrade or a reboot."""
     for path in source.glob("*.xml"):
         known = destination / path.name
         if not known.exists() or not filecmp.cmp(path, known, shallow=False):
@@ -224,10 +232,10 @@ def _copy_new(source: Path, destination: Path) -> None:
             temporary.rename(known)
 
 
-def host_error(error: libvirt.libvirtError, what: str, hint: str = "") -> HostError:
-    """A libvirt error (which has QEMU's own words) as one of ours."""
-    words = (error.get_error_message() or str(error)).removeprefix("internal error: ")
-    return HostError(f"{what}: {words}", hint=hint)
+def host_error(error: libvirt.libvirtError, what: str, hint: str = "", *, code: str = "machine.libvirt-failed") -> HostError:
+    """Convert an error of libvirt, whose message may be QEMU's, to a HostError."""
+    reason = (error.get_error_message() or str(error)).removeprefix("internal error: ")
+    return HostError(f"{what}: {reason}", hint=hint, code=code)
 
 
 def libvirt_version() -> str:
@@ -242,14 +250,15 @@ def _configure(root: Path) -> None:
         try:
             look_up()
         except KeyError:
-            hint = "apt-get install --no-install-recommends libvirt-daemon-system makes it"
-            raise HostError(f"libvirt's QEMU driver wants the {missing} to exist when it runs as root", hint=hint) from None
+            hint = "apt-get install --no-install-recommends libvirt-daemon-system creates it"
+            message = f"libvirt's QEMU driver needs the {missing} when it runs as root"
+            raise HostError(message, hint=hint, code="host.missing-user-or-group") from None
     ensure(root / "etc")
     (root / "etc/qemu.conf").write_text(ROOT_CONFIGURATION)
 
 
 def _prepare() -> None:
-    """Once per process: the event loop in a thread, and nothing printed by libvirt."""
+    """Once per process, start libvirt's event loop in a thread and keep libvirt from printing errors."""
     global _loop  # noqa: PLW0603 - libvirt has one event loop per process
     if _loop is not None:
         return
@@ -274,5 +283,5 @@ def _hint(error: libvirt.libvirtError) -> str:
 
 
 def _dotted(version: int) -> str:
-    """libvirt writes 7.2.22 as 7002022."""
+    """A version number of libvirt as text: 7002022 is 7.2.22."""
     return f"{version // 1_000_000}.{version // 1000 % 1000}.{version % 1000}"

@@ -1,4 +1,4 @@
-"""The serial console of a machine whose host's files are out of reach: read over the connection into a local log."""
+"""The serial console of a machine whose files are not accessible: copied over the libvirt connection to a local log."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from baker.machines.libvirt.library import libvirt
 
 
 def follow_console(connection: Connection, domain: libvirt.virDomain, log: Path) -> None:
-    """Write to `log` what the guest says, until the machine stops."""
+    """Copy the guest's console output to `log`, in a thread, until the machine stops."""
     stream = connection.handle.newStream()
     try:
         domain.openConsole(None, stream, 0)

@@ -1,4 +1,4 @@
-"""A machine as libvirt's domain XML (https://libvirt.org/formatdomain.html), built element by element."""
+"""The domain XML of a machine (https://libvirt.org/formatdomain.html)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from baker.machines.libvirt.network import SANDBOX, SANDBOX_CAPABILITY, argument
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 CREDENTIAL_PREFIX = "opt/io.systemd.credentials/"  # systemd.system-credentials(7): "fw_cfg"
-TRANSLATION_CACHE_MIB = 512  # of TCG: a whole boot's code, so that nothing is translated twice
+TRANSLATION_CACHE_MIB = 512  # of TCG: large enough for the code of a whole boot, so that nothing is translated twice
 
-# Of "maximum", all that TCG can (guests that want x86-64-v3 run), but what makes a boot slower in emulation:
-# five levels of page tables, of use to nobody below 64 TiB; and the switch around every copy from and to user space.
+# The processor has all features that TCG can emulate ("maximum"), so that guests which need x86-64-v3 run, except for two that make an
+# emulated boot slower: five levels of page tables, useful only above 64 TiB, and the switch around each copy from and to user space.
 COSTLY_FEATURES = ("la57", "smap")
 
 ET.register_namespace("qemu", QEMU_NAMESPACE)
@@ -24,29 +24,29 @@ ET.register_namespace("qemu", QEMU_NAMESPACE)
 
 @dataclass(frozen=True)
 class DomainSpec:
-    """Everything that the XML says. Paths are those of the host that the domain runs on."""
+    """The content of the XML. Paths are those on the host that the domain runs on."""
 
     name: str
     uuid: str
-    shape: MachineSpec
+    machine_spec: MachineSpec
     accelerator: Literal["kvm", "tcg"]
     disk: Path  # qcow2
     console_log: Path | None = None
     credentials: Mapping[str, Path] = field(default_factory=dict)
     seed: Path | None = None  # raw, read only
     loader: Path | None = None  # UEFI
-    nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt makes it
-    clock: int | None = None  # seconds since 1970 at its start; None: the host's
-    gate: NetworkPolicy = OPEN
+    nvram: Path | None = None  # UEFI variables, this machine's own copy; without a loader libvirt creates it
+    clock: int | None = None  # the time at which its clock starts, seconds since 1970; None: the host's
+    network_policy: NetworkPolicy = OPEN
 
 
 def domain_xml(spec: DomainSpec) -> str:
-    """The whole domain."""
+    """The XML of a domain."""
     domain = ET.Element("domain", type="kvm" if spec.accelerator == "kvm" else "qemu")
     _text(domain, "name", spec.name)
     _text(domain, "uuid", spec.uuid)
-    _text(domain, "memory", str(spec.shape.memory), unit="bytes")
-    _text(domain, "vcpu", str(spec.shape.cpus))
+    _text(domain, "memory", str(spec.machine_spec.memory), unit="bytes")
+    _text(domain, "vcpu", str(spec.machine_spec.cpus))
     if spec.credentials:
         _credentials(domain, spec.credentials)
     _os(domain, spec)
@@ -59,13 +59,14 @@ def domain_xml(spec: DomainSpec) -> str:
     for event, action in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(domain, event, action)
     _devices(domain, spec)
-    _user_network(domain, spec.gate)
+    _user_network(domain, spec.network_policy)
     ET.indent(domain)
     return ET.tostring(domain, encoding="unicode")
 
 
 def snapshot_xml(memory: Path, overlay: Path) -> str:
-    """What keeps a running machine (https://libvirt.org/formatsnapshot.html): its memory goes to a file, its disk on to an overlay."""
+    """The XML of a snapshot (https://libvirt.org/formatsnapshot.html): the memory is written to a file, and the disk continues on an
+    overlay."""
     snapshot = ET.Element("domainsnapshot")
     ET.SubElement(snapshot, "memory", snapshot="external", file=str(memory))
     disks = ET.SubElement(snapshot, "disks")
@@ -77,37 +78,37 @@ def snapshot_xml(memory: Path, overlay: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Places:
-    """Where the files of a machine are that goes on elsewhere."""
+class RestoredFiles:
+    """The new files of a restored machine, and its network policy."""
 
     disk: Path
     seed: Path
     console_log: Path
     credentials: Mapping[str, Path]
     nvram: Path | None = None
-    gate: NetworkPolicy = OPEN
+    network_policy: NetworkPolicy = OPEN
 
 
-def moved(description: str, places: Places) -> str:
-    """The XML of a kept machine with its files at other places; name and UUID stay, as libvirt wants it."""
+def with_files(description: str, files: RestoredFiles) -> str:
+    """The XML of a snapshot with other files and another network policy. Name and UUID stay, which libvirt requires."""
     domain = ET.fromstring(description)  # noqa: S314 - libvirt's own
     for disk in domain.iterfind("devices/disk"):
         target, source = disk.find("target"), disk.find("source")
         assert target is not None and source is not None
-        source.set("file", str(places.disk if target.get("dev") == "vda" else places.seed))
+        source.set("file", str(files.disk if target.get("dev") == "vda" else files.seed))
         for backing in disk.findall("backingStore"):
             disk.remove(backing)  # libvirt finds the chain by itself
     for log in domain.iterfind("devices/*/log"):
-        log.set("file", str(places.console_log))
+        log.set("file", str(files.console_log))
     for entry in domain.iterfind("sysinfo/entry"):
-        entry.set("file", str(places.credentials[entry.get("name", "").removeprefix(CREDENTIAL_PREFIX)]))
+        entry.set("file", str(files.credentials[entry.get("name", "").removeprefix(CREDENTIAL_PREFIX)]))
     for name in ("commandline", "capabilities"):
         for old in domain.findall(f"{{{QEMU_NAMESPACE}}}{name}"):
             domain.remove(old)
-    _user_network(domain, places.gate)
+    _user_network(domain, files.network_policy)
     nvram = domain.find("os/nvram")
-    if nvram is not None and places.nvram:
-        nvram.text = str(places.nvram)
+    if nvram is not None and files.nvram:
+        nvram.text = str(files.nvram)
     return ET.tostring(domain, encoding="unicode")
 
 
@@ -119,7 +120,7 @@ def uuid_of(description: str) -> str:
 
 
 def _credentials(domain: ET.Element, credentials: Mapping[str, Path]) -> None:
-    """Files, not values: what stands in the XML stands on QEMU's command line, too."""
+    """Add the credentials as files, not as values: libvirt puts values on QEMU's command line."""
     sysinfo = ET.SubElement(domain, "sysinfo", type="fwcfg")
     for name, path in credentials.items():
         ET.SubElement(sysinfo, "entry", name=CREDENTIAL_PREFIX + name, file=str(path))
@@ -127,10 +128,10 @@ def _credentials(domain: ET.Element, credentials: Mapping[str, Path]) -> None:
 
 def _os(domain: ET.Element, spec: DomainSpec) -> None:
     os = ET.SubElement(domain, "os", {"firmware": "efi"} if spec.nvram and not spec.loader else {})
-    _text(os, "type", "hvm", arch="x86_64", machine=spec.shape.machine_type)
+    _text(os, "type", "hvm", arch="x86_64", machine=spec.machine_spec.machine_type)
     if spec.loader:
         _text(os, "loader", str(spec.loader), readonly="yes", type="pflash")
-    elif spec.nvram:  # libvirt's choice: one that asks for no signed boot loader
+    elif spec.nvram:  # libvirt chooses a firmware that does not need a signed boot loader
         ET.SubElement(ET.SubElement(os, "firmware"), "feature", enabled="no", name="secure-boot")
     if spec.nvram:
         _text(os, "nvram", str(spec.nvram))
@@ -152,12 +153,12 @@ def _cpu(domain: ET.Element, spec: DomainSpec) -> None:
         cpu = ET.SubElement(domain, "cpu", mode="maximum")
         for name in COSTLY_FEATURES:
             ET.SubElement(cpu, "feature", policy="disable", name=name)
-    ET.SubElement(cpu, "topology", sockets="1", cores=str(spec.shape.cpus), threads="1")
+    ET.SubElement(cpu, "topology", sockets="1", cores=str(spec.machine_spec.cpus), threads="1")
 
 
 def _devices(domain: ET.Element, spec: DomainSpec) -> None:
     devices = ET.SubElement(domain, "devices")
-    # cache=unsafe: nothing of a build machine survives a crash of this host anyway, and what is captured is synced then
+    # cache=unsafe: a build machine does not survive a crash of this host anyway, and the captured image is synced
     driver = {"name": "qemu", "type": "qcow2", "cache": "unsafe", "discard": "unmap", "detect_zeroes": "unmap"}
     _disk(devices, spec.disk, "vda", driver)
     if spec.seed:
@@ -182,9 +183,9 @@ def _disk(devices: ET.Element, path: Path, target: str, driver: Mapping[str, str
         ET.SubElement(disk, "readonly")
 
 
-def _user_network(domain: ET.Element, gate: NetworkPolicy) -> None:
+def _user_network(domain: ET.Element, network_policy: NetworkPolicy) -> None:
     commandline = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}commandline")
-    for argument in arguments(gate):
+    for argument in arguments(network_policy):
         ET.SubElement(commandline, f"{{{QEMU_NAMESPACE}}}arg", value=argument)
         if argument == SANDBOX:
             capabilities = ET.SubElement(domain, f"{{{QEMU_NAMESPACE}}}capabilities")

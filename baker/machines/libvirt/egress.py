@@ -1,8 +1,7 @@
-"""What a guest spoke to over QEMU's user network, out of the packets that QEMU's filter-dump wrote.
+"""The endpoints that a guest contacted over QEMU's user network, from the packets that QEMU's filter-dump wrote.
 
-Only beginnings of conversations are looked at: TCP segments with SYN and without ACK, the first UDP datagram to a place. Names are those
-that the guest's own questions to its name server were answered with. Formats: the pcap file of libpcap (pcap-savefile(5), link type
-Ethernet), RFC 791, RFC 768, RFC 9293, RFC 1035, RFC 8200.
+An endpoint counts when the guest sent it a TCP segment with SYN and without ACK, or a UDP datagram. Its name is the one that a DNS answer
+in the dump gave for its address. Formats: pcap-savefile(5) with the link type Ethernet, RFC 791, RFC 768, RFC 9293, RFC 1035, RFC 8200.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ MAGICS = {b"\xd4\xc3\xb2\xa1": "<", b"\xa1\xb2\xc3\xd4": ">"}
 ETHERNET, IPV4, IPV6 = 1, 0x0800, 0x86DD
 TCP, UDP = 6, 17
 SYN, ACK = 0x02, 0x10
-DNS, DHCP = 53, 67
-HOST_MAC = b"\x52\x55"  # the beginning of the addresses that libslirp gives to whatever is not the guest
+DNS, DHCP, DHCP6 = 53, 67, 547
+HOST_MAC = b"\x52\x55"  # the beginning of the Ethernet addresses that libslirp gives to everything except the guest
 
 
-def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[EgressEndpoint]:
-    """The places in a dump, in the order in which they were first spoken to, without those in `ours` ((address, port)), name servers,
-    DHCP and whoever may hear in the same network (multicast, broadcast)."""
+def endpoints_in(dump: Path, ignored: frozenset[tuple[str, int]]) -> list[EgressEndpoint]:
+    """The endpoints in a dump, in the order of first contact, without those in `ignored` ((address, port)), name servers, DHCP, multicast
+    and broadcast. Empty when there is no dump."""
     names: dict[str, str] = {}
     found: dict[tuple[str, str, int], None] = {}
     for packet in _packets(dump):
@@ -37,25 +36,27 @@ def reached(dump: Path, ours: frozenset[tuple[str, int]]) -> list[EgressEndpoint
         source_port, port = struct.unpack_from(">HH", payload)
         if protocol == UDP and source_port == DNS:
             names |= _answers(payload[8:])
-        elif packet[6:8] != HOST_MAC and _begins(protocol, payload) and (target, port) not in ours and _far(target, port):
+        elif packet[6:8] != HOST_MAC and _is_first(protocol, payload) and (target, port) not in ignored and _is_outside(target, port):
             found[("tcp" if protocol == TCP else "udp", target, port)] = None
     return [EgressEndpoint(kind, address, port, names.get(address, "")) for kind, address, port in found]
 
 
-def _begins(protocol: int, payload: bytes) -> bool:
+def _is_first(protocol: int, payload: bytes) -> bool:
+    """Whether a packet opens a connection, or is a UDP datagram."""
     if protocol == UDP:
         return True
     return protocol == TCP and len(payload) >= 14 and payload[13] & (SYN | ACK) == SYN
 
 
-def _far(address: str, port: int) -> bool:
-    place = ipaddress.ip_address(address)
-    local = place.is_multicast or place.is_unspecified or address.endswith(".255") or (place.version == 6 and place.is_link_local)
-    return not local and port not in (DNS, DHCP) and not (place.version == 6 and port == 547)
+def _is_outside(address: str, port: int) -> bool:
+    """Whether an endpoint is beyond the guest's own network and is neither DNS nor DHCP."""
+    ip = ipaddress.ip_address(address)
+    local = ip.is_multicast or ip.is_unspecified or address.endswith(".255") or (ip.version == 6 and ip.is_link_local)
+    return not local and port not in (DNS, DHCP) and not (ip.version == 6 and port == DHCP6)
 
 
 def _packets(dump: Path) -> Iterator[bytes]:
-    """The packets of a pcap file; a torn end is the end."""
+    """The packets of a pcap file, up to an incomplete one."""
     try:
         file = dump.open("rb")
     except OSError:
@@ -74,7 +75,7 @@ def _packets(dump: Path) -> Iterator[bytes]:
 
 
 def _ip(packet: bytes) -> tuple[int, str, str, bytes] | None:
-    """(protocol, source, target, payload) of an IP packet in an Ethernet frame; None for others, and for fragments but the first."""
+    """(protocol, source, target, payload) of an IP packet in an Ethernet frame. None for other frames and for later fragments."""
     if len(packet) < 34:
         return None
     (kind,) = struct.unpack_from(">H", packet, 12)
@@ -91,7 +92,7 @@ def _ip(packet: bytes) -> tuple[int, str, str, bytes] | None:
 
 
 def _answers(message: bytes) -> dict[str, str]:
-    """Address -> the name that was asked for, of a DNS answer (RFC 1035, 4.1); aliases between the two are passed over."""
+    """Address -> queried name, from a DNS answer (RFC 1035, 4.1). Aliases between the two are skipped."""
     try:
         _, flags, questions, answers = struct.unpack_from(">4H", message)
         if not flags & 0x8000 or questions != 1:
@@ -114,7 +115,7 @@ def _answers(message: bytes) -> dict[str, str]:
 
 
 def _name(message: bytes, position: int) -> tuple[str, int]:
-    """(name, where it ends); a name that points elsewhere is followed once for each pointer (RFC 1035, 4.1.4)."""
+    """(name, offset of its end) of a name at `position`, with compression pointers followed (RFC 1035, 4.1.4)."""
     labels: list[str] = []
     end = 0
     for _ in range(128):

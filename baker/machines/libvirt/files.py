@@ -1,4 +1,4 @@
-"""Where the files of a machine are: beside this process where the hypervisor shares them, in storage volumes where it does not."""
+"""The files of a machine: on this host when the hypervisor can read them here, else in storage volumes of its host."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from baker.machines.libvirt.volumes import Volumes, find_pool
 
 @dataclass(frozen=True)
 class Files:
-    """The paths on the hypervisor's host, and how the disk comes back to this one."""
+    """The paths of the files on the hypervisor's host, and a function that fetches the disk."""
 
     disk: Path
-    fetch: Callable[[], Disk]  # the overlay as a local qcow2 on the disk it was launched from
+    fetch: Callable[[], Disk]  # returns the overlay as a local qcow2 on the disk that the machine was launched from
     seed: Path
     credentials: Mapping[str, Path] = field(default_factory=dict)
-    console_log: Path | None = None  # None: the console comes as a stream
+    console_log: Path | None = None  # None: the console is read as a stream
     loader: Path | None = None
-    nvram: Path | None = None  # without a loader: libvirt chooses the firmware and makes this file
+    nvram: Path | None = None  # without a loader, libvirt chooses the firmware and creates this file
 
 
 def local_files(request: Launch, directory: Path) -> Files:
-    """Files of this host in `directory`."""
+    """Create the files in `directory` on this host."""
     disk = overlay_on(request.disk, request, directory)
     loader = nvram = None
-    if request.shape.firmware == "uefi":
+    if request.machine_spec.firmware == "uefi":
         loader, variables = firmware.find()
         nvram = firmware.copy_variables(variables, directory / "nvram.fd")
     return Files(
@@ -49,21 +49,22 @@ def local_files(request: Launch, directory: Path) -> Files:
 
 
 def overlay_on(disk: Disk, request: Launch, directory: Path) -> Disk:
-    """The machine's own disk, on `disk`. Where the caller says where it goes it may be kept: it refers to `disk` by a relative path."""
+    """Create the machine's own disk, an overlay on `disk`. At the path `request.overlay` it may become part of a layer, so there it refers
+    to `disk` by a relative path."""
     if request.overlay is None:
-        return qemuimg.create_overlay(disk, directory / "disk.qcow2", size=request.shape.disk_size)
+        return qemuimg.create_overlay(disk, directory / "disk.qcow2", size=request.machine_spec.disk_size)
     reference = os.path.relpath(disk.path, request.overlay.parent)
-    return qemuimg.create_overlay(disk, request.overlay, size=request.shape.disk_size, reference=reference)
+    return qemuimg.create_overlay(disk, request.overlay, size=request.machine_spec.disk_size, reference=reference)
 
 
 def volume_files(request: Launch, directory: Path, connection: Connection, resources: Resources) -> Files:
-    """Volumes of the hypervisor's host. The source goes over whole, as one compact qcow2; what comes back is the overlay alone."""
+    """Create the files as volumes of the hypervisor's host. The whole source is sent as one compact qcow2; only the overlay is fetched."""
     prefix = f"bake-{request.ledger.build_id}-{request.name}-"
     volumes = Volumes(connection, find_pool(connection), prefix, resources)
     flat = qemuimg.convert(request.disk, directory / "base.qcow2", "qcow2")
     base = volumes.upload("base.qcow2", flat.path)
     flat.path.unlink()
-    size = request.shape.disk_size or request.disk.virtual_size
+    size = request.machine_spec.disk_size or request.disk.virtual_size
     secrets = write_credentials(request.identity, directory)
 
     def fetch() -> Disk:
@@ -77,5 +78,5 @@ def volume_files(request: Launch, directory: Path, connection: Connection, resou
         fetch=fetch,
         seed=volumes.upload("seed.img", write_seed(request.identity, directory / "seed.img")),
         credentials={name: volumes.upload(name, path) for name, path in secrets.items()},
-        nvram=volumes.reserve("nvram.fd") if request.shape.firmware == "uefi" else None,
+        nvram=volumes.reserve("nvram.fd") if request.machine_spec.firmware == "uefi" else None,
     )

@@ -1,4 +1,4 @@
-"""UEFI firmware (OVMF) of the host: the code, and a copy of the variables for each machine."""
+"""The UEFI firmware (OVMF) of the host: its code, and a copy of its variables for each machine."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from baker.core.errors import HostError
 
-# (code, variables) where distributions put the build without Secure Boot: Debian and Ubuntu, Fedora, Arch, openSUSE
+# (code, variables) of the build without Secure Boot, in Debian and Ubuntu, Fedora, Arch and openSUSE.
 PLACES = (
     ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
     ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
@@ -22,11 +22,11 @@ def find(places: tuple[tuple[str, str], ...] = PLACES) -> tuple[Path, Path]:
     for code, variables in places:
         if Path(code).is_file() and Path(variables).is_file():
             return Path(code), Path(variables)
-    raise HostError("firmware: uefi needs OVMF, which is not installed", hint="apt-get install ovmf")
+    raise HostError("firmware: uefi needs OVMF, which is not installed", hint="apt-get install ovmf", code="host.no-uefi-firmware")
 
 
 def copy_variables(template: Path, destination: Path) -> Path:
-    """This machine's own variables."""
+    """Copy the template of the variables for one machine, readable by the user only."""
     shutil.copyfile(template, destination)
     destination.chmod(0o600)
     return destination

@@ -1,4 +1,4 @@
-"""A running domain as a Machine: forwards, console, power."""
+"""A libvirt domain as a Machine: port forwards, console and power."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from baker.core.errors import BuildError, HostError
 from baker.core.model import OPEN, Disk, EgressEndpoint, Endpoint, Forward, MachineFacts, NetworkPolicy
 from baker.machines.libvirt.connection import Connection, host_error
 from baker.machines.libvirt.domain import snapshot_xml
-from baker.machines.libvirt.egress import reached
+from baker.machines.libvirt.egress import endpoints_in
 from baker.machines.libvirt.library import libvirt, libvirt_qemu
 from baker.machines.libvirt.network import HOST_ADDRESS, NETDEV, address
 
 LOOPBACK = "127.0.0.1"
 SSH_PORT = 22
-PRIVATE_PORTS = range(49152, 65536)  # RFC 6335, 6: dynamic ports
+PRIVATE_PORTS = range(49152, 65536)  # RFC 6335, 6: the dynamic ports
 PORT_TRIES = 50
 POWER_BUTTON_SECONDS = 10.0  # a guest that is still booting may miss the first press
-# colours and cursor movements (ECMA-48 control sequences and strings), and other control characters
+# Control sequences and strings of ECMA-48 (colours, cursor movements), and other control characters.
 ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[ -/]*[0-~])|[\x00-\x08\x0b-\x1f\x7f]")
 CONSOLE_TAIL_BYTES = 64 * 1024
 
 
 class Power:
-    """Follows a domain's life by its events, from before it exists."""
+    """Whether a domain has stopped, and why, by its events. Created before the domain."""
 
     def __init__(self, connection: Connection, uuid: str) -> None:
         self._connection, self._uuid = connection, uuid
@@ -53,7 +53,7 @@ class Power:
 
     @property
     def clean(self) -> bool:
-        """Whether the guest itself powered off."""
+        """Whether the domain stopped because its guest powered off."""
         return bool(self._detail == libvirt.VIR_DOMAIN_EVENT_STOPPED_SHUTDOWN)
 
     def wait_stopped(self, timeout: float) -> bool:
@@ -77,16 +77,16 @@ class LibvirtMachine:
         facts: MachineFacts,
         runtime: Path,
         made_by: Mapping[str, str],
-        gate: NetworkPolicy = OPEN,
+        network_policy: NetworkPolicy = OPEN,
     ) -> None:
         self._name, self._connection, self._domain, self._power = name, connection, domain, power
         self._backing, self._fetch, self._console_log, self._facts, self._runtime = backing, fetch, console_log, facts, runtime
         self._ports: dict[int, int] = {}
-        self._gate = gate
-        self.made_by = made_by  # what has to be the same on a host that restores it
+        self._network_policy = network_policy
+        self.made_by = made_by  # versions that must be the same on a host that restores its snapshots
         self.kept = False
         self.layered = False  # whether there are overlays between its own and `backing`
-        self.awake = False
+        self.restored = False
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ class LibvirtMachine:
 
     @property
     def serial(self) -> Path | None:
-        """The pty of the serial console on this host; None when the machine runs on another one."""
+        """The pty of the serial console on this host; None when the machine runs on another host."""
         if self._connection.remote_host:
             return None
         try:
@@ -112,11 +112,11 @@ class LibvirtMachine:
         return Path(source.attrib["path"]) if source is not None and "path" in source.attrib else None
 
     def host_address(self, port: int) -> str | None:
-        return None if self._connection.remote_host else address(self._gate, port)
+        return None if self._connection.remote_host else address(self._network_policy, port)
 
-    def reached(self) -> Sequence[EgressEndpoint]:
-        dump = self._gate.dump
-        return reached(dump, frozenset({(HOST_ADDRESS, self._gate.port)})) if dump is not None else ()
+    def egress(self) -> Sequence[EgressEndpoint]:
+        dump = self._network_policy.dump
+        return endpoints_in(dump, frozenset({(HOST_ADDRESS, self._network_policy.port)})) if dump is not None else ()
 
     @property
     def facts(self) -> MachineFacts:
@@ -128,50 +128,51 @@ class LibvirtMachine:
 
     @property
     def backing(self) -> Disk:
-        """What it was launched from."""
+        """The disk that it was launched from."""
         return self._backing
 
     def fetch(self) -> Disk:
-        """The overlay that the machine wrote to, as a file of this host."""
+        """The machine's own disk, an overlay, as a file on this host."""
         return self._fetch()
 
     def reset(self) -> None:
         try:
             self._domain.reset()
         except libvirt.libvirtError as error:
-            raise host_error(error, "the machine cannot be reset") from error
+            raise host_error(error, "cannot reset the machine") from error
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Its processors stand still, and QEMU has written what it held of the disk (do_vm_stop() in QEMU's system/cpus.c)."""
+        """Pause the machine's processors. QEMU then writes all cached data of its disk to the files: do_vm_stop() in QEMU's
+        system/cpus.c."""
         try:
             self._domain.suspend()
         except libvirt.libvirtError as error:
-            raise host_error(error, "the machine cannot be paused") from error
+            raise host_error(error, "cannot pause the machine") from error
         try:
             yield
         finally:
             try:
                 self._domain.resume()
             except libvirt.libvirtError as error:
-                raise host_error(error, "the machine does not go on") from error
+                raise host_error(error, "cannot resume the machine") from error
 
     def save(self, memory: Path, following: Disk) -> None:
-        """Write the memory to a file and go on on `following`, an overlay on the one so far. The guest stands still meanwhile."""
+        """Write the memory to a file, and continue on `following`, an overlay on the current disk. The guest is paused meanwhile."""
         flags = libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_NO_METADATA | libvirt.VIR_DOMAIN_SNAPSHOT_CREATE_REUSE_EXT
         try:
             self._domain.snapshotCreateXML(snapshot_xml(memory, following.path), flags)
         except libvirt.libvirtError as error:
-            raise host_error(error, "the machine cannot be kept") from error
+            raise host_error(error, "cannot take a snapshot of the machine", code="machine.snapshot-failed") from error
         self.layered = True
         self._fetch = lambda: following
 
     def describe(self) -> str:
-        """The XML that restores it."""
+        """The domain XML with which a snapshot is restored."""
         try:
             return str(self._domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_MIGRATABLE))
         except libvirt.libvirtError as error:
-            raise host_error(error, "the machine cannot be described") from error
+            raise host_error(error, "cannot read the machine's description") from error
 
     @property
     def stopped_cleanly(self) -> bool:
@@ -181,7 +182,7 @@ class LibvirtMachine:
         return not self._power.stopped
 
     def console_tail(self, lines: int = 20) -> tuple[str, ...]:
-        """The guest's last lines; after a stop that was not the guest's doing also QEMU's own last words."""
+        """The last lines of the guest's console. If the machine stopped without the guest powering off, also the end of QEMU's log."""
         found = _tail(self._console_log, lines)
         if self._power.stopped and not self._power.clean:
             log = self._connection.log_of(self._domain.name())
@@ -191,31 +192,33 @@ class LibvirtMachine:
     def forwarded(self, guest_port: int) -> int:
         if self._connection.remote_host:
             raise HostError(
-                f"the guest's port {guest_port} is forwarded on {self._connection.remote_host} only",
-                hint="for another host's machines there is SSH: ssh -L with the machine's ssh_config",
+                f"a forward of the guest's port {guest_port} would be on {self._connection.remote_host} and not on this host",
+                hint="forward it with ssh -L and the machine's ssh_config",
+                code="machine.no-forwards",
             )
         if guest_port not in self._ports:
             self.add_forward(Forward(guest_port))
         return self._ports[guest_port]
 
     def add_forward(self, forward: Forward) -> None:
-        """Show a guest's port on the loopback of the hypervisor's host. HostError when the wanted host port is taken."""
-        wanted = forward.host_port
-        for _ in range(1 if wanted else PORT_TRIES):
-            port = wanted or self._port()
+        """Forward a port of the loopback of the hypervisor's host to the guest. HostError when the requested host port is in use."""
+        requested = forward.host_port
+        for _ in range(1 if requested else PORT_TRIES):
+            port = requested or self._port()
             if self._forward(port, forward.guest_port):
                 self._ports[forward.guest_port] = port
                 return
-        if wanted:
-            raise HostError(f"port {wanted} of {LOOPBACK} is in use", hint="name another host port, or none for any free one")
-        raise HostError(f"no free port on {LOOPBACK} for the guest's port {forward.guest_port}")
+        if requested:
+            hint = "use another host port, or leave it out for any free port"
+            raise HostError(f"port {requested} of {LOOPBACK} is in use", hint=hint, code="host.port-in-use")
+        raise HostError(f"no free port on {LOOPBACK} for the guest's port {forward.guest_port}", code="host.no-free-port")
 
     def _port(self) -> int:
-        """A port that is likely free: QEMU's answer is what counts."""
+        """A port that is probably free; QEMU may still be unable to bind it."""
         return secrets.choice(PRIVATE_PORTS) if self._connection.remote_host else _free_port()
 
     def _forward(self, port: int, guest_port: int) -> bool:
-        """QEMU binds the port itself, so that a port which somebody took meanwhile is only a failed try."""
+        """Whether QEMU could bind the port and forward it. False when another process uses the port."""
         command = f"hostfwd_add {NETDEV} tcp:{LOOPBACK}:{port}-:{guest_port}"
         try:
             answer = libvirt_qemu.qemuMonitorCommand(self._domain, command, libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP)
@@ -232,9 +235,11 @@ class LibvirtMachine:
             self._press_power_button()
             self._power.wait_stopped(max(0.0, min(POWER_BUTTON_SECONDS, deadline - time.monotonic())))
         if not self._power.stopped:
-            raise BuildError(f"the guest did not power off within {timeout:g} s\n{self._words()}".rstrip(), hint="raise shutdown_timeout")
+            message = f"timed out after {timeout:g} s waiting for the guest to power off\n{self._console_lines()}".rstrip()
+            raise BuildError(message, hint="raise shutdown_timeout", code="machine.shutdown-timeout")
         if not self._power.clean:
-            raise BuildError(f"the machine died while it was to power off\n{self._words()}".rstrip())
+            message = f"the machine stopped before its guest had powered off\n{self._console_lines()}".rstrip()
+            raise BuildError(message, code="machine.died")
 
     def _press_power_button(self) -> None:
         try:
@@ -243,7 +248,7 @@ class LibvirtMachine:
             if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN, libvirt.VIR_ERR_OPERATION_INVALID):
                 raise host_error(error, "cannot ask the guest to power off") from error
 
-    def _words(self) -> str:
+    def _console_lines(self) -> str:
         return "\n".join(f"  console: {line}" for line in self.console_tail(10))
 
 

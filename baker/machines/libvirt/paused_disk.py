@@ -1,4 +1,4 @@
-"""A machine of another process that stands still for a moment."""
+"""Pause a machine that another process runs, to read its disk."""
 
 from __future__ import annotations
 
@@ -10,9 +10,12 @@ from pathlib import Path
 
 
 @contextmanager
-def frozen(disk: Path) -> Iterator[None]:
-    """The QEMU that writes to `disk` does nothing until the end. Its file is then what a power cut would leave: QEMU writes the tables of
-    a qcow2 in an order that keeps it whole, and a flush by the guest has come through."""
+def paused_writer(disk: Path) -> Iterator[None]:
+    """Stop the QEMU that writes to `disk` until the context ends.
+
+    The file is then what a power cut would leave: QEMU writes the tables of a qcow2 in an order that keeps it consistent, and what the
+    guest has flushed is in the file.
+    """
     stopped = []
     try:
         for pid in writers(disk):
@@ -24,25 +27,25 @@ def frozen(disk: Path) -> Iterator[None]:
             try:
                 os.kill(pid, signal.SIGCONT)
             except ProcessLookupError:
-                continue  # somebody ended it
+                continue  # it has ended
 
 
 def writers(disk: Path) -> Iterator[int]:
-    """The QEMU processes with `disk` open for writing."""
-    wanted = os.path.realpath(disk)
+    """The ids of QEMU processes that have `disk` open for writing."""
+    path = os.path.realpath(disk)
     for directory in Path("/proc").glob("[0-9]*"):
         try:
             if not (directory / "comm").read_text().startswith("qemu"):
                 continue
             for handle in (directory / "fd").iterdir():
-                if str(handle.readlink()) == wanted and _writes(directory / "fdinfo" / handle.name):
+                if str(handle.readlink()) == path and _is_writable(directory / "fdinfo" / handle.name):
                     yield int(directory.name)
                     break
         except OSError:
-            continue  # gone meanwhile, or somebody else's
+            continue  # the process has ended, or belongs to another user
 
 
-def _writes(info: Path) -> bool:
-    """proc(5): `flags` is octal, as open(2) got it."""
+def _is_writable(info: Path) -> bool:
+    """Whether a file descriptor is open for writing. proc(5): `flags` of fdinfo are the flags of open(2) in octal."""
     flags = next((line.split()[1] for line in info.read_text().splitlines() if line.startswith("flags:")), "0")
     return int(flags, 8) & os.O_ACCMODE != os.O_RDONLY

@@ -1,7 +1,7 @@
-"""Give back the machine of a dead process: through libvirt, else by ending the QEMU process that carries its uuid.
+"""Remove the machine of a dead process: through libvirt, else by ending the QEMU process that has its UUID.
 
-Run as a program (`python -m baker.machines.libvirt.reclaim URI ROOT UUID`) for embedded machines: a process can open one root only,
-and the one that sweeps may have opened its own.
+For embedded machines this runs as a program (`python -m baker.machines.libvirt.reclaim URI ROOT UUID`): a process can open one root
+only, and the sweeping process may have opened another.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ END_SECONDS = 10.0
 
 
 def reclaim_domain(uri: str, root: str | None, uuid: str) -> None:
-    """Destroy the domain `uuid`; nothing happens when it is gone. HostError when it lives on."""
+    """Destroy the domain `uuid`. Does nothing when it does not exist. HostError when it cannot be ended."""
     if not is_embedded(uri):
         destroy(open_uri(uri), uuid)
         return
@@ -33,12 +33,12 @@ def reclaim_domain(uri: str, root: str | None, uuid: str) -> None:
         try:
             process.run(argv, timeout=LIBVIRT_SECONDS, what="destroy the machine", env={"PYTHONPATH": os.pathsep.join(sys.path)})
         except process.CommandError:
-            pass  # libvirt cannot: its process is ended below
+            pass  # libvirt could not; the process is ended below
     end_qemu(uuid, root or "")
 
 
 def destroy(connection: Connection, uuid: str) -> None:
-    """Take the power from a domain. Gone already counts."""
+    """Power off a domain. Does nothing when it does not exist or is off."""
     try:
         connection.handle.lookupByUUIDString(uuid).destroy()
     except libvirt.libvirtError as error:
@@ -47,19 +47,21 @@ def destroy(connection: Connection, uuid: str) -> None:
 
 
 def end_qemu(uuid: str, root: str = "") -> None:
-    """End the QEMU processes that were started for the domain `uuid` below the embedded driver's `root`, and nothing else: machines
-    restored from one layer have one UUID."""
+    """End the QEMU processes of the domain `uuid` below the embedded driver's `root`. The root tells apart machines that were restored from
+    the same layer, which have the same UUID."""
     for pid in qemu_processes(uuid, root):
         try:
             handle = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
         try:
-            if pid in qemu_processes(uuid, root):  # still the same process: from here on the handle names it, whatever its number
+            if pid in qemu_processes(uuid, root):  # so the handle refers to this process, and not to a later one with its id
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
                 ended, _, _ = select.select([handle], [], [], END_SECONDS)
                 if not ended:
-                    raise HostError(f"QEMU (process {pid}) does not end")
+                    raise HostError(
+                        f"QEMU (process {pid}) did not end within {END_SECONDS:.0f} s of SIGKILL", code="machine.process-does-not-end"
+                    )
         except ProcessLookupError:
             continue
         finally:
@@ -72,7 +74,7 @@ def qemu_processes(uuid: str, root: str = "") -> Iterator[int]:
         try:
             arguments = (directory / "cmdline").read_bytes().split(b"\0")
         except OSError:
-            continue  # gone meanwhile
+            continue  # the process has ended
         ours = any(root.encode() in argument for argument in arguments)
         if ours and b"qemu" in Path(os.fsdecode(arguments[0])).name.encode() and _follows(arguments, b"-uuid", uuid.encode()):
             yield int(directory.name)

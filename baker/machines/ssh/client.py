@@ -1,8 +1,8 @@
-"""The way into a machine: OpenSSH over one shared connection, held by a child process of ours.
+"""The SSH communicator: OpenSSH over one shared connection, which a child process of this one holds.
 
-The master client's standard input is a pipe from this process: however this process ends, the kernel closes it, the guest's
-`cat` sees the end and the connection goes away. Every operation is one session over it, since a connection of its own costs
-up to two seconds on an emulated machine.
+The standard input of the master client is a pipe from this process. However this process ends, the kernel closes the pipe, `cat` in the
+guest reads end of file, and the connection closes. Every operation is one session over the master connection, because a connection of
+its own takes up to two seconds on an emulated machine.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from baker.machines.ssh.communicator import CommandResult, Disconnected, OnOutpu
 from baker.machines.ssh.config import known_hosts, ssh_config
 
 POLL_SECONDS = 0.25
-BANNER_SECONDS = 3.0  # an emulated sshd takes its time; a guest without one costs no longer than this per try
-HANDSHAKE_SECONDS = 60.0  # one try to log in
-REFUSAL_SECONDS = 120.0  # how long a guest may go on refusing us: its keys arrive while it boots
-KILL_SECONDS = 15.0
-SILENCE_SECONDS = 120.0  # of an emulated guest that reboots: no kernel takes that long to its first word, on a busy host either
+BANNER_SECONDS = 3.0  # timeout of one attempt to read the banner: an emulated sshd is slow to send it
+HANDSHAKE_SECONDS = 60.0  # timeout of one attempt to log in
+REFUSAL_SECONDS = 120.0  # how long a guest may refuse the keys: they are installed while it boots
+KILL_SECONDS = 15.0  # timeout of the session that ends a command in the guest
+SILENCE_SECONDS = 120.0  # an emulated guest that reboots writes to its console sooner, even on a busy host; else it hangs
 PANIC = b"Kernel panic - not syncing"
 
 
@@ -39,8 +39,11 @@ PANIC = b"Kernel panic - not syncing"
 def connect(
     endpoint: Endpoint, identity: Identity, machine: Machine, scratch: Path, *, report: Reporter, timeout: float
 ) -> Iterator[SshCommunicator]:
-    """The connection to `machine` as soon as it answers; closed on leaving. What stays in `scratch` (the configuration and the known
-    host key) lets a person in for as long as the machine lives. BootError when it does not answer within `timeout` seconds."""
+    """Connect to `machine` as soon as it answers, and close the connection on exit.
+
+    The SSH configuration and the known host key stay in `scratch`: a person can log in with them while the machine runs. BootError when
+    the machine does not answer within `timeout` seconds.
+    """
     communicator = SshCommunicator(endpoint, identity, machine, scratch, report)
     try:
         communicator.wait(timeout)
@@ -60,7 +63,7 @@ class SshCommunicator:
         scratch: Path,
         report: Reporter,
         *,
-        silence: float = SILENCE_SECONDS,
+        silence: float = SILENCE_SECONDS,  # seconds without console output after which a rebooting guest counts as hung
     ) -> None:
         self._endpoint, self._identity, self._machine, self._report = endpoint, identity, machine, report
         self._silence = silence
@@ -105,7 +108,7 @@ class SshCommunicator:
         token = secrets.token_hex(4)
         script = remote.put_script(token, _absolute(destination), size=len(data), mode=mode, owner=owner, group=group)
         result = process.run(self._argv(script), input=data + token.encode(), check=False)
-        self._judge(f"write {destination}", result.returncode, result.stderr)
+        self._check_transfer(f"write {destination}", result.returncode, result.stderr)
 
     def put_tree(self, tar: Path, destination: str) -> None:
         with tar.open("rb") as file:
@@ -129,30 +132,29 @@ class SshCommunicator:
     def wait(self, timeout: float) -> None:
         self.disconnect()
         started = time.monotonic()
-        boot, known_up = _Boot(self._machine, self._report, self._silence if self._was_up else None), self._machine.awake
+        boot, known_up = _BootWatch(self._machine, self._report, self._silence if self._was_up else None), self._machine.restored
         refused_at: float | None = None
-        words = "nothing listens on its SSH port yet"
+        reason = "nothing listens on its SSH port"
         while True:
             left = started + timeout - time.monotonic()
             if not self._machine.running():
-                raise self._boot_error("the machine stopped before SSH answered", "its console says why")
+                raise self._boot_error("the machine stopped before SSH answered", "see its console log", code="machine.stopped")
             if left <= 0 or (refused_at is not None and time.monotonic() - refused_at > REFUSAL_SECONDS):
-                seconds = time.monotonic() - started
+                raise self._login_error(time.monotonic() - started, reason, refused=refused_at is not None)
+            if boot.has_failed():
                 raise self._boot_error(
-                    f"SSH did not let us in within {seconds:.0f} s: {words}", "raise ssh_timeout, or look at the console"
+                    "the guest's kernel panicked, and panicked again after a reset", "see its console log", code="machine.kernel-panic"
                 )
-            if boot.hopeless():
-                raise self._boot_error("the guest's kernel panicked, and again after a reset", "its console says why")
-            if known_up or self._endpoint.proxy_command or _banner(self._endpoint, min(left, BANNER_SECONDS)):
-                refusal = self._log_in(min(left, HANDSHAKE_SECONDS))
-                if refusal is None:
+            if known_up or self._endpoint.proxy_command or _has_banner(self._endpoint, min(left, BANNER_SECONDS)):
+                failure = self._log_in(min(left, HANDSHAKE_SECONDS))
+                if failure is None:
                     self._was_up = True
                     return
-                if "Permission denied" in refusal or "verification failed" in refusal:
-                    words, refused_at = refusal, refused_at or time.monotonic()
-                    boot.answered()
+                if "Permission denied" in failure or "verification failed" in failure:
+                    reason, refused_at = failure, refused_at or time.monotonic()
+                    boot.ssh_answered()
                 elif refused_at is None:
-                    words = refusal
+                    reason = failure
             known_up = False
             time.sleep(POLL_SECONDS)
 
@@ -167,87 +169,99 @@ class SshCommunicator:
         try:
             process.run(self._argv(remote.kill_script(token)), check=False, timeout=KILL_SECONDS)
         except process.CommandTimeout:
-            self._report.debug("the guest did not answer when a command in it was to be ended")
+            self._report.debug(f"the guest did not answer within {KILL_SECONDS:.0f} s of the request to end a command")
 
     def _transfer(self, what: str, script: str, *, stdin: IO[bytes] | None = None, stdout: IO[bytes] | None = None) -> None:
         source: int | IO[bytes] = stdin or subprocess.DEVNULL
         with process.spawn(self._argv(script), stdin=source, stdout=stdout or subprocess.DEVNULL) as child:
             assert child.stderr
-            words = child.stderr.read().decode("utf-8", "replace")
-            code = child.wait()
-        self._judge(what, code, words)
+            stderr = child.stderr.read().decode("utf-8", "replace")
+            exit_code = child.wait()
+        self._check_transfer(what, exit_code, stderr)
 
-    def _judge(self, what: str, code: int, words: str) -> None:
-        if code == session.LOST:
-            raise Disconnected(f"the connection was lost: {words.strip()}")
-        if code != 0:
-            raise BuildError(f"cannot {what} in the guest: {words.strip() or f'exit code {code}'}")
+    def _check_transfer(self, what: str, exit_code: int, stderr: str) -> None:
+        """Raise Disconnected or BuildError unless ssh ended with exit code 0."""
+        if exit_code == session.LOST:
+            raise Disconnected(f"the connection was lost: {stderr.strip()}")
+        if exit_code != 0:
+            reason = stderr.strip() or f"exit code {exit_code}"
+            raise BuildError(f"cannot {what} in the guest: {reason}", code="machine.transfer-failed")
 
     def _log_in(self, timeout: float) -> str | None:
-        """Open the master connection; why it could not be, or None."""
+        """Open the master connection. Returns why that failed, or None when it is open."""
         self._control.unlink(missing_ok=True)
         ready = secrets.token_hex(8)
         with ExitStack() as stack:
             argv = [self._ssh, "-F", str(self._config), "-o", "ControlMaster=yes", self._host, f"echo {ready}; exec cat >/dev/null"]
             child = stack.enter_context(process.spawn(argv, stdin=subprocess.PIPE))
-            words = _until_ready(child, ready.encode(), timeout)
-            if words is None:
+            failure = _wait_until_ready(child, ready.encode(), timeout)
+            if failure is None:
                 self._master = stack.pop_all()
-        return words
+        return failure
 
-    def _boot_error(self, message: str, hint: str) -> BootError:
-        return BootError(message, console=self._machine.console_tail(), hint=hint)
+    def _login_error(self, seconds: float, reason: str, *, refused: bool) -> BootError:
+        if refused:
+            hint = "the image must read its keys from systemd credentials or cloud-init; ssh_username must be a user who may log in"
+            return self._boot_error(f"SSH refused the login for {seconds:.0f} s: {reason}", hint, code="machine.ssh-refused")
+        hint = "raise ssh_timeout, or see the console log"
+        return self._boot_error(f"timed out after {seconds:.0f} s waiting for SSH: {reason}", hint, code="machine.ssh-timeout")
+
+    def _boot_error(self, message: str, hint: str, *, code: str) -> BootError:
+        return BootError(message, console=self._machine.console_tail(), hint=hint, code=code)
 
 
-class _Boot:
-    """Watches the console of a guest that boots. An emulated kernel may trip over itself once in some hundred boots (it patches its own
-    code while another processor runs it): it panics, or hangs before its first word. It is reset then, once; a second time is no accident.
+class _BootWatch:
+    """Watches the console of a booting guest for a kernel panic and, under emulation, for a hang.
 
-    `silence`: seconds without a word after which a guest that was up before counts as hung; None where silence says nothing."""
+    About once in some hundred boots, an emulated kernel panics or hangs before its first output, because it patches code that another
+    processor is running. The machine is then reset, once. A second panic has another cause.
+
+    `silence`: seconds without console output after which a guest that was up before counts as hung; None switches this check off.
+    """
 
     def __init__(self, machine: Machine, report: Reporter, silence: float | None) -> None:
         self._machine, self._report = machine, report
         self._silence = silence if machine.facts.accelerator == "tcg" else None
         self._since = time.monotonic()
-        self._heard, self._panics = self._listen()
+        self._size, self._panics = self._read_console()
         self._resets = 0
 
-    def hopeless(self) -> bool:
-        """False while all is well, and after the reset that a panic or a long silence calls for; True at the second panic."""
-        heard, panics = self._listen()
+    def has_failed(self) -> bool:
+        """Whether the kernel panicked again after a reset. Resets the machine at the first panic, or when it hangs."""
+        size, panics = self._read_console()
         if panics != self._panics:
             if self._resets:
                 return True
-            self._reset("the guest's kernel panicked as it booted")
-        elif heard != self._heard:
-            self._silence = None  # it has a voice, so it is on its way
+            self._reset("the guest's kernel panicked while booting")
+        elif size != self._size:
+            self._silence = None  # there is output: the kernel is booting
         elif self._silence is not None and time.monotonic() - self._since > self._silence:
-            self._reset(f"the guest was up, and for {self._silence:.0f} s now neither answers nor says a word on its console")
+            self._reset(f"the rebooting guest has neither answered nor written to its console for {self._silence:.0f} s")
         return False
 
-    def answered(self) -> None:
-        """It speaks SSH, if only to refuse us: it does not hang."""
+    def ssh_answered(self) -> None:
+        """Note that the guest's SSH server answered, even with a refusal: the guest does not hang."""
         self._silence = None
 
     def _reset(self, why: str) -> None:
         self._report.warn(f"{why}: resetting the machine")
         self._silence, self._resets = None, 1
         self._machine.reset()
-        self._heard, self._panics = self._listen()
+        self._size, self._panics = self._read_console()
 
-    def _listen(self) -> tuple[int, int]:
-        """How many bytes the console has said, and how often that the kernel panicked."""
+    def _read_console(self) -> tuple[int, int]:
+        """The size of the console log in bytes, and the number of kernel panics in it."""
         try:
-            said = self._machine.console_log.read_bytes()
+            log = self._machine.console_log.read_bytes()
         except OSError:
             return 0, 0
-        return len(said), said.count(PANIC)
+        return len(log), log.count(PANIC)
 
 
-def _until_ready(child: subprocess.Popen[bytes], mark: bytes, timeout: float) -> str | None:
-    """Read the master's streams until it says `mark`; None then, else what went wrong."""
+def _wait_until_ready(child: subprocess.Popen[bytes], mark: bytes, timeout: float) -> str | None:
+    """Read the streams of the master client until stdout has `mark`. Returns None then, else why the login failed."""
     assert child.stdout and child.stderr
-    heard = {child.stdout: b"", child.stderr: b""}
+    received = {child.stdout: b"", child.stderr: b""}
     deadline = time.monotonic() + timeout
     open_streams = [child.stdout, child.stderr]
     while open_streams:
@@ -256,18 +270,20 @@ def _until_ready(child: subprocess.Popen[bytes], mark: bytes, timeout: float) ->
             return f"the login took longer than {timeout:.0f} s"
         for stream in ready:
             chunk = stream.read1(4096)  # type: ignore[attr-defined]
-            heard[stream] += chunk
+            received[stream] += chunk
             if not chunk:
                 open_streams.remove(stream)
-        if mark in heard[child.stdout]:
+        if mark in received[child.stdout]:
             return None
-    words = heard[child.stderr].decode("utf-8", "replace").strip().splitlines()
-    return words[-1] if words else "ssh ended without a word"
+    errors = received[child.stderr].decode("utf-8", "replace").strip().splitlines()
+    return errors[-1] if errors else "ssh ended without an error message"
 
 
-def _banner(endpoint: Endpoint, timeout: float) -> bool:
-    """Whether an SSH server introduces itself (RFC 4253, 4.2). Cheap: no key exchange. QEMU's forward accepts connections even
-    while the guest has no listener, so that connecting alone proves nothing."""
+def _has_banner(endpoint: Endpoint, timeout: float) -> bool:
+    """Whether an SSH server sends its identification (RFC 4253, 4.2) within `timeout` seconds.
+
+    This needs no key exchange. A connection alone proves nothing: QEMU's port forward accepts it even when the guest does not listen.
+    """
     try:
         with socket.create_connection((endpoint.host, endpoint.port), timeout) as connection:
             connection.settimeout(timeout)
@@ -278,5 +294,5 @@ def _banner(endpoint: Endpoint, timeout: float) -> bool:
 
 def _absolute(path: str) -> str:
     if not path.startswith("/") or "\0" in path:
-        raise BuildError(f"{path!r} is not an absolute path in the guest")
+        raise BuildError(f"{path!r} is not an absolute path in the guest", code="machine.path-not-absolute")
     return path

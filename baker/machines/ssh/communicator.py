@@ -1,4 +1,4 @@
-"""The seam to a running machine: run, put, get. The real one is SSH; the unit tests have a fake."""
+"""The interface to a running machine: run a script, copy files. The implementation uses SSH; the unit tests have a fake."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ OnOutput = Callable[[str, Literal["stdout", "stderr"]], None]
 
 @dataclass(frozen=True)
 class CommandResult:
-    """What a finished command in the guest left: its exit code and the last lines of each stream (all, up to 1 MiB)."""
+    """The result of a command in the guest. `stdout` and `stderr` hold the end of each stream, about 1 MiB at most."""
 
     exit_code: int
     stdout: str
@@ -25,11 +25,11 @@ class Disconnected(Exception):
 
 
 class GuestTimeout(Exception):
-    """A command in the guest did not end in time; it has been ended as far as the connection allows."""
+    """A command in the guest timed out. It has been ended, unless the connection no longer works."""
 
 
 class Communicator(Protocol):
-    """A way into one machine, as one user who may become root."""
+    """Access to one machine, as a user who may become root."""
 
     @property
     def ssh_config(self) -> Path:
@@ -50,23 +50,26 @@ class Communicator(Protocol):
         on_output: OnOutput | None = None,
         cwd: str | None = None,
     ) -> CommandResult:
-        """Run `script` with `shell -e`. Neither the script nor `env` ever stands in an argument list, here or in the guest, and
-        what is written of them in the guest is in memory only and removed. Raises Disconnected, GuestTimeout."""
+        """Run `script` with `shell -e` as `user`; `timeout` in seconds.
+
+        Neither the script nor `env` appears in an argument list, on this host or in the guest. The script is in a file in the guest's
+        memory (tmpfs) while it runs. Raises Disconnected, GuestTimeout, and BuildError when the script cannot be started.
+        """
 
     def put(self, data: bytes, destination: str, *, mode: int = 0o644, owner: str = "root", group: str = "root") -> None:
-        """Write `data` to the absolute path `destination`, atomically; missing parent directories are made."""
+        """Write `data` to the absolute path `destination`, atomically. Missing parent directories are created."""
 
     def put_tree(self, tar: Path, destination: str) -> None:
-        """Unpack an uncompressed tar file (owners and modes as it says) below the directory `destination`, made if missing."""
+        """Unpack an uncompressed tar file below the directory `destination`, with its owners and modes. Creates the directory."""
 
     def get(self, source: str, destination: Path) -> None:
-        """Copy a file of the guest to this host."""
+        """Copy a file from the guest to this host, atomically."""
 
     def disconnect(self) -> None:
-        """Let go of the connection (the guest reboots)."""
+        """Close the connection, if it is open; for example before the guest reboots."""
 
     def wait(self, timeout: float) -> None:
-        """Connect (again) as soon as the machine answers. Raises BootError after `timeout` seconds or when it has stopped."""
+        """Connect again as soon as the machine answers. Raises BootError after `timeout` seconds, or when the machine stops."""
 
     def boot_id(self) -> str:
-        """The guest's boot id: another one after a reboot."""
+        """The guest's boot id, which changes with every boot."""

@@ -1,6 +1,6 @@
 """The OpenSSH client configuration of a machine, which ssh, sftp, ansible, testinfra and people share.
 
-Names in it may come from records of other catalogs. Each value is checked by the one function for its kind before it is written.
+Its values may come from records of other catalogs, so each is checked for its kind before it is written.
 """
 
 from __future__ import annotations
@@ -16,23 +16,25 @@ from baker.core.model import Endpoint, Identity
 # A UNIX socket path holds 108 bytes with its final NUL (unix(7)); ssh first binds the control path with 17 characters added.
 LONGEST_CONTROL_PATH = 108 - 1 - 17
 
-# useradd(8) on Debian by default, and what Windows and directories have besides: never a space, a quote, or a leading dash
+# What useradd(8) on Debian allows by default, and the names of Windows and directory services: no space, no quote, no leading dash.
 USERNAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\-]{0,63}")
 HOST = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:%-]{0,254}|::[0-9A-Fa-f:]*")  # a name, an address, or an address with its zone
 
-ALIVE_INTERVAL = 15  # seconds; with the count below: how long a guest may be silent before the connection is taken for lost
+# After this many unanswered messages at this interval (seconds), ssh considers the connection lost.
+ALIVE_INTERVAL = 15
 ALIVE_COUNT = 8
 
 
 def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_hosts: Path, control_path: Path) -> str:
-    """The text of the configuration (ssh_config(5)).
+    """The text of the configuration, ssh_config(5). HostError for a value that cannot be written into one.
 
-    Only our own key is offered and only the injected host key is believed. `ControlMaster no` on purpose: clients share the master
-    connection that bake holds, and none of them can become a master that would outlive the build.
+    ssh offers only the build's key and accepts only the injected host key. `ControlMaster no` is on purpose: clients share the master
+    connection that bake holds, and no client can become a master that would outlive the build.
     """
     if len(os.fsencode(control_path)) > LONGEST_CONTROL_PATH:
         hint = "set BAKE_HOME or TMPDIR to a shorter directory"
-        raise HostError(f"{control_path} is too long for a socket path", hint=hint, code="host.path-too-long")
+        message = f"{control_path} is too long for a socket path: the limit is {LONGEST_CONTROL_PATH} bytes"
+        raise HostError(message, hint=hint, code="host.path-too-long")
     options = {
         "HostName": _checked(endpoint.host, HOST, "a host"),
         "Port": str(endpoint.port),
@@ -46,7 +48,7 @@ def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_host
         "StrictHostKeyChecking": "yes",
         "UpdateHostKeys": "no",
         "HostKeyAlgorithms": "ssh-ed25519",
-        # first what an emulated guest computes fast: keys live for one build and the connection is on the loopback
+        # Prefer the key exchange that an emulated guest computes fast: keys live for one build, and the connection is on loopback.
         "KexAlgorithms": "^curve25519-sha256",
         "PreferredAuthentications": "publickey",
         "BatchMode": "yes",
@@ -59,7 +61,7 @@ def ssh_config(alias: str, endpoint: Endpoint, identity: Identity, *, known_host
         "LogLevel": "ERROR",
     }
     if endpoint.proxy_command:
-        options["ProxyCommand"] = _one_line(endpoint.proxy_command)  # ssh gives the rest of the line to a shell; its maker quotes
+        options["ProxyCommand"] = _one_line(endpoint.proxy_command)  # a shell command line, quoted where it is composed
     return f"Host {alias}\n" + "".join(f"  {name} {value}\n" for name, value in options.items())
 
 
@@ -70,7 +72,7 @@ def known_hosts(alias: str, identity: Identity) -> str:
 
 
 def _quoted(path: Path) -> str:
-    """A path as an ssh_config argument: in double quotes, and `%` doubled since ssh expands tokens in these."""
+    """A path as an ssh_config argument: in double quotes, with `%` doubled, because ssh expands `%` tokens in paths."""
     text = _one_line(str(path))
     if '"' in text:
         raise HostError(f"{text!r}: a path with a quote cannot be written into an ssh configuration", code="host.unusable-path")
@@ -78,7 +80,7 @@ def _quoted(path: Path) -> str:
 
 
 def _checked(text: str, form: re.Pattern[str], what: str) -> str:
-    """`text` if it has the form of such a name; it is not quoted then, and cannot begin another option or line."""
+    """Return `text` if it matches `form`, else raise HostError. Such a name needs no quotes and cannot begin another option or line."""
     if not form.fullmatch(text):
         raise HostError(
             f"{text!r} is not the name of {what}", hint="it comes from the template or the record of the image", code="ssh.bad-name"
@@ -93,6 +95,6 @@ def _one_line(text: str) -> str:
 
 
 def login_user(ssh_config: Path, host: str) -> str:
-    """The user whom `ssh -F ssh_config host` logs in as, by OpenSSH's own reading of the file (`ssh -G`)."""
+    """The user name with which `ssh -F ssh_config host` logs in, as `ssh -G` reports it."""
     result = process.run([process.need("ssh", package="openssh-client"), "-G", "-F", ssh_config, host])
     return next(line.split(maxsplit=1)[1] for line in result.stdout.splitlines() if line.startswith("user "))

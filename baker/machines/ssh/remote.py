@@ -1,6 +1,6 @@
-"""The scripts that carry an operation out on the guest's side: plain POSIX sh, constant but for names.
+"""The scripts that perform an operation in the guest: POSIX sh, constant except for names and numbers.
 
-What is secret (script, environment, file content) travels on stdin. Everything here may be seen in the guest's process list.
+They appear in the guest's process list. Whatever may be secret (a step's script, its environment, file content) is sent on stdin.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from baker.core.errors import UsageError
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-# A clean end is only what the markers say: ssh's own exit code 255 also means "connection lost", and a daemon that keeps
-# the step's stdout open would hold the session open for ever. A process costs an emulated guest as much as a thousand lines of shell
-# do: what the shell can do by itself is done so.
+# The script's exit code is read from the end markers and not from ssh: ssh's exit code 255 also means "connection lost", and a daemon that
+# keeps the step's stdout open would hold the session open for ever. Starting a process costs an emulated guest as much as a thousand lines
+# of shell, so builtins are used where they suffice.
 _RUN = r"""
 umask 077
 set -C
@@ -101,7 +101,7 @@ chmod {mode:04o} "$t"
 mv -fT -- "$t" {destination}
 """
 
-# --keep-directory-symlink: /bin and /lib are links on today's systems, and a tree that has such a directory must not replace them.
+# --keep-directory-symlink: /bin and /lib are symbolic links on merged-/usr systems, which a directory of that name must not replace.
 _PUT_TREE = r"""
 set -e
 umask 022
@@ -111,20 +111,24 @@ exec tar -x -p -f - -C {destination} --keep-directory-symlink
 
 
 def environment_file(env: Mapping[str, str]) -> bytes:
-    """Shell lines that export `env`; UsageError for a name that no shell can hold or a value with a NUL."""
+    """Shell lines that export `env`. UsageError for a name that a shell does not allow, and for a value with a NUL byte."""
     lines = []
     for name, value in env.items():
         if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
-            raise UsageError(f"{name!r} is not a name for an environment variable", hint="letters, digits and _, not starting with a digit")
+            hint = "use letters, digits and _, not starting with a digit"
+            raise UsageError(f"{name!r} is not a name for an environment variable", hint=hint, code="machine.bad-variable-name")
         if "\0" in value:
-            raise UsageError(f"the value of the environment variable {name} has a NUL byte")
+            raise UsageError(f"the value of the environment variable {name} has a NUL byte", code="machine.bad-variable-value")
         lines.append(f"export {name}={shlex.quote(value)}\n")
     return "".join(lines).encode()
 
 
 def run_script(token: str, *, env_lines: int, script_size: int, user: str, shell: str, cwd: str | None) -> str:
-    """Reads `env_lines` lines, `script_size` bytes and TOKEN from stdin and runs them as `user`, itself being root; stderr has TOKEN-start,
-    both streams end with TOKEN-end CODE."""
+    """A script for root that runs another script as `user`.
+
+    Its stdin is `env_lines` lines that export the environment, `script_size` bytes of script, and TOKEN. It writes TOKEN-start to stderr
+    before the script starts, and TOKEN-end CODE to both streams when the script has ended with exit code CODE.
+    """
     return _RUN.format(
         token=token,
         env_lines=env_lines,
@@ -137,12 +141,15 @@ def run_script(token: str, *, env_lines: int, script_size: int, user: str, shell
 
 
 def kill_script(token: str) -> str:
-    """Ends the process group of the run `token`: asked first, forced after 5 seconds."""
+    """A script that ends the process group of the run `token`: SIGTERM, then SIGKILL after about 5 seconds."""
     return _KILL.format(token=token)
 
 
 def put_script(token: str, destination: str, *, size: int, mode: int, owner: str, group: str) -> str:
-    """Writes `size` bytes of stdin, which TOKEN follows, to `destination` by a rename, so that nobody sees half a file."""
+    """A script that writes `size` bytes of stdin to `destination` by a rename, so that no reader sees an incomplete file.
+
+    TOKEN follows the content on stdin: without it the transfer was cut short, unless the file has the right size.
+    """
     return _PUT.format(
         token=token,
         temporary=shlex.quote(f"{destination}.{token}"),
@@ -156,16 +163,16 @@ def put_script(token: str, destination: str, *, size: int, mode: int, owner: str
 
 
 def put_tree_script(destination: str) -> str:
-    """Unpacks the tar on stdin below `destination`."""
+    """A script that unpacks the tar on stdin below `destination`."""
     return _PUT_TREE.format(destination=shlex.quote(destination))
 
 
 def get_script(source: str) -> str:
-    """Prints the file `source`, which must be a regular file or a link to one."""
+    """A script that writes the content of the file `source` to stdout. It fails for a directory."""
     return f"if [ -d {shlex.quote(source)} ]; then echo it is a directory >&2; exit 1; fi; exec cat -- {shlex.quote(source)}"
 
 
 def command_line(script: str, *, login: str, root: bool = True) -> str:
-    """What ssh is given to run: `script` in sh, as root when `root` (by sudo unless `login` is root already)."""
+    """The remote command for ssh: runs `script` in sh, as root if `root` (with sudo unless the user `login` is root)."""
     prefix = "sudo -n -- " if root and login != "root" else ""
     return f"exec {prefix}/bin/sh -c {shlex.quote(script)}"

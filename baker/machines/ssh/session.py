@@ -1,4 +1,4 @@
-"""One command over the shared connection: feed it, stream its lines, know how it ended, end it in time."""
+"""One command over the shared connection: write its input, stream its output, get its exit code, enforce its timeout."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from baker.core.process import spawn
 from baker.machines.ssh.communicator import CommandResult, Disconnected, GuestTimeout, OnOutput
 
 KEPT_BYTES = 1 << 20  # of each stream
-LONGEST_LINE = 1 << 16  # a longer one is handed on in parts
-MARKER_ROOM = 128  # at least as long as a marker: where one may be cut by LONGEST_LINE
-LOST = 255  # ssh's exit code when the connection is lost or cannot be made
-LINGER_SECONDS = 1.0  # for the client to end after the command has: a daemon may hold its streams
-KILL_PATIENCE_SECONDS = 20.0
+LONGEST_LINE = 1 << 16  # bytes; a longer line is delivered in parts
+MARKER_ROOM = 128  # bytes, at least the length of a marker: carried over to the next part, since a marker may be split there
+LOST = 255  # ssh's exit code when the connection is lost or cannot be opened
+LINGER_SECONDS = 1.0  # how long to wait for the client after the script has ended: a daemon may hold its streams open
+KILL_PATIENCE_SECONDS = 20.0  # how long to wait for the end markers after the script was killed
 
 StreamName = Literal["stdout", "stderr"]
 
 
 class _Stream(threading.Thread):
-    """Reads one stream of a command to its end marker (or its end) and hands its lines on."""
+    """Reads one stream of a command up to its end marker or end of file, and delivers its lines."""
 
     def __init__(self, pipe: IO[bytes], name: StreamName, token: str, deliver: OnOutput, done: threading.Condition) -> None:
         super().__init__(daemon=True, name=f"ssh-{name}")
@@ -35,7 +35,7 @@ class _Stream(threading.Thread):
         self.kept: deque[str] = deque()
         self.size = 0
         self.started = False
-        self.ended = False  # the stream is over, or its end marker came
+        self.ended = False  # end of file, or the end marker was read
         self.exit_code: int | None = None
 
     @property
@@ -46,7 +46,7 @@ class _Stream(threading.Thread):
         try:
             self._read()
         except ValueError:
-            pass  # the pipe was closed when the command was given up
+            pass  # `execute` closed the pipe
         finally:
             with self.condition:
                 self.ended = True
@@ -84,7 +84,7 @@ class _Stream(threading.Thread):
 
 
 class _Deliver:
-    """Hands lines to `on_output` one at a time; its first error is kept for the caller and the streams go on being drained."""
+    """Calls `on_output` with one line at a time. Its first error is stored for the caller; the streams are still read to their end."""
 
     def __init__(self, on_output: OnOutput | None) -> None:
         self.on_output = on_output
@@ -97,14 +97,14 @@ class _Deliver:
                 return
             try:
                 self.on_output(line, stream)
-            except BaseException as error:  # handed to the caller of `execute` below
+            except BaseException as error:  # raised by `execute`
                 self.error = error
 
 
 def execute(
     argv: Sequence[str], payload: bytes, token: str, *, timeout: float | None, on_output: OnOutput | None, kill: Callable[[], None]
 ) -> CommandResult:
-    """Run `argv` (ssh with remote.run_script), feed it `payload`, and return how the script ended.
+    """Run `argv` (ssh with remote.run_script) with `payload` on stdin, and return the script's result. `timeout` in seconds.
 
     `kill` ends the script in the guest over another session. Raises GuestTimeout, Disconnected, and BuildError when the script
     could not be started (no such user, no sudo, no space).
@@ -126,12 +126,12 @@ def execute(
         try:
             child.wait(LINGER_SECONDS)
         except subprocess.TimeoutExpired:
-            pass  # a daemon of the script holds a stream: `spawn` ends the client
+            pass  # a daemon that the script started holds a stream: `spawn` ends the client
         returncode = child.poll()
     if deliver.error is not None:
         raise deliver.error
     if not in_time:
-        raise GuestTimeout(f"did not end within {timeout:g} s and was ended")
+        raise GuestTimeout(f"timed out after {timeout:g} s and was ended")
     code = err.exit_code if err.exit_code is not None else out.exit_code
     if code is None:
         raise _unfinished(err, returncode)
@@ -144,13 +144,14 @@ def _wait_for(condition: threading.Condition, streams: Sequence[_Stream], timeou
 
 
 def _unfinished(err: _Stream, returncode: int | None) -> Exception:
-    """What it means that a script did not say how it ended."""
-    words = err.text.strip()
+    """The error for a script without an end marker: the connection was lost, or the script never started."""
+    stderr = err.text.strip()
     if err.started or returncode in (LOST, None):
-        return Disconnected("the connection was lost" + (f": {words.splitlines()[-1]}" if words else ""))
+        return Disconnected("the connection was lost" + (f": {stderr.splitlines()[-1]}" if stderr else ""))
     return BuildError(
-        f"the guest could not start the command (exit code {returncode}): {words or 'it said nothing'}",
-        hint="ssh_username must be root or a user that sudo lets become root without a password",
+        f"the guest could not start the command (exit code {returncode}): {stderr or 'no error message'}",
+        hint="ssh_username must be root, or a user who may become root with sudo without a password",
+        code="machine.command-not-started",
     )
 
 
@@ -159,4 +160,4 @@ def _feed(stream: IO[bytes], data: bytes) -> None:
         stream.write(data)
         stream.close()
     except (BrokenPipeError, ValueError):
-        pass  # the command ended without reading: its exit code tells the story
+        pass  # the command ended without reading its input: its exit code says how it went

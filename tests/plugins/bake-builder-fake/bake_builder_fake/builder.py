@@ -23,7 +23,7 @@ MEMORY = "memory"
 class FakeMachine:
     """Implements baker.machines.base.Machine. `done` is what its guest remembers."""
 
-    awake = False
+    restored = False
     kept = False
 
     def __init__(self, request: Launch, config: FakeConfig, directory: Path, disk: Disk, done: Sequence[str] = ()) -> None:
@@ -31,13 +31,13 @@ class FakeMachine:
         self.runtime, self.console_log = directory, directory / "console.log"
         self.facts = MachineFacts("a fake", "none", "there is nothing to run", config.flavor, f"fake://{config.zone}/")
         self.backing, self.disk, self.done = request.disk, disk, list(done)
-        self.awake = bool(done)
+        self.restored = bool(done)
         self._on = True
 
     def host_address(self, port: int) -> str | None:
         return None
 
-    def reached(self) -> Sequence[EgressEndpoint]:
+    def egress(self) -> Sequence[EgressEndpoint]:
         return ()
 
     def running(self) -> bool:
@@ -95,15 +95,15 @@ class FakeBuilder:
             shutil.rmtree(details["path"], ignore_errors=True)
         return kind == DIRECTORY
 
-    def keeps(self) -> bool:
+    def can_snapshot(self) -> bool:
         return True
 
-    def keep(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
+    def take_snapshot(self, machine: Machine, directory: Path, following: Path, reference: str) -> None:
         assert isinstance(machine, FakeMachine)
         (directory / MEMORY).write_text(json.dumps(machine.done))
         machine.disk = qemuimg.create_overlay(machine.disk, following, reference=reference)
 
-    def pack(self, directory: Path) -> None:
+    def finish_snapshot(self, directory: Path) -> None:
         """There is nothing to pack."""
 
     @contextmanager

@@ -40,7 +40,9 @@ def baked(catalog: Catalog, store: BlobStore, image: ImageRecord) -> Baked:
     """An image with its disk. NotFoundError for an image without a disk in the store."""
     if not image.chain:
         raise NotFoundError(
-            f"{image.name}@{image.version} was made by the {image.builder} builder, so it has no disk on this host", code="image.no-disk"
+            f"{image.name}@{image.version} was made by the builder {image.builder}: its disk is not on this host",
+            hint="publish an image that a builder on this host made",
+            code="image.no-local-disk",
         )
     disk = store.materialize(image.chain, image.virtual_size)
     return Baked(image, disk, str(catalog.build_of(image).host.get("machine") or "x86_64"))

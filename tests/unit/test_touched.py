@@ -163,7 +163,7 @@ def test_a_disk_that_nobody_can_read_is_said_in_the_log(shop: Workshop) -> None:
     image = shop.bake().image
     assert image is not None
     assert "changes" not in shop.catalog.build_of(image).evidence
-    assert "what each step changed is not on record" in shop.said
+    assert "changes of each step are not recorded" in shop.said
 
 
 def test_why_names_the_step(work: Workshop) -> None:

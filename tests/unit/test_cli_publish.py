@@ -88,7 +88,7 @@ def test_what_is_wished_for(cli: Cli) -> None:
     what = ("--name", "shop", "--tag", "a=b=c", "--tag", "d=", "--kms-key", key, "--boot-mode", "uefi")
     cli("publish", "web@1.4.0", "--to", "ami", *where, *what, "--no-verify", "--force", "--profile", "prod")
     assert cli.script.asked["to"] == "ami"
-    assert cli.script.asked["wishes"] == PublishOptions(
+    assert cli.script.asked["options"] == PublishOptions(
         regions=("eu-central-1", "eu-west-1", "us-east-1"),
         name="shop",
         tags={"a": "b=c", "d": ""},

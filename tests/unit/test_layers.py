@@ -162,7 +162,8 @@ def test_a_layer_that_cannot_be_restored_is_told_and_passed_over(shop: Workshop)
     shop.builder.broken = {layer.id for layer in shop.layers.all() if layer.record.step > 1}
     shop.bake()
     assert shop.builder.events == ["restore 1", "keep 2", "keep 3"]
-    assert "the layer after shell 3 cannot be restored (it was kept with another QEMU)" in shop.said
+    assert "shell 3" in shop.said
+    assert "it was kept with another QEMU" in shop.said
     shop.builder.broken = set()
     shop.bake()
     assert shop.builder.events == ["restore 3"], "the new one, not the broken one"

@@ -1,7 +1,7 @@
-# Two commands do all the set-up, each by itself, on a fresh Debian machine:
-#   make demo    installs what is needed and bakes templates/web.yaml in a real machine
-#   make test    installs what is needed and passes the tests
-# As an ordinary user they ask sudo for Debian packages; nothing else needs root.
+# Each of these commands does the whole set-up on a fresh Debian machine:
+#   make demo    installs all requirements and bakes templates/web.yaml in a real machine
+#   make test    installs all requirements and runs the tests
+# For an ordinary user they install Debian packages with sudo; nothing else needs root.
 
 SHELL := /bin/sh
 BAKE := .venv/bin/bake
@@ -19,7 +19,7 @@ demo: setup  ## bake templates/web.yaml (and the base below it) in a real machin
 	$(BAKE) build templates/web.yaml
 	$(BAKE) images
 
-setup:  ## install what bake needs, into .venv
+setup:  ## install the requirements of bake, into .venv
 	@.ci/packages run
 	@.ci/venv run
 
@@ -56,18 +56,18 @@ bench: setup  ## side by side with Debian's Packer, into docs/benchmarks.md: abo
 	@.venv/bin/python -m bench --runs $(BENCH_RUNS) $(BENCH)
 	@.venv/bin/python -m bench.startup
 
-figures: setup-test  ## the pictures of README.md and docs/: a real build of templates/web.yaml (BAKE_HOME=DIR: in a home of its own)
+figures: setup-test  ## the pictures of README.md and docs/: a real build of templates/web.yaml (BAKE_HOME=DIR: in another home)
 	@.venv/bin/python -m docs.figures.terminal build $(BAKE) build templates/web.yaml
 	@$(BAKE) history web --json | .venv/bin/python -m docs.figures.lineage -
 	@.venv/bin/python -m docs.figures.draw
 
-lock:  ## write the locked Python packages anew (needs uv)
+lock:  ## lock the Python packages again (needs uv)
 	printf 'setuptools\nwheel\npip\n' | uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header - -o .ci/requirements/build.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml -o .ci/requirements/run.txt
 	uv pip compile -q --generate-hashes --no-emit-index-url --universal --python-version 3.11 --no-header pyproject.toml --extra dev --extra ansible -o .ci/requirements/dev.txt
 
-catalog-schema:  ## write the schema of a new catalog anew, from its migrations
+catalog-schema:  ## generate the schema of a new catalog from its migrations
 	.venv/bin/python -c 'from baker.catalog import database, sqlite; sqlite.SCHEMA.write_text(database.schema_sql())'
 
-clean:  ## remove what make made here (images and builds stay: see bake rm)
+clean:  ## remove files that make created here (images and builds remain: see bake rm)
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info .times

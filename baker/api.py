@@ -1,4 +1,4 @@
-"""The Python API, which the command line is built on.
+"""The Python API, on which the command line is built.
 
 with Baker() as bake:
     for image in bake.catalog.images():
@@ -82,7 +82,7 @@ class Baker:
 
     @cached_property
     def services(self) -> Services:
-        """Where things are kept and who runs machines; nothing is opened before its first use."""
+        """The catalog, the stores and the builders. Nothing is opened before its first use."""
         from baker.build.services import open_services
 
         return open_services(self.home, self.sink, interaction=self.interaction, env=self.env, search=(SHIPPED_BUNDLES,))
@@ -124,7 +124,7 @@ class Baker:
         only: Sequence[str] = (),
         except_: Sequence[str] = (),
     ) -> list[Template]:
-        """The templates in a file: one, or one for each row of its matrix. TemplateError with every problem."""
+        """Load the templates in a file: one, or one for each combination of its matrix. TemplateError with every problem."""
         from baker.template.load import load
 
         return load(
@@ -145,12 +145,12 @@ class Baker:
         return catalog_key(self.home.data)
 
     def plan(self, template: Template) -> Plan | None:
-        """What building `template` would do; None while its source is not on this host, because the keys depend on it."""
+        """Plan a build of `template`; None while its source is not on this host, because the keys depend on it."""
         from baker.plan.plan import make_plan
         from baker.sources.base import Context
 
         source = self.services.source(template.source)
-        # only such builders resolve sources
+        # only builders that publish resolve sources
         builder = self.services.builder(template.builder, None) if template.builder.publishes else None
         context = Context.for_peek(self.home, self.store, self.catalog, template.path.parent, builder)
         found = source.peek(template.source, context)
@@ -161,7 +161,7 @@ class Baker:
         return self.catalog.by_fingerprint(plan.fingerprint, name=plan.template.name, version=plan.template.version)
 
     def explain(self, plan: Plan, options: LayerOptions | None = None) -> list[Explained]:
-        """What a build would do about each step, and why, compared with the last build of the template's name."""
+        """Explain for each step whether a build would run it, and why, compared with the last build of the template's name."""
         from baker.layers.explain import explain
         from baker.plan.step_range import LayerOptions
 
@@ -170,9 +170,9 @@ class Baker:
     # -- builds ---------------------------------------------------------------------------------------------------------------
 
     def build(self, requests: Sequence[BuildRequest], *, parallel: int = 0, fail_fast: bool = True) -> list[BuildResult]:
-        """Build templates, and first their missing parent images. `parallel`: how many at a time; 0 for the number of processors.
+        """Build templates, after their missing parent images. `parallel`: the number of concurrent builds; 0 for the number of processors.
 
-        A build that fails has its error in its result. TemplateError, UsageError, and NotFoundError for a parent image are raised before
+        The result of a failed build has its error. TemplateError, UsageError, and NotFoundError for a parent image are raised before
         the first build; without `fail_fast` a NotFoundError is the result of the one build.
         """
         from baker.plan.graph import graph
@@ -244,7 +244,7 @@ class Baker:
     # -- images ---------------------------------------------------------------------------------------------------------------
 
     def disk(self, image: ImageRecord) -> Disk:
-        """The image's disk in the store: a delta on the blobs of its ancestors. NotFoundError for an image without one."""
+        """The image's disk in the store: a delta on the blobs of its ancestors. NotFoundError for an image without a disk."""
         from baker.artifacts.disk import stored
 
         return stored(image, self.store)
@@ -260,7 +260,7 @@ class Baker:
         username: str | None = None,
         timeout: float = 600.0,
     ) -> Iterator[Running]:
-        """An ephemeral machine from an image, removed with all its changes at the end. `shape` overrides fields of its MachineSpec."""
+        """Start an ephemeral machine from an image; it is removed at the end. `shape` overrides fields of its MachineSpec."""
         from baker.sessions.ephemeral import boot
 
         image = self.catalog.resolve(reference)
@@ -270,7 +270,7 @@ class Baker:
 
     @contextmanager
     def enter(self, reference: str, *, forwards: Sequence[Forward] = (), timeout: float = 60.0) -> Iterator[Running]:
-        """The machine as it was after a step, `web@3` or `web@packages`: a copy, removed with all its changes at the end."""
+        """Restore the machine after a step, `web@3` or `web@packages`, as an ephemeral machine; it is removed at the end."""
         from baker.sessions.ephemeral import restore
 
         layer, build = self.layer(reference)
@@ -278,8 +278,8 @@ class Baker:
             yield running
 
     def layer(self, reference: str) -> tuple[Layer, BuildRecord]:
-        """The layer `NAME@STEP`: after the step with this number or name, from the last build of the template NAME. NotFoundError when it
-        was not kept."""
+        """Find the layer `NAME@STEP`: after the step with this number or name, in the last build of the template NAME. NotFoundError when
+        it was not kept."""
         from baker.layers.find import find
 
         return find(self.catalog, self.layers, reference)
@@ -287,7 +287,7 @@ class Baker:
     # -- explanations ---------------------------------------------------------------------------------------------------------
 
     def diff(self, before: str, after: str, *, times: bool = False) -> Comparison:
-        """The differences of two trees. Each is an image, a layer (`web@3`, `layer:web@3`) or a running shell (`shell:ID`)."""
+        """Compare two file trees. Each is an image, a layer (`web@3`, `layer:web@3`) or a running shell (`shell:ID`)."""
         from contextlib import ExitStack
 
         from baker.explain.diff import compare
@@ -298,7 +298,7 @@ class Baker:
             return compare(trees[0], trees[1], times=times)
 
     def test(self, request: BuildRequest, *, idempotent: bool = False) -> list[RepeatedChange]:
-        """Build and verify an image without registering it. `idempotent`: run the steps twice; what the second run changed."""
+        """Build and verify an image without registering it. `idempotent`: run the steps twice, and return the changes of the second run."""
         from baker.build.test_run import test
         from baker.machines.spec import with_accelerator
 
@@ -306,45 +306,45 @@ class Baker:
         if len(templates) != 1:
             names = ", ".join(template.name for template in templates)
             raise UsageError(
-                f"{request.path} makes {len(templates)} images ({names}): bake test takes one",
-                hint="--only chooses it",
+                f"{request.path} makes {len(templates)} images ({names}), but bake test takes one",
+                hint="choose one with --only",
                 code="usage.one-image-only",
             )
         template = with_accelerator(templates[0], request.options.accelerator)
         return test(template, request.options, self.services, idempotent=idempotent)
 
     def take(self, shell: str) -> AbstractContextManager[CommitSource]:
-        """A copy of a running shell's disk, for `commit`. The shell goes on."""
+        """Copy the disk of a running shell, for `commit`. The shell keeps running."""
         from baker.sessions.commit import take
 
         return take(self.services, shell)
 
-    def commit(self, taken: CommitSource, options: CommitOptions) -> ImageRecord:
-        """Make an image of a machine that was changed by hand."""
+    def commit(self, origin: CommitSource, options: CommitOptions) -> ImageRecord:
+        """Make an image from a machine that was changed by hand."""
         from baker.sessions.commit import commit
 
-        return commit(taken, options)
+        return commit(origin, options)
 
     def why(self, reference: str, path: str) -> Reason:
-        """Which build and step put a path into an image. NotFoundError when it never was there."""
+        """Find the build and step that put a path into an image. NotFoundError when the path never existed."""
         from baker.explain.why import why
 
         return why(self.catalog, self.store, self.catalog.resolve(reference), path)
 
     def why_package(self, reference: str, name: str) -> PackageReason:
-        """Which build and step installed a package in an image."""
+        """Find the build and step that installed a package in an image."""
         from baker.explain.why import why_package
 
         return why_package(self.catalog, self.store, self.catalog.resolve(reference), name)
 
     def outdated(self, references: Sequence[str] = (), fetch: Callable[[str], bytes] | None = None) -> list[Examined]:
-        """Newer inputs and parents of images; of the newest image of each name when none is named."""
+        """Find newer inputs and parents of images; by default, of the newest image of each name."""
         from baker.lockfile.outdated import outdated
 
         return outdated(self.services, references, fetch)
 
     def audit(self, reference: str, checkers: Sequence[Checker] = ()) -> Story:
-        """Everything on record about an image, with the results of the built-in checks and of `checkers`."""
+        """Collect everything that is recorded about an image, with the results of the built-in checks and of `checkers`."""
         from baker.trust.audit.attestations import checker
         from baker.trust.audit.story import gather
 
@@ -366,13 +366,13 @@ class Baker:
         return export(self.store, image, format, Path(path), compress=compress, report=Reporter(self.sink), overwrite=overwrite)
 
     def publish(self, reference: str, to: str, options: PublishOptions) -> tuple[Published, ...]:
-        """Publish an image. `to`: a kind of target, such as "ami". Where it is published already nothing is done, unless that is forced."""
+        """Publish an image. `to`: a kind of target, such as "ami". Nothing happens where it is published already, unless that is forced."""
         from baker.publish.service import publish
 
         return publish(self.services, self.catalog.resolve(reference), to, options)
 
     def remove(self, references: Sequence[str], *, force: bool = False) -> list[ImageRecord]:
-        """Remove images, children before parents. The records of their builds stay. BusyError when another image has one as its parent."""
+        """Remove images, children before parents. The records of their builds remain. BusyError when one is the parent of another image."""
         from baker.publish.withdraw import remove
 
         removed = remove([self.catalog.resolve(each) for each in references], self.catalog, self.services.builder, force=force)
@@ -381,7 +381,7 @@ class Baker:
         return removed
 
     def rebuild(self, reference: str, *, secrets: Mapping[str, str] | None = None, uri: str | None = None) -> RebuildOutcome:
-        """Rebuild an image from its record alone, compare, record the level that was reached, and discard the result."""
+        """Rebuild an image from its record alone, compare, record the level reached, and discard the result."""
         from baker.rebuild.rebuild import Request, rebuild_and_record
 
         image = self.catalog.resolve(reference)
@@ -406,7 +406,7 @@ class Baker:
     # -- upkeep ---------------------------------------------------------------------------------------------------------------
 
     def sweep(self, *, kept: bool = False, dry_run: bool = False) -> list[Swept]:
-        """Clean up after killed builds, and remove blobs that nothing refers to. `kept`: also machines that a person asked to keep."""
+        """Clean up after killed builds, and remove blobs that nothing refers to. `kept`: also machines that a user asked to keep."""
         from baker.upkeep.sweep import Swept, sweep
 
         swept = sweep(self.home, self.catalog, Reporter(self.sink), kept=kept, dry_run=dry_run)
@@ -437,21 +437,21 @@ class Baker:
         return gone + [Collected("blob", each.digest, each.digest, each.size, "nothing refers to it") for each in orphans]
 
     def collect_quietly(self) -> None:
-        """Bring the cache down to its budget; a failure is only a warning."""
+        """Reduce the cache to its budget. A failure is only a warning."""
         try:
             self.collect()
         except (BakeError, OSError) as error:
-            Reporter(self.sink).warn(f"cannot bring the cache down to its budget: {error}")
+            Reporter(self.sink).warn(f"cannot reduce the cache to its budget: {error}")
 
     def _sweep_quietly(self) -> None:
         if self.ledger.dead_builds(kept=False):
             from baker.upkeep.sweep import sweep
 
             swept = sweep(self.home, self.catalog, Reporter(self.sink))
-            Reporter(self.sink).info(f"cleaned up {len(swept)} leftovers of earlier builds that were killed")
+            Reporter(self.sink).info(f"cleaned up {len(swept)} resources of killed builds")
 
     def doctor(self) -> list[Finding]:
-        """What this host has and lacks, with a fix for each finding."""
+        """Check this host for everything that bake needs, with a fix for each finding."""
         from baker.upkeep.doctor import check
 
         return check(self.home, self.env)

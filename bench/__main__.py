@@ -2,9 +2,9 @@
 
     python -m bench [--runs N] [--only CASE]... [--minutes M] [--work DIR] [--fresh] [--report]
 
-The two tools take turns: a round has every measurement once, and there are N rounds. Each result is kept as a file as soon as it is there
-(.bench/), so an interrupted benchmark goes on where it was; the report is written from the results at the end, or alone with --report.
-Everything else is in a temporary directory, BAKE_HOME and all, which is removed at the end.
+The two tools alternate: a round has every measurement once, and there are N rounds. Each result is stored as a file at once (.bench/), so
+an interrupted benchmark can continue. The report is written from the results at the end, or alone with --report. Everything else,
+including BAKE_HOME, is in a temporary directory, which is removed at the end.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def measure(args: argparse.Namespace, results: Results, progress: Progress) -> None:
-    """All that is still missing of the results, round by round, until the time is used up."""
+    """Make all missing measurements, round by round, until the time is used up."""
     wanted = [task for task in plan(args.runs) if fits(task, args.only)]
     missing = [task for task in wanted if not results.has(task.case, task.side, task.number)]
     progress.say(f"{len(wanted) - len(missing)} of {len(wanted)} measurements are there already")
@@ -106,7 +106,7 @@ def fits(task: Task, only: Sequence[str]) -> bool:
 
 @contextmanager
 def tools(directory: Path, home: Path | None) -> Iterator[tuple[Bake, Packer]]:
-    """Both tools with their places below `directory`; afterwards nothing of bake's is left outside of it."""
+    """Set up both tools below `directory`. At the end, nothing of bake is left outside of it."""
     logs = directory / "logs"
     for path in (logs, directory / "packer"):
         path.mkdir()
@@ -121,7 +121,7 @@ def tools(directory: Path, home: Path | None) -> Iterator[tuple[Bake, Packer]]:
 
 @contextmanager
 def packages(directory: Path, *, direct: bool) -> Iterator[str]:
-    """The address that guests fetch packages through; '' for none."""
+    """The address of the proxy through which guests download packages; '' for none."""
     if direct:
         yield ""
         return
@@ -131,7 +131,7 @@ def packages(directory: Path, *, direct: bool) -> Iterator[str]:
 
 @contextmanager
 def working(parent: Path | None, progress: Progress) -> Iterator[Path]:
-    """A new directory, in `parent` if there is one; removed at the end."""
+    """A temporary directory, in `parent` if given; removed at the end."""
     parent = parent or Path("/var/tmp")
     parent.mkdir(parents=True, exist_ok=True)
     if shutil.disk_usage(parent).free < SPACE_NEEDED:
@@ -144,7 +144,7 @@ def working(parent: Path | None, progress: Progress) -> Iterator[Path]:
 
 
 def subject() -> str:
-    """A digest of what is measured: bake itself, the jobs, and how both tools are started."""
+    """A digest of everything measured: bake itself, the jobs, and the command lines of both tools."""
     files = sorted([*(ROOT / "baker").rglob("*"), *(ROOT / "bench/jobs").rglob("*"), *(ROOT / "bench").glob("*.py")])
     total = hashlib.sha256()
     for file in files:

@@ -1,4 +1,4 @@
-"""bake's side: templates out of the rendered steps, its command line, and what its events say of the time."""
+"""bake's side: writes templates from the rendered steps, runs bake, and reads times from its events."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def _step(step: Step) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Bake:
-    """`bake` with a home of its own."""
+    """`bake` with its own home."""
 
     home: Path
     logs: Path
 
     def __call__(self, *arguments: str | Path) -> Run:
-        """Run `bake` as a user does; what it printed also lies in `logs`."""
+        """Run `bake` as a user does, with its output also in `logs`."""
         log = self.logs / f"bake-{arguments[0]}.log"
         return run([sys.executable, "-m", "baker", *arguments], env=self._environment, cwd=ROOT, log=log)
 
@@ -63,12 +63,12 @@ class Bake:
 
     @cached_property
     def can_forget(self) -> bool:
-        """Whether this bake keeps layers, and so can be told not to use them."""
+        """Whether this version of bake has layers, and so the option not to use them."""
         return any("--no-cache" in line.text for line in self("build", "--help").ok().lines)
 
     @property
     def cold(self) -> tuple[str, ...]:
-        """The options of a build that uses nothing but the base image."""
+        """The options of a build that uses only the base image."""
         return ("--no-cache",) if self.can_forget else ()
 
     def bake_base(self) -> None:
@@ -83,35 +83,35 @@ class Bake:
         return found
 
     def image_bytes(self, names: Sequence[str]) -> int:
-        """What the disks of these images take, and of all that they are made on, each counted once."""
+        """Bytes of the disks of these images and their ancestors, each counted once."""
         blobs = {digest for image in self.images() if image["name"] in names for digest in image["chain"]}
         return allocated(*(self._blob(digest) for digest in blobs))
 
     def data_bytes(self) -> int:
-        """All that is kept of images and builds: disks, catalog, logs, manifests."""
+        """Bytes of images and builds: disks, catalog, logs, manifests."""
         return allocated(self.home / "data")
 
     def all_bytes(self) -> int:
-        """What the whole home takes."""
+        """Bytes of the whole home."""
         return allocated(self.home)
 
     def console(self, build: str) -> str:
         return "\n".join(line.text for line in self("logs", build, "--console").lines)
 
     def end(self) -> None:
-        """Give back what interrupted builds left, and the directory of sockets outside of the home."""
+        """Clean up after interrupted builds, and remove the directory of sockets outside of the home."""
         self("sweep", "--kept")
         shutil.rmtree(Home.from_environment(self._environment).runtime, ignore_errors=True)
 
     def figures(self, finished: Run) -> dict[str, float]:
-        """What the events of one build say: seconds by stage, steps that were not run again, and the split by the guest's clock."""
+        """The figures in the events of a build: seconds by stage, cached steps, and the split by the guest's clock."""
         events = list(_events(finished))
         figures = {f"stage {event['stage']}": 0.0 for event in _of(events, "stage_finished")}
         for event in _of(events, "stage_finished"):
             figures[f"stage {event['stage']}"] += event["seconds"]
         figures["cached steps"] = float(sum(bool(event.get("cached")) for event in _of(events, "step_finished")))
         verified = any(event["stage"] == "verify" for event in _of(events, "stage_finished"))
-        split = None if verified else self._split(finished, events)  # what comes after power-off would have a second guest in it
+        split = None if verified else self._split(finished, events)  # a verification would add a second guest after power-off
         return figures | (guest.parts(split) if split else {})
 
     def _split(self, finished: Run, events: Sequence[Mapping[str, Any]]) -> guest.Split | None:
@@ -135,7 +135,7 @@ class Bake:
 
 
 def _events(finished: Run) -> list[dict[str, Any]]:
-    """The events among the lines; what bake says on stderr stands between them."""
+    """The events among the lines, which also have bake's stderr."""
     found = []
     for line in finished.lines:
         if line.text.startswith("{"):

@@ -1,13 +1,13 @@
-"""The measurements: what is prepared, what is run, what is noted.
+"""The measurements: their preparation, commands and figures.
 
 | case | bake | Packer |
 |---|---|---|
 | web | - | job web, from its source image, as always |
-| web/cold | only the base image is there: the machine boots | as web |
-| web/base | the base's machine is kept (layer 0), no step is | as web |
+| web/cold | only the base image exists: the machine boots | as web |
+| web/base | the layer of the booted base exists, but of no step | as web |
 | web/verified | web/base with verification | web + web/tests |
-| app | - | job app; one step changed in each round, which is all the same to it |
-| app/base | the base's machine is kept, no step is | as app |
+| app | - | job app; one step changed in each round, which makes no difference to it |
+| app/base | as web/base | as app |
 | app/unchanged | the same again | as app |
 | app/last, app/middle | step 5 or step 3 changed | as app |
 | app/last-verified, app/middle-verified | with verification | app + app/tests |
@@ -41,7 +41,7 @@ SIDE_BY_SIDE = 2
 
 @dataclass(frozen=True)
 class Cases:
-    """What all measurements share."""
+    """The context of all measurements."""
 
     bake: Bake
     packer: Packer
@@ -58,7 +58,7 @@ class Cases:
 
 @dataclass(frozen=True)
 class Task:
-    """One measurement to be made."""
+    """A measurement to make."""
 
     case: str
     side: Side
@@ -74,7 +74,7 @@ class Task:
 
 
 def plan(runs: int) -> list[Task]:
-    """All measurements in order: within a round the two tools take turns."""
+    """All measurements in order. Within a round the tools alternate."""
     one_round: list[tuple[str, Side, Callable[[Cases, int], Measurement]]] = [
         ("web", "packer", partial(packer_build, "web")),
         ("web/cold", "bake", web_cold),
@@ -98,7 +98,7 @@ def plan(runs: int) -> list[Task]:
 
 
 def prepare(cases: Cases) -> None:
-    """What both tools take for granted: the base image, packages in the cache, and bake's kept machine of the base (if it keeps one)."""
+    """Prepare the prerequisites of both tools: the base image, packages in the cache, and bake's layer of the booted base, if any."""
     if not any(image["name"] == BASE for image in cases.bake.images()):
         cases.bake.bake_base()
     cases.bake.export_base(cases.packer.base)
@@ -112,7 +112,7 @@ def prepare(cases: Cases) -> None:
 
 
 def packer_build(job: str, cases: Cases, number: int) -> Measurement:
-    """The whole job. Of job app, round 2 has another last step than round 1, round 3 another middle one."""
+    """The whole job. In job app, the last step of round 2 differs from round 1, and the middle step of round 3."""
     fresh = steps.variant(JOBS[job], job)
     wanted = (fresh, fresh.changed(-1, f"{job} {number}"), fresh.changed(MIDDLE, f"{job} {number}"))[(number - 1) % 3]
     finished = cases.packer.build(cases.packer.template(job, {job: cases.rendered(wanted, f"packer-{job}")})).ok()
@@ -120,7 +120,7 @@ def packer_build(job: str, cases: Cases, number: int) -> Measurement:
 
 
 def packer_tests(job: str, cases: Cases, number: int) -> Measurement:
-    """Verification of this round's image; of one built for it when an interruption came in between."""
+    """Verify this round's image. After an interruption, build one first."""
     if not cases.packer.disk(job).exists():
         packer_build(job, cases, number)
     finished = cases.packer.verify(job, cases.rendered(steps.variant(JOBS[job], job), f"packer-{job}-tests")).ok()
@@ -165,7 +165,7 @@ def app_unchanged(cases: Cases, number: int) -> Measurement:
 
 
 def app_changed(step: int, options: tuple[str, ...], cases: Cases, number: int) -> Measurement:
-    """The template of this round with another step `step`, edited where it lies."""
+    """The template of this round with a changed step `step`, edited in place."""
     known(cases, number)
     salt = f"app {number} changed {' '.join(options) or 'verified'}"
     template = cases.template(app_variant(number).changed(step, salt), f"app-{number}")
@@ -191,7 +191,7 @@ def bake_four(cases: Cases, number: int) -> Measurement:
 
 
 def bake_ten(cases: Cases, number: int) -> Measurement:
-    """Ten images, and what they take on the disk."""
+    """Build ten images, and measure the bytes that they take on the disk."""
     fresh, bake = steps.variant(JOBS["web"], "ten"), cases.bake
     names = [f"ten-{name}" for name in TEN]
     wanted = [cases.template(fresh.changed(-1, f"ten {name}"), name) for name in names]
@@ -207,7 +207,7 @@ def bake_ten(cases: Cases, number: int) -> Measurement:
 
 
 def known(cases: Cases, number: int) -> None:
-    """This round's job was built before: answered from the catalog, unless an interruption came in between."""
+    """This round's job was built before, so the catalog answers, unless there was an interruption."""
     cases.bake.build(cases.template(app_variant(number), f"app-{number}"), options=SKIP).ok()
 
 

@@ -1,9 +1,9 @@
-"""How fast commands that read the catalog are when it is large: `python -m bench.catalog [--images N] [--runs N] [--work DIR]`
+"""Measures commands that read a large catalog: `python -m bench.catalog [--images N] [--runs N] [--work DIR]`
 
 Makes a catalog of images in chains of ten (100,000 by default) with their builds, steps, evidence, channels and some revocations, and for
-one chain the evidence that `bake why` reads. Then it runs each command as a person does, a whole process, and prints the median and the
-slowest of its runs in seconds, and the median of how many times as long it took as a `python -c pass` just before. The goal is 0.5 s each.
-Nothing is kept, except with --work: the catalog there is used again.
+one chain the evidence that `bake why` reads. Then it runs each command as a process, and prints the median and the maximum of its
+seconds, and the median of the ratio to a `python -c pass` just before. The goal is 0.5 s each.
+The catalog is removed at the end, except with --work, which also reuses it.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def commands(images: int) -> Iterator[list[str]]:
-    """What is measured: a name with few versions and one with thousands, ids, digests, and what does not exist."""
+    """The commands to measure: with a name of few versions and of thousands, ids, digests, and references that do not exist."""
     chain = images // DEPTH // 2
     name, identifier = name_of(chain, DEPTH - 1), image_id(chain, DEPTH - 1)
     yield ["--version"]
@@ -82,7 +82,7 @@ def commands(images: int) -> Iterator[list[str]]:
 
 
 def measure(home: Path, command: list[str], runs: int) -> float:
-    """The median of the times of a command, in seconds; the first run, which finds nothing in memory, does not count."""
+    """The median of a command's times in seconds, without the first run, which has cold caches."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("BAKE_")} | {"BAKE_HOME": str(home)}
     times, ratios = [], []
     for _ in range(runs + 1):
@@ -101,7 +101,7 @@ def measure(home: Path, command: list[str], runs: int) -> float:
 
 
 def fill(path: Path, images: int) -> None:
-    """A new catalog with that many images."""
+    """Create a catalog with that many images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     catalog = Catalog(path)
     catalog.images("none")

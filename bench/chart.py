@@ -11,7 +11,7 @@ WIDTH, LEFT, RIGHT = 800, 236, 118
 TOP, ROW, BAR = 54, 46, 15
 TEXT_GAP = 6
 
-# The grey of texts is readable on white and on black; where the reader's preference is known, there is a better one.
+# The grey of the text is readable on white and on black. If the colour scheme is known, a better one is used.
 STYLE = """
 text { font: 13px system-ui, -apple-system, "Segoe UI", sans-serif; fill: #6e7781 }
 .strong { font-weight: 600 }
@@ -51,14 +51,14 @@ def chart(pairs: Sequence[Pair]) -> str:
 
 
 def decades(values: Iterable[float]) -> tuple[int, int]:
-    """The powers of ten between which all values lie."""
+    """The powers of ten that enclose all values."""
     found = [value for value in values if value > 0] or [1.0]
     low, high = math.floor(math.log10(min(found))), math.ceil(math.log10(max(found)))
     return low, max(high, low + 1)
 
 
 def seconds(value: float) -> str:
-    """As short as can be: 0.62 s, 8.4 s, 151 s."""
+    """Seconds with two or three significant digits: 0.62 s, 8.4 s, 151 s."""
     return f"{value:.2f} s" if value < 1 else f"{value:.1f} s" if value < 100 else f"{value:.0f} s"
 
 

@@ -1,12 +1,12 @@
-"""What reading and laying out disks costs: `python -m bench.disks [--size MIB] [--runs N] [--work DIR]`
+"""Measures the time to read and to lay out disks: `python -m bench.disks [--size MIB] [--runs N] [--work DIR]`
 
 Makes a file system of 1 GiB of files in the sizes that /usr has (most of them small), then measures, in turns within one run:
 
-- the listing of all files with their SHA-256, against `sha256sum` over the same files: asked, at most 1.5 times its time
-- laying the disk out anew and its digest, in seconds per GiB: asked, at most 40. Once as a delta on a base, where a twentieth of the
-  files has changed, and once with nothing below it, where everything is written.
+- the listing of all files with their SHA-256, against `sha256sum` over the same files: the goal is at most 1.5 times its time
+- the layout of the disk and its digest, in seconds per GiB: the goal is at most 40. Once as a delta on a base, of which a twentieth of
+  the files has changed, and once without a base, where everything is written.
 
-Both read from memory, as a bake does, which has just written the disk. Ends with exit code 1 when more was asked than reached.
+Both read from memory, as after a build, which has just written the disk. The exit code is 1 when a goal is missed.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> int:
 
 
 def fill(root: Path, size: int) -> int:
-    """Files of `size` bytes in all, in directories of a hundred; how many."""
+    """Write files with `size` bytes in total, a hundred in each directory. Returns their number."""
     source = random.Random(size)
     weights = list(SIZES.values())
     number = written = 0
@@ -70,7 +70,7 @@ def fill(root: Path, size: int) -> int:
 
 
 def change(root: Path, count: int) -> None:
-    """Other content in `count` files, chosen by their numbers."""
+    """Change the content of `count` files."""
     for path in sorted(root.glob("usr/share/*/*/file-*"))[::20][:count]:
         path.write_bytes(bytes(reversed(path.read_bytes())))
 
@@ -82,7 +82,7 @@ def make(root: Path, path: Path, size: int) -> Disk:
 
 
 def listing(work: Path, disk: Disk, runs: int) -> bool:
-    """Whether listing with SHA-256 is fast enough beside sha256sum over the same files."""
+    """Whether listing with SHA-256 is fast enough compared with sha256sum of the same files."""
     sums = f"find {work / 'tree'} -type f -print0 | xargs -0 sha256sum -b > {work / 'sums'}"
     seconds = alternate(
         {
@@ -97,7 +97,7 @@ def listing(work: Path, disk: Disk, runs: int) -> bool:
 
 
 def laying(work: Path, captured: Disk, base: Disk, size: int, runs: int) -> bool:
-    """Whether laying out and digest are fast enough."""
+    """Whether layout and digest are fast enough."""
 
     def again(backing: Disk | None) -> None:
         done = normalize(captured, backing, work / "laid.qcow2", epoch=EPOCH, scratch=work)
@@ -112,7 +112,7 @@ def laying(work: Path, captured: Disk, base: Disk, size: int, runs: int) -> bool
 
 
 def alternate(jobs: dict[str, Callable[[], object]], runs: int) -> dict[str, float]:
-    """Median seconds of each, taking turns; one turn before that brings everything into memory and does not count."""
+    """Median seconds of each function, run alternately, without a first run that fills the caches."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for number in range(runs + 1):
         for name, job in jobs.items():

@@ -1,4 +1,4 @@
-"""How fast a disk becomes an EBS snapshot, next to plainly reading and hashing the same file.
+"""Measures how fast a disk is uploaded as an EBS snapshot, compared with reading and hashing the same file.
 
     .venv/bin/python -m bench.ebs [--runs N] [--size MIB]
 
@@ -44,7 +44,7 @@ REGION = "eu-central-1"
 
 
 class Forgetful:
-    """Records of an upload that nobody goes on with; a real one adds 40 bytes to a file per block."""
+    """An upload's progress that is not stored; a real one appends 40 bytes to a file for each block."""
 
     def acknowledged(self) -> dict[int, bytes]:
         return {}
@@ -55,7 +55,7 @@ class Forgetful:
 
 @dataclass(frozen=True)
 class Took:
-    """One measurement: seconds on the wall, of this process's processors, of the receiver's."""
+    """A measurement in seconds: elapsed time, processor time of this process, and of the receiver."""
 
     wall: float
     client: float
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def make(directory: Path, size: int) -> tuple[Path, Disk, Disk]:
-    """The disk as a sparse raw file, as a qcow2, and an overlay of that with 1 % of the data changed, not aligned to blocks."""
+    """Create the disk as a sparse raw file, as a qcow2, and as an overlay with 1 % of the data changed, not aligned to blocks."""
     chance = random.Random(1)
     raw = directory / "disk.raw"
     runs = chance.sample(range(size // RUN), round(size * DATA) // RUN)
@@ -96,7 +96,7 @@ def make(directory: Path, size: int) -> tuple[Path, Disk, Disk]:
 
 
 def measure(cloud: Emulator, receiver: tuple[str, int], disks: tuple[Path, Disk, Disk], runs: int) -> dict[str, list[Took]]:
-    """All measurements, `runs` times in turns, after one of each that is not counted."""
+    """All measurements, `runs` times alternately, after one of each that does not count."""
     raw, disk, changed = disks
     assert cloud._process is not None
     emulator = cloud._process.pid
@@ -124,7 +124,7 @@ def whole(raw: Path) -> Took:
 
 
 def data_only(disk: Disk) -> Took:
-    """Read and hash, block by block, what an upload looks at."""
+    """Read and hash, block by block, the data that an upload reads."""
     with open_raw(disk) as reader:
         blocks = ebs.Blocks(reader)
         for index in blocks.indices():

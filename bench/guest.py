@@ -1,4 +1,4 @@
-"""Where the time of a build went, by the guest's own clock.
+"""Splits the time of a build into parts, by the guest's own clock.
 
 The scripts of the jobs print marks with the guest's uptime, the kernel's last line on the console has the uptime of power-off, and the
 host notes when each line arrived: that ties both clocks together (an emulated guest's runs as fast as the host's, but stands still while
@@ -27,7 +27,7 @@ MICROSECONDS = 1e6
 
 @dataclass(frozen=True)
 class Line:
-    """A line that a tool printed, and when (seconds since the epoch)."""
+    """A line of a tool's output, and its time (seconds since the epoch)."""
 
     at: float
     text: str
@@ -35,7 +35,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Mark:
-    """A mark and when it arrived."""
+    """A mark and the time of its arrival."""
 
     at: float
     what: str  # begin, end: the value is the uptime; active: it is when ssh.service was up, in microseconds of uptime
@@ -49,7 +49,7 @@ class Mark:
 
 @dataclass(frozen=True)
 class Anchors:
-    """Moments on the host's clock."""
+    """Points in time on the host's clock."""
 
     start: float  # the process was started
     running: float  # the machine's virtual CPUs run
@@ -76,14 +76,14 @@ class Split:
 
 
 def split(anchors: Anchors, lines: Sequence[Line], console: str) -> Split | None:
-    """None when a mark is missing: an unknown part is not guessed."""
+    """None when a mark is missing, because unknown parts are not estimated."""
     marks = [Mark(line.at, found[2], float(found[3])) for line in lines if (found := MARK.search(line.text))]
     steps = [mark for mark in marks if mark.what != "active"]
     begins, ends = ([mark.value for mark in steps if mark.what == what] for what in ("begin", "end"))
     down = POWER_DOWN.findall(console)
     if not begins or len(begins) != len(ends) or not down:
         return None
-    first = min(mark.offset for mark in steps)  # while nothing had stood still; a line may come late, never early
+    first = min(mark.offset for mark in steps)  # before any pause of the guest; a line may arrive late, but never early
     last = min(mark.offset for mark in steps[-2:])
     active = [mark.value / MICROSECONDS + first for mark in marks if mark.what == "active"]
     begun, done = begins[0] + first, ends[-1] + last
@@ -103,7 +103,7 @@ def split(anchors: Anchors, lines: Sequence[Line], console: str) -> Split | None
 
 
 def _still(lines: Sequence[Line], since: float) -> float:
-    """How long the guest's clock stood still after the last mark."""
+    """Seconds for which the guest was paused after the last mark."""
     return sum(float(found[1]) for line in lines if line.at > since and (found := PAUSED.search(line.text)))
 
 

@@ -1,4 +1,4 @@
-"""Run a command as a whole process and account for it: wall time, processor time, peak memory; keep each result as a JSON file.
+"""Runs commands and measures wall time, processor time and peak memory; stores each result as a JSON file.
 
 Both tools start QEMU, Packer as its child, bake by way of a libvirt that detaches it. So that both are charged for their machines, this
 process adopts what its children leave behind (PR_SET_CHILD_SUBREAPER, prctl(2)) and reads wait4(2)'s account of everything it reaps.
@@ -24,19 +24,19 @@ from bench.guest import Line
 
 PR_SET_CHILD_SUBREAPER = 36
 COMMAND_SECONDS = 1800.0  # no single command of the benchmark takes this long
-ORPHAN_SECONDS = 20.0  # how long a detached process may outlive its command
+ORPHAN_SECONDS = 20.0  # that a detached process may run after its command has ended
 CLEANUP_SECONDS = 90.0  # for a command that was asked to stop
 
 Side = Literal["bake", "packer"]
 
 
 class BenchError(Exception):
-    """The benchmark cannot go on; the message is for people."""
+    """The benchmark cannot continue. The message is for users."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished command. `cpu` and `peak` cover all processes that it started, those that it detached too."""
+    """A finished command. `cpu` and `peak` include all processes that it started, even detached ones."""
 
     argv: tuple[str, ...]
     started: float  # seconds since the epoch
@@ -45,7 +45,7 @@ class Run:
     peak: int  # bytes, of the largest process
     exit_code: int
     lines: tuple[Line, ...]
-    others: float = 0.0  # processor time that the rest of this host, and whoever else is on its hardware, took meanwhile, seconds
+    others: float = 0.0  # processor time of other processes and of other guests of the same hardware meanwhile, seconds
 
     @property
     def ended(self) -> float:
@@ -82,7 +82,7 @@ def measured(case: str, side: Side, number: int, run: Run, more: Mapping[str, fl
 
 @dataclass(frozen=True)
 class Results:
-    """Measurements in a directory, a file each, so that an interrupted benchmark goes on where it was.
+    """Measurements in a directory, one file each, so that an interrupted benchmark can continue.
 
     `subject` names what is measured; results of another subject are not mixed in.
     """
@@ -91,7 +91,7 @@ class Results:
     subject: str
 
     def open(self, *, fresh: bool) -> None:
-        """Make the directory ready, empty with `fresh`. BenchError when it has results of something else."""
+        """Prepare the directory; with `fresh`, empty it. BenchError when it has results of another version."""
         self.directory.mkdir(parents=True, exist_ok=True)
         note = self.directory / "subject"
         if fresh:
@@ -108,7 +108,7 @@ class Results:
         self.write(self._path(measurement.case, measurement.side, measurement.number).name, asdict(measurement))
 
     def write(self, name: str, document: Mapping[str, Any]) -> None:
-        """Whole or not at all."""
+        """Write the file atomically."""
         partial = self.directory / f".{name}.part"
         partial.write_text(json.dumps(document, indent=1) + "\n")
         partial.rename(self.directory / name)
@@ -130,13 +130,13 @@ class Results:
 
 
 def adopt_orphans() -> None:
-    """From now on, what children detach becomes a child of this process."""
+    """Make this process the parent of processes that its children detach."""
     if ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
         raise BenchError(f"prctl: {os.strerror(ctypes.get_errno())}")
 
 
 def run(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: Path, timeout: float = COMMAND_SECONDS) -> Run:
-    """Run `argv` to its end; what it prints goes to `log` and, with times, into the result. Nothing else may have children meanwhile."""
+    """Run `argv` to its end. Its output goes to `log` and, with times, into the result. This process must have no other children."""
     words = tuple(map(str, argv))
     lines: list[Line] = []
     busy, started, clock = _busy(), time.time(), time.perf_counter()
@@ -162,7 +162,7 @@ def run(argv: Sequence[str | Path], *, env: Mapping[str, str], cwd: Path, log: P
 
 @contextmanager
 def _started(words: Sequence[str], env: Mapping[str, str], cwd: Path) -> Iterator[subprocess.Popen[str]]:
-    """A process in a session of its own; when we are interrupted it is asked to stop, and what it leaves is ended."""
+    """A process in its own session. On an interrupt it is stopped, and its remaining processes are ended."""
     process = subprocess.Popen(
         words,
         env=dict(env),
@@ -208,7 +208,7 @@ def _read(process: subprocess.Popen[str], lines: list[Line], log: Path) -> None:
 
 
 class _Account:
-    """Adds up what the kernel says of each child that has ended."""
+    """Adds up the resource usage of ended children."""
 
     def __init__(self) -> None:
         self.codes: dict[int, int] = {}
@@ -216,7 +216,7 @@ class _Account:
         self.peak = 0
 
     def reap(self, *, block: bool) -> bool:
-        """Take in one child; False when none has ended, or (ChildProcessError) there is none."""
+        """Reap one child. False if none has ended, or if there is none (ChildProcessError)."""
         pid, status, usage = os.wait4(-1, 0 if block else os.WNOHANG)
         if not pid:
             return False
@@ -226,7 +226,7 @@ class _Account:
         return True
 
     def settle(self, seconds: float = ORPHAN_SECONDS) -> None:
-        """Wait for adopted children; those that stay are ended."""
+        """Wait for adopted children, and end those that keep running."""
         if self._drain(time.monotonic() + seconds):
             return
         for pid in children():
@@ -247,7 +247,7 @@ class _Account:
 
 
 def _busy() -> float:
-    """Seconds that all processors together were not idle since the boot: /proc/stat, see proc(5). "steal" counts: it was taken from us."""
+    """Busy seconds of all processors since the boot, with "steal", which this host did not get: /proc/stat, see proc(5)."""
     user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
@@ -261,7 +261,7 @@ def children() -> list[int]:
 
 
 def allocated(*paths: Path) -> int:
-    """The bytes that files take on the disk, directories gone through, each file counted once however many names it has."""
+    """The bytes that files take on the disk, including those in directories. A file with several names counts once."""
     found: dict[tuple[int, int], int] = {}
     for path in paths:
         for file in [path, *path.rglob("*")] if path.is_dir() else [path]:
@@ -272,7 +272,7 @@ def allocated(*paths: Path) -> int:
 
 @dataclass(frozen=True)
 class Progress:
-    """Lines for whoever waits, with the time since the beginning."""
+    """Progress lines with the time since the start."""
 
     began: float = field(default_factory=time.monotonic)
     write: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What the benchmark ran on and with, for the report. Nothing that names the machine."""
+"""The hardware and software of the benchmark, for the report, without the name of the machine."""
 
 from __future__ import annotations
 

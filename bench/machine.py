@@ -1,4 +1,4 @@
-"""The machine of the benchmark, for both tools: bake's own settings, and what Packer and the verification of its images are given to match.
+"""The machine of the benchmark: bake's settings, and matching ones for Packer and for the verification of its images.
 
 See baker/machines/libvirt/domain.py. The differences that remain stand in docs/benchmarks.md (report.py, HOW).
 """
@@ -18,7 +18,7 @@ CPU = "max,la57=off,smap=off"
 
 @dataclass(frozen=True)
 class Identity:
-    """The keys of Packer's machines: who may log in, and the host key that the guest is told to have, so that it makes none."""
+    """The keys of Packer's machines: the login key, and a host key, so that the guest does not generate one."""
 
     directory: Path
 
@@ -45,7 +45,7 @@ class Identity:
 
 
 def qemu_arguments(identity: Identity, port: str, console: Path) -> list[list[str]]:
-    """QEMU's command line but for the disk. `port` of loopback leads to the guest's SSH."""
+    """QEMU's command line without the disk. `port` on loopback is forwarded to the guest's SSH."""
     public = identity.client_key.with_suffix(".pub")
     return [
         ["-nodefaults"],

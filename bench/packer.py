@@ -1,6 +1,6 @@
-"""Packer's side: its JSON out of the same rendered steps, and "Packer + verification": a boot of its image and the same testinfra file.
+"""Packer's side: writes its JSON from the same rendered steps, and runs "Packer + verification": a boot of its image and the same tests.
 
-Wherever a setting could make Packer slower or its images larger, it has the better one; see `builder`. As a command,
+Where a setting could make Packer slower or its images larger, it has the better value; see `builder`. As a command,
 
     python -m bench.packer DISK TESTS IDENTITY_DIRECTORY WORK_DIRECTORY
 
@@ -35,13 +35,13 @@ BANNER_SECONDS = 3.0
 HALTING = "Gracefully halting virtual machine"
 STARTING = "Starting VM"
 
-# What whoever cares for size does at the end of a Packer template, and what bake's seal does anyway. In the builds whose bytes count.
+# The usual last step of Packer templates that reduce the size, which bake's seal always does. Used in builds whose size is measured.
 CLEAN_UP = "apt-get clean; rm -rf /var/lib/apt/lists/*; sync; fstrim /"
 
 
 @dataclass(frozen=True)
 class Packer:
-    """Packer with its files in a directory of the benchmark's."""
+    """Packer with its files in a directory of the benchmark."""
 
     directory: Path
     base: Path  # the source image, qcow2
@@ -59,7 +59,7 @@ class Packer:
         return path
 
     def build(self, template: Path, *options: str) -> Run:
-        """Build from nothing, as Packer always does: -force removes what the last run made."""
+        """Build from scratch, as Packer always does; -force removes the result of the last run."""
         argv: list[str | Path] = ["packer", "build", "-color=false", "-force", *options, template]
         return run(argv, env=self._environment, cwd=self.directory, log=self.logs / f"packer-{template.stem}.log")
 
@@ -74,7 +74,7 @@ class Packer:
         return run(argv, env=environment, cwd=ROOT, log=self.logs / f"packer-verify-{build}.log")
 
     def sizes(self, build: str) -> dict[str, float]:
-        """Bytes of the image: as the overlay on the source image that it was built as, and compacted, as Packer does by default."""
+        """Bytes of the image: as an overlay on the source image, and compacted, which is Packer's default."""
         whole = self.disk(build).with_suffix(".whole")
         subprocess.run(["qemu-img", "convert", "-O", "qcow2", self.disk(build), whole], check=True)
         sizes = {"delta bytes": float(allocated(self.disk(build))), "whole bytes": float(allocated(whole))}
@@ -103,7 +103,7 @@ class Packer:
 
     @property
     def _environment(self) -> dict[str, str]:
-        """CHECKPOINT_DISABLE: otherwise Packer asks its maker for a newer version first."""
+        """CHECKPOINT_DISABLE: otherwise Packer first checks for a newer version over the network."""
         own = {"PACKER_CACHE_DIR": "cache", "PACKER_CONFIG_DIR": "config", "TMPDIR": "tmp"}
         for directory in own.values():
             (self.directory / directory).mkdir(parents=True, exist_ok=True)
@@ -111,8 +111,8 @@ class Packer:
 
 
 def builder(name: str, base: Path, output: Path, identity: Identity, qemu: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The settings that are kindest to Packer: the image is an overlay on the source (no copy before, no compaction after), the source's
-    checksum is not taken, the disk's cache is as careless as bake's, and nothing waits for a boot prompt."""
+    """The fastest settings for Packer: the image is an overlay on the source (no copy before, no compaction after), the checksum of the
+    source is not verified, the disk's cache mode is as unsafe as bake's, and there is no wait for a boot prompt."""
     return {
         "type": "qemu",
         "name": name,
@@ -148,7 +148,7 @@ def builder(name: str, base: Path, output: Path, identity: Identity, qemu: Seque
 
 
 def provisioners(rendered: Rendered, *, clean_up: bool) -> list[dict[str, Any]]:
-    """The steps in Packer's words."""
+    """The steps as Packer's provisioners."""
     steps: list[dict[str, Any]] = [
         {"type": "file", "source": str(step.path), "destination": step.destination}
         if step.destination
@@ -198,7 +198,7 @@ def _machine(disk: Path, identity: Identity, port: int, console: Path) -> Iterat
 
 @contextmanager
 def _connection(config: Path, port: int) -> Iterator[None]:
-    """One shared connection, as soon as SSH answers."""
+    """Open one shared connection as soon as SSH answers."""
     deadline = time.monotonic() + BOOT_SECONDS
     while not _banner(port):
         if time.monotonic() > deadline:

@@ -1,4 +1,4 @@
-"""Where all guests of the benchmark get their packages: a small HTTP proxy on loopback that keeps what it fetched once.
+"""A small caching HTTP proxy on loopback, through which all guests of the benchmark download packages.
 
 So neither the archive's mood nor who came first makes a difference, and both tools download from the same place at the same speed.
 It answers GET only, and keeps whole answers by URL for as long as the benchmark runs.
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 SECONDS = 120
 KEPT_HEADERS = ("Content-Type", "Last-Modified", "ETag")
-HOST_IN_GUEST = "10.0.2.2"  # what QEMU's user network calls the host
+HOST_IN_GUEST = "10.0.2.2"  # address of the host in QEMU's user network
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Answer:
 
 @contextmanager
 def package_cache(directory: Path) -> Iterator[str]:
-    """The proxy's address as guests see it, while it runs."""
+    """Run the proxy; yields its address as guests see it."""
     directory.mkdir(parents=True, exist_ok=True)
     handler = type("Handler", (_Handler,), {"directory": directory})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(answer.data)
 
     def _answer(self) -> Answer:
-        """The kept answer; fetched and kept now when it is the first time. What may be over soon (5xx) is not kept."""
+        """Return the cached response; the first time, fetch and cache it. Temporary failures (5xx) are not cached."""
         name = hashlib.sha256(self.path.encode()).hexdigest()
         body, about = self.directory / name, self.directory / f"{name}.json"
         with self.locks.setdefault(name, threading.Lock()):

@@ -1,9 +1,9 @@
-"""What a record costs and what replaying it gains: `python -m bench.recording [--small N] [--large N] [--mib N] [--runs N]`
+"""Measures recording and replaying of downloads: `python -m bench.recording [--small N] [--large N] [--mib N] [--runs N]`
 
 Downloads many small files and a few large ones, one after the other as apt does, through bake's proxy from a server on loopback: without a
-record, with one, and out of that record with the server gone. Every run begins with an empty cache. The ways take turns; what is printed is
-the median of the runs in seconds. A server on loopback is faster than any network, so that the cost of a record shows more than in a build
-(asked there: at most 10 %); replaying is asked to be faster than fetching.
+record, with one, and from that record after the server has stopped. Every run begins with an empty cache. The variants alternate; the
+output has the median of their seconds. A server on loopback is faster than any network, so recording costs relatively more than in a build
+(goal there: at most 10 %). The goal for replaying is to be faster than downloading.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from pathlib import Path
 from baker.core.events import Memory, Reporter
 from baker.proxy.proxy import Proxy, http_cache
 
-SMALL = 20_000  # bytes of a small file, as of a small package
+SMALL = 20_000  # bytes of a small file, such as a small package
 PIECE = 1 << 20
 SECONDS = 120.0  # for one answer
 WAYS = ("direct", "proxy", "recorded", "replayed")
@@ -56,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def turn(files: dict[str, int], directory: Path) -> Iterator[tuple[str, float]]:
-    """One run each way, and how long the downloads took; the start of a proxy is not counted, builds have it beside their own."""
+    """Run each variant once; returns the seconds of the downloads. The start of a proxy does not count, because builds start theirs in
+    parallel."""
     record = directory / "record"
     report = Reporter(Memory())
     with serving(files) as site:
@@ -77,7 +78,7 @@ def through(proxy: Proxy) -> str:
 
 
 def fetch_all(place: str, site: str, files: dict[str, int]) -> float:
-    """Seconds for all files, over one connection to `place`. RuntimeError when one does not come whole."""
+    """Seconds for all files over one connection to `place`. RuntimeError when one is incomplete."""
     connection = http.client.HTTPConnection(place, timeout=SECONDS)
     began = time.monotonic()
     try:
@@ -96,12 +97,12 @@ def fetch_all(place: str, site: str, files: dict[str, int]) -> float:
 
 @contextmanager
 def serving(files: dict[str, int]) -> Iterator[str]:
-    """A server on loopback with these files, each of its own content, as one that packages come from: they may be kept."""
+    """A server on loopback with these files, each with different content, and cacheable as on a package mirror."""
     contents = {path: content(path, size) for path, size in files.items()}
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
-        disable_nagle_algorithm = True  # else every answer waits for an acknowledgement that is late by 40 ms
+        disable_nagle_algorithm = True  # otherwise every response waits for an acknowledgement that is delayed by 40 ms
 
         def do_GET(self) -> None:
             data = contents[urllib.parse.urlsplit(self.path).path]
@@ -124,7 +125,7 @@ def serving(files: dict[str, int]) -> Iterator[str]:
 
 
 def content(path: str, size: int) -> bytes:
-    """`size` bytes that no other path has."""
+    """`size` bytes that differ for each path."""
     piece = hashlib.sha512(path.encode()).digest() * 512
     return (piece * (size // len(piece) + 1))[:size]
 

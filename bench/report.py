@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and docs/benchmarks.svg out of the results.
+"""Writes docs/benchmarks.md and docs/benchmarks.svg from the results.
 
 What is compared with what and what was asked for stand here, the words around the tables in page.md.
 """
@@ -27,7 +27,7 @@ class Case:
     title: str
     bake: str
     packer: tuple[str, ...]
-    asked: float | None = None  # the ratio bake / Packer that is to be reached
+    asked: float | None = None  # the goal for the ratio bake / Packer
     note: str = ""
 
 
@@ -59,7 +59,7 @@ SPLITS: tuple[tuple[str, str, Side], ...] = (
 
 @dataclass(frozen=True)
 class Spread:
-    """Several values of one thing."""
+    """Several values of one measurement."""
 
     values: tuple[float, ...]
 
@@ -68,26 +68,26 @@ class Spread:
         return statistics.median(self.values)
 
     def text(self, digits: int = 1) -> str:
-        """The median, and from where to where the values go when there are several."""
+        """The median, with the range if there are several values."""
         if len(self.values) == 1:
             return f"{self.median:.{digits}f}"
         return f"{self.median:.{digits}f} ({min(self.values):.{digits}f}–{max(self.values):.{digits}f})"
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """None where there is nothing."""
+    """None if there are no values."""
     found = tuple(values)
     return Spread(found) if found else None
 
 
 def ratio(bake: Spread | None, packer: Spread | None) -> float | None:
-    """Of the medians."""
+    """The ratio of the medians."""
     return bake.median / packer.median if bake and packer and packer.median else None
 
 
 @dataclass(frozen=True)
 class Table:
-    """The measurements, asked by case."""
+    """The measurements by case."""
 
     measurements: Sequence[Measurement]
 
@@ -95,7 +95,7 @@ class Table:
         return sorted((m for m in self.measurements if (m.case, m.side) == (case, side)), key=lambda m: m.number)
 
     def wall(self, cases: Sequence[str], side: Side) -> Spread | None:
-        """Wall times; of several cases their sum, round by round, where a round has all of them."""
+        """Wall times; for several cases their sum in each round that has all of them."""
         by_round = [{m.number: m.wall for m in self.of(case, side)} for case in cases]
         common = set.intersection(*(set(found) for found in by_round)) if by_round else set()
         return spread(sum(found[number] for found in by_round) for number in sorted(common))
@@ -104,7 +104,7 @@ class Table:
         return spread(m.more[name] for m in self.of(case, side) if name in m.more)
 
     def share(self, case: str, side: Side, name: str) -> Spread | None:
-        """A figure as a part of its own run's wall time."""
+        """A figure as a fraction of the wall time of its run."""
         return spread(m.more[name] / m.wall for m in self.of(case, side) if name in m.more)
 
 
@@ -115,7 +115,7 @@ class Bytes:
     bake: float
     packer_whole: float
     packer_delta: float
-    counted: int  # Packer images that were weighed; ten are reckoned from their mean when they are fewer
+    counted: int  # Packer images that were measured; if fewer than ten, the total is computed from their mean
 
     @property
     def ratio(self) -> float:
@@ -123,7 +123,7 @@ class Bytes:
 
 
 def bytes_of_ten(table: Table) -> Bytes | None:
-    """bake's ten images with their base against ten of Packer's, each whole, and as overlays on the base."""
+    """bake's ten images with their base compared with ten Packer images: complete ones, and overlays on the base."""
     ours = table.figure("ten", "bake", "images bytes")
     rounds = table.of("four", "packer")
     whole = [value for m in rounds for name, value in m.more.items() if name.startswith("whole bytes ")][:TEN]
@@ -136,7 +136,7 @@ def bytes_of_ten(table: Table) -> Bytes | None:
 
 @dataclass(frozen=True)
 class Goal:
-    """Something asked for. `reached` is None while it is not measured."""
+    """A goal. `reached` is None if it was not measured."""
 
     what: str
     asked: float
@@ -218,7 +218,7 @@ def _account(table: Table) -> str:
 
 
 def _others(table: Table, cores: int) -> str:
-    """How quiet the machine was."""
+    """A sentence about the load of the host by others."""
     shares = spread(m.others / m.wall / cores for m in table.measurements if m.wall)
     return f"median {shares.median:.0%}, at most {max(shares.values):.0%}" if shares else "unknown"
 

@@ -1,4 +1,4 @@
-"""The least that can take EBS blocks: reads a request, checks its checksum, answers. A process of its own, one thread per connection.
+"""A minimal receiver of EBS blocks: reads a request, verifies its checksum, answers. A separate process with a thread per connection.
 
     python -m bench.sink    prints its port, ends with its stdin
 

@@ -1,4 +1,4 @@
-"""How long bake's short commands take, as multiples of `python -c pass`.
+"""Measures the time of bake's short commands, as multiples of `python -c pass`.
 
     .venv/bin/python -m bench.startup [--runs N] [--work DIR]
 
@@ -37,7 +37,7 @@ PASS = (sys.executable, "-c", "pass")
 
 @dataclass
 class Case:
-    """A command, what is wanted of it (`most` times `python -c pass`, `seconds`; 0 where nothing is), and what was measured."""
+    """A command, its goals (`most` times `python -c pass`, `seconds`; 0 for none), and its measured time."""
 
     name: str
     arguments: Sequence[str]
@@ -93,8 +93,8 @@ def main() -> int:
 
 
 def measure(cases: Sequence[Case], runs: int) -> float:
-    """Run all commands in turns; the median of the seconds of `python -c pass`. A first run of each, which writes compiled modules, does
-    not count."""
+    """Run all commands alternately; returns the median seconds of `python -c pass`. The first run of each, which writes compiled modules,
+    does not count."""
     base = []
     for number in range(runs + 1):
         for case in cases:

@@ -1,4 +1,4 @@
-"""The jobs of the benchmark: step files that both tools get byte for byte, so that the two sides cannot drift apart.
+"""The jobs of the benchmark. Both tools get the same step files, byte for byte, so that they run the same work.
 
 A job is a directory of jobs/: its numbered files are its steps, in this order (`.sh` runs in the guest, anything else is copied to
 where DESTINATIONS says), and test_NAME.py is the testinfra file for its image. A `Variant` is a job as one measurement needs it: each step
@@ -16,14 +16,14 @@ JOBS = Path(__file__).resolve().parent / "jobs"
 DESTINATIONS = {"site": "/etc/nginx/conf.d/bench.conf"}
 PACKAGES = re.compile(r'^packages="([^"]*)"$', re.MULTILINE)
 
-# Shell built-ins alone: a mark costs the guest nothing that could be seen. /proc/uptime is the clock of marks and of the kernel's log.
+# Only shell built-ins, so that the cost of a mark is negligible. /proc/uptime is the clock of marks and of the kernel's log.
 MARK = 'read -r up idle </proc/uptime; echo "bench-mark {step} {what} $up"\n'
 SSH_MARK = 'echo "bench-mark ssh active $(systemctl show -P ActiveEnterTimestampMonotonic ssh.service)"\n'
 
 
 @dataclass(frozen=True)
 class Step:
-    """A step as both tools get it: a file of this host, run in the guest or, with a destination, copied there."""
+    """A step for both tools: a file on this host, which is run in the guest or, with a destination, copied there."""
 
     name: str
     path: Path
@@ -48,7 +48,7 @@ class Variant:
     broken: int = 0
 
     def changed(self, number: int, salt: str) -> Variant:
-        """The same with another content in step `number` (from 1; -1 is the last)."""
+        """The same variant with changed content in step `number` (from 1; -1 is the last)."""
         salts = list(self.salts)
         salts[number - 1 if number > 0 else number] = salt
         return replace(self, salts=tuple(salts))
@@ -72,12 +72,12 @@ def load(name: str) -> Job:
 
 
 def variant(job: Job, salt: str) -> Variant:
-    """The job with one salt in all of its steps: nothing of it was ever built when the salt is new."""
+    """The job with one salt in all of its steps. With a new salt, no cache has any part of it."""
     return Variant(job, (salt,) * len(job.steps))
 
 
 def render(wanted: Variant, directory: Path, proxy: str) -> Rendered:
-    """Write the step files and the tests. `proxy` is the address that guests fetch packages through, or ''."""
+    """Write the step files and the tests. `proxy`: the address through which guests download packages, or ''."""
     directory.mkdir(parents=True, exist_ok=True)
     steps = []
     for number, (step, salt) in enumerate(zip(wanted.job.steps, wanted.salts, strict=True), start=1):
@@ -94,7 +94,7 @@ def render(wanted: Variant, directory: Path, proxy: str) -> Rendered:
 
 
 def packages(jobs: Mapping[str, Job]) -> tuple[str, ...]:
-    """What the jobs install, as their scripts say: to have it all in the package cache before anything is measured."""
+    """The packages that the scripts of the jobs install, to fill the package cache before anything is measured."""
     texts = [step.path.read_text() for job in jobs.values() for step in job.steps if not step.destination]
     return tuple(sorted({name for text in texts for found in PACKAGES.findall(text) for name in found.split()}))
 

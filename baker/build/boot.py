@@ -1,4 +1,4 @@
-"""From a launch request, or a layer, to a machine with an open connection: for builds, ephemeral machines and commits."""
+"""Launches or restores a machine and connects to it: for builds, ephemeral machines and commits."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from baker.machines.identity import make_identity
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
 DEFAULT_USERNAME = "root"
-# Run in the guest: a small one may have nothing that listens to the power button.
+# Runs in the guest, because a small guest may not react to the power button.
 POWER_OFF = "systemctl poweroff --no-block 2>/dev/null || poweroff 2>/dev/null || shutdown -P now"
 
 
 @dataclass(frozen=True)
 class ConnectedMachine:
-    """A machine that answers. `connection` closes the connection early, while the machine goes on running."""
+    """A machine with an open connection. `connection` closes the connection while the machine keeps running."""
 
     machine: Machine
     communicator: Communicator
@@ -38,8 +38,10 @@ class ConnectedMachine:
 def launched(
     builder: Builder, request: Launch, connect: Connect, *, timeout: float, artifacts: ArtifactCollector | None = None
 ) -> Iterator[ConnectedMachine]:
-    """Launch a machine and connect to it; on leaving, the connection and then the machine end. Its console log goes to `artifacts`,
-    whatever happens. BootError when it does not answer within `timeout` seconds; the console's last lines have been reported then."""
+    """Launch a machine and connect to it; on exit close the connection and end the machine. `artifacts` gets its console log in any case.
+
+    BootError when the machine does not answer within `timeout` seconds, after the last lines of its console are reported.
+    """
     report = request.report
     with ExitStack() as stack:
         with report.stage("launch", request.name):
@@ -66,7 +68,7 @@ def restored(
     set_clock: bool = True,
     artifacts: ArtifactCollector | None = None,
 ) -> Iterator[ConnectedMachine]:
-    """Restore the machine of a layer and connect to it, as `launched` does. `set_clock`: whether its clock is set to the real time."""
+    """Restore the machine of a layer and connect to it, as `launched` does. `set_clock`: set its clock to the real time."""
     with ExitStack() as stack:
         with request.report.stage("restore", layer.record.name):
             machine = stack.enter_context(builder.restore(request, layer.directory))
@@ -109,7 +111,7 @@ def build_request(
 
 
 def power_off(communicator: Communicator, timeout: float) -> None:
-    """Tell the guest to power off. The connection may end with it."""
+    """Request the guest's power-off. The connection may be lost by it."""
     try:
         communicator.run(POWER_OFF, timeout=timeout)
     except (Disconnected, GuestTimeout):

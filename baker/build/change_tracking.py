@@ -1,4 +1,4 @@
-"""Which step changed which file last, from the disk's inode tables before and after each step."""
+"""Determines which step changed each file last, from the disk's inode tables before and after each step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,16 @@ FORMAT = 1  # of the file in a layer
 
 @dataclass
 class ChangedInodes:
-    """The step that changed each inode last. None as a step: something other than a step changed it."""
+    """The step that changed each inode last. A step of None means that something other than a step changed it."""
 
     last: dict[Key, int | None] = field(default_factory=dict)
-    gone: dict[tuple[Key, str], int | None] = field(default_factory=dict)  # (inode, generation in hex) of a file -> who removed it
+    gone: dict[tuple[Key, str], int | None] = field(
+        default_factory=dict
+    )  # (inode, generation in hex) of a file -> the step that removed it
     boundary: InodeTables | None = None  # the inodes after the last step
 
     def add(self, after: InodeTables, step: int | None) -> None:
-        """Note what differs from the boundary before. The first call only sets the boundary."""
+        """Record the differences from the last boundary. The first call only sets the boundary."""
         for key, old, new in changed_inodes(self.boundary, after) if self.boundary is not None else ():
             self.last[key] = step
             if old and (not new or generation(old) != generation(new)):
@@ -40,7 +42,7 @@ class ChangedInodes:
 
 
 def read(path: Path) -> ChangedInodes | None:
-    """What `write` wrote; None where the file is missing or has another format."""
+    """Read a file of `write`; None when it is missing or has another format."""
     try:
         value = json.loads(path.read_text())
         if value["format"] != FORMAT:
@@ -63,8 +65,8 @@ def find_changes(
     ruled: frozenset[str] = frozenset(),
     scratch: Path | None = None,
 ) -> list[Change]:
-    """What a build changed, by path. `left` is the disk as the machine left it, `manifest` that of the image made of it, `ruled` the paths
-    that rules of normalizing changed in between. Only files that differ are read. UnsupportedFilesystem when a disk cannot be read."""
+    """Return the changes of a build by path. `left`: the disk at the machine's shutdown; `manifest`: of the image; `ruled`: the paths that
+    normalization rules changed in between. Only files that differ are read. UnsupportedFilesystem when a disk cannot be read."""
     after = {entry.path: entry for entry in manifest}
     with open_root(source, scratch=scratch, replay=True) as old, open_root(left, scratch=scratch, replay=True) as new:
         before_tables, tables = read_inode_tables(source), read_inode_tables(left)
@@ -85,8 +87,7 @@ def find_changes(
 
 
 def _step(change: Change, now: dict[str, Key], was: dict[str, tuple[Key, str]], changed: ChangedInodes) -> int | None:
-    """The step that changed a path last. A path that moved with its directory did not change itself: the step that changed the directory
-    is meant then."""
+    """The step that changed a path last. For a path that moved with its directory it is the step that changed the directory."""
     path = change.path
     while True:
         if change.change == "removed":

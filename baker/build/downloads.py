@@ -1,7 +1,7 @@
-"""The environment with which a build's steps download through the proxy on this host: once for all builds, and on record.
+"""The environment with which a build's steps download through the proxy on this host, which caches and records their downloads.
 
-The proxy changes no byte of a download, so it is in no key. For a reproducible template it reads HTTPS as well: the guest then trusts a
-certificate authority that exists only for this build, from memory (/run), so that no image contains it.
+The proxy changes no byte of a download, so it is not part of keys. For a reproducible template it intercepts HTTPS, too: the guest then
+trusts a certificate authority that exists for this build only. Its certificate is in memory (/run), so that no image contains it.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from baker.proxy.proxy import Proxy, http_cache
 
 DIRECTORY = "http"  # below the cache directory
 RECORDING = "fetched"  # below a build's scratch directory
-SWITCH = "BAKE_HTTP_CACHE"  # in the environment: 0 turns it off
-PLACE = "/run/bake"  # in the guest: in memory, so the next boot removes it
+SWITCH = "BAKE_HTTP_CACHE"  # environment variable; 0 disables the proxy
+PLACE = "/run/bake"  # in the guest; it is in memory, so a reboot removes it
 TRUST = f"{PLACE}/ca-certificates.crt"
 APT = f"{PLACE}/apt.conf"
-# each names a list of authorities for some programs: OpenSSL and Go, curl, Python's requests and pip, Node.js, git, Cargo, the AWS CLI
+# variables with a file of certificate authorities, for OpenSSL and Go, curl, Python's requests and pip, Node.js, git, Cargo, the AWS CLI
 TRUSTING = (
     "SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
@@ -42,8 +42,8 @@ PACKETS = "packets.pcap"  # below a build's scratch directory
 
 @contextmanager
 def shared_downloads(job: Job) -> Iterator[Downloads]:
-    """The downloads of a build's steps; the proxy runs until the end of the block. Where there is no proxy, or the machine does not reach
-    it, steps download by themselves; with a closed network they cannot download."""
+    """Run the proxy for a build's steps until the end of the block. Without a proxy, or when the machine cannot reach it, steps download
+    directly; with a closed network they cannot download."""
     replay, network = job.options.replay, network_of(job)
     if replay is None and (job.services.env.get(SWITCH) == "0" or not job.template.builder.reaches_host):
         yield Downloads(job, None, network=network)
@@ -58,12 +58,12 @@ def shared_downloads(job: Job) -> Iterator[Downloads]:
 
 
 def network_of(job: Job) -> Network:
-    """What the build machine may reach. A rebuild reaches nothing but its record."""
+    """The network policy of the build machine. A rebuild can reach only its record."""
     return "closed" if job.options.replay is not None else job.template.builder.machine_spec().network
 
 
 class Downloads:
-    """How a build's machine uses the proxy. After a failure the steps do without it; that is reported once."""
+    """The use of the proxy by a build's machine. After a failure the steps run without the proxy, which is reported once."""
 
     def __init__(self, job: Job, proxy: Proxy | None, *, network: Network, intercept: bool = False, record: Path | None = None) -> None:
         self._job, self._proxy, self._network, self._intercept, self._record = job, proxy, network, intercept, record
@@ -71,7 +71,7 @@ class Downloads:
 
     @property
     def network(self) -> NetworkPolicy:
-        """What the build machine may reach. HostError when that is only the proxy, and the proxy does not start."""
+        """The network policy of the build machine. HostError when only the proxy is allowed, but the proxy does not start."""
         port = self._proxy.port if self._proxy is not None and self._network != "open" else 0
         return NetworkPolicy(self._network, port, self._job.scratch / PACKETS if self._network == "report" else None)
 
@@ -100,7 +100,7 @@ class Downloads:
         return found
 
     def _trust(self, communicator: Communicator) -> None:
-        """Install the authority in the guest's memory. A machine that reboots has lost it."""
+        """Install the certificate authority in the guest's memory. It is lost when the machine reboots."""
         assert self._proxy is not None
         result = communicator.run(INSTALL, env={"BAKE_AUTHORITY": self._proxy.authority})
         if result.exit_code:

@@ -1,7 +1,7 @@
-"""Carries a step's operations out: on the machine, or on this host against the machine.
+"""Runs the operations of a step: on the machine, or on this host with the machine as their target.
 
-`execute` is the only way in. Whatever goes wrong comes out as a StepError that names the step, where it was written, its exit code
-and its last output lines, with secrets masked.
+`execute` is the only entry point. Every failure is raised as a StepError with the step's name, its place in the template, its exit code
+and its last lines of output, with secrets masked.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from baker.provision.base import OnHost, Operation, Put, PutTree, Run, StepConte
 from baker.template.model import Step
 
 TAIL_LINES = 20
-LONGEST_PAUSE = 30.0  # seconds between two tries; the pauses double from 1 s on
-RETURN_SECONDS = 300.0  # for a machine that reboots in a step without a timeout
-GRACE_SECONDS = 15.0  # for a reboot to begin after the command that asked for it has ended
-LONGEST_OUTPUT = 1 << 20  # characters of a host command's output that are kept to be matched
+LONGEST_PAUSE = 30.0  # seconds between two attempts; the pauses double from 1 s on
+RETURN_SECONDS = 300.0  # timeout of a reboot in a step without a timeout
+GRACE_SECONDS = 15.0  # timeout for a reboot to begin after the command that requested it has ended
+LONGEST_OUTPUT = 1 << 20  # characters of a host command's output that are kept for matching
 
-# Tells whether the guest is on its way down. Without systemd nobody can say: "unknown".
+# Prints "stopping" while the guest shuts down; "unknown" in a guest without systemd, where that cannot be determined.
 GOING_DOWN = "if [ -d /run/systemd/system ]; then systemctl is-system-running || true; else echo unknown; fi"
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """How a step went. `exit_code` is that of its last command (None: it ran none); `tail` its last output lines, masked."""
+    """The result of a step. `exit_code`: of its last command, None if it ran none; `tail`: its last lines of output, masked."""
 
     exit_code: int | None
     attempts: int
     seconds: float
     tail: tuple[str, ...] = ()
-    brought: tuple[AnsibleContent, ...] = ()  # roles and collections
+    ansible_content: tuple[AnsibleContent, ...] = ()  # roles and collections that it installed
 
 
 def execute(
@@ -58,16 +58,16 @@ def execute(
     mask: Callable[[str], str] = str,
     clock: Clock = Clock(),  # noqa: B008 - frozen
 ) -> StepResult:
-    """Run `step` to its end, again after a failure as often as its `retries` say. Raises StepError.
+    """Run `step`. After a failure run it again, at most `retries` times. Raises StepError.
 
-    `step.timeout` limits the whole step with all its tries and pauses. `env` is handed to every command; what stands in it must
-    be in the step's key too. Files on this host are written below `scratch` only and removed.
+    `step.timeout` limits the whole step with all its attempts and pauses. `env` is the environment of every command; its content must
+    be part of the step's key. Files on this host are written below `scratch` only, and removed.
     """
     return _Execution(step, communicator, report, scratch, variables or {}, env or {}, mask, clock).run()
 
 
 class _Failed(Exception):
-    """One try of the step failed."""
+    """One attempt of the step failed."""
 
     def __init__(self, message: str, exit_code: int | None = None, hint: str = "", *, code: str = "", final: bool = False) -> None:
         super().__init__(message)
@@ -91,7 +91,7 @@ class _Execution:
     exit_code: int | None = None
     started: float = 0.0
     connected: bool = True
-    brought: list[AnsibleContent] = field(default_factory=list)
+    ansible_content: list[AnsibleContent] = field(default_factory=list)
 
     def run(self) -> StepResult:
         self.started = self.clock.now()
@@ -107,35 +107,39 @@ class _Execution:
                     raise self._error(failure, attempts) from failure.__cause__
                 self._pause(failure, attempts)
             else:
-                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, self._tail(), tuple(self.brought))
+                return StepResult(self.exit_code, attempts, self.clock.now() - self.started, self._tail(), tuple(self.ansible_content))
 
     def _pause(self, failure: _Failed, attempts: int) -> None:
         pause = min(2.0 ** (attempts - 1), LONGEST_PAUSE)
         left = self._left()
         if left is not None and left <= pause:
             raise self._error(failure, attempts)
-        self.report.warn(self.mask(f"{self.step.name}: try {attempts} of {self.step.retries + 1} failed ({failure}); again in {pause:g} s"))
+        self.report.warn(
+            self.mask(
+                f"{self.step.name}: attempt {attempts} of {self.step.retries + 1} failed ({failure}); the next one begins in {pause:g} s"
+            )
+        )
         self.clock.sleep(pause)
 
     def _attempt(self) -> None:
-        """All operations once."""
+        """Run all operations once."""
         files = self.scratch / f"step-{id(self):x}"
-        self.brought.clear()
+        self.ansible_content.clear()
         try:
             if not self.connected:
                 self._reconnect()
             files.mkdir(parents=True, mode=0o700)
             for operation in self._operations():
                 self._left()
-                self._carry_out(operation, files)
-        except GuestTimeout as error:
-            raise _Failed(self._late(), final=True) from error
+                self._run_operation(operation, files)
+        except (GuestTimeout, process.CommandTimeout) as error:
+            raise self._timeout_failure() from error
         except Disconnected as error:
             self.connected = False
             words = f"the connection to the machine was lost ({error})" if str(error) else "the connection to the machine was lost"
-            raise _Failed(words, hint="a step that reboots the machine needs expect_disconnect: true") from error
-        except process.CommandTimeout as error:
-            raise _Failed(self._late(), final=True) from error
+            raise _Failed(
+                words, hint="a step that reboots the machine needs expect_disconnect: true", code="step.connection-lost"
+            ) from error
         except HostError as error:
             raise _Failed(error.message, hint=error.hint, code=error.code, final=True) from error
         except BakeError as error:
@@ -152,7 +156,7 @@ class _Execution:
         )
         return registry.get(self.step.kind).operations(self.step.config, context)
 
-    def _carry_out(self, operation: Operation, files: Path) -> None:
+    def _run_operation(self, operation: Operation, files: Path) -> None:
         match operation:
             case Run():
                 self._guest(operation)
@@ -195,7 +199,7 @@ class _Execution:
         )
 
     def _rebooting(self, boot_id: str) -> bool:
-        """Whether the guest is going down or has been: a command that asks for a reboot ends before the reboot begins."""
+        """Whether the guest is shutting down or has rebooted. A command that requests a reboot ends before the reboot begins."""
         until = self.clock.now() + GRACE_SECONDS
         while True:
             try:
@@ -209,41 +213,41 @@ class _Execution:
             self.clock.sleep(0.5)
 
     def _reconnect(self, boot_id: str = "") -> None:
-        """Wait for the machine to answer again; with `boot_id`, for another boot than that one."""
+        """Wait until the machine answers again; with `boot_id`, until it has booted again."""
         until = self.clock.now() + min(self._left() or RETURN_SECONDS, RETURN_SECONDS)
         self.connected = False
         while not self.connected:
             self.communicator.disconnect()
             left = until - self.clock.now()
             if left <= 0:
-                raise _Failed("the machine did not come back after it was rebooted", final=True)
+                raise _Failed("timed out waiting for the machine to answer after its reboot", final=True, code="step.reboot-timeout")
             self.communicator.wait(left)
             try:
                 self.connected = not boot_id or self.communicator.boot_id() != boot_id
             except Disconnected:
                 continue
             if not self.connected:
-                self.clock.sleep(0.5)  # it still answers: on its way down
+                self.clock.sleep(0.5)  # it still answers, because it is shutting down
 
     def _login_group(self, owner: str) -> str:
-        """The login group of a user of the guest: what `chown owner:` would give."""
+        """The login group of a user of the guest, as in `chown owner:`."""
         if owner in ("root", "0"):
             return "root"
         result = self.communicator.run(f"id -gn -- {owner}", timeout=self._left())
         if result.exit_code != 0:
-            raise _Failed(f"the machine has no user {owner}", result.exit_code)
+            raise _Failed(f"the machine has no user {owner}", result.exit_code, code="step.no-such-user")
         return result.stdout.strip()
 
     def _tree(self, operation: PutTree, files: Path) -> None:
         path = files / "tree.tar"
         group = operation.group or self._login_group(operation.owner)
-        # a directory that the guest has keeps its owner and mode: nobody means to change those of / or /tmp
+        # an existing directory keeps its owner and mode: those of / or /tmp must not change
         there = self.communicator.run(f"test -d {shlex.quote(operation.destination)}", timeout=self._left()).exit_code == 0
         mtime = int(self.env["SOURCE_DATE_EPOCH"]) if "SOURCE_DATE_EPOCH" in self.env else None
         try:
             tar.write(path, operation, group=group, mtime=mtime, top=not there)
         except OSError as error:
-            raise _Failed(f"cannot pack {operation.source}: {error.strerror or error}", final=True) from error
+            raise _Failed(f"cannot pack {operation.source}: {error.strerror or error}", final=True, code="step.cannot-pack") from error
         self.communicator.put_tree(path, operation.destination)
         path.unlink()
 
@@ -256,10 +260,10 @@ class _Execution:
             target.touch(mode=0o600)
             target.write_text(content)
         names = self._placeholders(operation, files)
-        heard = _Heard()
+        output = _OutputTail()
 
-        def hear(line: str) -> None:
-            heard.add(line)
+        def on_line(line: str) -> None:
+            output.add(line)
             self._output(line, "stdout")
 
         result = process.run(
@@ -268,15 +272,15 @@ class _Execution:
             env={name: _fill(value, names) for name, value in operation.env.items()},
             cwd=operation.cwd,
             timeout=self._left(),
-            on_line=hear,
+            on_line=on_line,
         )
         self.exit_code = result.returncode
         program = Path(operation.argv[0]).name
         if result.returncode != 0:
-            raise _Failed(f"{program} ended with exit code {result.returncode}", result.returncode)
-        _check_output(operation, heard.text, program)
+            raise _Failed(f"{program} failed with exit code {result.returncode}", result.returncode)
+        _check_output(operation, output.text, program)
         if operation.galaxy:
-            self.brought += galaxy.installed(files, operation.galaxy)
+            self.ansible_content += galaxy.installed(files, operation.galaxy)
 
     def _placeholders(self, operation: OnHost, files: Path) -> dict[str, str]:
         names = {"ssh_config": str(self.communicator.ssh_config), "host": self.communicator.host, "files": str(files)}
@@ -287,30 +291,31 @@ class _Execution:
     # -- reporting --
 
     def _output(self, line: str, stream: Literal["stdout", "stderr"]) -> None:
-        text = line.rstrip("\r\n")  # with its secrets: the sink behind the report masks them, by the lines around it too
+        text = line.rstrip("\r\n")  # not masked here: the sink behind the report masks secrets, including those that span lines
         self.lines.append(text)
         self.report.output(text, stream=stream, step=self.step.name)
 
     def _tail(self) -> tuple[str, ...]:
-        """The last lines that the step printed, masked together."""
+        """The last lines of the step's output, masked as one text because a secret may span lines."""
         return tuple(self.mask("\n".join(self.lines)).split("\n")) if self.lines else ()
 
     def _left(self) -> float | None:
-        """Seconds until the step's time is over, None without a limit; an error when it is over."""
+        """Seconds until the step's timeout; None without one. _Failed when it has passed."""
         if self.step.timeout is None:
             return None
         left = self.step.timeout - (self.clock.now() - self.started)
         if left <= 0:
-            raise _Failed(self._late(), final=True)
+            raise self._timeout_failure()
         return left
 
-    def _late(self) -> str:
-        return f"not done within its timeout of {self.step.timeout:g} s" if self.step.timeout is not None else "timed out"
+    def _timeout_failure(self) -> _Failed:
+        message = f"timed out after {self.step.timeout:g} s" if self.step.timeout is not None else "timed out"
+        return _Failed(message, final=True, code="step.timeout")
 
     def _error(self, failure: _Failed, attempts: int) -> StepError:
-        tries = f" after {attempts} tries" if attempts > 1 else ""
+        after = f" after {attempts} attempts" if attempts > 1 else ""
         return StepError(
-            self.mask(f"step {self.step.name} ({self.step.origin}) failed{tries}: {failure}"),
+            self.mask(f"step {self.step.name} ({self.step.origin}) failed{after}: {failure}"),
             step=self.step.name,
             exit_code_of_step=failure.exit_code,
             output=self._tail(),
@@ -319,8 +324,8 @@ class _Execution:
         )
 
 
-class _Heard:
-    """The end of a command's output, up to LONGEST_OUTPUT characters."""
+class _OutputTail:
+    """The last LONGEST_OUTPUT characters of a command's output."""
 
     def __init__(self) -> None:
         self._lines: deque[str] = deque()
@@ -344,10 +349,10 @@ def _fill(text: str, names: Mapping[str, str]) -> str:
 
 
 def _check_output(operation: OnHost, output: str, program: str) -> None:
-    """Hold what a command printed against what its operation expects and refuses."""
+    """Check the output of a command for what its operation expects and refuses."""
     found = [_what(match) for match in re.finditer(operation.refuse, output)] if operation.refuse else []
     if found or (operation.expect and not re.search(operation.expect, output)):
-        complaint = operation.complaint or f"{program} printed what was not expected: {{found}}"
+        complaint = operation.complaint or f"{program} printed unexpected output: {{found}}"
         raise _Failed(complaint.replace("{found}", ", ".join(found) or "something"))
 
 

@@ -1,4 +1,4 @@
-"""Lists what is in an image: its digest, every file, every package. The host reads the captured disk; where it cannot read the file system,
+"""Lists the content of an image: its digest, files and packages. The host reads the captured disk. If it cannot read the file system,
 the guest lists its files just before its shutdown."""
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from baker.build.values import Captured
 
 MANIFEST = "manifest.jsonl.gz"
-SOURCE_IS_AMI = "the source is an AMI, and bake does not read the disk of one"
-NO_LISTING = "the guest has no package manager that bake asks: dpkg-query, rpm or apk"
+SOURCE_IS_AMI = "the source is an AMI, whose disk bake does not read"
+NO_LISTING = "the guest has none of the package managers dpkg-query, rpm and apk"
 CHANGES = "changes.jsonl.gz"
 READABLE = frozenset({"ext2", "ext3", "ext4"})
-# NUL between files; the path is last because it may hold anything else.
+# Files are separated by NUL. The path is last because it may contain any other character.
 LIST_FILES = r"""
 cd /
 find . -xdev -printf '%y\t%m\t%U\t%G\t%s\t%T@\t%l\t%p\0' | gzip -c
@@ -45,13 +45,13 @@ fi
 
 
 def inspect(captured: Captured, source: SourceImage, scratch: Path) -> Inspection:
-    """Read what was captured. The bytes of an AMI are not available: its digest is that of its manifest."""
+    """Inspect a captured disk or AMI. The bytes of an AMI are not available, so its digest is the digest of its manifest."""
     media, listing = captured.media, captured.guest_listing
     before = _packages(source.media) if isinstance(source.media, Disk) else PackageList(unread=(SOURCE_IS_AMI,))
     if not isinstance(media, Disk):
         assert listing is not None  # an AMI is listed in its guest, before the shutdown
         return Inspection(listing_digest(listing), listing.manifest, _count(listing.manifest), before, listing.packages)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing runs beside the listing, on another processor
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="digest") as pool:  # hashing and listing use two processors
         digest = pool.submit(raw_digest, media, scratch=scratch)
         if listing:
             return Inspection(digest.result(), listing.manifest, _count(listing.manifest), before, listing.packages)
@@ -69,7 +69,7 @@ def warn_of_unread(report: Reporter, found: Inspection) -> None:
     if not found.packages_after.complete:
         report.warn(
             f"the list of the image's packages is not complete: {'; '.join(found.packages_after.unread)}",
-            hint="a lock file does not pin these packages, and a rebuild does not reach level L1 by them",
+            hint="a lock file does not pin these packages, and a rebuild cannot compare them for level L1",
         )
 
 

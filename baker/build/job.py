@@ -25,7 +25,7 @@ from baker.template.model import Template
 
 
 class BuildEvents:
-    """A sink that collects from the events what the record says about the course of the build."""
+    """A sink that collects the parts of the record that events have: timings, steps, tests, plan."""
 
     def __init__(self) -> None:
         self.timings: dict[str, float] = {}
@@ -77,7 +77,7 @@ class Job:
 
 @contextmanager
 def open_job(template: Template, options: BuildOptions, services: Services, build_id: str) -> Iterator[Job]:
-    """Everything that one build needs; released in reverse order when the build ends."""
+    """Open the resources of one build. They are released in reverse order when the build ends."""
     check_writable(services.home.data)
     events = BuildEvents()
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""The directories that the disk of a build's machine lies in while layers are kept of it, and the locks on layers to be made."""
+"""The directories of a build machine's disk while layers are kept, and the locks on layers that a build will make."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DISK = "disk.qcow2"  # in a layer's directory
 
 
 class MachineDisks:
-    """The directories of the machine's disk, one after the other. Each is in the ledger before it is made."""
+    """The successive directories of the machine's disk. Each is in the ledger before it is created."""
 
     def __init__(self, build: str, ledger: BuildLedger, store: LayerStore) -> None:
         self._build, self._ledger, self._store = build, ledger, store
@@ -29,23 +29,23 @@ class MachineDisks:
         self.current = Path()
 
     def next(self) -> Path:
-        """Make the directory for the machine's next overlay."""
+        """Create the directory for the machine's next overlay."""
         self._number += 1
         self.current = self._store.machine_directory(self._build, self._number)
         self._made[self.current] = self._ledger.enter("directory", path=str(self.current))
         return ensure(self.current)
 
     def link(self, directory: Path, name: str) -> None:
-        """Let `readable` find the disk in `directory` as that of the layer `name`: the overlay on it calls it so already, but the directory
-        is renamed only once it is a whole layer."""
+        """Let `readable` find the disk in `directory` under the layer's future `name`, by which the overlay on it refers to it. The
+        directory is renamed only when the layer is complete."""
         if self._links is None:
-            root = self._store.root  # beside it: what disks refer to by relative paths is as far away from there
+            root = self._store.root  # beside the store's root, so that relative paths of backing files are valid
             self._links = root.with_name(f"{root.name}-{self._build}")
             self._made[self._links] = self._ledger.enter("directory", path=str(self._links))
         os.link(directory / DISK, ensure(self._links / name) / DISK)
 
     def readable(self, disk: Disk) -> Disk:
-        """The same disk, at a path from which all of its backing files are found."""
+        """Return the same disk, at a path from which all of its backing files can be found."""
         if self._links is None:
             return disk
         top = ensure(self._links / "top") / DISK
@@ -54,11 +54,11 @@ class MachineDisks:
         return replace(disk, path=top)
 
     def release(self, directory: Path) -> None:
-        """A directory has become a layer, so it stays."""
+        """Forget a directory that has become a layer: the store owns it now."""
         self._ledger.strike(self._made.pop(directory))
 
     def rename(self, directory: Path, name: Path) -> None:
-        """Give a directory that has not become a layer the name by which the overlay on it refers to it."""
+        """Rename a directory that has not become a layer to the name by which the overlay on it refers to it."""
         for path in directory.glob("memory*"):
             path.unlink(missing_ok=True)
         entry = self._made.pop(directory)
@@ -67,7 +67,7 @@ class MachineDisks:
         self._ledger.strike(entry)
 
     def close(self) -> None:
-        """Remove what has not become a layer, unless the machine is kept."""
+        """Remove the directories that have not become layers, unless the machine is kept."""
         if self._ledger.kept:
             return
         for directory, entry in self._made.items():
@@ -76,7 +76,7 @@ class MachineDisks:
 
 
 class LayerClaims:
-    """Locks on the keys of layers that this build is going to make, so that builds which share steps make each layer once."""
+    """Locks on the keys of layers that this build will make, so that builds with the same steps make each layer once."""
 
     def __init__(self, store: LayerStore) -> None:
         self._directory = store.root / "locks"
@@ -87,7 +87,7 @@ class LayerClaims:
         return tuple(self._held)
 
     def wait(self, key: str, on_wait: Callable[[], None]) -> None:
-        """Claim `key`, after the build that has it now; `on_wait` is called if there is one."""
+        """Claim `key`. If another build has it, call `on_wait` and wait for it."""
         claim = ExitStack()
         claim.enter_context(exclusive(self._directory, f"make-{key}", on_wait=on_wait))
         self._held[key] = claim
@@ -101,7 +101,7 @@ class LayerClaims:
             self._held[key] = claim
 
     def release(self, key: str) -> None:
-        """Let other builds claim `key`; nothing happens when it is not claimed."""
+        """Release `key`, if this build has it."""
         if claim := self._held.pop(key, None):
             claim.close()
 

@@ -1,4 +1,4 @@
-"""What a layer's directory holds besides the machine: what the record of a build that goes on from it says about the steps before."""
+"""The history in a layer's directory: data about the layer's steps, for the records of builds that start from the layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CHANGED_INODES = "touched.json"
 
 
 def save(directory: Path, artifacts: BuildArtifacts, changed: ChangedInodes | None) -> None:
-    """Write what is known so far into the directory of a layer that is being made. HostError or OSError when the disk is full."""
+    """Write the history so far into the directory of a layer that is being made. HostError or OSError when the disk is full."""
     join(artifacts.downloads, directory / DOWNLOADS)
     if artifacts.ansible_content:
         ansible_content.write(directory / ANSIBLE_CONTENT, artifacts.ansible_content)
@@ -29,8 +29,10 @@ def save(directory: Path, artifacts: BuildArtifacts, changed: ChangedInodes | No
 
 
 def load(directory: Path, scratch: Path, artifacts: ArtifactCollector) -> ChangedInodes | None:
-    """Add what a layer's directory holds to the artifacts of a build. Returns what the steps in it changed; None where that is not known.
-    Downloads are linked below `scratch`: the layer may be removed before the build is recorded."""
+    """Add a layer's history to the artifacts of a build. Returns what the layer's steps changed; None if that is unknown.
+
+    Downloads are linked below `scratch`, because the layer may be removed before the build is recorded.
+    """
     if exists(directory / DOWNLOADS):
         join([directory / DOWNLOADS], scratch / "layer-downloads")
         artifacts.add_downloads(scratch / "layer-downloads", first=True)

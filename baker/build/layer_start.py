@@ -1,7 +1,7 @@
 """Starts the build's machine: from the deepest layer that can be restored, else from the source.
 
-Builds that share steps run them once: a build claims the key of the first layer that it is going to make, or waits for the build that
-has claimed it, and then looks for that layer.
+Builds that share steps run them once: a build claims the key of the first layer that it will make. If another build has claimed it, it
+waits for that build and then looks for the layer again.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ from baker.machines.base import Launch, SupportsSnapshot
 from baker.machines.ssh.communicator import Disconnected, GuestTimeout
 from baker.plan.plan import Plan
 
-RESTORE_SECONDS = 180.0  # for a restored machine to answer, on a host that is busy with others
+RESTORE_SECONDS = 180.0  # timeout for a restored machine to answer, on a busy host
 NAME = "build"  # of the machine
-# until the next boot: stops the services that would set the clock to the real time
+# stops, until the next boot, the services that would set the clock to the real time
 STOP_CLOCKS = "systemctl stop systemd-timesyncd chrony chronyd ntp ntpd ntpsec 2>/dev/null || true"
-HOSTNAME = "bake"  # of every build machine: machines of templates with other names share their layers
+HOSTNAME = "bake"  # of every build machine, so that templates with different names share layers
 
 
 @dataclass(frozen=True)
 class Layering:
-    """What starting from a layer and keeping layers have in common in one build. `builder` is None where machines cannot be kept."""
+    """The context of a build for starting from a layer and for keeping layers. `builder` is None where machines cannot be kept."""
 
     job: Job
     plan: Plan
@@ -48,11 +48,11 @@ class Layering:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The key of the machine after each step, that of the booted machine first."""
+        """The key of the machine after each step. The first is the key of the booted machine."""
         return policy.keys(self.plan)
 
     def candidates(self) -> list[Candidate]:
-        """The layers that this build may go on from, deepest first."""
+        """The layers that this build may start from, deepest first."""
         if self.builder is None:
             return []
         username = self.job.template.communicator.ssh_username or self.plan.source.ssh_username or DEFAULT_USERNAME
@@ -63,7 +63,7 @@ class Layering:
 
 @contextmanager
 def started(layering: Layering) -> Iterator[StartedMachine]:
-    """The machine, up and answering; it ends with the block."""
+    """Start the machine and connect to it. It ends with the block."""
     _claim_first_layer(layering)
     with ExitStack() as stack:
         yield _from_layer(layering, stack) or _booted(layering, stack)
@@ -100,7 +100,7 @@ def _from_layer(layering: Layering, stack: ExitStack) -> StartedMachine | None:
             reason = error.message if isinstance(error, BakeError) else str(error)
             if isinstance(error, (LayerError, BootError)):
                 layering.store.mark_broken(candidate.layer, reason)
-            report.warn(f"the layer after {name} cannot be restored ({reason}): going on from an earlier one")
+            report.warn(f"the layer after {name} cannot be restored ({reason}): an earlier one is used instead")
             continue
         except BaseException:
             attempt.close()
@@ -115,7 +115,7 @@ def _restored(layering: Layering, candidate: Candidate, stack: ExitStack) -> Sta
     job, plan, layer = layering.job, layering.plan, candidate.layer
     assert layering.builder is not None
     if not stack.enter_context(layering.store.using(layer)):
-        raise NotFoundError("it has just been removed", code="layer.not-found")
+        raise NotFoundError("the layer has just been removed", code="layer.not-found")
     scratch = ensure(job.scratch / NAME)
     identity = layer.identity(scratch)
     overlay = layering.disks.next() / DISK
@@ -182,6 +182,6 @@ def _booted(layering: Layering, stack: ExitStack) -> StartedMachine:
     machine = stack.enter_context(launched(job.builder, request, job.services.connect, timeout=timeout, artifacts=job.artifacts))
     if clock is not None:
         machine.communicator.run(STOP_CLOCKS)
-    if plan.machine_spec.clock is not None:  # systemd goes on from the day of its own build where the clock is before that
+    if plan.machine_spec.clock is not None:  # systemd moves a clock that is before its own build date to that date
         machine.communicator.run(f"date -u -s @{plan.machine_spec.clock} >/dev/null")
     return StartedMachine(machine.machine, request.identity, machine.communicator, machine.connection, layering.disks.readable)

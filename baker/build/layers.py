@@ -1,4 +1,4 @@
-"""The layers of one build: its machine starts from one, and after its steps the machine is kept as others."""
+"""The layers of one build: its machine starts from a layer, and is kept as further layers after its steps."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from baker.plan.plan import Plan, PlannedStep
 
 @contextmanager
 def layered_machine(job: Job, plan: Plan, network: NetworkPolicy, tracker: Tracker) -> Iterator[tuple[StartedMachine, StepObserver]]:
-    """The build's machine, and the observer that keeps layers of it. At the end nothing is left but finished layers. `tracker`: what it
-    knows is kept with each layer. BuildError when the build is to stop after a step, and the machine cannot be kept there."""
+    """Start the build's machine; yields it and the observer that keeps layers. At the end only complete layers remain. `tracker`: its
+    data is kept with each layer. BuildError when the build is to stop after a step, but the machine cannot be kept there."""
     store, builder, options = job.services.layers, job.builder, job.layer_options
-    keeps = isinstance(builder, SupportsSnapshot) and builder.can_snapshot() and job.options.replay is None  # a rebuild leaves nothing
+    keeps = isinstance(builder, SupportsSnapshot) and builder.can_snapshot() and job.options.replay is None  # a rebuild keeps no layers
     with (
         closing(MachineDisks(job.id, job.ledger, store)) as disks,
         closing(LayerClaims(store)) as claims,
@@ -45,30 +45,30 @@ def layered_machine(job: Job, plan: Plan, network: NetworkPolicy, tracker: Track
 
 
 class LayerKeeper(StepObserver):
-    """Keeps the machine after a step where that pays; what was kept becomes a layer in the background."""
+    """Keeps the machine after a step if that saves time. A background thread turns the snapshot into a layer."""
 
     def __init__(self, layering: Layering, tracker: Tracker) -> None:
         self._layering, self._tracker = layering, tracker
         self._job, self._plan, self._store = layering.job, layering.plan, layering.store
-        self._builder = layering.builder  # None as well after a failure: nothing more is kept in this build
+        self._builder = layering.builder  # None also after a failure: then no more layers are kept in this build
         self._clock = self._job.services.clock
-        self._in_use = ExitStack()  # what keeps this build's layers from being collected
+        self._in_use = ExitStack()  # leases on this build's layers against garbage collection
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="layer")
         self._pending: list[Future[None]] = []
         self._parent: str | None = None
         self._ran: dict[str, float] = {}
-        self._since = self._clock.now()  # when the work began that the next layer would save
-        self._cost = policy.FIRST_COST  # of keeping: the machine is paused, and then packing takes time from the host
+        self._since = self._clock.now()  # start of the work that the next layer would save
+        self._cost = policy.FIRST_COST  # seconds that a layer costs: the machine's pause, then packing on this host
 
     def close(self) -> None:
-        """Wait until all that was kept is a layer."""
+        """Wait until all layers are complete."""
         self._pool.shutdown(wait=True)
         self._in_use.close()
 
     # -- observing ----------------------------------------------------------------------------------------------------
 
     def begin(self, start: StartedMachine) -> None:
-        """Note what is in the layer that the machine was restored from, or keep a machine that has just booted."""
+        """Take over the history of the layer that the machine was restored from, or keep a machine that has just booted."""
         if start.layer is None:
             self._consider(start, 0, "boot")
         else:
@@ -76,19 +76,19 @@ class LayerKeeper(StepObserver):
             self._since = self._clock.now()
 
     def after_step(self, start: StartedMachine, planned: PlannedStep) -> None:
-        """Keep the machine as it is now, if that pays."""
+        """Keep the machine as it is now, if that saves time."""
         self._ran[planned.key] = self._job.events.steps[planned.index].ran
         self._consider(start, planned.index, planned.name)
 
     def finish(self, start: StartedMachine) -> None:
-        """Wait until all that was kept is a layer: only then are the machine's backing files where its disk refers to them."""
+        """Wait until all layers are complete: only then are the machine's backing files where its disk refers to them."""
         for done in self._pending:
             done.result()
 
     # -- keeping ------------------------------------------------------------------------------------------------------
 
     def why_not(self, depth: int, work: float) -> str:
-        """Why the machine after `depth` steps, with `work` seconds since the layer before, is not kept; "" when it is."""
+        """Why the machine after `depth` steps, `work` seconds after the last layer, is not kept; "" if it is kept."""
         if self._job.options.replay is not None:
             return "a rebuild keeps no layers"
         if self._builder is None:
@@ -97,15 +97,15 @@ class LayerKeeper(StepObserver):
         if reason:
             return reason
         if free(self._store.root) < policy.ROOM * self._plan.machine_spec.memory:
-            return "the disk has too little room"
+            return "there is too little space on the disk"
         if depth and self._plan.steps[depth - 1].step.cache.keep:
             return ""
         if depth == self._job.layer_options.last or self._failed_last_time(depth + 1) or policy.pays(work, self._cost):
             return ""
-        return f"{work:.1f} s of work are less than keeping would cost"
+        return f"{work:.1f} s of work are less than a layer costs"
 
     def _failed_last_time(self, number: int) -> bool:
-        """Whether step `number` is the one at which this template's last build failed: somebody is at work on it."""
+        """Whether this template's last build failed in step `number`, so that the step is likely to change."""
         before = self._job.services.catalog.last_planned(self._job.template.name)
         return before is not None and any(
             step.status == "failed" and step.index == number and step.name == planned.name
@@ -123,9 +123,9 @@ class LayerKeeper(StepObserver):
                 self._keep(start, depth, name)
             except (BakeError, OSError) as error:
                 reason, self._builder = str(error), None
-                self._job.report.warn(f"the machine cannot be kept after {name}, nor will it be in this build: {error}")
+                self._job.report.warn(f"the machine cannot be kept after {name}, so this build keeps no more layers: {error}")
         if reason:
-            claims.release(keys[depth])  # a build that waits for this layer has to make it itself
+            claims.release(keys[depth])  # a build that waits for this layer must make it
         if depth < len(self._plan.steps) and self._builder is not None:
             claims.claim_if_free(keys[depth + 1])
 
@@ -162,8 +162,8 @@ class LayerKeeper(StepObserver):
         self._parent, self._since = final, self._clock.now()
 
     def _commit(self, builder: SupportsSnapshot, directory: Path, record: LayerRecord, claimed: tuple[str, ...]) -> None:
-        """In the background: make a layer of what was kept, and release the claims that it answers."""
-        began = time.monotonic()  # what this thread needs, while the build's own clock goes on with its steps
+        """Complete a layer and release the claims on it. Runs in the background thread."""
+        began = time.monotonic()  # this thread's own time, because the build's clock measures its steps
         try:
             builder.finish_snapshot(directory)
             self._cost = record.cost + time.monotonic() - began

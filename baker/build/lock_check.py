@@ -1,4 +1,4 @@
-"""Compares a build with the lock file beside its template. With `--locked` a difference is an error, without it a warning."""
+"""Compares a build with the lock file beside its template. A difference is an error with `--locked`, and a warning without."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from baker.template.epoch import lock_path
 
 
 def check_inputs(job: Job) -> None:
-    """Compare the inputs before anything is made. LockError with every difference from the lock; the source is compared as far as this host
-    knows it."""
+    """Compare the inputs before the build makes anything. LockError with every difference from the lock. The source is compared if it is on
+    this host."""
     if not job.options.locked:
         return
     services, template = job.services, job.template
@@ -33,7 +33,7 @@ def check_inputs(job: Job) -> None:
     except NotFoundError as error:
         problems.append(
             Problem(
-                str(lock_path(template.path)), 0, 0, f"its source is not available: {error.message}", error.hint, code="lock.source-missing"
+                str(lock_path(template.path)), 0, 0, f"the source is not available: {error.message}", error.hint, code="lock.source-missing"
             )
         )
     problems += check.before_build(template, lock, source)
@@ -42,15 +42,15 @@ def check_inputs(job: Job) -> None:
 
 
 def check_source(job: Job, source: SourceImage) -> None:
-    """Compare the source once it is on this host. LockError when it is not the pinned one."""
+    """Compare the source after it was fetched. LockError when it is not the pinned one."""
     lock = _lock(job) if job.options.locked else None
     if lock and (problems := check.source_problems(job.template, lock.images[job.template.name], source)):
         raise LockError(problems)
 
 
 def check_made(job: Job, artifacts: BuildArtifacts) -> None:
-    """Compare what a build installed with the lock: packages, and the Ansible content of its steps. When they differ: LockError with
-    `--locked`, a warning without it."""
+    """Compare the packages and the Ansible content that a build installed with the lock. A difference is a LockError with `--locked`, and a
+    warning without."""
     packages = artifacts.inspection.packages_after if artifacts.inspection else PackageList()
     _compare(job, packages, artifacts.ansible_content)
 
@@ -70,7 +70,7 @@ def _compare(job: Job, packages: PackageList, contents: Sequence[AnsibleContent]
 
 
 def check_known(job: Job, image: ImageRecord) -> None:
-    """Compare an earlier image that takes the place of a new one. LockError when its packages are not those of the lock, or not known."""
+    """Compare an existing image that the build reuses. LockError when its packages differ from the lock or are unknown."""
     if not job.options.locked:
         return
     build = job.services.catalog.build_of(image)
@@ -93,7 +93,7 @@ def check_known(job: Job, image: ImageRecord) -> None:
 
 
 def _lock(job: Job) -> Lock | None:
-    """The lock. Without `--locked`, None where there is none, and a warning about one that cannot be read."""
+    """Return the lock. Without `--locked`: None when there is none, or after a warning when it cannot be read."""
     path = lock_path(job.template.path)
     if not job.options.locked and not path.exists():
         return None

@@ -1,4 +1,4 @@
-"""The life of the build's machine: start, provision step by step, seal, power off, capture."""
+"""Runs the build's machine: starts it, provisions it step by step, seals it, powers it off and captures it."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ case "$kind" in ext[234] | ext2/ext3*) {POWER_OFF} ;; esac
 """
 FINISH_SECONDS = 30.0
 CAPTURED = "captured.qcow2"  # below a build's scratch directory
-NOBODY = "only the last one of several builds can ask: build it alone, or use --on-error abort to look at its machine"
+NOBODY = "only the last of several builds can ask: build this one alone, or use --on-error abort to inspect its machine"
 
 
 @dataclass(frozen=True)
 class BuildMachine:
-    """The build's machine with what its steps need: the environment from `downloads`, and who observes them."""
+    """The build's machine, with the environment (`downloads`) and the observers of its steps."""
 
     start: StartedMachine
     downloads: Downloads
@@ -73,7 +73,7 @@ def provision_and_capture(job: Job, plan: Plan, products: Resources) -> Captured
 
 
 def provision_until(job: Job, plan: Plan) -> None:
-    """Run the steps up to the one that the build is to stop after, and keep the machine as it is then. BuildError when that fails."""
+    """Run the steps up to the one that the build stops after, and keep the machine as a layer. BuildError when that fails."""
     last = job.layer_options.last or len(plan.steps)
     with build_machine(job, plan) as build, build.start.connection:
         run_steps(job, build, plan.steps[build.start.depth : last])
@@ -94,7 +94,7 @@ def run_steps(job: Job, build: BuildMachine, steps: Sequence[PlannedStep]) -> No
 
 
 def _run_step(job: Job, planned: PlannedStep, start: StartedMachine, env: Mapping[str, str]) -> None:
-    """Run a step; when it fails, do what `on_error` says: that of the command line, the step or the template, in this order."""
+    """Run a step. When it fails, follow `on_error` of the command line, the step or the template, in this order."""
     policy = job.options.on_error or planned.step.on_error or job.template.on_error
     communicator = start.communicator
     while True:
@@ -103,12 +103,12 @@ def _run_step(job: Job, planned: PlannedStep, start: StartedMachine, env: Mappin
             return
         except StepError as error:
             if network_of(job) == "closed":
-                error.add_note("the network of this machine is closed: only HTTP and HTTPS through bake's proxy get out")
+                error.add_note("the network of this machine is closed: only HTTP and HTTPS through bake's proxy are possible")
             ssh = ("ssh", "-F", str(communicator.ssh_config), communicator.host)
             decision = "abort" if policy == "abort" else "cleanup"
             if policy in ("ask", "shell"):
                 if isinstance(job.services.interaction, Nobody):
-                    job.report.warn(f"on-error is {policy}, but this build has nobody to ask: cleaning up", hint=NOBODY)
+                    job.report.warn(f"on-error is {policy}, but this build cannot ask: cleaning up", hint=NOBODY)
                 decision = job.services.interaction.on_failure(policy, error, ssh)
             if decision == "retry":
                 continue
@@ -153,7 +153,7 @@ def _execute(job: Job, planned: PlannedStep, communicator: Communicator, env: Ma
     except StepError as error:
         finished(False, error.exit_code_of_step, planned.step.retries + 1)
         raise
-    job.artifacts.add_ansible_content(result.brought)
+    job.artifacts.add_ansible_content(result.ansible_content)
     finished(True, result.exit_code, result.attempts)
 
 
@@ -176,7 +176,7 @@ def _seal_and_power_off(job: Job, plan: Plan, start: StartedMachine) -> GuestLis
 
 
 def _capture(job: Job, build: BuildMachine, listing: GuestListing | None, products: Resources) -> Captured:
-    """Wait until the machine is off, and capture what it leaves."""
+    """Wait until the machine is off, and capture its disk or AMI."""
     machine = build.start.machine
     with job.report.stage("capture"):
         machine.shutdown(job.template.communicator.shutdown_timeout)
@@ -196,8 +196,10 @@ def _capture_source(job: Job, plan: Plan) -> Captured:
 
 
 def _report_egress(job: Job, machine: Machine) -> None:
-    """Collect what the machine reached past the proxy, where the template asks for that."""
+    """Collect the connections that bypassed the proxy, where the template asks for that."""
     if network_of(job) == "report":
         job.artifacts.add_egress(machine.egress())
         if found := job.artifacts.snapshot().egress:
-            job.report.warn(f"the machine reached past what is recorded: {egress.summary(found)}", hint="network: closed forbids it")
+            job.report.warn(
+                f"the machine connected to addresses that are not recorded: {egress.summary(found)}", hint="network: closed forbids it"
+            )

@@ -1,4 +1,4 @@
-"""The record of a build: the evidence goes into the store first, then one transaction writes the rows. That is the commit point."""
+"""Records a build: puts the evidence into the store, then writes the rows in one transaction, which is the commit point."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Status = Literal["built", "verified", "stopped", "failed", "interrupted"]
 
 
 def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, artifacts: BuildArtifacts) -> ImageRecord:
-    """Register the image with the whole record of its build: before this there is no image, after it there is one."""
+    """Register the image with the record of its build. This is the commit point: before it, the image does not exist."""
     inspection = artifacts.inspection
     assert inspection is not None  # an image is recorded once its disk has been read
     with job.report.stage("record"):
@@ -68,7 +68,7 @@ def record(job: Job, plan: Plan, captured: Captured, outcome: VerifyOutcome, art
 
 
 def record_failure(job: Job, error: BaseException, status: Literal["failed", "interrupted"]) -> None:
-    """Keep the record and the log of a build that made no image."""
+    """Record a failed build with its log."""
     job.log.write_error(str(error))
     tests = tuple(job.events.tests)
     build = replace(
@@ -82,13 +82,13 @@ def record_failure(job: Job, error: BaseException, status: Literal["failed", "in
 
 
 def record_verified(job: Job, report: TestReport, facts: MachineFacts | None) -> None:
-    """Keep the record of a build that made nothing, because it only tested an earlier image with other tests."""
+    """Record a build that only tested an existing image with other tests."""
     build = replace(_record(job, "verified", facts), verify="passed", tests=report.outcomes, evidence=_logs(job))
     job.services.catalog.register(build, None)
 
 
 def record_stopped(job: Job) -> None:
-    """Keep the record of a build that was to stop after a step."""
+    """Record a build that stopped after a step as requested."""
     job.services.catalog.register(replace(_record(job, "stopped", None), evidence=_logs(job)), None)
 
 
@@ -122,7 +122,7 @@ def _record(job: Job, status: Status, facts: MachineFacts | None) -> BuildRecord
 
 
 def _reproduction(job: Job, captured: Captured, artifacts: BuildArtifacts) -> dict[str, Any]:
-    """What made the build repeatable: the time that it said it is, and how the disk was laid out."""
+    """The data about reproducibility: SOURCE_DATE_EPOCH and the layout of the disk."""
     template = job.template
     found: dict[str, Any] = {"epoch": template.epoch.seconds, "epoch_from": template.epoch.origin, "wanted": template.reproducible}
     if captured.normalized:
@@ -132,12 +132,12 @@ def _reproduction(job: Job, captured: Captured, artifacts: BuildArtifacts) -> di
     if captured.not_normalized:
         found["refused"] = captured.not_normalized
     if not artifacts.downloads_complete:
-        found["unrecorded"] = "what the build fetched could not all be written down"
+        found["unrecorded"] = "not all downloads of the build were recorded"
     return found
 
 
 def _variables(job: Job) -> dict[str, Any]:
-    """The variables as the record may show them: a sensitive value is its keyed hash."""
+    """The variables for the record: a sensitive value is replaced by its keyed hash."""
     found = {}
     for variable in job.template.variables.values():
         value = {"hmac": job.template.secrets.hash(str(variable.value))} if variable.sensitive else variable.value
@@ -158,7 +158,7 @@ def _steps(job: Job) -> Iterable[StepRecord]:
 
 
 def _logs(job: Job) -> dict[str, str]:
-    """The logs and the test report of a build, in the store."""
+    """Put the logs and the test report of a build into the store."""
     return stored_evidence(job.services.store, job.artifacts.snapshot().logs(job.template.secrets.mask))
 
 
@@ -178,7 +178,7 @@ def build_record(
     timings: Mapping[str, float],
     facts: MachineFacts | None = None,
 ) -> BuildRecord:
-    """The record of work that this process has just done: when, where, by whom, on which machine. It names no template and no steps."""
+    """Return the record of work that has just finished: when, where, by whom, on which machine. It has no template and no steps."""
     machine = asdict(facts) if facts else {}
     return BuildRecord(
         id=id,
@@ -206,7 +206,7 @@ def build_record(
 
 
 def stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, str]:
-    """Put evidence into the store; name -> digest. What the store has already is not read again."""
+    """Put evidence into the store; return name -> digest. Content that the store has already is not read again."""
     found = {}
     for each in items:
         if each.digest and store.has(each.digest):
@@ -219,8 +219,8 @@ def stored_evidence(store: BlobStore, items: Iterable[Evidence]) -> dict[str, st
 def register(
     services: Services, report: Reporter, build: BuildRecord, image: ImageRecord, publications: Iterable[Publication] = ()
 ) -> None:
-    """Write the rows of an image in one transaction, then sign where it comes from when there is a default key. A failure to sign is a
-    warning: the image exists by then."""
+    """Write the rows of an image in one transaction, then sign its provenance if there is a default key. A failure to sign is a warning,
+    because the image exists by then."""
     services.catalog.register(build, image, [replace(each, image=image.id, created=image.created) for each in publications])
     if not (services.home.data / "keys" / "default").exists():
         return
@@ -229,11 +229,11 @@ def register(
     try:
         attest(image, TrustContext.of(services.home, services.catalog, services.store, services.env))
     except BakeError as error:
-        report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` does it later")
+        report.warn(f"the image is not attested: {error.message}; `bake attest {image.id}` attests it later")
 
 
 def stored_media(services: Services, source: SourceImage, media: Media) -> tuple[tuple[str, ...], int]:
-    """Put an image's disk into the store. Returns the blobs of its chain and the number of bytes that are new; nothing for an AMI."""
+    """Put an image's disk into the store. Returns the blobs of its chain and the number of new bytes; an empty chain for an AMI."""
     if not isinstance(media, Disk):
         return (), 0
     store = services.store

@@ -1,8 +1,8 @@
-"""Sealing: what must not be in an image leaves it, by named rules, as the last thing before the machine shuts down.
+"""Seals a machine just before it shuts down: named rules remove everything that must not be in an image.
 
-All rules run as one script over the connection that is still open. What the shutdown itself would write again (a random seed, login
-records, logs) is stopped first, and memory is mounted over the directories that services write to while they go down: the disk
-below stays as the rules left it. docs/seal.md lists the rules.
+All rules run as one script over the open connection. Services that would write during the shutdown (a random seed, login records, logs)
+are stopped first, and tmpfs is mounted over the directories that services write to while they stop. So the disk stays as the rules
+left it. docs/seal.md lists the rules.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from baker.core.events import Reporter
 from baker.core.model import Identity
 from baker.machines.ssh.communicator import Communicator, Disconnected, GuestTimeout
 
-TIMEOUT = 300.0  # seconds; discarding a large disk's free blocks is what takes time
+TIMEOUT = 300.0  # seconds; discarding the free blocks of a large disk takes long
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Something that leaves the image. `script` is POSIX sh and skips what the guest does not have."""
+    """A kind of data to remove from the image. `script` is POSIX sh, and skips files that the guest does not have."""
 
     name: str
-    removes: str  # what, for people
+    removes: str  # for documentation
     reason: str
     script: str
 
 
 @dataclass(frozen=True)
 class SealReport:
-    """What each rule did: its name -> "removed /path", "emptied /path", ... Rules that found nothing are there with ()."""
+    """Name of a rule -> its actions: "removed /path", "emptied /path", ... A rule that found nothing has ()."""
 
     actions: dict[str, tuple[str, ...]]
 
 
-# `say` reports; `drop` removes; `inside` removes what is in a directory; `blank` empties regular files; `found ACTION` does so with the
-# paths that come on stdin; `stop` ends services. What is to go is only noted, on lists in memory, and goes in one sweep in the rule
-# `removal`: on an emulated machine a process costs as much as a whole rule. The lists: `gone`, `blank`, `waste` (both of these, to be
-# overwritten before), `directory` (to go if it is empty then).
+# `say` reports; `drop` removes; `inside` removes the content of a directory; `blank` empties regular files; `found ACTION` applies an
+# action to the paths on stdin; `stop` stops services. Paths to remove are only collected, in lists in memory, and the rule `removal`
+# removes them all at once: on an emulated machine a process costs as much as a whole rule. The lists: `gone`, `blank`, `waste` (the
+# paths of both, to overwrite before), `directory` (to remove if it is empty then).
 FUNCTIONS = r"""
 lists=/run/bake-seal
 [ ! -e "$lists" ] || rm -rf "$lists"
@@ -86,8 +86,8 @@ in_homes() { printf '%s\n' "$homes" | while IFS= read -r home; do for n; do drop
 SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "services",
-        "running timers, cron jobs, and services that write to the disk when they stop; when timers last ran is forgotten",
-        "what starts or stops now would write to the disk after it was cleaned: a job, a random seed, a login record, a log",
+        "running timers, cron jobs, and services that write to the disk when they stop; the times when timers last ran",
+        "a job that starts, or a service that stops, would write to the disk after it was cleaned: a random seed, a login record, a log",
         """
         stop cron.service crond.service atd.service anacron.service unattended-upgrades.service \\
           systemd-random-seed.service seedrng.service urandom.service \\
@@ -98,8 +98,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "build-key",
-        "the build's SSH key in every authorized_keys; a file and directory that held nothing else go too",
-        "who baked the image must not be able to enter the machines made of it",
+        "the build's SSH key in every authorized_keys; a file and a directory that have nothing else",
+        "whoever baked the image must not be able to log in to machines started from it",
         r"""
         { printf '%s\n' "$homes" | while read -r home; do echo "$home/.ssh/authorized_keys"; echo "$home/.ssh/authorized_keys2"; done
           if [ -d /etc/ssh/authorized_keys.d ]; then find /etc/ssh/authorized_keys.d -type f; fi; } | while read -r f; do
@@ -123,8 +123,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "machine-id",
-        "the content of /etc/machine-id; D-Bus's copy when it is no link; the Docker engine's id",
-        "DHCP, journals and clusters take machines with one id for one machine. The file is left empty, not with the word "
+        "the content of /etc/machine-id; D-Bus's copy unless it is a link; the Docker engine's id",
+        "DHCP, journals and clusters treat machines with the same id as one machine. The file is left empty, not with the word "
         "`uninitialized`: that would make the next boot a first boot that resets which services are enabled",
         """
         blank /etc/machine-id
@@ -135,7 +135,7 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "random-seed",
         "saved random seeds of systemd, the boot loader, SeedRNG and older init scripts",
-        "machines that start from one seed may draw the same keys. The service is stopped by now, or the shutdown would save a new seed",
+        "machines that start from the same seed may generate the same keys. The service is stopped before, or it would save a new seed",
         """
         drop /var/lib/systemd/random-seed /var/lib/urandom/random-seed /var/lib/random-seed /var/lib/misc/random-seed
         inside /var/lib/seedrng
@@ -145,13 +145,13 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "credential-secret",
         "/var/lib/systemd/credential.secret",
-        "systemd encrypts a machine's credentials with it: each machine makes its own",
+        "systemd encrypts a machine's credentials with it, and each machine generates its own",
         "drop /var/lib/systemd/credential.secret",
     ),
     Rule(
         "cloud-init",
         "cloud-init's instance data, seed, logs, semaphores and the network configuration it wrote; ec2-guest's instance id",
-        "cloud-init must take the next boot for a new instance and must not know the build's",
+        "cloud-init must treat the next boot as a new instance, and must have no data of the build's instance",
         """
         if command -v cloud-init >/dev/null; then cloud-init clean --logs >/dev/null 2>&1 || true; fi
         inside /var/lib/cloud /var/lib/ec2-guest
@@ -172,19 +172,19 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "networkmanager-secret",
         "/var/lib/NetworkManager/secret_key",
-        "NetworkManager derives stable addresses and ids from it: each machine makes its own",
+        "NetworkManager derives stable addresses and ids from it, and each machine generates its own",
         "drop /var/lib/NetworkManager/secret_key",
     ),
     Rule(
         "persistent-net",
         "udev rules that tie network names to hardware addresses",
-        "the next machine's cards have other addresses, and its network would not come up",
+        "the next machine's network cards have other addresses, so its network would not start",
         "drop /etc/udev/rules.d/70-persistent-net.rules /etc/udev/rules.d/75-persistent-net-generator.rules",
     ),
     Rule(
         "resolv-conf",
         "/etc/resolv.conf when it is a file that names the build network's name server",
-        "10.0.2.3 answers in the build's user-mode network only; the next network's DHCP fills the file again",
+        "10.0.2.3 exists in the build's user-mode network only; DHCP in the next network writes the file again",
         r"""
         if [ -f /etc/resolv.conf ] && [ ! -L /etc/resolv.conf ] && grep -q '^nameserver 10\.0\.2\.3$' /etc/resolv.conf; then
           blank /etc/resolv.conf
@@ -194,7 +194,7 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "package-lists",
         "package lists, downloaded packages and caches of apt, dnf and apk",
-        "they are stale the next day, large, and never the same twice",
+        "they are large, stale the next day, and different in every build",
         """
         for d in /var/lib/apt/lists /var/cache/apt/archives; do
           some=
@@ -207,7 +207,7 @@ SEAL_RULES: tuple[Rule, ...] = (
         drop /var/cache/apt/*.bin /var/cache/debconf/*-old /var/lib/dpkg/*-old /var/lib/apt/periodic/*
         """,
     ),
-    Rule("ldconfig-cache", "/var/cache/ldconfig/aux-cache", "it holds inode numbers and times, so no two builds agree on it",
+    Rule("ldconfig-cache", "/var/cache/ldconfig/aux-cache", "it has inode numbers and times, so it differs in every build",
          "drop /var/cache/ldconfig/aux-cache"),
     Rule(
         "histories",
@@ -218,28 +218,28 @@ SEAL_RULES: tuple[Rule, ...] = (
         in_homes .ssh/known_hosts .ssh/known_hosts.old
         """,
     ),
-    Rule("ansible-temp", "~/.ansible of every user", "ansible's own files in the machine that it configured", "in_homes .ansible"),
-    Rule("mail", "local mail", "cron and installers send root mail about the build", "inside /var/mail /var/spool/mail"),
+    Rule("ansible-temp", "~/.ansible of every user", "they are temporary files of Ansible", "in_homes .ansible"),
+    Rule("mail", "local mail", "cron and installers send mail about the build to root", "inside /var/mail /var/spool/mail"),
     Rule(
         "crash-dumps",
         "core dumps and crash reports",
-        "the memory of a process of the build may hold its secrets",
+        "the memory of a process of the build may have secrets",
         "inside /var/crash /var/lib/systemd/coredump /var/lib/systemd/pstore",
     ),
     Rule(
         "backups",
         "backups of account files (/etc/shadow-, ...) and of the package database",
-        "they may hold a password hash that the image does not have any more",
+        "they may have a password hash that was removed from the image",
         """
         for n in passwd shadow group gshadow subuid subgid; do drop "/etc/$n-"; done
         inside /var/backups
         """,
     ),
-    Rule("temporary-files", "everything in /tmp and /var/tmp", "nobody but the build needs it", "inside /tmp /var/tmp"),
+    Rule("temporary-files", "everything in /tmp and /var/tmp", "only the build needs it", "inside /tmp /var/tmp"),
     Rule(
         "logins",
         "wtmp, btmp, lastlog, faillog and their database successors",
-        "they record the build's logins. The files of the old kind stay, empty: not every system makes them again",
+        "they record the logins of the build. The files of the old kind stay, empty, because not every system creates them again",
         """
         blank /var/log/wtmp /var/log/btmp /var/log/lastlog /var/log/faillog /var/log/tallylog
         drop /var/lib/wtmpdb/wtmp.db* /var/log/wtmp.db* /var/lib/lastlog/lastlog2.db*
@@ -248,8 +248,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "logs",
         "journals, rotated logs, and the content of every other file in /var/log, which stays with its owner and mode",
-        "they tell of the build machine, not of the machines to come; services that cannot make their log file need it to exist. "
-        "journald is told to let go of the disk, and what services log while they stop goes to memory",
+        "they describe the build machine, not the machines that start from the image; services that cannot create their log file need it. "
+        "journald stops writing to the disk, and logs of services that stop are kept in memory",
         r"""
         journalctl --relinquish-var >/dev/null 2>&1 || true
         inside /var/log/journal
@@ -260,8 +260,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "removal",
-        "nothing more: what the rules above named is overwritten with zeros and removed",
-        "giving free space back works in whole clusters of the disk image: the content of small files would stay in the others",
+        "nothing more: everything that the rules above name is overwritten with zeros and removed",
+        "free space is discarded in whole clusters of the disk image, so the content of small files would stay in the others",
         r"""
         cd "$lists"
         if [ -s waste ] && command -v shred >/dev/null; then
@@ -276,8 +276,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     ),
     Rule(
         "lid",
-        "nothing; memory is mounted over directories that services write to while they stop",
-        "what the shutdown writes must not reach the disk",
+        "nothing; tmpfs is mounted over directories that services write to while they stop",
+        "writes during the shutdown must not reach the disk",
         """
         set --
         for d in /var/log /var/tmp /var/lib/dhcp /var/lib/systemd/timers /var/lib/wtmpdb /var/lib/lastlog; do
@@ -297,8 +297,8 @@ SEAL_RULES: tuple[Rule, ...] = (
     Rule(
         "free-space",
         "the blocks of deleted files",
-        "what was deleted should not be readable in the image's free space, and the image gets smaller. What the rules above remove was "
-        "overwritten with zeros before",
+        "deleted data must not be readable in the image's free space, and the image becomes smaller. Files that the rules above remove "
+        "were overwritten with zeros before",
         r"""
         sync
         if command -v fstrim >/dev/null; then
@@ -319,16 +319,17 @@ SEAL_RULES: tuple[Rule, ...] = (
 
 
 def seal(communicator: Communicator, identity: Identity, report: Reporter, *, keep: Iterable[str] = ()) -> SealReport:
-    """Apply every rule but those named in `keep` to the running machine. BuildError when a rule fails: such an image must not ship.
+    """Apply every rule except those named in `keep` to the running machine. BuildError when a rule fails.
 
-    Afterwards nobody can log in with the build's key any more; the open connection serves for the shutdown.
+    Afterwards the build's key cannot log in any more; the open connection remains for the shutdown.
     """
     rules = [rule for rule in SEAL_RULES if rule.name not in set(keep)]
     key = identity.client_public.split()[1]
     try:
         result = communicator.run(seal_script(rules), env={"BAKE_KEY": key}, timeout=TIMEOUT)
     except (Disconnected, GuestTimeout) as error:
-        raise BuildError("the machine could not be sealed: " + (str(error) or "the connection was lost")) from error
+        reason = str(error) or "the connection was lost"
+        raise BuildError(f"the machine could not be sealed: {reason}", code="seal.connection-lost") from error
     found = _actions(result.stdout, rules)
     for name, actions in found.items():
         for action in actions:
@@ -336,13 +337,14 @@ def seal(communicator: Communicator, identity: Identity, report: Reporter, *, ke
     if result.exit_code != 0:
         rule = next((line.split("\t")[1] for line in result.stdout.splitlines() if line.startswith("seal-failed\t")), "unknown")
         last = "\n".join(result.stderr.strip().splitlines()[-5:])
-        raise BuildError(f"the machine could not be sealed: the rule {rule} failed with exit code {result.exit_code}\n{last}".rstrip())
-    report.info(f"sealed: {sum(map(bool, found.values()))} of {len(rules)} rules had something to do")
+        message = f"the machine could not be sealed: the rule {rule} failed with exit code {result.exit_code}\n{last}".rstrip()
+        raise BuildError(message, code="seal.rule-failed")
+    report.info(f"sealed: {sum(map(bool, found.values()))} of {len(rules)} rules changed something")
     return SealReport(found)
 
 
 def seal_script(rules: Iterable[Rule]) -> str:
-    """All rules as one script for `sh -e`; it prints `seal<TAB>rule<TAB>action` lines, and `seal-failed<TAB>rule` when one fails."""
+    """Return all rules as one script for `sh -e`. It prints lines `seal<TAB>rule<TAB>action`, and `seal-failed<TAB>rule` on failure."""
     parts = [FUNCTIONS, 'trap \'code=$?; if [ $code -ne 0 ]; then printf "seal-failed\\t%s\\n" "$rule"; fi\' EXIT\n']
     parts += [f"rule={rule.name}\n{rule.script.strip()}\n" for rule in rules]
     return "".join(parts)

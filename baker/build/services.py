@@ -1,7 +1,7 @@
-"""The services of a build: where things are kept, who runs machines, who is told, and what time it is.
+"""The services of a build: catalog, store, leases, builders, event sink and clock.
 
-`open_services` is the only place where bake decides which implementations it uses. Everything else is handed a `Services`, or the
-parts of one, and names protocols.
+`open_services` is the only place that chooses their implementations. Everything else gets a `Services`, or parts of one, and knows
+their protocols only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from baker.core.clock import Clock
 
-if TYPE_CHECKING:  # what only some verbs use loads when it is used
+if TYPE_CHECKING:  # imported only when it is used, because most verbs need few of these
     from baker.catalog.catalog import Catalog
     from baker.core.errors import BakeError
     from baker.core.events import Reporter, Sink
@@ -33,14 +33,14 @@ Decision = Literal["cleanup", "abort", "retry"]
 
 
 class Interaction(Protocol):
-    """The person at the terminal, if there is one."""
+    """The prompt at the terminal, if there is one."""
 
     def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
         """Ask what to do about a failed step. The machine still runs; `ssh` is the command that enters it."""
 
 
 class Nobody:
-    """The `Interaction` without a person: always clean up."""
+    """The `Interaction` without a terminal: always clean up."""
 
     def on_failure(self, policy: Literal["ask", "shell"], error: BakeError, ssh: Sequence[str]) -> Decision:
         return "cleanup"
@@ -91,7 +91,7 @@ class Services:
     clock: Clock = field(default_factory=Clock)
     env: Mapping[str, str] = field(default_factory=dict)
     search: tuple[Path, ...] = ()  # directories with bundles, besides the template's own
-    test: Callable[..., TestReport] = _test  # runs a template's tests, like baker.build.verify.verify
+    test: Callable[..., TestReport] = _test  # runs a template's tests; see baker.build.verify.verify
 
     @property
     def layers(self) -> LayerStore:
@@ -109,7 +109,7 @@ def open_services(
     env: Mapping[str, str],
     search: tuple[Path, ...] = (),
 ) -> Services:
-    """The services that the configuration in `home` and `env` asks for. Nothing is opened or created before its first use."""
+    """Return the services for `home` and `env`. Nothing is opened or created before its first use."""
     from baker.catalog.catalog import Catalog
     from baker.core.leases import FileLeases
     from baker.core.ledger import Ledger

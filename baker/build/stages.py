@@ -28,7 +28,7 @@ from baker.sources.base import Context
 
 
 def announce(job: Job) -> None:
-    """Report that the build begins."""
+    """Report the start of a build."""
     template = job.template
     steps = tuple(step.name for step in template.provisioners)
     job.report.sink.emit(BuildStarted(build=job.id, template=str(template.path), name=template.name, version=template.version, steps=steps))
@@ -54,7 +54,7 @@ def announce_end(job: Job, image: ImageRecord, *, unchanged: bool) -> None:
 
 
 def announce_stop(job: Job, status: Literal["stopped", "tried"] = "stopped") -> None:
-    """Report the end of a build that makes no image: it was to stop after a step, or it only tried the template."""
+    """Report the end of a build that makes no image, because it stops after a step or is a test run."""
     job.report.sink.emit(
         BuildFinished(
             build=job.id,
@@ -91,7 +91,7 @@ def report_waiting(job: Job) -> None:
 
 @contextmanager
 def failures_on_record(job: Job) -> Iterator[None]:
-    """Record a build that fails, with its log. The error is raised on."""
+    """Record a build that fails, with its log, and raise its error."""
     try:
         yield
     except (Exception, Interrupted, KeyboardInterrupt) as caught:
@@ -111,7 +111,7 @@ def failures_on_record(job: Job) -> Iterator[None]:
 
 
 def resolve(job: Job) -> SourceImage:
-    """Find the one exact source image. It is made or downloaded if this host does not have it."""
+    """Resolve the source to an exact image, which is built or downloaded if it is not on this host."""
     services, template = job.services, job.template
     source = services.source(template.source)
     context = Context(
@@ -141,20 +141,20 @@ def plan(job: Job, source: SourceImage) -> Plan:
 
 
 def reuse(job: Job, plan: Plan) -> ImageRecord | None:
-    """The catalog's image with this fingerprint, name and version. None where it lacks a verification that is wanted now, or where a step
-    has to run again."""
+    """Return the catalog's image with this fingerprint, name and version. None when it was not verified but should be, or when a step
+    must run again."""
     if job.options.force or job.options.no_cache or job.layer_options.first:
         return None
     template = job.template
     image = job.services.catalog.by_fingerprint(plan.fingerprint, name=template.name, version=template.version)
     if image and not image.verified and template.verify and not job.options.skip_verify:
-        job.report.info(f"image {image.id} has this fingerprint but was never verified: building it again")
+        job.report.info(f"image {image.id} has this fingerprint but was never verified: building a new one")
         return None
     if image and (reason := must_run(plan, ran(job.services.catalog.build_of(image)), job.services.clock.date())):
         job.report.info(f"image {image.id} has this fingerprint, but {reason}")
         return None
     if image and (reason := _why_missing(job, image)):
-        job.report.info(f"image {image.id} has this fingerprint, but {reason}: building it again")
+        job.report.info(f"image {image.id} has this fingerprint, but {reason}: building a new one")
         return None
     if image:
         job.services.catalog.check_usable(image, "again for this template (--force builds a new one)")
@@ -162,7 +162,7 @@ def reuse(job: Job, plan: Plan) -> ImageRecord | None:
 
 
 def _why_missing(job: Job, image: ImageRecord) -> str:
-    """Why an image on record is no longer where its builder published it; "" when it is there."""
+    """Why an image is no longer available where its builder published it; "" if it is available."""
     if isinstance(job.builder, Publisher):
         try:
             media_of(image, job.builder, job.services.catalog, job.services.store)
@@ -172,29 +172,29 @@ def _why_missing(job: Job, image: ImageRecord) -> str:
 
 
 def verify_again(job: Job, plan: Plan, image: ImageRecord) -> None:
-    """Test an earlier image with the template's tests, unless it has passed just these: they are no part of the fingerprint. VerifyError
-    when one fails; the image stays as it is."""
+    """Run the template's tests on an existing image, unless it has passed the same tests: tests are not part of the fingerprint.
+    VerifyError when one fails; the image is not changed."""
     template = job.template
     if job.options.skip_verify or not template.verify or job.services.catalog.was_verified(plan.fingerprint, verify_key(template)):
         return
-    job.report.info(f"image {image.id} has this fingerprint, but the tests have changed: testing it again")
+    job.report.info(f"image {image.id} has this fingerprint, but the tests have changed: running them")
     verdict = verify(
         job,
         plan,
         Captured(media_of(image, job.builder, job.services.catalog, job.services.store)),
-        f"image {image.id}, which passed other tests before, is not what the template says now",
+        f"image {image.id}, which passed other tests before, does not pass the tests of the template",
     )
     if verdict.report:
         record.record_verified(job, verdict.report, verdict.facts)
 
 
 def ran(build: BuildRecord) -> dict[str, float]:
-    """When each step of a build ran, by its key; seconds since the epoch."""
+    """Key of a step -> the time at which it ran, in seconds since the epoch."""
     return {step.key: step.ran for step in build.steps}
 
 
 def check(job: Job, plan: Plan) -> None:
-    """Check where the machines run for what would go wrong, before anything is created there."""
+    """Check the prerequisites where the machines run, before anything is created there."""
     if isinstance(job.builder, Publisher):
         with job.report.stage("check"):
             job.builder.check(plan.source, job.image, job.id, job.report)
@@ -202,8 +202,8 @@ def check(job: Job, plan: Plan) -> None:
 
 @contextmanager
 def products(job: Job) -> Iterator[Resources]:
-    """The resources outside of this host that the image consists of. They are released when the build fails, and belong to the image once
-    it is on record."""
+    """Track the resources outside of this host that the image consists of. They are released when the build fails, and kept when the image
+    is on record."""
     resources = Resources(job.ledger)
     try:
         yield resources
@@ -211,7 +211,7 @@ def products(job: Job) -> Iterator[Resources]:
         try:
             if on_record(job):  # a signal arrived right after the commit
                 resources.keep()
-        except BakeError as second:  # not known now: `bake sweep` finds out
+        except BakeError as second:  # unknown now; `bake sweep` decides later
             error.add_note(f"clean-up: {second}")
             raise error from None
         resources.release_after(error)
@@ -228,7 +228,7 @@ def on_record(job: Job) -> bool:
 
 
 def publish(job: Job, captured: Captured, products: Resources) -> Captured:
-    """Publish a verified image where it is to be used, for builders that keep their images there."""
+    """Publish a verified image, if the builder stores its images outside of this host."""
     if not isinstance(job.builder, Publisher):
         return captured
     with job.report.stage("publish"):
@@ -237,8 +237,8 @@ def publish(job: Job, captured: Captured, products: Resources) -> Captured:
 
 
 def normalize(job: Job, plan: Plan, captured: Captured) -> Captured:
-    """Normalize the captured disk where the template asks for it, so that equal content gives equal bytes. Where that is not possible, the
-    disk stays as it is and the reason goes on record."""
+    """Normalize the captured disk if the template is reproducible, so that equal content has equal bytes. If that is not possible, the disk
+    is not changed, and the reason is recorded."""
     if not job.template.reproducible or not isinstance(captured.media, Disk):
         return captured
     from baker.disks.normalize import normalize
@@ -255,7 +255,7 @@ def normalize(job: Job, plan: Plan, captured: Captured) -> Captured:
 
 
 def verify_and_inspect(job: Job, plan: Plan, captured: Captured) -> VerifyOutcome:
-    """Verify the captured image, and meanwhile read its digest, files and packages on the host. VerifyError when a test fails."""
+    """Verify the captured image; at the same time inspect its disk on this host. VerifyError when a test fails."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="inspect") as pool:
         inspection = pool.submit(_inspect, job, plan, captured)
         outcome = verify(job, plan, captured)
@@ -270,15 +270,15 @@ def _inspect(job: Job, plan: Plan, captured: Captured) -> Inspection:
         inspection = replace(inspection, changes=write_changes(captured, plan.source, inspection.manifest, job.scratch))
     except (BakeError, OSError) as error:
         reason = error.message if isinstance(error, BakeError) else error
-        job.report.info(f"what the build changed is not on record: {reason}")
+        job.report.info(f"the changes of the build are not recorded: {reason}")
     if captured.before_normalizing:
         captured.before_normalizing.path.unlink()
     return inspection
 
 
 def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the image is not registered") -> VerifyOutcome:
-    """Boot the captured image as any user would, with a new identity and new keys, and run its tests. VerifyError when one fails.
-    `consequence` ends the error's message: what the failure means for the image."""
+    """Boot the captured image with a new identity and new keys, as a user would, and run its tests. VerifyError when one fails.
+    `consequence` is the end of the error's message: what the failure means for the image."""
     template = job.template
     if job.options.skip_verify:
         return VerifyOutcome("skipped")
@@ -309,13 +309,13 @@ def verify(job: Job, plan: Plan, captured: Captured, consequence: str = "the ima
         names = "".join(f"\n  {outcome.name}: {(outcome.message or outcome.outcome).splitlines()[0]}" for outcome in failed)
         raise VerifyError(
             f"{len(failed)} of {len(report.outcomes)} tests failed, so {consequence}{names}",
-            hint=f"bake logs {job.id} has the whole report; --keep-failed leaves the machine running to look at",
+            hint=f"bake logs {job.id} shows the whole report; --keep-failed leaves the machine running for inspection",
         )
     return verdict
 
 
 def post_process(job: Job, image: ImageRecord) -> None:
-    """Run the template's post-processors on the registered image. When one fails the image stays."""
+    """Run the template's post-processors on the registered image. When one fails, the image remains registered."""
     for spec in job.template.post_processors:
         from baker.publish.export import export
 

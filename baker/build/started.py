@@ -1,4 +1,4 @@
-"""The build's machine once it answers, and who observes the steps that run on it."""
+"""The build's machine after it was started, and the interface for observers of its steps."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from baker.plan.plan import PlannedStep
 
 @dataclass(frozen=True)
 class StartedMachine:
-    """The build's machine with its first `depth` steps done. `connection` closes the connection while the machine goes on running."""
+    """The build's machine after its first `depth` steps. `connection` closes the connection while the machine keeps running."""
 
     machine: Machine
     identity: Identity
     communicator: Communicator
     connection: ExitStack
-    readable: Callable[[Disk], Disk]  # the same disk of this machine, at a path from which all of its backing files are found
+    readable: Callable[[Disk], Disk]  # returns the same disk at a path from which all backing files can be found
     depth: int = 0
     layer: Layer | None = None  # the layer that it was restored from
-    changed_inodes: ChangedInodes | None = field(default_factory=ChangedInodes)  # by the first `depth` steps; None: not known
+    changed_inodes: ChangedInodes | None = field(default_factory=ChangedInodes)  # by the first `depth` steps; None: unknown
 
 
 class StepObserver:
-    """Is called while the steps of a build run on its machine. An observer overrides what it needs."""
+    """Base class of objects that are called while the steps of a build run. An observer overrides the methods that it needs."""
 
     def begin(self, start: StartedMachine) -> None:
-        """The machine is up, and the first step that is not in a layer is about to run."""
+        """Called when the machine is connected, before the first step that runs."""
 
     def after_step(self, start: StartedMachine, planned: PlannedStep) -> None:
-        """A step has succeeded."""
+        """Called after a step has succeeded."""
 
     def finish(self, start: StartedMachine) -> None:
-        """The machine has shut down and is about to be captured."""
+        """Called after the machine has shut down, before it is captured."""

@@ -1,4 +1,4 @@
-"""The environment of every step, with which programs that write times, orders or names write the same ones in every build."""
+"""The environment of every step. It makes programs write the same times, orders and names in every build."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 def repeatable(epoch: int) -> Mapping[str, str]:
-    """The environment variables. `epoch`: the value of SOURCE_DATE_EPOCH (reproducible-builds.org), seconds since 1970."""
+    """Return the environment variables. `epoch`: the value of SOURCE_DATE_EPOCH (reproducible-builds.org), seconds since 1970."""
     date = f"{epoch} +0000"
     return {
         "SOURCE_DATE_EPOCH": str(epoch),

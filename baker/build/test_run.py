@@ -1,4 +1,4 @@
-"""Builds that make no image (`bake test`): whether a template builds and passes its tests, and whether its steps are idempotent."""
+"""Test runs (`bake test`), which make no image. They check that a template builds and passes its tests, or that steps are idempotent."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from baker.plan.plan import Plan
 from baker.plan.requests import BuildOptions
 from baker.template.model import Template
 
-# what a running system writes by itself: no step did it
+# paths that a running system writes by itself
 NOISE = ("/var/log/*", "/tmp/*", "/var/tmp/*", "/run/*", "/var/cache/*", "/var/lib/apt/lists/*", "/var/lib/systemd/*", "*/.ansible/*")
 SYNC_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
 class RepeatedChange:
-    """A path that the second run of a step changed. `what`: as in a comparison of trees."""
+    """A path that the second run of a step changed. `what`: see baker.artifacts.trees.Difference."""
 
     path: str
     step: int
@@ -38,7 +38,7 @@ class RepeatedChange:
 
 
 def test(template: Template, options: BuildOptions, services: Services, *, idempotent: bool) -> list[RepeatedChange]:
-    """Try a template. With `idempotent`, returns what the second run of its steps changed. A failure is on record with its log."""
+    """Test a template. With `idempotent`, return what the second run of its steps changed. A failure is recorded with its log."""
     with open_job(template, options, services, new_id()) as job, stages.failures_on_record(job):
         stages.announce(job)
         found = run_twice(job) if idempotent else []
@@ -49,12 +49,12 @@ def test(template: Template, options: BuildOptions, services: Services, *, idemp
 
 
 def build(job: Job) -> None:
-    """Build and verify, and register nothing. VerifyError or BuildError when that fails."""
+    """Build and verify without registering an image. VerifyError or BuildError when that fails."""
     if isinstance(job.builder, Publisher):
         kind = job.template.builder.kind
         raise BuildError(
             f"bake test makes no image, and the builder {kind} cannot test a machine without one",
-            hint="bake build --skip-verify builds it",
+            hint="bake build --skip-verify makes an image without testing it",
             code="test.needs-image",
         )
     plan = stages.plan(job, stages.resolve(job))
@@ -69,7 +69,7 @@ def run_twice(job: Job) -> list[RepeatedChange]:
     builder = job.builder
     if not isinstance(builder, SupportsPause) or not builder.can_pause():
         raise HostError(
-            "the disk of this template's machine cannot be read: only machines of this host's own libvirt allow that",
+            "the disk of this template's machine cannot be read: that is possible only for machines of this host's own libvirt",
             hint="leave out --connect",
             code="test.no-disk-access",
         )
@@ -83,7 +83,7 @@ def run_twice(job: Job) -> list[RepeatedChange]:
             run_steps(job, again, plan.steps)
         if second.changed is None:
             raise HostError(
-                "the disk of the machine cannot be read from outside, so it is not known what the second run changed",
+                "the disk of the machine cannot be read from outside, so the changes of the second run are unknown",
                 code="test.disk-unreadable",
             )
         after, keys = _tree(builder, build.start)
@@ -91,7 +91,7 @@ def run_twice(job: Job) -> list[RepeatedChange]:
 
 
 def _tree(builder: SupportsPause, start: StartedMachine) -> tuple[list[FileEntry], dict[str, tuple[int, int]]]:
-    """All files of the machine as it is now, and their inodes."""
+    """List all files of the machine as it is now, and their inodes."""
     from baker.disks.rootfs import open_root
 
     start.communicator.run("sync", timeout=SYNC_SECONDS)
@@ -111,7 +111,7 @@ def _changed(
         if set(each.what) <= {"time"} or any(fnmatch(each.path, pattern) for pattern in NOISE):
             continue
         place = each.path
-        while keys.get(place) not in last and place != "/":  # of what is gone, or came with a directory: the directory's
+        while keys.get(place) not in last and place != "/":  # a removed path, or one that moved with its directory: use the directory
             place = place.rpartition("/")[0] or "/"
         step = last.get(keys[place]) if place in keys else None
         if step is not None:

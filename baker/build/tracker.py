@@ -1,4 +1,4 @@
-"""Follows a build machine's disk from step to step, from outside the machine."""
+"""Tracks, from outside the machine, which inodes of its disk each step changes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SYNC_SECONDS = 120.0
 
 
 class Tracker(StepObserver):
-    """Notes which inodes each step changed. `changed` is None where that is not known: nothing is guessed after a failure."""
+    """Records which inodes each step changed. `changed` is None if that is unknown, as after a failure."""
 
     def __init__(self, builder: Builder | None, report: Reporter) -> None:
         """`builder` None: nothing is tracked."""
@@ -30,14 +30,14 @@ class Tracker(StepObserver):
             return
         self.changed = start.changed_inodes
         if self.changed is None:
-            self._report.info("what each step changed is not on record: the layer that the build goes on from does not say it")
+            self._report.info("the changes of each step are not recorded: the layer that the build starts from has no data about them")
         self._compare(start, None)
 
     def after_step(self, start: StartedMachine, planned: PlannedStep) -> None:
         self._compare(start, planned.index)
 
     def _compare(self, start: StartedMachine, step: int | None) -> None:
-        """Read the inodes while the machine is paused, and note those that differ from the time before as changed by `step`."""
+        """Read the inodes while the machine is paused, and record those that differ from the last time as changed by `step`."""
         if self._builder is None or self.changed is None:
             return
         began = time.monotonic()
@@ -46,7 +46,7 @@ class Tracker(StepObserver):
             with self._builder.paused_disk(start.machine) as disk:
                 tables = read_inode_tables(start.readable(disk))
             self.changed.add(tables, step)
-            self._report.debug(f"noted what was changed, in {time.monotonic() - began:.2f} s")
+            self._report.debug(f"read the inodes in {time.monotonic() - began:.2f} s")
         except (BakeError, Disconnected, GuestTimeout, OSError) as error:
             self.changed = None
-            self._report.info(f"what each step changed is not on record: {error.message if isinstance(error, BakeError) else error}")
+            self._report.info(f"the changes of each step are not recorded: {error.message if isinstance(error, BakeError) else error}")

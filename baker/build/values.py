@@ -1,4 +1,4 @@
-"""The frozen values that go from one stage of a build to the next."""
+"""The frozen values that the stages of a build pass on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Captured:
-    """What was captured of the build machine after its shutdown, a disk or an AMI, and what is known about the machine."""
+    """The disk or AMI captured from the build machine after its shutdown, with facts about the machine."""
 
     media: Media
-    facts: MachineFacts | None = None  # None: there was nothing to provision, so no machine ran
-    guest_listing: GuestListing | None = None  # where the host cannot read the file system
+    facts: MachineFacts | None = None  # None: no machine ran, because there was nothing to provision
+    guest_listing: GuestListing | None = None  # only if the host cannot read the file system
     normalized: Normalized | None = None  # how the disk was normalized, for a reproducible template
-    not_normalized: str = ""  # why it could not be
-    before_normalizing: Disk | None = None  # the disk as the machine left it, where `media` is the normalized one
-    changed_inodes: ChangedInodes | None = None  # which step changed what on the machine's disk; None: that is not known
-    publications: tuple[Publication, ...] = ()  # where it is published; their `image` is still empty
+    not_normalized: str = ""  # why it could not be normalized
+    before_normalizing: Disk | None = None  # the disk before normalization, if `media` is normalized
+    changed_inodes: ChangedInodes | None = None  # which step changed each inode of the machine's disk; None: unknown
+    publications: tuple[Publication, ...] = ()  # their `image` is still empty
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class GuestListing:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What a captured disk holds. `manifest` is a file of gzipped JSON lines, one FileEntry each; None where it could not be read."""
+    """The content of a captured disk. `manifest`: a file of gzipped JSON lines, one FileEntry each; None if the disk cannot be read."""
 
     digest: str
     manifest: Path | None
     files: int
     packages_before: PackageList
     packages_after: PackageList
-    changes: Path | None = None  # the evidence `changes`; None where it is not known
+    changes: Path | None = None  # the evidence `changes`; None if it is unknown

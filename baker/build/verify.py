@@ -1,8 +1,8 @@
-"""Verification: testinfra against a machine that was booted from the captured image.
+"""Verifies an image: runs testinfra against a machine that was booted from it.
 
 One pytest process runs all test files over the machine's shared SSH connection. It has its own configuration: the user's pytest.ini,
-environment and installed plugins have no effect on it, but a conftest.py beside the tests does. Each outcome is reported as an event
-while the other tests still run.
+environment and installed plugins have no effect, but a conftest.py beside the tests has. Each outcome is reported as an event as
+soon as it is known.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from baker.core.model import TestOutcome, TestReport
 from baker.machines.ssh.config import login_user
 from baker.template.model import TestinfraVerify
 
-MARK = "bake-verify"  # as in verify_plugin, which only the subprocess imports
-BOOT_SECONDS = 120.0  # for the services of a machine that answers SSH already; then the tests run in any case
+MARK = "bake-verify"  # the same as in verify_plugin, which only the subprocess imports
+BOOT_SECONDS = 120.0  # timeout for the services to start; then the tests run in any case
 CONNECT_SECONDS = 60
-SHARED_DEPTH = 2  # parts of a path: tests of one project are deeper than / and the directories in it
+SHARED_DEPTH = 2  # parts of a path; a project's tests are below / and its subdirectories
 INI = "[pytest]\naddopts =\npython_files = *.py\n"
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, section 2.2
 
@@ -44,10 +44,10 @@ def verify(
     user: str | None = None,
     mask: Callable[[str], str] = str,
 ) -> TestReport:
-    """Run the test files of `checks` against `host` of `ssh_config`; the report has one outcome per test.
+    """Run the test files of `checks` against `host` of `ssh_config`. The report has one outcome per test.
 
-    A file that cannot be imported or has no test is an outcome of the kind "error", and so are tests that are not done within `timeout`
-    seconds for all (default: the sum of the checks' own). `user` logs in (default: the user of the configuration); tests run as root.
+    A file that cannot be imported or has no test gives the outcome "error", and so does a test that is not finished after `timeout` seconds
+    for all tests (default: the sum of the checks' timeouts). `user` logs in (default: from `ssh_config`); tests run as root.
     """
     started = time.monotonic()
     directory = ensure(scratch)
@@ -64,14 +64,14 @@ def verify(
 
 
 def wait_for_services(ssh_config: Path, host: str, report: Reporter) -> None:
-    """Wait until the machine has started all of its services: SSH answers earlier. There is no wait for a guest without systemd."""
+    """Wait until the machine has started all of its services, because SSH answers earlier. Does not wait for a guest without systemd."""
     ssh: list[str | Path] = [process.need("ssh", package="openssh-client"), "-F", ssh_config, host]
     try:
         process.run([*ssh, "systemctl is-system-running --wait"], check=False, timeout=BOOT_SECONDS)
     except process.CommandTimeout:
         waiting = process.run([*ssh, "systemctl list-jobs --no-legend --plain"], check=False, timeout=CONNECT_SECONDS).stdout
         names = ", ".join(line.split()[1] for line in waiting.splitlines()[:5] if len(line.split()) > 1)
-        report.warn(f"the machine is still starting after {BOOT_SECONDS:g} s ({names}); the tests begin now")
+        report.warn(f"timed out after {BOOT_SECONDS:g} s waiting for services to start ({names}); the tests begin now")
 
 
 def junit(outcomes: Iterable[TestOutcome], seconds: float) -> str:
@@ -109,8 +109,11 @@ class _Chosen:
 
 
 def _batches(checks: Sequence[TestinfraVerify]) -> list[list[_Chosen]]:
-    """Distribute the files to as few pytest runs as possible. A file that is to run twice, with other vars, needs two runs. So do files of
-    unrelated directories: pytest uses every conftest.py from a run's common directory down, and it must belong to these tests."""
+    """Distribute the files to as few pytest runs as possible.
+
+    A file that runs twice, with different vars, needs two runs. So do files of unrelated directories: pytest uses every conftest.py below
+    the common directory of a run, and it must belong to these tests.
+    """
     batches: list[list[_Chosen]] = []
     for check in checks:
         for chosen in _related(check):
@@ -137,7 +140,7 @@ def _related(check: TestinfraVerify) -> Iterator[_Chosen]:
 
 
 def _common(files: Sequence[Path]) -> Path | None:
-    """The directory that all files are below; None for one that holds unrelated things: `/`, `/usr`, the parent of home directories."""
+    """The common directory of the files; None if it is too general: `/`, `/usr`, the parent of home directories."""
     directories = {path.parent for path in files}
     common = Path(commonpath(directories))
     shared = len(common.parts) <= SHARED_DEPTH or Path.home().is_relative_to(common)
@@ -145,7 +148,7 @@ def _common(files: Sequence[Path]) -> Path | None:
 
 
 def _files(check: TestinfraVerify) -> list[Path]:
-    """The test files; of a directory those that pytest would collect. A directory without any is returned itself, to be reported."""
+    """The test files; for a directory, those that pytest collects. A directory without test files is returned itself, to report it."""
     found = []
     for path in check.testinfra:
         whole = (check.base_dir / path).resolve()
@@ -156,20 +159,20 @@ def _files(check: TestinfraVerify) -> list[Path]:
 
 @dataclass
 class _Session:
-    """One pytest process and what it reports."""
+    """One pytest process and its outcomes."""
 
     chosen: Sequence[_Chosen]
     host: str
     report: Reporter
     mask: Callable[[str], str]
     outcomes: list[TestOutcome] = field(default_factory=list)
-    seen: set[Path] = field(default_factory=set)  # files that had a test or an error
-    current: str = ""  # the test that runs now
-    other: list[str] = field(default_factory=list)  # what pytest itself printed
+    seen: set[Path] = field(default_factory=set)  # files with a test or an error
+    current: str = ""  # node id of the running test
+    other: list[str] = field(default_factory=list)  # lines that pytest itself printed
 
     @property
     def root(self) -> Path:
-        """The directory to which pytest's node ids are relative, and from which down it looks for a conftest.py."""
+        """The directory to which pytest's node ids are relative, and below which it looks for conftest.py."""
         return Path(commonpath([path.parent for chosen in self.chosen for path in chosen.files]))
 
     def run(self, ssh_config: Path, directory: Path, *, sudo: bool, timeout: float) -> None:
@@ -192,18 +195,16 @@ class _Session:
             )
         except process.CommandTimeout:
             hanging, name = self._place(self.current)
-            self._finish(
-                hanging or present[-1], name, "error", timeout, f"not done within {timeout:g} s, the time limit of the verification"
-            )
+            self._finish(hanging or present[-1], name, "error", timeout, f"timed out after {timeout:g} s, the timeout of the verification")
             return
         self._conclude(present, result.returncode)
 
     def _conclude(self, files: Sequence[Path], returncode: int) -> None:
-        """Add what no single test has reported: pytest failed, or a file has no test."""
+        """Add errors that belong to no test: pytest failed, or a file has no test."""
         reported = any(outcome.outcome in ("failed", "error") for outcome in self.outcomes)
         if returncode not in (0, 5) and not reported:
             tail = "\n".join(self.other[-20:])
-            self._finish(files[-1], "", "error", 0.0, f"pytest ended with exit code {returncode}\n\n{tail}")
+            self._finish(files[-1], "", "error", 0.0, f"pytest failed with exit code {returncode}\n\n{tail}")
         elif returncode in (0, 1, 5):
             for path in files:
                 if path not in self.seen:
@@ -228,7 +229,7 @@ class _Session:
         mark, _, text = line.partition("\t")
         if mark != MARK:
             if line.strip():
-                self.other = [*self.other[-200:], line]  # masked as a whole, when it is reported
+                self.other = [*self.other[-200:], line]  # masked as a whole when it is reported
                 self.report.debug(self.mask(line))
             return
         event: dict[str, Any] = json.loads(text)
@@ -242,7 +243,7 @@ class _Session:
                 self._finish(path, name, "error", 0.0, event["message"])
 
     def _place(self, nodeid: str) -> tuple[Path | None, str]:
-        """The file of a pytest node id, and the test's name without testinfra's host in it."""
+        """The file of a pytest node id, and the test's name without testinfra's host."""
         file, _, name = nodeid.partition("::")
         name = name.replace(f"[ssh://{self.host}]", "").replace(f"[ssh://{self.host}-", "[").replace(f"-ssh://{self.host}]", "]")
         return (self.root / file if file else None), name
@@ -261,7 +262,7 @@ class _Session:
         )
 
     def _title(self, path: Path) -> str:
-        """The name of a test file in reports: as the template names it, or by its bundle."""
+        """The name of a test file in reports: as in the template, or BUNDLE/FILE."""
         for chosen in self.chosen:
             if path in chosen.files:
                 if chosen.check.bundle:
@@ -272,7 +273,7 @@ class _Session:
 
 
 def _environment() -> dict[str, str]:
-    """The environment of pytest: only our plugin and testinfra, no .pyc beside the user's tests, bake importable."""
+    """The environment of pytest: no plugins but ours and testinfra, no .pyc files beside the user's tests, and bake importable."""
     return {
         "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         "PYTHONDONTWRITEBYTECODE": "1",

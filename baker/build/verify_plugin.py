@@ -1,9 +1,9 @@
-"""The pytest plugin inside verification's subprocess: tells bake of each test while they run, and hands out the parameters.
+"""The pytest plugin in the subprocess of a verification: reports each test to bake as it runs, and provides the parameters.
 
-Tests see the fixture `host` (testinfra's) and the fixture `bake_vars`: the parameters of the bundle whose file it is, or the `vars` of
-the template's verify entry.
+Tests have the fixture `host` (of testinfra) and the fixture `bake_vars`: the parameters of the file's bundle, or the `vars` of the
+template's verify entry.
 
-What it writes to the real stdout, one line each: MARK, a tab, a JSON object with `event`: started, finished or collected.
+It writes lines to the real stdout: MARK, a tab, and a JSON object with `event`: started, finished or collected.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 MARK = "bake-verify"
 LONGEST_MESSAGE = 8000  # characters
-_STDOUT = os.dup(1)  # pytest puts its capture in the way of fd 1 only after plugins are loaded
+_STDOUT = os.dup(1)  # pytest redirects fd 1 only after plugins are loaded
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,7 +37,7 @@ def bake_vars(request: pytest.FixtureRequest) -> Mapping[str, Any]:
 
 
 class _Reporter:
-    """Adds up the phases of each test: set-up, call, tear-down."""
+    """Combines the phases of each test: set-up, call, tear-down."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -65,7 +65,7 @@ class _Reporter:
 
 
 def _message(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """One line that says what went wrong, then the traceback."""
+    """A line with the error, then the traceback."""
     longrepr = report.longrepr
     if isinstance(longrepr, tuple):
         return longrepr[2].removeprefix("Skipped: ")

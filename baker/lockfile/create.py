@@ -1,4 +1,4 @@
-"""`bake lock`: find or run the builds that a lock file is written from, and compare it with the one that is there."""
+"""Creates lock files (`bake lock`): finds or runs the builds for a lock, and compares it with the existing lock file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BuildApi(Protocol):
 
 @dataclass(frozen=True)
 class Locked:
-    """The lock of one template file, and what it changes. `failed`: the builds that made no image; then there is no lock."""
+    """The lock of a template file, and its changes from the existing one. `failed`: builds that failed; then there is no lock."""
 
     path: Path
     lock: Lock | None
@@ -47,7 +47,7 @@ class Locked:
 
 
 def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say: Callable[[str], None]) -> Locked:
-    """The lock of a template; nothing is written. With `update` every image is built; without, only those that the catalog lacks.
+    """Return the lock of a template without writing it. With `update` every image is built, otherwise only those that the catalog lacks.
     NotFoundError when an image is missing and `build` is false."""
     templates = api.load_request(request)
     path = lock_path(templates[0].path)
@@ -56,7 +56,7 @@ def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say
     if missing and not build:
         names = ", ".join(f"{each.name} {each.version}" for each in missing)
         raise NotFoundError(
-            f"the catalog has no image of {path.name.replace('.lock', '')} as it is now: {names}",
+            f"the catalog has no image of the current {path.name.replace('.lock', '')}: {names}",
             hint="leave out --no-build",
             code="lock.no-image",
         )
@@ -72,13 +72,13 @@ def lock(api: BuildApi, request: BuildRequest, *, update: bool, build: bool, say
         found = Built(template, made[template.name]) if template.name in made else _image_build(api, template)
         if found is None:
             raise NotFoundError(
-                f"the build of {template.name} made no image of the template as it is now",
-                hint="do not change the template while it is built",
+                f"the build of {template.name} made no image of the current template",
+                hint="do not change the template during the build",
                 code="lock.template-changed",
             )
         built.append(found)
     new, old = make_lock(built, api.store), _old(path, say)
-    if old is not None and (request.only or request.except_):  # the other images of the matrix stay as they are
+    if old is not None and (request.only or request.except_):  # the other images of the matrix are not changed
         new = new.model_copy(update={"images": dict(sorted({**old.images, **new.images}.items()))})
     return Locked(path, new, tuple(changes(old, new)))
 
@@ -94,7 +94,7 @@ def _old(path: Path, say: Callable[[str], None]) -> Lock | None:
 
 
 def _image_build(api: BuildApi, template: Template) -> Built | None:
-    """The newest image of this template as it is now."""
+    """The newest image of the current template with its build; None if there is none."""
     plan = api.plan(template)
     image = api.planned_image(plan) if plan else None
     return Built(template, api.catalog.build_of(image)) if image else None

@@ -1,4 +1,4 @@
-"""`bake outdated`: compare the inputs of images on record with what is available now. Nothing is changed."""
+"""Compares the recorded inputs of images with the inputs that are available now (`bake outdated`). Changes nothing."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class LookupServices(Protocol):
 
 @dataclass(frozen=True)
 class Newer:
-    """An input of an image that is another one now. `after` is "" when it does not exist any more."""
+    """An input of an image that differs now. `after` is "" if it does not exist any more."""
 
     what: str  # "base", "source", "template", "file", "package", "index", "role", "collection"
     name: str
@@ -64,7 +64,7 @@ class Newer:
 
 @dataclass(frozen=True)
 class Examined:
-    """The result for one image. `unknown`: what could not be compared, and why."""
+    """The result for one image. `unknown`: inputs that could not be compared, with the reasons."""
 
     image: ImageRecord
     newer: tuple[Newer, ...]
@@ -72,7 +72,7 @@ class Examined:
 
 
 def outdated(services: LookupServices, references: Sequence[str], fetch: Fetch | None = None) -> list[Examined]:
-    """Compare the images named, or the newest of each name. `fetch` None: over the network. NotFoundError when a reference has no image."""
+    """Examine the images in `references`, or the newest of each name. `fetch` None: download. NotFoundError for an unknown reference."""
     catalog = services.catalog
     wanted = references or sorted({image.name for image in catalog.images()})
     images = list({image.id: image for image in map(catalog.resolve, wanted)}.values())
@@ -98,7 +98,7 @@ class _Look:
         return spec
 
     def _base(self) -> Iterator[Newer]:
-        """The parent image: what the template's reference resolves to now, and whether there is a newer one that it does not resolve to."""
+        """The parent: the image that the template's reference resolves to now, or else a newer image that it does not resolve to."""
         if self.build.source.get("kind") != "image":
             return
         catalog, pins = self.services.catalog, self.build.source["pins"]
@@ -116,7 +116,7 @@ class _Look:
             yield Newer("base", pins["image"], pins["version"], newest.version, f"{reference} does not resolve to it")
 
     def _source(self) -> Iterator[Newer]:
-        """A disk image file, or an AMI. A source with a checksum cannot change; a bootstrapped one is compared by its packages."""
+        """A disk image file or an AMI. A source with a checksum cannot change; a debootstrap source is compared by its packages."""
         kind, before = self.build.source.get("kind"), str(self.build.source.get("digest", ""))
         if kind == "file":
             context = Context.for_peek(
@@ -148,7 +148,7 @@ class _Look:
             yield Newer("source", pins.get("name") or pins["region"], pins["ami"], now.pins["ami"], now.pins.get("name", ""))
 
     def _files(self) -> Iterator[Newer]:
-        """The template and the files of its steps, where they are on this host."""
+        """The template and the files of its steps, if they are on this host."""
         template = Path(self.build.template_path)
         if not template.exists():
             self._unknown.append(f"its files: {template} is not on this host")
@@ -174,7 +174,7 @@ class _Look:
         installed = [each for each in listed.packages if each.kind == "deb"]
         found = self._listings() if installed else ()
         if installed and not found:
-            self._unknown.append("its packages: the package indexes that they came from are not on record")
+            self._unknown.append("its packages: their package indexes are not recorded")
         newest = self.candidates.newest(found)
         for package in installed:
             key = (package.name.partition(":")[0], package.architecture)
@@ -185,7 +185,7 @@ class _Look:
         self._unknown += [f"{url}: {why}" for url, why in self.candidates.unread.items() if url.startswith(tuple(bases))]
 
     def _listings(self) -> tuple[Listing, ...]:
-        """The package indexes that the build and its ancestors read; for a bootstrapped system without any, those of its own apt."""
+        """The package indexes that the build and its ancestors downloaded; if a debootstrap build has none, those of its apt."""
         found: list[Listing] = []
         for build in self._ancestors():
             found += listings(fetched(build, self.services.store), lambda digest: _kept(self.services, digest))
@@ -193,7 +193,7 @@ class _Look:
         return tuple(dict.fromkeys(found))
 
     def _of_disk(self, build: BuildRecord) -> tuple[Listing, ...]:
-        """The indexes that the apt of a build's image is configured for; none when its disk is not on this host or cannot be read."""
+        """The indexes that apt is configured for in a build's image; none if its disk is not on this host or cannot be read."""
         image = next(each for each in self.services.catalog.history(self.image) if each.build == build.id)
         try:
             with open_root(stored(image, self.services.store)) as root:
@@ -209,7 +209,7 @@ class _Look:
             build = self.services.catalog.build_of(self.services.catalog.image(parent)) if parent else None
 
     def _indexes(self) -> Iterator[Newer]:
-        """Indexes of rpm and apk: only whether they have changed."""
+        """Indexes of rpm and apk. Only a change of the whole index is reported."""
         import hashlib
 
         for url, before in sorted(fetched(self.build, self.services.store).items()):

@@ -1,4 +1,4 @@
-"""Why a rebuilt file is not the same: what kind of accident it was, found by looking at both, and what would prevent it."""
+"""Finds why a rebuilt file differs, by comparing both versions, and what would prevent the difference."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ RANDOM_NAME = re.compile(r"[0-9a-fA-F]{6,}|[A-Za-z0-9_]{6,}$|\d{3,}")
 KEY = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY-----|-----BEGIN CERTIFICATE-----|ssh-(?:rsa|ed25519) ")
 NUMBER = re.compile(rb"\d+(?:\.\d+)?")
 TAR_MAGIC, PYC = 257, (".pyc", ".pyo")
-LARGEST = 64 << 20  # bytes of a file that are looked into, packed or unpacked
+LARGEST = 64 << 20  # bytes of the largest file that is examined, packed or unpacked
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A kind of accident. `remedy` says what to do about it in the template."""
+    """A cause of differences. `remedy`: what to change in the template."""
 
     name: str
     what: str
@@ -39,42 +39,42 @@ class Cause:
 
 BYTECODE = Cause(
     "bytecode",
-    "Python bytecode with the time of its source, or in another order",
+    "Python bytecode with the time of its source, or in a different order",
     "compile with SOURCE_DATE_EPOCH set (every step has it), or remove __pycache__ in the last step",
 )
-GZIP_TIME = Cause("gzip-time", "a gzip file with the time of its making inside", "use gzip -n")
+GZIP_TIME = Cause("gzip-time", "a gzip file that contains the time of its creation", "use gzip -n")
 ARCHIVE_TIME = Cause(
     "archive-time",
     "an archive whose members have the times of the build",
     'use tar --mtime="@$SOURCE_DATE_EPOCH" --clamp-mtime, or touch the files before zip -X',
 )
 ARCHIVE_ORDER = Cause(
-    "archive-order", "an archive with the same members in another order", "use tar --sort=name, or hand zip a sorted list"
+    "archive-order", "an archive with the same members in a different order", "use tar --sort=name, or pass a sorted list to zip"
 )
 TIMESTAMP = Cause(
     "timestamp", "a date or time of the build in a file's text", 'write date -u -d "@$SOURCE_DATE_EPOCH" instead of the current time'
 )
-LINE_ORDER = Cause("line-order", "the same lines in another order", "sort the list, under LC_ALL=C, before it is written")
+LINE_ORDER = Cause("line-order", "the same lines in a different order", "sort the lines with LC_ALL=C before they are written")
 RANDOM_NAMES = Cause(
     "random-name",
-    "the same content under a name that is drawn anew in each build",
+    "the same content under a name that is random in each build",
     "name the file by its content or its number, or remove temporary files in the same step",
 )
 RANDOM_KEY = Cause(
     "random-key",
-    "a key or certificate that is made anew in each build",
-    "make it when the machine boots first: an image that holds a private key shares it with all its machines",
+    "a key or certificate that each build generates",
+    "generate it at the first boot: all machines of an image share a private key in it",
 )
-RANDOM_ID = Cause("random-id", "an identifier that is drawn anew in each build", "take it from a variable, or make it at the first boot")
+RANDOM_ID = Cause("random-id", "an identifier that is random in each build", "take it from a variable, or generate it at the first boot")
 LOG = Cause(
     "log",
-    "a log with the times of the build, and how long things took",
+    "a log with times and durations of the build",
     "remove it in the last step, or write it below /var/log, which sealing empties",
 )
 TIME_ONLY = Cause(
     "file-time",
     "only the time of the file differs",
-    "reproducible: true clamps the times of what a build changes; touch -d @$SOURCE_DATE_EPOCH sets others",
+    "reproducible: true clamps the times of files that a build changes; touch -d @$SOURCE_DATE_EPOCH sets others",
 )
 OTHER = Cause("other", "another difference", "bake diff shows it")
 CAUSES = (
@@ -102,7 +102,7 @@ class Group:
 
 
 def explain(differences: Sequence[Difference], old: Read, new: Read) -> list[Group]:
-    """The differences by cause, in the order of CAUSES. `old` and `new` give the bytes of a file on either side, None where it has none."""
+    """Group the differences by cause, in the order of CAUSES. `old` and `new` return the bytes of a file, None if it does not exist."""
     renamed = _renamed(differences)
     found: dict[Cause, list[Difference]] = {}
     for difference in differences:
@@ -112,7 +112,7 @@ def explain(differences: Sequence[Difference], old: Read, new: Read) -> list[Gro
 
 
 def _renamed(differences: Iterable[Difference]) -> set[str]:
-    """Paths that are there under another name with the same content, in the same directory."""
+    """Paths that exist under another name in the same directory, with the same content."""
     sides: dict[tuple[str, str, str], dict[str, list[str]]] = {}
     for difference in differences:
         entry = difference.before or difference.after
@@ -175,7 +175,7 @@ def _of_gzip(before: bytes, after: bytes) -> Cause:
 
 
 def _unpacked(data: bytes) -> bytes:
-    """The content of a gzip file; of a larger one than is looked into a byte more than that."""
+    """The content of a gzip file, but at most LARGEST + 1 bytes of it."""
     with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
         return file.read(LARGEST + 1)
 
@@ -184,7 +184,7 @@ Member = tuple[str, bytes]
 
 
 def _of_archive(before: bytes, after: bytes) -> Cause | None:
-    """What differs between two archives of one kind; None for what is none."""
+    """The cause of the difference between two archives of one kind; None if they are not archives, or differ otherwise."""
     for read in (_tar, _zip):
         left, right = read(before), read(after)
         if left is None or right is None:
@@ -221,7 +221,7 @@ def _zip(data: bytes) -> list[Member] | None:
 
 
 def to_json(groups: Iterable[Group]) -> list[Mapping[str, object]]:
-    """For `--json` and for the record."""
+    """The groups as JSON values, for `--json` and for the record."""
     return [
         {
             "cause": group.cause.name,

@@ -1,4 +1,4 @@
-"""How far a rebuilt image is the same as the one on record. A level is checked, never declared."""
+"""Levels of equality between a rebuilt image and the recorded one. A level is always checked, never declared."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from baker.core.model import PackageList
 
 
 class Level(enum.IntEnum):
-    """Each one holds those below it."""
+    """Each level includes the levels below it."""
 
-    NONE = -1  # the inputs are not all there, or are others
-    INPUTS = 0  # every input is pinned and its bytes are kept: the build ran from the record alone
+    NONE = -1  # inputs are missing or differ
+    INPUTS = 0  # every input is pinned and stored: the build ran from the record alone
     PACKAGES = 1  # the same packages in the same versions
     TREE = 2  # the same files: path, type, mode, owner, extended attributes, content, links
-    DISK = 3  # the same disk, bit by bit: times too
+    DISK = 3  # the same disk, bit by bit, including times
 
     @property
     def words(self) -> str:
@@ -39,9 +39,9 @@ WORDS: Mapping[Level, str] = {
 def level_of(
     *, inputs: bool, packages: tuple[PackageList, PackageList], differences: Iterable[Difference] | None, disks: tuple[str, str]
 ) -> Level:
-    """The level reached; pairs are (on record, rebuilt). `differences`: between the file trees, None where these were not compared.
+    """Return the level reached. Pairs are (recorded, rebuilt). `differences`: between the file trees; None if they were not compared.
 
-    Level.PACKAGES is not reached by lists that are not complete. The levels above it may be: a tree holds its package databases.
+    Incomplete package lists do not reach Level.PACKAGES. They can reach a higher level, because a tree has its package databases.
     """
     if not inputs:
         return Level.NONE

@@ -1,7 +1,7 @@
-"""Makes an image again from its record alone, and says how far the result is the same.
+"""Rebuilds an image from its record alone, and determines the level of equality that the result reaches.
 
-Nothing is downloaded and nothing is read where the template was: inputs, source disk and everything that guests downloaded come from the
-store. The machine's clock starts at the time of the recorded build. The result is compared and removed.
+Nothing is downloaded, and the original template is not read: inputs, source disk and all downloads of guests come from the store. The
+machine's clock starts at the time of the recorded build. The result is compared with the image, then removed.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SEALED_VALUE = re.compile(rf"({re.escape(SEALED)}[A-Za-z0-9_]+) [0-9a-f]{{32}}}}
 
 @dataclass(frozen=True)
 class RebuildOutcome:
-    """The result of a rebuild. `packages`: (name, version on record, rebuilt version) of each that differs; `reasons`: why no higher level
+    """The result of a rebuild. `packages`: (name, recorded version, rebuilt version) of each that differs; `reasons`: why no higher level
     was reached."""
 
     image: ImageRecord
@@ -81,7 +81,7 @@ class RebuildOutcome:
 
 @dataclass(frozen=True)
 class Request:
-    """What to rebuild, and the values of secret variables, which are not on record."""
+    """The image to rebuild, and the values of secret variables, which are not recorded."""
 
     image: ImageRecord
     build: BuildRecord
@@ -91,11 +91,11 @@ class Request:
 
 
 def rebuild(request: Request, services: Services) -> RebuildOutcome:
-    """Make the image again and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
+    """Rebuild the image and compare. NotFoundError when the record or the store lacks a part; BakeError when the build fails."""
     if request.image.origin == "committed":
         raise UsageError(
-            f"{request.image.name}@{request.image.version} was committed from a shell: it cannot be made again",
-            hint="bake diff with its parent shows what was changed by hand: put that into a template",
+            f"{request.image.name}@{request.image.version} was committed from a shell, so it cannot be rebuilt",
+            hint="bake diff with its parent shows the manual changes: put them into a template",
             code="rebuild.committed",
         )
     with workplace(services.home, services.leases, services.ledger) as work:
@@ -122,7 +122,7 @@ def rebuild(request: Request, services: Services) -> RebuildOutcome:
 
 
 def rebuild_and_record(request: Request, services: Services) -> RebuildOutcome:
-    """Rebuild an image, and put the result on record."""
+    """Rebuild an image, and record the result."""
     verdict = rebuild(request, services)
     put_on_record(verdict, services)
     return verdict
@@ -142,7 +142,7 @@ def put_on_record(verdict: RebuildOutcome, services: Services) -> Rebuild:
 
 @contextmanager
 def _failures_reported(job: Job) -> Iterator[None]:
-    """Report a failure without a record of it: a rebuild is no build of the template."""
+    """Report a failure without recording it, because a rebuild is not a build of the template."""
     try:
         yield
     except (Interrupted, KeyboardInterrupt) as error:
@@ -154,15 +154,14 @@ def _failures_reported(job: Job) -> Iterator[None]:
 
 
 def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> None:
-    """Verify every blob of an image and its build. HostError that names each whose bytes are not those on record; NotFoundError when one is
-    missing."""
+    """Verify every blob of an image and its build. HostError with every blob that was changed; NotFoundError when one is missing."""
     blobs = {digest: f"disk {position} of image {image.id}" for position, digest in enumerate(image.chain)}
     for name, digest in build.evidence.items():
         blobs.setdefault(digest, f"evidence {name!r} of build {build.id}")
     changed = [f"\n  {what}: {digest}" for digest, what in blobs.items() if not store.verify(digest)]
     if changed:
         raise HostError(
-            f"the store does not hold what is on record for image {image.id}; these blobs were changed:{''.join(changed)}",
+            f"these blobs of image {image.id} were changed in the store:{''.join(changed)}",
             hint="restore them from a copy of the store: nothing is rebuilt from changed bytes",
             code="store.blob-changed",
         )
@@ -172,13 +171,13 @@ def check_store(image: ImageRecord, build: BuildRecord, store: BlobStore) -> Non
 
 
 def _template(request: Request, services: Services, directory: Path) -> tuple[Template, list[str]]:
-    """The template from the bytes on record, and the reasons why it may not be the same."""
-    with _evidence(request.build, "inputs", services.store, "it was made before inputs were kept") as file:
+    """Load the template from the recorded bytes. Returns it with the reasons why it may differ from the original."""
+    with _evidence(request.build, "inputs", services.store, "an older version of bake built it, which did not record inputs") as file:
         context = inputs.unpack(file, directory)
     missing = sorted(set(context.secrets) - request.secrets.keys())
     if missing:
         raise UsageError(
-            f"the record holds no secret values, and the build needs {', '.join(missing)}",
+            f"secret values are not recorded, but the build needs {', '.join(missing)}",
             hint=" ".join(f"--var {name}=..." for name in missing),
             code="rebuild.secrets-missing",
         )
@@ -200,7 +199,7 @@ def _template(request: Request, services: Services, directory: Path) -> tuple[Te
 
 
 def _without_source_file(build: BuildRecord, directory: Path) -> Mapping[str, Any]:
-    """Override the path of a disk image that the template names: the disk is in the store, not among the inputs, but a file must exist."""
+    """Override the path of a disk image in the template with an empty file, which must exist: the disk itself is in the store."""
     if build.source.get("kind") != "file":
         return {}
     stand_in = directory / "source-disk"
@@ -213,7 +212,7 @@ def _text(value: Any) -> str:
 
 
 def _source(request: Request, services: Services) -> SourceImage:
-    """The disk that the build started from: the parent's, or that of the source in the image's chain."""
+    """The disk that the build started from: the disk of the parent, or of the source in the image's chain."""
     record, image = request.build.source, request.image
     chain = image.chain[1:]
     if not chain:
@@ -233,7 +232,7 @@ def _source(request: Request, services: Services) -> SourceImage:
 
 
 def _replay(build: BuildRecord, services: Services, directory: Path) -> Path:
-    """Everything that the build's machines downloaded, as a recording for the proxy."""
+    """Write all downloads of the build's machines as a recording for the proxy."""
     recording = Recording(directory)
     if "fetches" in build.evidence:
         with services.store.open(build.evidence["fetches"]) as file:
@@ -246,15 +245,15 @@ def _replay(build: BuildRecord, services: Services, directory: Path) -> Path:
 
 
 def _changed(plan: Plan, request: Request, *, elsewhere: bool) -> Iterator[str]:
-    """Why the plan of the rebuild is not the one on record. `elsewhere`: the record is from another home."""
+    """The reasons why the plan of the rebuild differs from the recorded one. `elsewhere`: the record is from another home."""
     if plan.fingerprint == request.image.fingerprint:
         return
     recorded = {step.index: step.key for step in request.build.steps}
     if elsewhere and plan.template.secrets.values and _same_but_for_keys(plan, request.build):
         return
     first = next((planned for planned in plan.steps if recorded.get(planned.index) != planned.key), None)
-    where = f"step {first.index} ({first.name})" if first else "what comes after the steps"
-    yield f"the inputs on record do not give the plan on record: {where} has another key"
+    where = f"step {first.index} ({first.name})" if first else "the part after the steps"
+    yield f"the recorded inputs do not give the recorded plan: {where} has another key"
 
 
 def _is_imported(build: BuildRecord, services: Services) -> bool:
@@ -262,8 +261,8 @@ def _is_imported(build: BuildRecord, services: Services) -> bool:
 
 
 def _same_but_for_keys(plan: Plan, build: BuildRecord) -> bool:
-    """Whether the inputs of a plan are as on record, except for the hashes of secret values: those are keyed, and each home has its own
-    key. Whether the values are the same is not known then; the comparison of the disks shows it."""
+    """Whether the inputs of a plan are as recorded, except for the hashes of secret values. These are keyed, and each home has its own key.
+    So it is unknown whether the values are the same; the comparison of the disks shows it."""
     mine = [_plain(step.inputs) for step in plan.steps]
     shape = recorded_machine_spec(plan.template)
     return mine == [_plain(step.inputs) for step in build.steps] and _plain(shape) == _plain(build.shape)
@@ -293,7 +292,7 @@ def _compare(request: Request, job: Job, disk: Disk, inspection: Inspection, rea
     differences = compare_trees(before, after) if before is not None and after is not None else None
     words = list(reasons)
     if differences is None:
-        words.append("the file system cannot be read from outside, so files were not compared")
+        words.append("this host cannot read the file system, so files were not compared")
     level = level_of(inputs=not reasons, packages=packages, differences=differences, disks=(request.image.digest, inspection.digest))
     unread = list(dict.fromkeys(reason for each in packages for reason in each.unread))
     if unread and level < Level.TREE:

@@ -1,1 +1,1 @@
-"""Machines for people: ephemeral ones, shells, and images committed from them."""
+"""Interactive machines: ephemeral machines, shells, and images committed from them."""

@@ -1,6 +1,6 @@
-"""Makes an image of a machine that somebody changed by hand. It is marked everywhere as one that cannot be made again.
+"""Makes an image from a machine that was changed by hand. The image is marked as one that cannot be rebuilt.
 
-The machine that somebody is in goes on running: a copy of its disk is started, sealed as every image is, shut down and recorded.
+The machine keeps running: another machine starts from a copy of its disk, and is sealed, shut down and recorded as in a build.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ DOWN_SECONDS = 120.0
 
 @dataclass(frozen=True)
 class CommitOptions:
-    """The name and version of the image, and why it was made."""
+    """The name and version of the image, and the reason for it."""
 
     name: str
     version: str
@@ -53,13 +53,13 @@ class CommitOptions:
 
 @dataclass(frozen=True)
 class CommitSource:
-    """A copy of a machine's disk, from which an image is to be made. It is there until the context of `take` ends."""
+    """A copy of a machine's disk, to make an image from. It exists until the context of `take` ends."""
 
     services: Services
     shell: str
     parent: ImageRecord
     disk: Disk
-    identity: Identity  # the shell's: the system on the disk has had its first boot, and lets nobody else in
+    identity: Identity  # of the shell: the system on the disk has booted before, and accepts no other
     ledger: BuildLedger
     scratch: Path
     report: Reporter
@@ -70,7 +70,7 @@ class CommitSource:
 
 @contextmanager
 def take(services: Services, text: str) -> Iterator[CommitSource]:
-    """Copy the disk of a running shell, which goes on. NotFoundError when there is none."""
+    """Copy the disk of a running shell, which keeps running. NotFoundError when there is no such shell."""
     shell = shell_of(services.home, text)
     parent = services.catalog.image(shell.image)
     services.catalog.check_usable(parent, "to be made another image of")
@@ -84,49 +84,49 @@ def take(services: Services, text: str) -> Iterator[CommitSource]:
         yield CommitSource(services, shell.id, parent, disk, identity, ledger, scratch, report, artifacts, events, host_facts.now())
 
 
-def commit(taken: CommitSource, options: CommitOptions) -> ImageRecord:
-    """Seal, capture and register what was taken. BakeError when that fails: there is no image then."""
-    services, parent = taken.services, taken.parent
+def commit(origin: CommitSource, options: CommitOptions) -> ImageRecord:
+    """Seal, capture and register the copy `origin`. BakeError when that fails; then there is no image."""
+    services, parent = origin.services, origin.parent
     if any(image.version == options.version for image in services.catalog.images(options.name)):
         raise UsageError(
-            f"there is a {options.name}@{options.version} already", hint="--version names another one", code="image.version-taken"
+            f"{options.name}@{options.version} exists already", hint="choose another version with --version", code="image.version-taken"
         )
     before = services.catalog.build_of(parent)
     source = _source(services, parent)
     with services.leases.shared(STORE_LEASE):
-        captured = _capture(taken, before, source.disk)
-        with taken.report.stage("inspect"):
-            inspection = inspect(captured, source, taken.scratch)
-            warn_of_unread(taken.report, inspection)
-            inspection = replace(inspection, changes=write_changes(captured, source, inspection.manifest, taken.scratch))
-            taken.artifacts.set_inspection(inspection)
-        with taken.report.stage("record"):
-            return _record(taken, options, before, source, captured)
+        captured = _capture(origin, before, source.disk)
+        with origin.report.stage("inspect"):
+            inspection = inspect(captured, source, origin.scratch)
+            warn_of_unread(origin.report, inspection)
+            inspection = replace(inspection, changes=write_changes(captured, source, inspection.manifest, origin.scratch))
+            origin.artifacts.set_inspection(inspection)
+        with origin.report.stage("record"):
+            return _record(origin, options, before, source, captured)
 
 
-def _record(taken: CommitSource, options: CommitOptions, before: BuildRecord, source: SourceImage, captured: Captured) -> ImageRecord:
-    """Register the image. Its record says who made it and why; there is no template, and there are no steps."""
-    services, parent, created = taken.services, taken.parent, host_facts.now()
-    artifacts = taken.artifacts.snapshot()
+def _record(origin: CommitSource, options: CommitOptions, before: BuildRecord, source: SourceImage, captured: Captured) -> ImageRecord:
+    """Register the image. Its record has who made it and why, but no template and no steps."""
+    services, parent, created = origin.services, origin.parent, host_facts.now()
+    artifacts = origin.artifacts.snapshot()
     assert artifacts.inspection is not None  # an image is recorded once its disk has been read
     chain, size = record.stored_media(services, source, captured.media)
-    origin = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": parent.id, "pins": {}}
-    committed = {"kind": "shell", "session": taken.shell, "parent": parent.id, "message": options.message}
+    recorded_source = {"kind": source.kind, "title": source.title, "digest": source.digest, "parent": parent.id, "pins": {}}
+    committed = {"kind": "shell", "session": origin.shell, "parent": parent.id, "message": options.message}
     build = replace(
         record.build_record(
             services,
             id=new_id(),
             status="built",
-            started=taken.started,
+            started=origin.started,
             name=options.name,
             version=options.version,
-            source=origin,
+            source=recorded_source,
             shape=before.shape,
-            timings=taken.events.timings,
+            timings=origin.events.timings,
             facts=captured.facts,
         ),
         verify="none",
-        fingerprint=hashlib.sha256(f"committed {taken.shell} {options.name}@{options.version} {created}".encode()).hexdigest(),
+        fingerprint=hashlib.sha256(f"committed {origin.shell} {options.name}@{options.version} {created}".encode()).hexdigest(),
         evidence=record.stored_evidence(services.store, artifacts.evidence(str)),
         reproduction={"wanted": False, "committed": committed},
     )
@@ -150,7 +150,7 @@ def _record(taken: CommitSource, options: CommitOptions, before: BuildRecord, so
         labels=dict(parent.labels),
         origin="committed",
     )
-    record.register(services, taken.report, build, image)
+    record.register(services, origin.report, build, image)
     return image
 
 
@@ -160,15 +160,15 @@ def _source(services: Services, parent: ImageRecord) -> SourceImage:
     return SourceImage("image", title, parent.digest, disk, {"id": parent.id}, parent.id, parent.ssh_username, parent.chain)
 
 
-def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
-    """Start the copy, seal it and shut it down. Returns its disk as a delta on the parent's."""
-    services, report, parent = taken.services, taken.report, taken.parent
+def _capture(origin: CommitSource, before: BuildRecord, below: Disk) -> Captured:
+    """Start a machine from the copy, seal it and shut it down. Returns its disk as a delta on the parent's disk."""
+    services, report, parent = origin.services, origin.report, origin.parent
     builder = services.builder(spec_of(parent.builder, before.shape), None)
-    directory = ensure(taken.scratch / "commit")
-    identity = taken.identity
+    directory = ensure(origin.scratch / "commit")
+    identity = origin.identity
     shape = replace(MachineSpec(**spec_fields(before.shape)), disk_size=None, accelerator="auto")
-    request = Launch("commit", taken.disk, shape, identity, directory, taken.ledger, report, image=ImageName(parent.name, parent.version))
-    with launched(builder, request, services.connect, timeout=BOOT_SECONDS, artifacts=taken.artifacts) as connected:
+    request = Launch("commit", origin.disk, shape, identity, directory, origin.ledger, report, image=ImageName(parent.name, parent.version))
+    with launched(builder, request, services.connect, timeout=BOOT_SECONDS, artifacts=origin.artifacts) as connected:
         machine = connected.machine
         with report.stage("seal"):
             seal(connected.communicator, identity, report)
@@ -176,8 +176,8 @@ def _capture(taken: CommitSource, before: BuildRecord, below: Disk) -> Captured:
         connected.connection.close()
         with report.stage("capture"):
             machine.shutdown(DOWN_SECONDS)
-            media = builder.capture(machine, taken.scratch / "sealed.qcow2", Resources(taken.ledger))
+            media = builder.capture(machine, origin.scratch / "sealed.qcow2", Resources(origin.ledger))
             assert isinstance(media, Disk)
             qemuimg.merge_chain(media.path, below)  # it is a delta on the copy
-            captured = qemuimg.convert(media, taken.scratch / "captured.qcow2", "qcow2", backing=below)
+            captured = qemuimg.convert(media, origin.scratch / "captured.qcow2", "qcow2", backing=below)
     return Captured(captured, machine.facts, changed_inodes=ChangedInodes())

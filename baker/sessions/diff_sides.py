@@ -19,7 +19,7 @@ LAYER = "layer:"
 
 @contextmanager
 def side(services: Services, text: str) -> Iterator[Tree]:
-    """The file tree that `text` names: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP where no image has that name."""
+    """Open the file tree that `text` names: `shell:ID`, `layer:NAME@STEP`, an image, or NAME@STEP if no image has that name."""
     from baker.sessions.ephemeral import session
 
     if text.startswith(PREFIX):

@@ -1,4 +1,4 @@
-"""Ephemeral machines, from an image or from a layer: they are removed with all their changes when they end."""
+"""Ephemeral machines from an image or a layer. They are removed with all their changes when they end."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from baker.sessions.running import write_shell
 
 @dataclass(frozen=True)
 class Running:
-    """An ephemeral machine that answers. `ssh` is the command that enters it."""
+    """An ephemeral machine with an open connection. `ssh`: the command that logs in to it."""
 
     title: str  # "web 1.4.0", "web after step 3 (packages)"
     machine: Machine
@@ -39,7 +39,7 @@ class Running:
 
 @contextmanager
 def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wanted: BootOptions) -> Iterator[Running]:
-    """A machine from an image. `recorded`: the machine on which the image was built, as it is on record."""
+    """Start a machine from an image. `recorded`: the recorded machine on which the image was built."""
     shape = MachineSpec(**(spec_fields(recorded) | {"disk_size": None, "accelerator": "auto"} | dict(wanted.shape)))
     builder = services.builder(spec_of(image.builder, recorded), wanted.uri)
     media = media_of(image, builder, services.catalog, services.store)
@@ -55,7 +55,7 @@ def boot(services: Services, image: ImageRecord, recorded: Mapping[str, Any], wa
 
 @contextmanager
 def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOptions) -> Iterator[Running]:
-    """A machine as it was when a layer was kept. NotFoundError when the layer is removed meanwhile."""
+    """Restore the machine of a layer. NotFoundError when the layer is removed meanwhile."""
     record, store = layer.record, services.layers
     builder = services.builder(spec_of(record.builder, build.shape), None)
     if not isinstance(builder, SupportsSnapshot):
@@ -73,7 +73,7 @@ def restore(services: Services, layer: Layer, build: BuildRecord, wanted: BootOp
 
 @contextmanager
 def session(services: Services) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
-    """What a machine outside of a build needs: a ledger, a scratch directory and a reporter."""
+    """Open a ledger, a scratch directory and a reporter for a machine outside of a build."""
     name = new_id()
     with process_mark(name), services.ledger.open(name) as ledger, scratch_directory(services.home, name, ledger) as scratch:
         yield ledger, scratch, Reporter(services.sink, name)
@@ -81,11 +81,11 @@ def session(services: Services) -> Iterator[tuple[BuildLedger, Path, Reporter]]:
 
 @contextmanager
 def _boot_errors_explained() -> Iterator[None]:
-    """Add to a BootError what a person at a terminal can do about it, and the last lines of the console."""
+    """Add a hint for interactive use, and the last lines of the console, to a BootError."""
     try:
         yield
     except BootError as error:
-        error.hint = "--timeout gives it longer; --memory and --cpus make it larger"
+        error.hint = "--timeout allows more time; --memory and --cpus make the machine larger"
         error.add_note("\n".join(["last lines of the console:", *(f"  {line}" for line in error.console)]))
         raise
 
@@ -97,5 +97,5 @@ def _running(title: str, connected: ConnectedMachine, wanted: BootOptions, name:
 
 
 def spec_fields(recorded: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of MachineSpec in a record, without those that this version does not have."""
+    """The fields of MachineSpec in a record, without fields that this version does not know."""
     return {name: value for name, value in recorded.items() if name in {field.name for field in fields(MachineSpec)}}

@@ -1,4 +1,4 @@
-"""The ephemeral machines that run now (`bake shell`, `bake run`), as another process sees them, and copies of their disks."""
+"""Finds the running ephemeral machines of other processes (`bake shell`, `bake run`), and copies their disks."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Shell:
 
     id: str
     image: str  # id of the image that it was started from
-    disk: Path  # the overlay on the image's disk that it writes to
+    disk: Path  # the overlay on the image's disk, which has the machine's writes
     virtual_size: int
-    ssh: tuple[str, ...]  # the command that enters it
+    ssh: tuple[str, ...]  # the command that logs in to it
 
 
 def write_shell(scratch: Path, image: ImageRecord, builder: Builder, machine: Machine, ssh: Sequence[str]) -> None:
-    """Let other processes find the machine, if its disk is on this host. The name of `scratch` is the id of the session."""
+    """Make the machine known to other processes, if its disk is on this host. The name of `scratch` is the id of the session."""
     if not isinstance(builder, SupportsPause) or not builder.can_pause():
         return
     with builder.paused_disk(machine) as disk:
@@ -43,28 +43,28 @@ def write_shell(scratch: Path, image: ImageRecord, builder: Builder, machine: Ma
 
 
 def running_shells(home: Home) -> list[Shell]:
-    """The shells that run now."""
+    """The running shells of all processes."""
     found = []
     for path in sorted(home.work("*").parent.glob(f"*/{NAME}")):
         try:
             value = json.loads(path.read_text())
             shell = Shell(**value | {"disk": Path(value["disk"]), "ssh": tuple(value["ssh"])})
         except (OSError, ValueError, TypeError, KeyError):
-            continue  # it ended meanwhile, or another version wrote it
+            continue  # the shell ended meanwhile, or another version of bake wrote the file
         if shell.disk.exists():
             found.append(shell)
     return found
 
 
 def shell_of(home: Home, text: str) -> Shell:
-    """The shell whose id is, or begins with, `text`; `shell:` before it may be left out. UsageError when several fit."""
+    """Find the shell whose id is, or begins with, `text`, with or without `shell:`. UsageError when there are several."""
     wanted, there = text.removeprefix(PREFIX), running_shells(home)
     fits = [shell for shell in there if shell.id.startswith(wanted)] if wanted else []
     if len(fits) == 1:
         return fits[0]
     if fits:
         raise UsageError(
-            f"{text} fits several shells: {', '.join(shell.id for shell in fits)}",
+            f"{text} matches several shells: {', '.join(shell.id for shell in fits)}",
             hint="type more digits of the id",
             code="session.ambiguous-shell",
         )
@@ -77,7 +77,7 @@ def shell_of(home: Home, text: str) -> Shell:
 
 
 def copy_disk(services: Services, shell: Shell, image: ImageRecord, destination: Path) -> Disk:
-    """Copy what the machine has written while it is paused for a moment. The copy is as after a power cut right after a `sync`."""
+    """Copy the machine's overlay while the machine is paused. The copy is in the state of a power failure after a `sync`."""
     builder = services.builder(spec_of(image.builder, services.catalog.build_of(image).shape), None)
     if not isinstance(builder, SupportsPause):
         raise HostError(f"the disks of machines of {image.builder} are not on this host", code="session.disk-elsewhere")

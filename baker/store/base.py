@@ -1,7 +1,7 @@
-"""The seam to where bytes are kept, by content.
+"""The protocol of blob stores, which store bytes by content.
 
 A digest is "sha256:" and 64 hex digits. A disk is a qcow2 blob, either complete or a delta on another one, its parent. A chain is the
-digests of a delta, its parent and so on, down to a disk that is complete. A delta names its parent by a path relative to itself
+list of the digests of a delta, its parent and so on, down to a complete disk. A delta names its parent by a path relative to itself
 (`backing_path`). That path is part of the bytes that are hashed, so it is the same in every store.
 """
 
@@ -32,16 +32,16 @@ class BlobStore(Protocol):
         """A local file with the blob's bytes, read-only. NotFoundError when absent."""
 
     def materialize(self, chain: Sequence[str], virtual_size: int | None = None) -> Disk:
-        """The disk `chain[0]` as local files that QEMU can use as a backing file: all blobs of the chain, where they name each other.
+        """Return the disk `chain[0]` as local files that QEMU can use as a backing file, with the paths by which they refer to each other.
 
-        Without `virtual_size` (bytes) it is read from the disk. NotFoundError when a blob of the chain is absent.
+        If `virtual_size` (bytes) is None, it is read from the disk. NotFoundError when a blob of the chain is absent.
         """
 
     def size(self, digest: str) -> int:
         """The number of the blob's bytes. NotFoundError when absent."""
 
     def allocated(self, digest: str) -> int:
-        """Bytes that the blob takes on the disks of this host, holes left out. NotFoundError when absent."""
+        """Bytes that the blob takes on the disks of this host, without holes. NotFoundError when absent."""
 
     def digests(self) -> Iterator[str]:
         """The digest of every blob."""
@@ -52,27 +52,27 @@ class BlobStore(Protocol):
     # --- writing -------------------------------------------------------------------------------------------------
 
     def add_file(self, path: Path) -> str:
-        """Take the file at `path` into the store and return its digest; the file is no longer at `path`."""
+        """Move the file at `path` into the store and return its digest."""
 
     def add_bytes(self, data: bytes) -> str:
-        """Keep `data` and return its digest."""
+        """Store `data` and return its digest."""
 
     def add_disk(self, disk: Disk, parent: str | None) -> str:
-        """Take `disk` into the store and return its digest; its file is no longer where it was.
+        """Move `disk` into the store and return its digest.
 
         With `parent`, the digest of a disk in the store, `disk` is a qcow2 on a backing file with the parent's content, and the reference
-        to that file is rewritten to the parent's blob. Without, it is complete; another format than qcow2 is converted. UsageError when
-        the disk is complete though a parent is given, or is not complete though none is. NotFoundError when the parent is absent.
+        to that file is rewritten to the parent's blob. Without `parent`, the disk must be complete; a format other than qcow2 is
+        converted. UsageError when the disk is complete but a parent is given, or the reverse. NotFoundError when the parent is absent.
         """
 
     def delete(self, digest: str) -> None:
-        """Remove a blob, if it is there. The caller knows that nothing needs it."""
+        """Remove a blob, if it exists. The caller must know that nothing needs it."""
 
     def clean(self) -> int:
-        """Remove what dead writers left behind; the number of files removed. Safe while other processes add blobs."""
+        """Remove files that dead writers left behind, and return their number. Safe while other processes add blobs."""
 
 
 def backing_path(parent: str) -> str:
-    """How a delta names its parent: the file of the parent's digest, relative to the delta's own."""
+    """The path by which a delta refers to its parent: the parent's file, relative to the file of the delta."""
     name = parent.removeprefix("sha256:")
     return f"../{name[:2]}/{name}"

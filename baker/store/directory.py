@@ -1,11 +1,10 @@
-"""Blobs in a directory of this host, by content.
+"""A blob store in a directory on this host.
 
     ROOT/sha256/ab/<64 hex digits>   one read-only file per blob; "ab" are its first two digits
-    ROOT/tmp/<name>.data, .lock      a blob that is being added; its writer holds the lock for as long as it lives
+    ROOT/tmp/<name>.data, .lock      a blob that is being added; its writer holds the lock while it lives
 
-A blob is written to tmp, synced, and renamed: it is complete or absent, whatever kills the process. The paths that disk
-blobs have to each other never change, so a qcow2 blob names its parent relative to itself (`backing_path`) and the whole
-store can be moved.
+A blob is written to tmp, synced, and renamed, so it is complete or absent even if the process is killed. The relative paths between
+blobs never change, so a qcow2 blob names its parent relative to itself (`backing_path`), and the whole store can be moved.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class DirectoryStore:
         return self._place(digest).is_file()
 
     def path(self, digest: str) -> Path:
-        """The blob's own file."""
+        """The path of the blob's file."""
         path = self._place(digest)
         if not path.is_file():
             raise NotFoundError(f"the store at {self.root} has no blob {digest}", code="store.no-such-blob")
@@ -63,7 +62,7 @@ class DirectoryStore:
         return self.path(digest).stat().st_blocks * 512
 
     def materialize(self, chain: Sequence[str], virtual_size: int | None = None) -> Disk:
-        """The blobs' own files, which name each other."""
+        """The files of the blobs, which refer to each other."""
         top, *_ = [self.path(digest) for digest in chain]
         return qemuimg.as_disk(top, "qcow2") if virtual_size is None else Disk(top, "qcow2", virtual_size)
 
@@ -84,7 +83,7 @@ class DirectoryStore:
             return self._keep(path, "sha256:" + hashlib.sha256(data).hexdigest())
 
     def add_file(self, path: Path) -> str:
-        """Rename the file; on another file system copy and remove it."""
+        """Rename the file; if it is on another file system, copy and remove it."""
         with self._incoming(_size(path)) as temporary:
             _move(path, temporary)
             return self._keep(temporary, _digest(temporary))
@@ -111,7 +110,7 @@ class DirectoryStore:
             raise host_error(error, self.root) from error
 
     def _place(self, digest: str) -> Path:
-        """Where a blob is, or would be. NotFoundError for what is no digest."""
+        """The path at which a blob is or would be. NotFoundError for a malformed digest."""
         if not DIGEST.fullmatch(digest):
             raise NotFoundError(f"{digest!r} is not a digest", hint='a digest is "sha256:" and 64 hex digits', code="store.not-a-digest")
         name = digest.removeprefix("sha256:")
@@ -132,7 +131,7 @@ class DirectoryStore:
 
     @contextmanager
     def _incoming(self, needed: int) -> Iterator[Path]:
-        """A temporary path for a new blob, locked until the end, and removed then. `needed`: bytes, for the error about a full disk."""
+        """A temporary path for a new blob, locked until the end and then removed. `needed`: bytes, for the error about a full disk."""
         directory = ensure(self.root / "tmp")
         name = secrets.token_hex(8)
         data, lock_path = directory / f"{name}.data", directory / f"{name}.lock"
@@ -149,10 +148,10 @@ class DirectoryStore:
     # --- cleaning ------------------------------------------------------------------------------------------------
 
     def clean(self) -> int:
-        """Remove what dead writers left in tmp. Live writers hold the locks of their files."""
+        """Remove files of dead writers from tmp. Live writers hold the locks of their files."""
         gone: list[Path] = []
         for data in sorted((self.root / "tmp").glob("*.data")):
-            if not data.with_suffix(".lock").exists():  # a live writer has the lock for as long as there is data
+            if not data.with_suffix(".lock").exists():  # a live writer has the lock file as long as the data exists
                 _remove(data, gone)
         for lock_path in sorted((self.root / "tmp").glob("*.lock")):
             try:
@@ -166,10 +165,10 @@ class DirectoryStore:
 
 
 def _check(disk: Disk, parent: str | None) -> None:
-    """UsageError unless the disk is a delta where a parent is given, and complete where none is."""
+    """Raise UsageError unless the disk is a delta if a parent is given, and complete if none is."""
     found, name = qemuimg.info(disk.path, disk.format), disk.path.name
     if found.data_file or found.encrypted:
-        raise UsageError(f"{name} is encrypted or keeps its data in another file: bake cannot keep it", code="store.unsupported-disk")
+        raise UsageError(f"{name} is encrypted or has its data in another file: bake cannot store it", code="store.unsupported-disk")
     if not parent and found.backing:
         raise UsageError(
             f"{name} has the backing file {found.backing}, so it is not complete",
@@ -196,7 +195,7 @@ def _size(path: Path) -> int:
 
 
 def _move(source: Path, destination: Path) -> None:
-    """Rename; on another file system copy, with its holes, and remove."""
+    """Rename a file; if the destination is on another file system, copy it with its holes and remove it."""
     try:
         source.rename(destination)
     except OSError as error:

@@ -1,7 +1,7 @@
-"""What a builder says about itself to templates, plans and records: the model of its keys below `builder`.
+"""The models of builders: the keys below `builder`, and what templates, plans and records get from them.
 
-A builder has two halves under one name. This half is a pydantic model, which costs no library to load; the other half runs machines
-(baker/machines). The built-in models are in libvirt.py and ec2.py beside this file. A plugin has both halves in one class of the
+A builder has two parts under one name. This part is a pydantic model, which loads no other library; the other part runs machines
+(baker/machines). The built-in models are in libvirt.py and ec2.py beside this file. A plugin has both parts in one class of the
 entry-point group `baker.builders`: the class runs machines, and its attribute `Config` is the model.
 """
 
@@ -19,23 +19,28 @@ DEFAULT = "libvirt"  # the builder of a template that names none
 
 
 class BuilderConfig(Frozen):
-    """Base of the models of builders. A subclass has the builder's keys, and overrides what is different for its machines.
+    """Base class of the models of builders. A subclass has the builder's keys, and overrides what differs for its machines.
 
     A value of type Path is a file on this host: bake reports one that is missing, and makes it absolute.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("debootstrap", "file", "url", "image")  # what its machines can start from: disks of this host
-    publishes: ClassVar[bool] = False  # its images are where its machines run, and not disks on this host: see machines.base.Publisher
+    sources: ClassVar[tuple[str, ...]] = (
+        "debootstrap",
+        "file",
+        "url",
+        "image",
+    )  # sources that its machines can start from; these are disks on this host
+    publishes: ClassVar[bool] = False  # its images are stored where its machines run, not on this host: see machines.base.Publisher
     reaches_host: ClassVar[bool] = True  # its machines can reach a port of this host, so downloads go through bake's proxy
 
     kind: str
 
     def describe(self) -> str:
-        """The machine in a few words, for `bake plan`."""
+        """A short description of the machine, for `bake plan`."""
         return self.kind
 
     def machine_spec(self) -> MachineSpec:
-        """The machine, as far as bake itself has to know it."""
+        """The properties of the machine that bake itself uses."""
         return MachineSpec()
 
     def starts_at_epoch(self) -> bool:
@@ -43,33 +48,37 @@ class BuilderConfig(Frozen):
         return False
 
     def machine_key(self, machine: MachineSpec) -> Mapping[str, Any]:
-        """What a step can see of the machine: a part of the key of every step. `machine`: with the clock that the plan gives it.
+        """The properties of the machine that a step can see. They are part of the key of every step.
 
-        By default that is every key, files by their content, so that no change goes unnoticed. JSON values only.
+        `machine` has the clock that the plan sets. By default these are all keys, with files by their content, so that every change
+        changes the key. Values must be JSON values.
         """
         key = self.model_dump(mode="json", exclude={"kind"})
         key |= {name: file_digest(path) for name, path in files_of(self).items()}
         return key if machine.clock is None else key | {"clock": machine.clock}
 
     def image_key(self) -> Mapping[str, Any]:
-        """What the image is besides its content, such as names and permissions where it is published: a part of its fingerprint."""
+        """Properties of the image besides its content, such as its name and permissions where it is published.
+
+        They are part of the image's fingerprint.
+        """
         return {}
 
     def to_record(self) -> Mapping[str, Any]:
-        """What the record of a build says of the machine, as JSON values. Secret values are replaced in it later.
+        """The machine in the record of a build, as JSON values. Secret values are replaced later.
 
-        Entries that are called as fields of MachineSpec say which machine `bake run` and `bake shell` start of the image.
+        Entries with the names of fields of MachineSpec determine the machine that `bake run` and `bake shell` start from the image.
         """
         return self.model_dump(mode="json")
 
     @classmethod
     def from_record(cls, kind: str, recorded: Mapping[str, Any]) -> Self:
-        """The configuration of a machine for an image whose record has `recorded`. ValueError when it does not say enough."""
+        """Return the configuration of a machine for an image with `recorded` in its record. ValueError when that is not enough."""
         known = {name: value for name, value in recorded.items() if name in cls.model_fields}
         return cls.model_validate(known | {"kind": kind})
 
     def with_values(self, **values: Any) -> Self:
-        """The configuration with values from the command line, where it has such keys and the value is not None."""
+        """Return the configuration with values from the command line. Unknown keys and values of None are ignored."""
         given = {name: value for name, value in values.items() if value is not None and name in type(self).model_fields}
         return self.model_copy(update=given)
 
@@ -80,7 +89,7 @@ KINDS: Plugins[Any] = Plugins(
 
 
 def config_of(kind: str) -> type[BuilderConfig]:
-    """The model of the builder `kind`; of a plugin without `Config` that of libvirt.
+    """Return the model of the builder `kind`: for a plugin without `Config`, the model of libvirt.
 
     UsageError when there is no such builder, or when its package is broken.
     """
@@ -95,11 +104,11 @@ def config_of(kind: str) -> type[BuilderConfig]:
 
 
 def files_of(config: BuilderConfig) -> dict[str, Path]:
-    """The files of this host that the configuration names, by key."""
+    """The files on this host that the configuration names, by key."""
     values = ((name, getattr(config, name)) for name in type(config).model_fields)
     return {name: value for name, value in values if isinstance(value, Path)}
 
 
 def anchored(config: BuilderConfig, directory: Path) -> BuilderConfig:
-    """The configuration with absolute paths: what runs machines does not know the template's directory."""
+    """Return the configuration with absolute paths, because the part that runs machines does not know the template's directory."""
     return config.model_copy(update={name: directory / path.expanduser() for name, path in files_of(config).items()})

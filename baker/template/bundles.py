@@ -1,9 +1,9 @@
-"""Where files and bundles are found.
+"""Finds the files and the bundles that a template names.
 
 A bundle is a directory with a provisioner.yaml. `uses: NAME` looks in `provisioners/` beside the file that names it, then in the
-same place of each directory above up to the root of the git work tree (outside one: one directory up), then in the directories
+`provisioners/` of each directory above, up to the root of the git work tree (outside one: one directory up), then in the directories
 that the caller added, then among installed Python packages (entry-point group `baker.bundles`, whose entries are a path or a
-package). `uses: ./path` is that directory.
+package). `uses: ./path` names the directory itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Files:
         return tuple(self._read)
 
     def open(self, path: Path, shown: str) -> Item | None:
-        """The tree of a file; None when it has none, which has been reported."""
+        """Return the tree of a file, or None after reporting why it has none."""
         key = path.resolve()
         if key not in self._read:
             document = self.read(path, shown)
@@ -42,7 +42,7 @@ class Files:
         return self._read[key]
 
     def read(self, path: Path, shown: str, *, private: bool = False) -> Document | None:
-        """The text of a file; None when it cannot be read, which has been reported. A pipe can be read once only, so each file is."""
+        """Return the text of a file, or None after reporting why it cannot be read. Each file is read once, because it may be a pipe."""
         key = (path.resolve(), private)
         if key not in self._documents:
             self._documents[key] = read(path, shown, self.problems, private=private)
@@ -52,7 +52,7 @@ class Files:
         return document
 
     def bundle(self, name: str, base_dir: Path, place: Place) -> Path | None:
-        """The manifest of the bundle that `uses: name` means; None after reporting that there is none."""
+        """Return the manifest of the bundle that `uses: name` means, or None after reporting that there is none."""
         if "/" in name or name in (".", ".."):
             path = base_dir / name / MANIFEST
             if not path.is_file():
@@ -89,21 +89,21 @@ class Files:
 
 
 def _installed() -> dict[str, Any]:
-    """Bundle name -> a function that finds its directory, of the installed packages."""
+    """Bundle name -> function that returns its directory, for the bundles of installed packages."""
     from importlib.metadata import entry_points
 
     def directory(entry: Any) -> Path | None:
         try:
             value = entry.load()
             return Path(next(iter(value.__path__)) if hasattr(value, "__path__") else value)
-        except Exception:  # whatever somebody else's package raises: it has no bundle for us
+        except Exception:  # a broken package, whatever it raises, has no bundle
             return None
 
     return {entry.name: lambda entry=entry: directory(entry) for entry in entry_points(group=GROUP)}
 
 
 def shown_path(path: Path, place: Place) -> str:
-    """How messages name a file that the document of `place` led to: as the user typed that one, relative if it was."""
+    """The name in messages of a file that the document of `place` names: relative if the user gave the document's path as relative."""
     document = place.document
     if Path(document.shown).is_absolute():
         return os.path.normpath(path)

@@ -1,8 +1,8 @@
-"""SOURCE_DATE_EPOCH (reproducible-builds.org's specification): the time that a build says it is, wherever a time ends up in an image.
+"""SOURCE_DATE_EPOCH (the specification of reproducible-builds.org): the time that a build uses wherever an image records a time.
 
-The first of these that there is: `epoch` of the lock file beside the template; the environment's SOURCE_DATE_EPOCH; for a template
-that says `reproducible`, the time of the last commit that changed its file; a fixed time. So nothing but a commit, or a new lock,
-makes two builds of one template differ in it.
+It is the first of these that exists: `epoch` of the lock file beside the template; SOURCE_DATE_EPOCH in the environment; for a
+template with `reproducible`, the time of the last commit that changed its file; a fixed time. So two builds of a template have the
+same time unless the environment, a commit or a new lock file changes it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from pathlib import Path
 FIXED = 1577836800  # 2020-01-01T00:00:00Z
 VARIABLE = "SOURCE_DATE_EPOCH"
 LOCKED = re.compile(rb"^epoch: (\d{1,12})\s*$", re.MULTILINE)
-HEAD = 4096  # bytes of a lock file that hold its first keys
+HEAD = 4096  # bytes at the start of a lock file, which have its first keys
 
 
 @dataclass(frozen=True)
 class DateEpoch:
-    """Looked for when it is first asked for. `given`: the environment's; `committed`: whether git is asked."""
+    """The time, determined at the first access. `given`: the value in the environment; `committed`: whether git is asked."""
 
     path: Path | None = None
     given: str = ""
@@ -32,7 +32,7 @@ class DateEpoch:
 
     @property
     def origin(self) -> str:
-        """Where it is from: "lock", "environment", "commit", "fixed"."""
+        """The origin of the time: "lock", "environment", "commit" or "fixed"."""
         return self._found[1]
 
     @cached_property
@@ -47,7 +47,7 @@ class DateEpoch:
 
 
 def lock_path(template: Path) -> Path:
-    """Where the lock of a template is: web.lock.yaml beside web.yaml."""
+    """The path of a template's lock file: web.lock.yaml beside web.yaml."""
     return template.with_name(f"{template.stem}.lock.yaml")
 
 
@@ -61,7 +61,7 @@ def _locked(template: Path) -> int | None:
 
 
 def _commit(template: Path) -> int | None:
-    """When the file was last committed, by the committer's clock; None outside a repository and for a file that git does not know."""
+    """The time of the last commit of the file (committer date); None outside a repository and for a file that is not tracked."""
     from baker.core.errors import BakeError
     from baker.core.process import run
     from baker.template.git import project_root

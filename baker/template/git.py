@@ -1,4 +1,4 @@
-"""What git knows about the directory of a template: asked once, and only when somebody wants to know."""
+"""The state of the git repository around a template. git runs at most once, at the first access to a fact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Status:
 
 @dataclass(frozen=True)
 class GitFacts:
-    """The repository around `directory`; all facts are empty where there is none. Reading a fact may run git, once."""
+    """Facts about the repository around `directory`; all are empty where there is none. The first access may run git."""
 
     directory: Path | None = None
 
@@ -41,13 +41,13 @@ class GitFacts:
 
     @property
     def error(self) -> str:
-        """Why there are no facts; "" when there are."""
+        """Why there are no facts; "" if there are."""
         return self._status.error
 
     @cached_property
     def _status(self) -> _Status:
         if self.directory is None or project_root(self.directory) is None:
-            return _Status(error="this is not inside a git repository")
+            return _Status(error="the template is not inside a git repository")
         from baker.core.errors import BakeError
         from baker.core.process import run
 
@@ -55,7 +55,7 @@ class GitFacts:
         try:
             output = run(argv, timeout=60, what="git status").stdout
         except BakeError as error:
-            return _Status(error=f"git does not answer: {error.message.splitlines()[-1]}")
+            return _Status(error=f"git failed: {error.message.splitlines()[-1]}")
         return _read(output)
 
 
@@ -65,7 +65,7 @@ def project_root(directory: Path) -> Path | None:
 
 
 def _read(output: str) -> _Status:
-    """git-status(1), porcelain format version 2: `# branch.oid ID`, `# branch.head NAME`, then one line per change."""
+    """Parse git-status(1), porcelain format version 2: `# branch.oid ID`, `# branch.head NAME`, then one line per change."""
     lines = output.splitlines()
     headers = dict(line[2:].split(" ", 1) for line in lines if line.startswith("# branch.") and " " in line[2:])
     commit, branch = headers.get("branch.oid", ""), headers.get("branch.head", "")

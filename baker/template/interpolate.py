@@ -1,7 +1,7 @@
-"""`${{ var.x }}`: names are replaced by values, and nothing is evaluated.
+"""Replaces expressions, `${{ var.x }}`, by the values of the names in them. Nothing is evaluated.
 
-A scalar that is exactly one expression becomes the value itself (a list stays a list); inside other text the value is written
-out. `$${{` stands for a literal `${{`. An unknown name is a problem, at the very place of the expression.
+A scalar that is exactly one expression becomes the value itself (a list stays a list); inside other text the value is inserted as
+text. `$${{` stands for a literal `${{`. An unknown name is reported at the place of its expression.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _PIECES = re.compile(r"(?P<escape>\$\$\{\{)|\$\{\{(?P<name>.*?)(?P<close>\}\}|\Z
 
 
 class NoValue(Exception):
-    """A name that cannot be looked up. An empty message: the problem has been reported elsewhere."""
+    """A name that has no value. The message is empty if the problem has been reported elsewhere."""
 
     def __init__(self, message: str = "", hint: str = "", *, code: str = "template.unknown-name") -> None:
         super().__init__(message)
@@ -33,8 +33,8 @@ class Scope:
     """The names that expressions may use: root ("var", "env", ...) -> lookup of the rest. A lookup raises NoValue."""
 
     roots: Mapping[str, Callable[[str], Any]]
-    sensitive: frozenset[str] = frozenset()  # "var.token": names that must not get into a record
-    extra: Mapping[str, str] = field(default_factory=dict)  # root -> why it has no meaning here
+    sensitive: frozenset[str] = frozenset()  # "var.token": names whose values must not be recorded
+    extra: Mapping[str, str] = field(default_factory=dict)  # root -> why it cannot be used here
 
     def plus(self, **roots: Callable[[str], Any]) -> Scope:
         return Scope({**self.roots, **roots}, self.sensitive, self.extra)
@@ -42,14 +42,14 @@ class Scope:
     def lookup(self, name: str) -> Any:
         root, _, rest = name.partition(".")
         if root in self.extra and root not in self.roots:
-            raise NoValue(f"{name} has no meaning here", self.extra[root], code="template.name-not-here")
+            raise NoValue(f"{name} cannot be used here", self.extra[root], code="template.name-not-here")
         if root not in self.roots:
             raise NoValue(f"unknown name {name}", suggest(root, [f"{each}" for each in self.roots]))
         return self.roots[root](rest)
 
 
 def named(values: Mapping[str, Any], what: str, used: set[str] | None = None) -> Callable[[str], Any]:
-    """A lookup in `values` (maps by further dots). The problem of a name whose value is NoValue has been reported elsewhere."""
+    """Return a lookup in `values`; further dots look up keys of maps. A value of NoValue means that its problem has been reported."""
 
     def lookup(rest: str) -> Any:
         first, *deeper = rest.split(".")
@@ -61,7 +61,7 @@ def named(values: Mapping[str, Any], what: str, used: set[str] | None = None) ->
         for key in deeper:
             if not isinstance(value, Mapping) or key not in value:
                 hint = suggest(key, list(value)) if isinstance(value, Mapping) else ""
-                raise NoValue(f"{what} {quote(first)} has nothing called {quote(key)}", hint)
+                raise NoValue(f"{what} {quote(first)} has no key {quote(key)}", hint)
             value = value[key]
         if value is NoValue:
             raise NoValue
@@ -71,7 +71,7 @@ def named(values: Mapping[str, Any], what: str, used: set[str] | None = None) ->
 
 
 def interpolate(item: Item, scope: Scope, problems: Problems, *, public: bool = False) -> Item:
-    """`item` with every expression replaced. `public`: sensitive values are refused (names, labels: they go into records)."""
+    """Return `item` with every expression replaced. `public`: report sensitive values, because the item is recorded (names, labels)."""
     if isinstance(item.value, dict):
         found = {key: interpolate(each, scope, problems, public=public) for key, each in item.value.items()}
         return Item(found, item.place, item.keys, broken=item.broken)
@@ -110,7 +110,7 @@ class _Scalar:
         return found
 
     def places(self) -> list[Place]:
-        """Where each expression starts: found again in the document's own text, where quotes and indentation differ."""
+        """The place of each expression, searched in the document's text, because quotes and indentation move it."""
         document = self.item.place.document
         raw = document.text[self.item.start : self.item.end]
         found = [document.at(self.item.start + match.start()) for match in _PIECES.finditer(raw)]
@@ -121,7 +121,7 @@ class _Scalar:
         name = piece["name"].strip()
         if not piece["close"]:
             return self.bad(
-                place, "an expression is not closed", "write ${{ name }}, or $${{ for a literal ${{", code="template.open-expression"
+                place, "the expression is not closed", "write ${{ name }}, or $${{ for a literal ${{", code="template.open-expression"
             )
         if not _NAME.fullmatch(name):
             roots = ", ".join(f"{root}." for root in self.scope.roots)

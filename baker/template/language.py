@@ -1,5 +1,6 @@
-"""The YAML language as models: what a template, an include and a bundle may hold. The JSON Schema and the reference are made of
-these. Kinds of steps and builders are not here: each has its own model (baker/provision, builders.py).
+"""Models of the YAML files: templates, included files and bundles. The JSON Schema and the reference are generated from them.
+
+Provisioner kinds and builders have their own models, in baker/provision and builders.py.
 """
 
 from collections.abc import Mapping
@@ -35,14 +36,14 @@ Type = Literal["string", "number", "integer", "boolean", "list", "map"]
 
 
 class VariableSpec(Frozen):
-    """A declared variable. One without a default must be given: --var NAME=VALUE, --var-file, or BAKE_VAR_NAME."""
+    """A declared variable. Without a default it needs a value from --var NAME=VALUE, --var-file, or BAKE_VAR_NAME."""
 
-    type: Type | None = Field(None, description="left out, that of the default, else string")
-    default: Any = Field(None, description="its value when nobody gives one")
-    description: str = Field("", description="what it is for")
-    sensitive: bool = Field(False, description="true: never shown, logged or recorded")
-    allowed: tuple[Any, ...] | None = Field(None, min_length=1, description="the only values it may have")
-    pattern: str | None = Field(None, description="regular expression that the whole of a string must match")
+    type: Type | None = Field(None, description="type of the value; default: the type of `default`, else string")
+    default: Any = Field(None, description="value when none is given")
+    description: str = Field("", description="purpose of the variable")
+    sensitive: bool = Field(False, description="true: the value is never shown, logged or recorded")
+    allowed: tuple[Any, ...] | None = Field(None, min_length=1, description="list of the allowed values")
+    pattern: str | None = Field(None, description="regular expression that the whole string must match")
 
     @property
     def optional(self) -> bool:
@@ -50,9 +51,9 @@ class VariableSpec(Frozen):
 
 
 class ParameterSpec(VariableSpec):
-    """A declared parameter of a bundle. One without a default must be given in `with`."""
+    """A declared parameter of a bundle. Without a default it needs a value in `with`."""
 
-    required: bool = Field(True, description="false: it may be left out, and is null then")
+    required: bool = Field(True, description="false: the parameter may be left out; it is null then")
 
     @property
     def optional(self) -> bool:
@@ -60,32 +61,32 @@ class ParameterSpec(VariableSpec):
 
 
 def _as(key: str, model: Any) -> Any:
-    """The short form of a source: its one important key alone."""
+    """Accept a string as the short form of a source: the value of its main key."""
     return BeforeValidator(lambda value: {key: value} if isinstance(value, str) else value, json_schema_input_type=str | model)
 
 
 class SourceSpec(Frozen):
-    """What the image starts from: exactly one of these."""
+    """The source that the image starts from. Exactly one of the keys must be given."""
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     debootstrap: Annotated[DebootstrapSource, _as("suite", DebootstrapSource)] | None = Field(
-        None, description="Debian from packages; or the suite alone"
+        None, description="Debian installed from packages: a mapping, or the suite"
     )
-    file: Annotated[FileSource, _as("path", FileSource)] | None = Field(None, description="a disk image on this host; or its path alone")
-    url: UrlSource | None = Field(None, description="a disk image to download")
-    image: Annotated[ImageSource, _as("name", ImageSource)] | None = Field(None, description="an image of the catalog; or its name alone")
-    ami: Annotated[AmiSource, _as("id", AmiSource)] | None = Field(None, description="an AMI by its id (builder ec2)")
-    source_ami_filter: SourceAmiFilter | None = Field(None, description="the AMI that a search finds (builder ec2)")
+    file: Annotated[FileSource, _as("path", FileSource)] | None = Field(None, description="disk image on this host: a mapping, or its path")
+    url: UrlSource | None = Field(None, description="disk image to download")
+    image: Annotated[ImageSource, _as("name", ImageSource)] | None = Field(None, description="image of the catalog: a mapping, or its name")
+    ami: Annotated[AmiSource, _as("id", AmiSource)] | None = Field(None, description="AMI by its id (builder ec2)")
+    source_ami_filter: SourceAmiFilter | None = Field(None, description="AMI that a search finds (builder ec2)")
     ssm_parameter: Annotated[SsmParameterSource, _as("ssm_parameter", SsmParameterSource)] | None = Field(
-        None, description="the AMI that a parameter of the Systems Manager names (builder ec2)"
+        None, description="AMI that a Systems Manager parameter names (builder ec2)"
     )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
-            raise ValueError(f"exactly one of {', '.join(type(self).model_fields)} is wanted, not {' and '.join(given) or 'none'}")
+            raise ValueError(f"exactly one of {', '.join(type(self).model_fields)} must be given, not {' and '.join(given) or 'none'}")
         return self
 
     @property
@@ -95,9 +96,9 @@ class SourceSpec(Frozen):
 
 
 class PostProcessor(Frozen):
-    """What happens to the finished image."""
+    """What to do with the finished image."""
 
-    export: ExportPostProcessor = Field(description="write it to a file")
+    export: ExportPostProcessor = Field(description="write the image to a file")
 
 
 def _cache(value: object) -> object:
@@ -108,21 +109,21 @@ Cache = Annotated[CacheSpec, BeforeValidator(_cache, json_schema_input_type=bool
 
 
 class GroupOptions(Frozen):
-    """Keys beside `uses` and `include`; they hold for each step inside that does not say otherwise."""
+    """Keys beside `uses` and `include`. They apply to each step inside that does not override them."""
 
-    only: Words = Field((), description='run for these images only: names (with * and ?), or "axis=value" of the matrix')
-    except_: Words = Field((), alias="except", description="run for all images but these")
-    timeout: Duration | None = Field(None, gt=0, description="how long the step may take; left out, as long as it wants")
-    retries: int = Field(0, ge=0, le=100, description="how often it is tried again after a failure")
-    on_error: OnError | None = Field(None, description="what to do when it fails; left out, what the template says")
-    cache: Cache = Field(CacheSpec(), description="false: never use its layer again; {max_age: 1d}: not an older one")
+    only: Words = Field((), description='run for these images only: names with * and ?, or "axis=value" of the matrix')
+    except_: Words = Field((), alias="except", description="run for all images except these")
+    timeout: Duration | None = Field(None, gt=0, description="timeout of the step; default: no limit")
+    retries: int = Field(0, ge=0, le=100, description="number of further attempts after a failure")
+    on_error: OnError | None = Field(None, description="what to do when the step fails; default: on_error of the template")
+    cache: Cache = Field(CacheSpec(), description="false: run the step in every build; {max_age: 1d}: use no older layer")
 
 
 class StepOptions(GroupOptions):
-    """Keys that every step may have beside its kind."""
+    """Keys that a step may have beside its kind."""
 
-    name: str | None = Field(None, min_length=1, max_length=100, description="how output names it; left out, its kind and number")
-    pause_before: Duration = Field(0.0, description="wait this long before it")
+    name: str | None = Field(None, min_length=1, max_length=100, description="name of the step in output; default: its kind and number")
+    pause_before: Duration = Field(0.0, description="time to wait before the step")
 
 
 class TemplateFile(Frozen):
@@ -131,41 +132,47 @@ class TemplateFile(Frozen):
     schema_: Literal[1] = Field(alias="schema", description="version of this language")
     name: str = Field(pattern=NAME, description="name of the image")
     version: str = Field(pattern=VERSION, description="semantic version of the image", examples=["1.4.0"])
-    description: str = Field("", description="what the image is, in a sentence")
-    labels: Mapping[str, str] = Field(default_factory=dict, description="whatever you want to find it by")
-    variables: Mapping[str, VariableSpec] = Field(default_factory=dict, description="values from outside, used as ${{ var.NAME }}")
-    matrix: Mapping[str, Any] = Field(default_factory=dict, description="makes one image for each combination of values")
-    source: SourceSpec = Field(description="what the image starts from")
-    builder: Mapping[str, Any] = Field(default_factory=dict, description="the machine that it is built on")
-    communicator: CommunicatorSpec = Field(CommunicatorSpec(), description="how bake reaches that machine")
-    provisioners: tuple[Mapping[str, Any], ...] = Field((), description="the steps, in order")
-    verify: tuple[VerifySpec, ...] = Field((), description="tests of the finished image; those of bundles run as well")
-    on_error: OnError = Field("cleanup", description="what a failed build does with its machine")
-    reproducible: bool = Field(False, description="true: seal the image so that building it again gives the same bytes")
-    post_processors: tuple[PostProcessor, ...] = Field((), description="what happens to the finished image")
+    description: str = Field("", description="description of the image, in a sentence")
+    labels: Mapping[str, str] = Field(default_factory=dict, description="labels to find the image by")
+    variables: Mapping[str, VariableSpec] = Field(
+        default_factory=dict, description="declarations of values from outside, used as ${{ var.NAME }}"
+    )
+    matrix: Mapping[str, Any] = Field(default_factory=dict, description="axes with values; each combination makes an image")
+    source: SourceSpec = Field(description="source that the image starts from")
+    builder: Mapping[str, Any] = Field(default_factory=dict, description="machine that the image is built on")
+    communicator: CommunicatorSpec = Field(CommunicatorSpec(), description="how bake connects to that machine")
+    provisioners: tuple[Mapping[str, Any], ...] = Field((), description="steps, in order")
+    verify: tuple[VerifySpec, ...] = Field((), description="tests of the finished image; the tests of bundles run, too")
+    on_error: OnError = Field("cleanup", description="what to do with the machine of a failed build")
+    reproducible: bool = Field(False, description="true: seal the image so that a rebuild gives the same bytes")
+    post_processors: tuple[PostProcessor, ...] = Field((), description="what to do with the finished image")
 
 
 class BundleFile(Frozen):
-    """A bundle's provisioner.yaml: steps with parameters and their own tests. test_<name>.py beside it is found by itself."""
+    """A bundle's provisioner.yaml: steps with parameters and tests. A file test_<name>.py beside it runs without being named."""
 
     schema_: Literal[1] = Field(alias="schema", description="version of this language")
-    name: str = Field(pattern=BUNDLE_NAME, description="the name of its directory")
+    name: str = Field(pattern=BUNDLE_NAME, description="name of the bundle: the name of its directory")
     version: str = Field("0.0.0", pattern=VERSION, description="semantic version of the bundle")
-    description: str = Field("", description="what it does, in a sentence")
-    parameters: Mapping[str, ParameterSpec] = Field(default_factory=dict, description="values from `with`, used as ${{ param.NAME }}")
-    provisioners: tuple[Mapping[str, Any], ...] = Field(description="the steps, in order; other bundles among them")
-    verify: tuple[VerifySpec, ...] = Field((), description="tests of what it did; they get its parameters")
+    description: str = Field("", description="description of the bundle, in a sentence")
+    parameters: Mapping[str, ParameterSpec] = Field(
+        default_factory=dict, description="declarations of values from `with`, used as ${{ param.NAME }}"
+    )
+    provisioners: tuple[Mapping[str, Any], ...] = Field(description="steps, in order; they may use other bundles")
+    verify: tuple[VerifySpec, ...] = Field((), description="tests of the bundle; they get its parameters")
 
 
 class IncludeFile(Frozen):
-    """A file of steps for `include`; it may also be the bare list."""
+    """A file of steps for `include`. In place of this mapping it may be the list of steps."""
 
-    parameters: Mapping[str, ParameterSpec] = Field(default_factory=dict, description="values from `with`, used as ${{ param.NAME }}")
-    provisioners: tuple[Mapping[str, Any], ...] = Field(description="the steps, in order")
+    parameters: Mapping[str, ParameterSpec] = Field(
+        default_factory=dict, description="declarations of values from `with`, used as ${{ param.NAME }}"
+    )
+    provisioners: tuple[Mapping[str, Any], ...] = Field(description="steps, in order")
 
 
 class Matrix(Frozen):
-    """Axes with their values, and two keys of its own."""  # matrix.py reads it; schema and reference are made of this
+    """Axes with their values, and two keys that change the combinations."""  # for the schema and the reference; matrix.py reads it
 
-    exclude: tuple[Mapping[str, Any], ...] = Field((), description="combinations to leave out, by some or all of their values")
-    include: tuple[Mapping[str, Any], ...] = Field((), description="further combinations, with a value for each axis")
+    exclude: tuple[Mapping[str, Any], ...] = Field((), description="combinations to leave out, given by some or all of their values")
+    include: tuple[Mapping[str, Any], ...] = Field((), description="additional combinations, with a value for each axis")

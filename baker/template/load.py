@@ -1,4 +1,4 @@
-"""YAML text -> templates, or every problem at once, each as `web.yaml:12:5: what is wrong`."""
+"""Loads templates from YAML files, or reports every problem at once, each as `web.yaml:12:5: what is wrong`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from baker.template.steps import Expander, Frame, Kinds, report_missing, verify_
 from baker.template.validation_errors import validate
 from baker.template.yaml_document import Item, Problems, quote, suggest, wrap
 
-PUBLIC = ("name", "version", "description", "labels")  # they are recorded and shown as they are
+PUBLIC = ("name", "version", "description", "labels")  # keys that are recorded and shown, so sensitive values are not allowed
 
 
 def load(
@@ -41,12 +41,12 @@ def load(
     kinds: Kinds | None = None,
     git: GitFacts | None = None,
 ) -> list[Template]:
-    """The templates in the file `path`: one, or one for each combination of its matrix.
+    """Return the templates in the file `path`: one, or one for each combination of its matrix.
 
-    `variables` (text) win over `var_files` (YAML), those over BAKE_VAR_* in `env`, those over defaults. `only` and `except_` choose
+    `variables` (text) override `var_files` (YAML), those BAKE_VAR_* in `env`, and those the defaults. `only` and `except_` choose
     among the images: names with * and ?, or "axis=value". `search` adds directories of bundles. `overrides` replaces values of the
     file by dotted key ("builder.accelerator": "tcg"). `secret_key` is for the keyed hashes of sensitive values. `kinds` are the provisioner
-    kinds; left out, the built-in ones and the installed plugins. `git`: what is known of the repository, in the place of asking it.
+    kinds; by default the built-in ones and the installed plugins. `git`: facts about the repository, to avoid running git again.
 
     Raises TemplateError with every problem of the file and of all files that it leads to, and UsageError when `only` and `except_`
     leave no image. Runs no process unless the template uses `${{ git.* }}`.
@@ -71,7 +71,7 @@ def load(
     chosen = [each for each, image in zip(made, images, strict=True) if matrix.selected(image.name, image.row, only, except_)]
     if not chosen:
         known = ", ".join(image.name for image in images)
-        raise UsageError(f"--only and --except leave no image of {path}", hint=f"images: {known}")
+        raise UsageError(f"--only and --except leave no image of {path}", hint=f"images: {known}", code="usage.no-image-selected")
     return [each for each in chosen if each is not None]
 
 
@@ -87,7 +87,7 @@ class _Image:
 
 
 class _UsedEnvironment:
-    """Looks up environment variables and remembers which were used."""
+    """Looks up environment variables and remembers those that were used."""
 
     def __init__(self, env: Mapping[str, str]) -> None:
         self.env = env
@@ -95,7 +95,11 @@ class _UsedEnvironment:
 
     def lookup(self, name: str) -> str:
         if name not in self.env:
-            raise NoValue(f"the environment variable {name} is not set", "use a variable with a default for what may be left out")
+            raise NoValue(
+                f"the environment variable {name} is not set",
+                "set it, or use a variable with a default",
+                code="template.environment-not-set",
+            )
         self.used[name] = self.env[name]
         return self.env[name]
 
@@ -116,7 +120,7 @@ class _Loader:
         self.environment = _UsedEnvironment(env)
 
     def root(self, shown: str, overrides: Mapping[str, Any]) -> Item | None:
-        """The file's tree with `overrides` in place."""
+        """Return the file's tree with `overrides` applied."""
         root = self.files.open(self.path, shown)
         if root is None:
             return None
@@ -175,9 +179,10 @@ class _Loader:
             raise NoValue(f"git has nothing called {quote(name)}", suggest(name, ["commit", "short", "branch", "dirty"]))
         value = getattr(self.git, name)
         if self.git.error:
-            raise NoValue(f"git.{name} has no value: {self.git.error}")
+            raise NoValue(f"git.{name} has no value: {self.git.error}", code="template.no-git-value")
         if value == "":
-            raise NoValue(f"git.{name} has no value: no {'branch is checked out' if name == 'branch' else 'commit was made yet'}")
+            why = "no branch is checked out" if name == "branch" else "there is no commit yet"
+            raise NoValue(f"git.{name} has no value: {why}", code="template.no-git-value")
         return value
 
     def _text(self, root: Item, key: str, scope: Scope) -> str:
@@ -234,7 +239,7 @@ class _Loader:
         )
 
     def _file(self, image: _Image) -> tuple[TemplateFile | None, BuilderConfig | None]:
-        """The sections that are not read elsewhere, and the builder; None for what has problems, after reporting them."""
+        """Return the sections that are not read elsewhere, and the builder. None in place of one whose problems have been reported."""
         rest = image.root.without("variables", "matrix", "provisioners", "verify")
         parts = {key: interpolate(item, image.scope, self.problems, public=key in PUBLIC) for key, item in rest.value.items()}
         whole = Item(parts, rest.place, rest.keys, broken=rest.broken)
@@ -271,7 +276,7 @@ class _Loader:
         return validate(config, item, self.problems, "builder")
 
     def _check_source(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
-        """Report a source that the builder cannot start from. For a catalog image that shows when it is resolved."""
+        """Report a source that the builder cannot start from. A catalog image is checked when it is resolved."""
         kind = model.source.chosen.kind
         if kind in builder.sources:
             return
@@ -284,7 +289,7 @@ class _Loader:
         self.problems.add(place, f"the builder {builder.kind} cannot start from {kind}", hint, code="template.source-of-another-builder")
 
     def _check_version(self, model: TemplateFile, item: Item) -> None:
-        """Report a version constraint that cannot be read. Whether an image satisfies it shows later."""
+        """Report an invalid version constraint. Whether an image satisfies it is checked later."""
         source = model.source.chosen
         if isinstance(source, ImageSource) and "@" in source.image:
             from baker.catalog import reference
@@ -297,7 +302,7 @@ class _Loader:
                 self.problems.add(named.place, message, reference.examples(name), code="template.bad-value")
 
     def _check_files(self, model: TemplateFile, builder: BuilderConfig, item: Item) -> None:
-        """Report the files of this host that the sections name and that do not exist."""
+        """Report files on this host that the sections name but that do not exist."""
         source = model.source.chosen
         named_here: list[tuple[str, Path | None]] = [("communicator", model.communicator.ssh_private_key_file)]
         if isinstance(source, FileSource):
@@ -315,8 +320,10 @@ class _Loader:
 
 
 def _sealed(text: str, root: Item, secrets: Secrets) -> str:
-    """The template's text with keyed hashes in place of sensitive values. YAML may spell a value in another way (a doubled quote, a
-    block, a folded line): then only the position of its scalar tells where it is."""
+    """Return the template's text with keyed hashes in place of sensitive values.
+
+    YAML may spell a value in another way (a doubled quote, a block, a folded line). Then it is found by the position of its scalar.
+    """
     if not secrets.values:
         return text
     scalars = [item for item in root.walk() if isinstance(item.source, str) and item.place.document is root.place.document]

@@ -1,4 +1,4 @@
-"""A matrix makes one image for each combination of its axes' values.
+"""Expands a matrix: one image for each combination of the values of its axes.
 
 matrix:
   release: [trixie, bookworm]
@@ -23,7 +23,7 @@ _AXIS = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 
 
 def combinations(item: Item | None, problems: Problems) -> list[dict[str, Any]]:
-    """Every combination, in the order in which it is written; one empty one without a matrix or after a problem."""
+    """Return every combination, in the order of the file. Without a matrix, or after a problem, that is a single empty one."""
     if item is None or item.value is None:
         return [{}]
     if not isinstance(item.value, dict):
@@ -33,7 +33,7 @@ def combinations(item: Item | None, problems: Problems) -> list[dict[str, Any]]:
         return [{}]
     axes = {name: axis for name, each in item.value.items() if name not in OWN_KEYS and (axis := _axis(name, each, item, problems))}
     if not axes:
-        problems.add(item.place, "a matrix needs an axis", "write e.g. release: [trixie, bookworm]", code="template.matrix")
+        problems.add(item.place, "the matrix has no axis", "write e.g. release: [trixie, bookworm]", code="template.matrix")
         return [{}]
     excluded = list(_rows(item.value.get("exclude"), axes, problems, whole=False))
     included = list(_rows(item.value.get("include"), axes, problems, whole=True))
@@ -42,7 +42,7 @@ def combinations(item: Item | None, problems: Problems) -> list[dict[str, Any]]:
     found = [row for row in product if not any(all(row[key] == value for key, value in each.items()) for each in excluded)]
     found += [row for row in included if row not in found]
     if not found:
-        problems.add(item.place, "the matrix excludes every combination", "remove a row of exclude", code="template.matrix-empty")
+        problems.add(item.place, "the matrix excludes every combination", "remove an entry of exclude", code="template.matrix-empty")
     if len(found) > LARGEST:
         problems.add(item.place, f"the matrix makes more than {LARGEST} images", "split the template", code="template.matrix-too-large")
     return found[:LARGEST] if found else [{}]
@@ -78,11 +78,11 @@ def _rows(item: Item | None, axes: Mapping[str, Sequence[Any]], problems: Proble
     if item is None:
         return
     if not isinstance(item.value, list):
-        problems.add(item.place, "must be a list of mappings", "write e.g. - {release: trixie}", code="template.matrix")
+        problems.add(item.place, "must be a list of combinations", "write e.g. - {release: trixie}", code="template.matrix")
         return
     for row in item.value:
         if not isinstance(row.value, dict) or not row.value:
-            problems.add(row.place, "must be a mapping of axes to values", code="template.matrix")
+            problems.add(row.place, "a combination is a mapping of axes to values", code="template.matrix")
             continue
         scalars = [_scalar(each, problems) for each in row.value.values()]
         unknown = [key for key in row.value if key not in axes]
@@ -90,25 +90,25 @@ def _rows(item: Item | None, axes: Mapping[str, Sequence[Any]], problems: Proble
             problems.add(row.keys[key], f"there is no axis {quote(key)}", suggest(key, list(axes)), code="template.unknown-axis")
         missing = [key for key in axes if key not in row.value] if whole else []
         if missing:
-            problems.add(row.place, f"has no value for {' and '.join(missing)}", code="template.matrix")
+            problems.add(row.place, f"the combination has no value for {' and '.join(missing)}", code="template.matrix")
         if not unknown and not missing and all(scalars):
             yield {key: row.value[key].value for key in (axes if whole else row.value)}
 
 
 def names(base: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """A name for each combination: its own where those differ, else with the values appended."""
+    """A name for each combination: the names in `base` if they differ, else those with the values appended."""
     if len(set(base)) == len(base):
         return list(base)
     return ["-".join([name, *(slug(value) for value in row.values())]) for name, row in zip(base, rows, strict=True)]
 
 
 def slug(value: Any) -> str:
-    """A value as part of a name."""
+    """A value in the form in which it is part of an image's name."""
     return re.sub(r"[^a-z0-9._-]+", "-", str(value).lower()).strip("-._")
 
 
 def selected(name: str, row: Mapping[str, Any], only: Sequence[str], except_: Sequence[str]) -> bool:
-    """Whether an image is among `only` and not among `except_`: names with * and ?, or axis=value."""
+    """Whether an image matches `only` (empty: any image does) and does not match `except_`: names with * and ?, or axis=value."""
     return (not only or any(_matches(each, name, row) for each in only)) and not any(_matches(each, name, row) for each in except_)
 
 

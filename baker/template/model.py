@@ -16,8 +16,8 @@ from baker.template.ec2 import AmiSource, SourceAmiFilter, SsmParameterSource
 from baker.template.epoch import DateEpoch
 from baker.template.git import GitFacts
 
-COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # what publish/ can do, by format
-# Debian Policy 5.6.1 and 5.6.12; what apt takes behind a name: an architecture, and a version or a suite.
+COMPRESSIONS: Mapping[str, tuple[str, ...]] = {"qcow2": ("zlib", "zstd"), "vmdk": ("zlib",)}  # format -> the compressions that it supports
+# Debian Policy 5.6.1 and 5.6.12. apt accepts an architecture behind a name, and a version or a suite.
 DEBIAN_PACKAGE = r"^[a-z0-9][a-z0-9+.-]+(:[a-z0-9-]+)?(=[0-9][A-Za-z0-9.+~:-]*|/[a-z][a-z0-9.-]*)?$"
 CHECKSUM = r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 OnError = Literal["cleanup", "abort", "ask", "shell"]
@@ -29,45 +29,47 @@ Packages = Annotated[
 
 
 class DebootstrapSource(Frozen):
-    """A Debian root file system made by mmdebstrap, on a disk that boots by itself under BIOS and UEFI."""
+    """A Debian root file system made by mmdebstrap, on a disk that boots under BIOS and UEFI."""
 
     kind: ClassVar[str] = "debootstrap"
     suite: str = Field(pattern=r"^[a-z][a-z0-9.-]*$", description="Debian suite by code name", examples=["trixie", "bookworm"])
-    packages: Packages = Field((), description="packages to install besides those that the disk needs to boot and answer SSH")
+    packages: Packages = Field((), description="packages to install besides those that the disk needs to boot and to accept SSH")
     components: Words = Field(("main",), description="archive components")
     mirror: str | None = Field(
-        None, description="archive URL; left out, mmdebstrap's own for the suite", pattern=r"^(https?|file|copy)://?\S+$"
+        None, description="URL of the archive; default: mmdebstrap's default for the suite", pattern=r"^(https?|file|copy)://?\S+$"
     )
-    keyring: Path | None = Field(None, description="file with the keys that sign the archive; left out, the host's Debian keyring")
+    keyring: Path | None = Field(None, description="file with the keys that sign the archive; default: the host's Debian keyring")
     variant: Literal["minbase", "apt", "required", "important", "standard"] = Field("minbase", description="mmdebstrap's package selection")
-    hostname: str = Field("debian", description="what is in /etc/hostname", pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
+    hostname: str = Field("debian", description="content of /etc/hostname", pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$")
 
 
 class FileSource(Frozen):
     """A disk image file on this host."""
 
     kind: ClassVar[str] = "file"
-    path: Path = Field(description="the file, relative to the template")
-    format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
-    checksum: str | None = Field(None, pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
+    path: Path = Field(description="path of the file, relative to the template")
+    format: DiskFormat | None = Field(None, description="disk format; default: detected")
+    checksum: str | None = Field(None, pattern=CHECKSUM, description='checksum of the file: "sha256:..." or "sha512:..."')
 
 
 class UrlSource(Frozen):
-    """A disk image behind an http(s) URL. The checksum is what makes it the same image tomorrow."""
+    """A disk image at an http(s) URL. The checksum ensures that every build starts from the same image."""
 
     kind: ClassVar[str] = "url"
-    url: str = Field(pattern=r"^https?://\S+$", description="where the disk image is")
-    checksum: str = Field(pattern=CHECKSUM, description='what the file must hash to: "sha256:..." or "sha512:..."')
-    format: DiskFormat | None = Field(None, description="disk format; left out, found by looking")
+    url: str = Field(pattern=r"^https?://\S+$", description="URL of the disk image")
+    checksum: str = Field(pattern=CHECKSUM, description='checksum of the file: "sha256:..." or "sha512:..."')
+    format: DiskFormat | None = Field(None, description="disk format; default: detected")
 
 
 class ImageSource(Frozen):
     """An image of the catalog: name, name@1.2.3, name@^1.2, name@channel, sha256:..., or an id."""
 
     kind: ClassVar[str] = "image"
-    image: str = Field(alias="name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(@\S+)?$", description="which one", examples=["debian-13@^13.1"])
+    image: str = Field(
+        alias="name", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]*(@\S+)?$", description="reference to the image", examples=["debian-13@^13.1"]
+    )
     template: Path | None = Field(
-        None, description="the template that bakes it when it is missing; left out, looked for by name beside this template"
+        None, description="template that bakes the image when it is missing; default: the template of that name beside this one"
     )
 
 
@@ -77,31 +79,31 @@ AnySource = DebootstrapSource | FileSource | UrlSource | ImageSource | AmiSource
 class CommunicatorSpec(Frozen):
     """How bake reaches the machine: SSH, over one shared connection."""
 
-    ssh_username: str | None = Field(None, description="who logs in; left out, the source's own user, else root")
-    ssh_timeout: Duration = Field(600.0, description="how long SSH may take to answer after the start")
-    ssh_private_key_file: Path | None = Field(None, description="key for a source that takes no injected key")
-    ssh_host_key: str | None = Field(None, description='the host key of such a source: "ssh-ed25519 AAAA..."')
-    shutdown_timeout: Duration = Field(120.0, description="how long the machine may take to shut down")
+    ssh_username: str | None = Field(None, description="user that logs in; default: the user of the source, else root")
+    ssh_timeout: Duration = Field(600.0, description="timeout for SSH to answer after the machine starts")
+    ssh_private_key_file: Path | None = Field(None, description="private key, for a source into which bake cannot inject one")
+    ssh_host_key: str | None = Field(None, description='host key of such a source: "ssh-ed25519 AAAA..."')
+    shutdown_timeout: Duration = Field(120.0, description="timeout for the machine to shut down")
 
 
 class CacheSpec(Frozen):
-    """How a step's layer may be used again. `cache: false` is `enabled: false`."""
+    """When a step's layer may be used in place of running the step. `cache: false` is `enabled: false`."""
 
     enabled: bool = Field(True, description="false: run the step in every build")
-    max_age: Duration | None = Field(None, description="run the step again when the layer is older")
-    keep: bool = Field(False, description="true: keep the machine after this step however little that saves")
+    max_age: Duration | None = Field(None, description="run the step again when its layer is older than this")
+    keep: bool = Field(False, description="true: keep a snapshot of the machine after this step even if it saves little time")
 
 
 @dataclass(frozen=True)
 class Step:
-    """One provisioning step, after includes and bundles have been expanded and only/except applied."""
+    """One provisioning step, after includes and bundles are expanded and only/except are applied."""
 
     name: str
-    kind: str  # "shell", "file", "ansible", or a plugin's
-    config: BaseModel = field(repr=False)  # the kind's own model, validated; it may hold secrets
+    kind: str  # "shell", "file", "ansible", or the name of a plugin
+    config: BaseModel = field(repr=False)  # an instance of the kind's model; it may have secrets
     base_dir: Path  # relative paths in `config` are relative to it
     origin: str  # "web.yaml:12:5"
-    bundle: str = ""  # the bundle it came from
+    bundle: str = ""  # name of the bundle that it is from
     timeout: float | None = None  # seconds
     retries: int = 0
     pause_before: float = 0.0
@@ -112,13 +114,13 @@ class Step:
 class VerifySpec(Frozen):
     """testinfra (pytest) files to run against the captured image."""
 
-    testinfra: Paths = Field(min_length=1, description="test files or directories, relative to the file that names them")
-    timeout: Duration = Field(600.0, description="how long the tests may take")
-    vars: Mapping[str, Any] = Field(default_factory=dict, description="values for the tests; a bundle's parameters are always among them")
+    testinfra: Paths = Field(min_length=1, description="test files or directories, relative to the template or bundle")
+    timeout: Duration = Field(600.0, description="timeout for all tests")
+    vars: Mapping[str, Any] = Field(default_factory=dict, description="values for the tests; a bundle's parameters are added to them")
 
 
 class TestinfraVerify(VerifySpec):
-    """A VerifySpec with the directory that its paths are relative to, and the bundle that it came with."""
+    """A VerifySpec with the directory that its paths are relative to, and the name of its bundle."""
 
     __test__ = False
 
@@ -130,14 +132,14 @@ class ExportPostProcessor(Frozen):
     """Writes the finished image to a file."""
 
     format: Literal["qcow2", "raw", "vmdk", "vhdx", "vdi", "tar"] = Field(description="file format; tar holds the root file system")
-    path: Path | None = Field(None, description="where to; left out, <name>-<version>.<format> beside the template")
-    compress: Literal["none", "zlib", "zstd"] = Field("none", description="compression inside the file, for formats that have it")
+    path: Path | None = Field(None, description="path of the file; default: <name>-<version>.<format> beside the template")
+    compress: Literal["none", "zlib", "zstd"] = Field("none", description="compression inside the file, for formats that support it")
 
     @model_validator(mode="after")
     def _can_be_compressed(self) -> Self:
         if self.compress != "none" and self.compress not in COMPRESSIONS.get(self.format, ()):
             can = ", ".join(f"{name} with {' or '.join(ways)}" for name, ways in COMPRESSIONS.items())
-            raise ValueError(f"a {self.format} file cannot be compressed with {self.compress} ({can} can)")
+            raise ValueError(f"a {self.format} file cannot be compressed with {self.compress}: supported are {can}")
         return self
 
 
@@ -157,7 +159,7 @@ class Variable:
 
 @dataclass(frozen=True)
 class Template:
-    """One image to be built: every value is resolved, and nothing is left to interpolate."""
+    """One image to build. Every value is resolved, and no expression is left."""
 
     name: str
     version: str
@@ -168,7 +170,7 @@ class Template:
     builder: BuilderConfig
     communicator: CommunicatorSpec
     provisioners: tuple[Step, ...]
-    verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle used
+    verify: tuple[TestinfraVerify, ...]  # the template's, then those of each bundle that it uses
     on_error: OnError
     post_processors: tuple[ExportPostProcessor, ...]
     reproducible: bool
@@ -177,14 +179,14 @@ class Template:
     files: tuple[Path, ...]  # every other file that was read: includes, bundles
     matrix: Mapping[str, Any] = field(default_factory=dict)
     secrets: Secrets = field(default_factory=Secrets)
-    environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that ${{ env.X }} used
+    environment: Mapping[str, str] = field(default_factory=dict)  # the environment variables that expressions use
     git: GitFacts = field(default_factory=GitFacts, repr=False, compare=False)
     epoch: DateEpoch = field(default_factory=DateEpoch, repr=False, compare=False)
     contents: Mapping[str, bytes] = field(default_factory=dict, repr=False, compare=False)  # every file that loading read, with its bytes
 
     @property
     def git_commit(self) -> str:
-        """The commit of the repository around the template, "" outside one. Asks git at the first access only."""
+        """The commit of the repository around the template; "" outside one. The first access may run git."""
         return self.git.commit
 
     @property

@@ -1,4 +1,4 @@
-"""The template reference, made of the models: `python -m baker.template.reference > docs/template-reference.md`."""
+"""Generates the template reference from the models: `python -m baker.template.reference > docs/template-reference.md`."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ def _section(title: str, model: type[BaseModel], example: str) -> str:
 
 
 def _object(schema: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    """The alternative that is a mapping, of a model with short forms."""
+    """The schema of the mapping, for a model that also has a short form."""
     for each in schema.get("anyOf", []):
         found: dict[str, Any] = definitions[each["$ref"].rsplit("/", 1)[1]] if "$ref" in each else each
         if "properties" in found:
@@ -196,7 +196,7 @@ def _row(key: str, schema: dict[str, Any], required: bool, definitions: dict[str
 
 
 def _default(value: Any, kind: str) -> str:
-    """A default as one would type it."""
+    """A default value as a user would type it."""
     if kind == "size":
         unit = next(factor for factor in (1 << 30, 1 << 20, 1 << 10, 1) if value % factor == 0)
         return f"{value // unit}{ {1 << 30: 'GiB', 1 << 20: 'MiB', 1 << 10: 'KiB', 1: ''}[unit] }".replace(" ", "")
@@ -206,7 +206,7 @@ def _default(value: Any, kind: str) -> str:
 
 
 def _types(schema: dict[str, Any], definitions: dict[str, Any]) -> Iterator[str]:
-    """What a value may be, in words."""
+    """The types that a value may have, in words."""
     if schema.get("title") in ("size", "duration"):
         yield schema["title"]
     elif "$ref" in schema:

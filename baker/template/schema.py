@@ -1,7 +1,8 @@
-"""The JSON Schema (draft 2020-12) of the YAML language, generated from the models: `bake schema`.
+"""Generates the JSON Schema (draft 2020-12) of the YAML files from the models: `bake schema`.
 
-Editors use it through `# yaml-language-server: $schema=FILE` in a template's first line. An expression (`${{ ... }}`) is allowed
-wherever another type is expected. `bake validate` checks what a schema cannot express: files that must exist, names that must be declared.
+Editors use it through `# yaml-language-server: $schema=FILE` in a template's first line. It allows an expression (`${{ ... }}`)
+wherever another type is expected. `bake validate` checks what a schema cannot express, such as files that must exist and names that
+must be declared.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ EXPRESSION = {
     "title": "expression",
     "description": "${{ var.x }}, ${{ env.X }}, ${{ git.commit }}, ...",
 }
-LITERAL = frozenset({"schema", "provisioners", "variables", "parameters", "verify", "matrix", "required"})  # no expression stands for these
+LITERAL = frozenset(
+    {"schema", "provisioners", "variables", "parameters", "verify", "matrix", "required"}
+)  # keys whose value cannot be an expression
 _ASIDE = ("description", "default", "examples", "title")
 
 Schema = dict[str, Any]
@@ -59,12 +62,12 @@ def _hoisted(model: type[BaseModel], prefix: str, definitions: Schema) -> Schema
 
 
 def _builder(definitions: Schema) -> Schema:
-    """The section `builder`: the keys of one of the builders, told apart by `kind`."""
+    """The schema of the section `builder`: the keys of one of the builders, which `kind` selects."""
     shapes = []
     for kind in builders.KINDS.names():
         name = f"builder.{kind}"
         schema = _hoisted(builders.config_of(kind), f"{name}.", definitions)
-        schema["properties"]["kind"] = {"const": kind, "description": "which builder"}
+        schema["properties"]["kind"] = {"const": kind, "description": "name of the builder"}
         required = [key for key in schema.pop("required", ()) if key != "kind"] + ["kind"] * (kind != builders.DEFAULT)
         schema |= {"required": required} if required else {}
         definitions[name] = schema
@@ -73,7 +76,7 @@ def _builder(definitions: Schema) -> Schema:
 
 
 def _step(kinds: Kinds, definitions: Schema) -> Schema:
-    """A step: one of the kinds, `uses`, or `include`, each with the keys that may stand beside it."""
+    """The schema of a step: one of the kinds, `uses` or `include`, each with the keys that are allowed beside it."""
     beside = _hoisted(StepOptions, "", definitions)["properties"]
     around = _hoisted(GroupOptions, "", definitions)["properties"]
     parameters = {"type": "object", "description": "values for its parameters"}
@@ -85,8 +88,8 @@ def _step(kinds: Kinds, definitions: Schema) -> Schema:
             for each in [key for key in definitions if key == f"kind.{name}" or key.startswith(f"kind.{name}.")]:
                 _numbers_are_text(definitions[each])
         shapes.append(_shape(name, {"$ref": f"#/$defs/kind.{name}"}, beside))
-    uses = {"type": "string", "description": "a bundle: its name, or ./path"}
-    include = {"type": "string", "description": "a file with steps"}
+    uses = {"type": "string", "description": "bundle: its name, or ./path"}
+    include = {"type": "string", "description": "file with steps"}
     shapes.append(_shape("uses", uses, {"with": parameters, **around}))
     shapes.append(_shape("include", include, {"with": parameters, **around}))
     return {"anyOf": shapes}
@@ -101,7 +104,7 @@ def _axis() -> Schema:
 
 
 def _numbers_are_text(schema: Any) -> None:
-    """Let the schema of a kind that accepts numbers as text accept them, too."""
+    """Change the schema of a kind that takes numbers as text so that it accepts numbers."""
     if isinstance(schema, dict):
         if schema.get("type") == "string" and "enum" not in schema:
             schema["type"] = ["string", "number"]
@@ -113,7 +116,7 @@ def _numbers_are_text(schema: Any) -> None:
 
 
 def _allow_expressions(schema: Any) -> None:
-    """Change `schema` so that an expression may stand for every value below it."""
+    """Change `schema` so that it accepts an expression in place of every value below it."""
     if not isinstance(schema, dict):
         return
     for key, each in schema.get("properties", {}).items():
@@ -137,7 +140,7 @@ def _or_expression(schema: Schema) -> Schema:
 
 
 def _takes_text(schema: Schema) -> bool:
-    """Whether any text is valid: then an expression is, too."""
+    """Whether the schema accepts any text, and with it any expression."""
     if any(_takes_text(each) for each in schema.get("anyOf", [])):
         return True
     types = schema.get("type")

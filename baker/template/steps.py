@@ -1,4 +1,4 @@
-"""`provisioners` -> steps: includes and bundles expanded, expressions replaced, each step's configuration validated."""
+"""Reads `provisioners`: expands includes and bundles, replaces expressions, and validates each step's configuration."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from baker.template.yaml_document import Item, Problems, quote, suggest
 
 OPTIONS = frozenset(field.alias or name for name, field in StepOptions.model_fields.items())
 GROUP_OPTIONS = frozenset(field.alias or name for name, field in GroupOptions.model_fields.items())
-DEEPEST = 16  # includes and bundles inside each other
-MOST = 1000  # steps of one image
+DEEPEST = 16  # includes and bundles that may be nested
+MOST = 1000  # steps that an image may have
 
 
 class Kinds(Protocol):
     """The provisioner kinds: the functions of baker.provision.registry."""
 
     def names(self) -> tuple[str, ...]:
-        """All of them, for messages and for the schema."""
+        """The names of all kinds, for messages and for the schema."""
 
     def get(self, name: str) -> Provisioner:
-        """One of them. UsageError when there is none, or when its package is broken."""
+        """Return one kind. UsageError when there is none of that name, or when its package is broken."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Frame:
     bundle: str = ""
     stack: tuple[Path, ...] = ()
     options: Mapping[str, Any] = field(default_factory=dict)
-    wanted: bool = True  # False: only/except exclude the group; its problems are reported all the same
+    wanted: bool = True  # False: only/except exclude the group; its problems are reported nevertheless
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Expander:
             return
         for each in item.value:
             if len(self.found.steps) > MOST:
-                self.problems.add(each.place, f"more than {MOST} steps", code="template.too-large")
+                self.problems.add(each.place, f"the image has more than {MOST} steps", code="template.too-large")
                 return
             self._one(each, frame)
 
@@ -86,7 +86,7 @@ class Expander:
             return
         if not isinstance(item.value, dict):
             self.problems.add(
-                item.place, "a step is a mapping with a kind", "write e.g. - shell: apt-get update", code="template.wrong-type"
+                item.place, "a step must be a mapping with a kind", "write e.g. - shell: apt-get update", code="template.wrong-type"
             )
             return
         if "uses" in item.value or "include" in item.value:
@@ -155,7 +155,7 @@ class Expander:
         return None
 
     def _check_inputs(self, provisioner: Provisioner, config: Any, item: Item, frame: Frame) -> None:
-        """Report the files that a step reads and that do not exist, each at the value that names it."""
+        """Report each file that a step reads but that does not exist, at the value that names it."""
         try:
             found = list(provisioner.inputs(config, frame.base_dir))
             missing = [path for path in found if not path.exists()]
@@ -235,7 +235,7 @@ class Expander:
             self.problems.add(target.place, message, hint, code="template.include-cycle")
             return True
         if len(chain) > DEEPEST:
-            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles inside each other", code="template.too-large")
+            self.problems.add(target.place, f"more than {DEEPEST} includes and bundles are nested", code="template.too-large")
             return True
         return False
 
@@ -258,11 +258,11 @@ class Expander:
             return
         name, directory = root.get("name"), frame.base_dir.resolve().name
         if name is not None and isinstance(name.value, str) and name.value != directory:
-            message = f"the bundle is called {name.value}, its directory {directory}"
+            message = f"the bundle is named {name.value}, but its directory {directory}"
             self.problems.add(name.place, message, "they must be the same", code="template.bundle-misnamed")
         parameters, lookup = self._parameters(root, item, frame.scope, directory)
         kept = {name: frame.scope.roots[name] for name in ("env", "git", "template")}
-        why = "a bundle sees its own parameters only: hand the value over in `with`"
+        why = "a bundle sees its own parameters only: pass the value in `with`"
         scope = Scope({**kept, "param": lookup}, extra={"var": why, "matrix": why})
         inner = replace(frame, scope=scope, bundle=directory)
         self.expand(root.get("provisioners"), inner)
@@ -339,7 +339,7 @@ def report_missing(item: Item, path: Path, base_dir: Path, problems: Problems) -
 
 
 def _names(value: Any, path: Path, base_dir: Path) -> bool:
-    """Whether the text `value` names `path`."""
+    """Whether `value` is a text that names `path`."""
     if not isinstance(value, str) or not value or "\n" in value or "\0" in value or len(value) > 4096:
         return False
     return base_dir / value == path or Path(value) == path

@@ -113,7 +113,7 @@ def _wrong_type(found: _Located, wanted: str, problems: Problems) -> None:
     item, key = found.item, _key(found)
     value = item.value
     if value is None:
-        problems.add(item.place, f"{key} is empty: want {wanted}", code="template.empty-value")
+        problems.add(item.place, f"{key} is empty: expected {wanted}", code="template.empty-value")
     elif "a string" in wanted and item.plain and isinstance(value, bool | int | float):
         kind = "true or false" if isinstance(value, bool) else "a number"
         message = f"{key} must be {wanted}, but YAML reads {item.source} as {kind}"
@@ -141,14 +141,14 @@ def _other(found: _Located, model: type[BaseModel], problems: Problems) -> None:
     elif found.kind == "string_pattern_mismatch":
         name = next((part for part in reversed(found.path) if isinstance(part, str)), "")  # an element is explained by its list's key
         shape = _SHAPES.get(name, f"text that matches {context['pattern']}")
-        problems.add(item.place, f"{key} is {_kind(item)}: want {shape}", code="template.bad-format")
+        problems.add(item.place, f"{key} is {_kind(item)}: expected {shape}", code="template.bad-format")
     elif found.kind == "value_error":
         text = str(context.get("error", error["msg"]))
         problems.add(item.place, f"{key}: {text}" if found.path or found.label else text, code="template.bad-value")
     elif found.kind in ("too_short", "string_too_short"):
         problems.add(item.place, f"{key} must not be empty", code="template.empty-value")
-    else:  # a PydanticCustomError of a plugin may have a code of its own, "openstack.unknown-flavor"; pydantic's types have no dot
-        code = found.kind if "." in found.kind else "template.invalid"
+    else:  # a PydanticCustomError of a plugin may have its own code, "openstack.unknown-flavor"; pydantic's types have no dot
+        code = found.kind if "." in found.kind else "template.bad-value"
         problems.add(item.place, f"{key}: {error['msg'][:1].lower()}{error['msg'][1:]}", code=code)
 
 

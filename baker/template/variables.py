@@ -1,4 +1,4 @@
-"""Variables and parameters: their declarations, the values that were given, and the values that result.
+"""Resolves variables and parameters from their declarations and the values that the user gives.
 
 A value is taken from --var, else a --var-file, else BAKE_VAR_<name> in the environment, else the default. Text from a command line or the
 environment is converted to the declared type; a value from YAML must already have it.
@@ -28,7 +28,7 @@ _ARTICLES = {
 
 @dataclass(frozen=True)
 class Given:
-    """A value from outside the template. `text`: it is text that has to be converted; otherwise it is YAML and has a type already."""
+    """A value from outside the template. `text`: it is text to convert to the declared type; otherwise it is YAML and has a type."""
 
     item: Item
     origin: str
@@ -36,7 +36,7 @@ class Given:
 
 
 def outside(label: str, value: Any = None) -> Item:
-    """A value that stands in no file; messages name it by `label`."""
+    """An item for a value that is not in a file; messages name it by `label`."""
     return wrap(value, Place(Document(Path(label), label, "", private=True), 0, 0))
 
 
@@ -45,13 +45,13 @@ def from_command_line(variables: Mapping[str, str]) -> dict[str, Given]:
 
 
 def from_environment(env: Mapping[str, str], declared: Iterable[str]) -> dict[str, Given]:
-    """The BAKE_VAR_* that belong to a declared variable; the others may be another template's."""
+    """The values of BAKE_VAR_* for declared variables. Others are ignored: they may be meant for another template."""
     names = [name for name in declared if PREFIX + name in env]
     return {name: Given(outside(PREFIX + name, env[PREFIX + name]), PREFIX + name, text=True) for name in names}
 
 
 def from_files(paths: Sequence[Path], files: Files, problems: Problems) -> dict[str, Given]:
-    """The values of YAML files of `name: value`; a later file wins."""
+    """The values in YAML files of `name: value`; a later file overrides an earlier one."""
     found: dict[str, Given] = {}
     for path in paths:
         document = files.read(path, str(path), private=True)
@@ -70,7 +70,7 @@ def from_files(paths: Sequence[Path], files: Files, problems: Problems) -> dict[
 def resolve_all(
     specs: Mapping[str, VariableSpec], declared: Item, given: Sequence[Mapping[str, Given]], problems: Problems, what: str = "variable"
 ) -> dict[str, Variable]:
-    """Return the value of each declared name. A name with a problem is left out after the problem is reported.
+    """Return the value of each declared name. A name with a problem is reported and left out.
 
     `given` is in order of priority. `declared` has the places of the declarations.
     """
@@ -111,14 +111,16 @@ def _resolve_one(name: str, spec: VariableSpec, declared: Item, given: Given | N
 
 
 def _declaration(name: str, spec: VariableSpec, kind: str, declared: Item, problems: Problems) -> bool:
-    """Report what is wrong with a declaration by itself; True when nothing is."""
+    """Report problems of a declaration, apart from the value that is given; True if there are none."""
     here = declared.value[name]
     place = declared.keys.get(name, here.place)
     before = len(problems.list())
     if not re.match(VARIABLE_NAME, name):
         problems.add(place, f"{quote(name)} is not a name: letters, digits and _, no digit first", code="template.bad-name")
     if spec.sensitive and kind == "boolean":
-        problems.add(place, f"{name}: a boolean cannot be sensitive", "two guesses find it", code="template.sensitive-boolean")
+        problems.add(
+            place, f"{name}: a boolean cannot be sensitive", "two guesses are enough to find its value", code="template.sensitive-boolean"
+        )
     if spec.pattern is not None:
         pattern_item = here.get("pattern") or here
         if kind != "string":
@@ -126,7 +128,7 @@ def _declaration(name: str, spec: VariableSpec, kind: str, declared: Item, probl
         try:
             re.compile(spec.pattern)
         except re.error as error:
-            problems.add(pattern_item.place, f"{name}: the pattern is no regular expression: {error}", code="template.bad-pattern")
+            problems.add(pattern_item.place, f"{name}: the pattern is not a regular expression: {error}", code="template.bad-pattern")
             return False
     default = here.get("default")
     if default is not None and spec.default is not None and not any(each.broken for each in default.walk()):
@@ -163,7 +165,7 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def convert(text: str, kind: str) -> Any:
-    """Convert text from a command line or the environment to type `kind`. ValueError when that fails; its message never has the text."""
+    """Convert text from a command line or the environment to type `kind`. ValueError, whose message lacks the text, when that fails."""
     if kind == "string":
         return text
     if kind in ("list", "map"):
@@ -196,12 +198,12 @@ def _check(value: Any, spec: VariableSpec) -> None:
 
 
 def values(variables: Mapping[str, Variable], specs: Iterable[str]) -> dict[str, Any]:
-    """Name -> value for lookups; NoValue for those whose problem has been reported."""
+    """Name -> value for lookups. The value is NoValue for a name whose problem has been reported."""
     return {name: variables[name].value if name in variables else NoValue for name in specs}
 
 
 def secret_values(variables: Mapping[str, Variable], prefix: str = "") -> dict[str, str]:
-    """The sensitive texts among `variables`, those inside lists and maps one by one."""
+    """Name -> text of the sensitive values among `variables`. Each value in a list or a map has its own entry."""
     return {
         prefix + name: text
         for variable in variables.values()
@@ -227,13 +229,13 @@ def _hide(name: str, value: Any, problems: Problems) -> None:
 
 
 def hide_defaults(specs: Mapping[str, VariableSpec], problems: Problems) -> None:
-    """Sensitive defaults must not show in a message either."""
+    """Hide the sensitive defaults in messages."""
     for name, spec in specs.items():
         if spec.sensitive:
             _hide(name, spec.default, problems)
 
 
 def as_json(variables: Mapping[str, Variable]) -> dict[str, Any]:
-    """Name -> value of the variables that are not sensitive, fit for JSON."""
+    """Name -> value, as JSON values, of the variables that are not sensitive."""
     kept: dict[str, Any] = json.loads(json.dumps({name: each.value for name, each in variables.items() if not each.sensitive}))
     return kept

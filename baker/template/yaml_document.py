@@ -1,8 +1,8 @@
-"""YAML text -> a tree of values that know where they stand.
+"""Parses YAML text to a tree of values, each with its place in the text.
 
-One pass over the parser's events makes the tree, so that aliases never expand (a "billion laughs" costs nothing), and duplicate
-keys, tags, anchors and further documents are seen where they are. Plain scalars are read by the rules below, which are narrower
-than YAML 1.1: no dates, no base-60 numbers, and 0644 stays the text "0644".
+The tree is built in one pass over the parser's events. So aliases never expand (a "billion laughs" attack costs nothing), and
+duplicate keys, tags, anchors and further documents are reported where they are. The rules for plain scalars are narrower than those
+of YAML 1.1: there are no dates and no base-60 numbers, and 0644 stays the text "0644".
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from typing import Any
 from baker.core.errors import Problem
 from baker.core.secrets import Secrets
 
-LARGEST = 1 << 20  # bytes of one YAML file
-DEEPEST = 40  # levels of lists and mappings
-WIDEST = 160  # characters of a line that is shown
+LARGEST = 1 << 20  # bytes that one YAML file may have
+DEEPEST = 40  # levels of lists and mappings that may be nested
+WIDEST = 160  # characters of a line that messages show
+ONCE = "to avoid repetition, use an include or a bundle"
 _BREAK = re.compile(r"\r\n|[\r\n\x85\u2028\u2029]")
-_CONTROL = r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # compiled only when something is wrong: it takes long
+_CONTROL = r"[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"  # not compiled at import, which takes long
 _INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]{0,18})")
 _BASED = re.compile(r"0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20}")
 _FLOAT = re.compile(r"[-+]?([0-9]{1,30}\.[0-9]{0,30}|\.[0-9]{1,30})([eE][-+]?[0-9]{1,3})?")
@@ -36,13 +37,13 @@ _WORDS: Mapping[str, bool | None] = {
 
 @dataclass(frozen=True, eq=False)
 class Document:
-    """One YAML file as it was read. `shown` is its name in messages; `private` ones (variable files) never show a line."""
+    """One YAML file as it was read. `shown` is its name in messages. Messages show no line of a `private` one (a variable file)."""
 
     path: Path
     shown: str
     text: str = field(repr=False)
     private: bool = False
-    data: bytes = field(default=b"", repr=False)  # the file as it is, where `text` came from one
+    data: bytes = field(default=b"", repr=False)  # the bytes of the file, if `text` is from a file
 
     @cached_property
     def _starts(self) -> list[int]:
@@ -54,7 +55,7 @@ class Document:
         return Place(self, line + 1, index - self._starts[line] + 1)
 
     def line(self, number: int) -> str:
-        """Line `number` (from 1) fit to be shown: no tabs, no control characters; "" where there is nothing to see."""
+        """Line `number` (from 1) for messages, without tabs and control characters; "" for a line that must not or cannot be shown."""
         if self.private or not 0 < number <= len(self._starts):
             return ""
         end = self._starts[number] if number < len(self._starts) else len(self.text)
@@ -64,7 +65,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Place:
-    """A character of a document, counted from 1. Line 0: the whole document."""
+    """The position of a character in a document, counted from 1. Line 0 stands for the whole document."""
 
     document: Document
     line: int
@@ -76,7 +77,7 @@ class Place:
 
 @dataclass(eq=False)
 class Item:
-    """A value with its place: a scalar, a list of items, or a mapping of items (its keys' places in `keys`)."""
+    """A value with its place: a scalar, a list of items, or a mapping of items (`keys` has the places of its keys)."""
 
     value: Any
     place: Place
@@ -85,10 +86,10 @@ class Item:
     source: str = ""  # a scalar as the user typed it, before interpolation
     start: int = 0  # the scalar's characters in the document's text
     end: int = 0
-    broken: bool = False  # a problem has been reported here: report no other about its value
+    broken: bool = False  # a problem of it has been reported: report no other about its value
 
     def data(self) -> Any:
-        """The values alone: what a model validates."""
+        """The values without their places, for a model to validate."""
         if isinstance(self.value, dict):
             return {key: item.data() for key, item in self.value.items()}
         if isinstance(self.value, list):
@@ -113,7 +114,7 @@ class Item:
 
 
 def wrap(value: Any, place: Place) -> Item:
-    """A plain value as items that all stand at `place`."""
+    """A plain value as items that all have the same `place`."""
     if isinstance(value, Mapping):
         return Item({str(key): wrap(each, place) for key, each in value.items()}, place, {str(key): place for key in value})
     if isinstance(value, list | tuple):
@@ -122,19 +123,19 @@ def wrap(value: Any, place: Place) -> Item:
 
 
 class Problems:
-    """Collects everything that is wrong. No sensitive value gets into a problem's text."""
+    """Collects problems. No sensitive value gets into the text of one."""
 
     def __init__(self) -> None:
         self._found: dict[Problem, None] = {}
         self._secret: dict[str, str] = {}
 
     def hide(self, name: str, value: str) -> None:
-        """From now on, and in what was found before, `value` shows as ***."""
+        """Show `value` as *** in every problem, those found before included."""
         if value:
             self._secret[f"{name} {len(self._secret)}"] = value
 
     def add(self, place: Place, message: str, hint: str = "", *, code: str = "template.invalid") -> None:
-        """Something is wrong at `place`."""
+        """Add a problem at `place`."""
         snippet = place.document.line(place.line) if place.column <= WIDEST else ""
         self._found[Problem(place.document.shown, place.line, place.column, message, hint, snippet, code)] = None
 
@@ -148,7 +149,7 @@ class Problems:
 
 
 def quote(text: object) -> str:
-    """A value as it may stand in a message: short, in quotes, nothing that moves a terminal's cursor."""
+    """A value for a message: short, in quotes, and without characters that move a terminal's cursor."""
     shown = re.sub(_CONTROL, "?", " ".join(str(text).split()))
     return f'"{shown if len(shown) <= 60 else shown[:57] + "..."}"'
 
@@ -165,34 +166,39 @@ def suggest(word: str, known: Iterator[str] | list[str] | tuple[str, ...]) -> st
 
 
 def read(path: Path, shown: str, problems: Problems, *, private: bool = False) -> Document | None:
-    """The file's text as a Document, or None after reporting why not. Of a larger one no more is read than tells that it is."""
+    """Return the file's text as a Document, or None after reporting why it cannot be used. Never reads much more than LARGEST bytes."""
     nowhere = Place(Document(path, shown, "", private), 0, 0)
     try:
         if path.is_dir():
-            problems.add(nowhere, "this is a directory, not a file")
+            problems.add(nowhere, "this is a directory, not a file", code="template.not-a-file")
             return None
         with path.open("rb") as file:
-            data = file.read(LARGEST + 1)  # of a pipe or a device the size is not known before
+            data = file.read(LARGEST + 1)  # the size of a pipe or a device is not known before
         if len(data) > LARGEST:
-            size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "no end in sight"
-            problems.add(nowhere, f"the file has {size}, and 1 MiB is the most", "put large content into files of its own")
+            size = f"{path.stat().st_size / 1e6:.1f} MB" if path.is_file() else "over 1 MiB"
+            problems.add(
+                nowhere,
+                f"the file has {size}, but at most 1 MiB is allowed",
+                "move large content to other files",
+                code="template.file-too-large",
+            )
             return None
         text = data.decode("utf-8-sig")
     except FileNotFoundError:
-        problems.add(nowhere, "no such file")
+        problems.add(nowhere, "no such file", code="template.missing-file")
     except OSError as error:
-        problems.add(nowhere, f"cannot be read: {error.strerror}")
+        problems.add(nowhere, f"cannot be read: {error.strerror}", code="template.unreadable-file")
     except UnicodeDecodeError as error:
         before = error.object[: error.start].decode("utf-8-sig", "replace")
         place = Document(path, shown, before, private).at(len(before))
-        problems.add(place, f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8")
+        problems.add(place, f"byte 0x{error.object[error.start]:02x} is not UTF-8", "save the file as UTF-8", code="template.not-utf-8")
     else:
         return Document(path, shown, text, private, data)
     return None
 
 
 def parse(document: Document, problems: Problems) -> Item | None:
-    """The document's tree; None when it has no usable one. Everything wrong with it as YAML is reported."""
+    """Return the document's tree, or None when it has no usable one. Reports everything that is wrong with it as YAML."""
     import yaml
 
     loader: Any = None
@@ -203,11 +209,11 @@ def parse(document: Document, problems: Problems) -> Item | None:
         bad = re.search(_CONTROL, document.text)
         place = document.at(bad.start()) if bad else Place(document, 0, 0)
         what = f"the character U+{ord(bad[0]):04X}" if bad else "a character here"
-        problems.add(place, f"{what} cannot stand in YAML", 'write it as "\\x.." in quotes')
+        problems.add(place, f"{what} is not allowed in YAML", 'write it as "\\x.." in quotes', code="template.bad-character")
     except yaml.MarkedYAMLError as error:
         _syntax(error, document, problems)
     except _TooDeep as error:
-        problems.add(error.place, f"nested too deeply: {DEEPEST} levels at most")
+        problems.add(error.place, f"nested too deeply: at most {DEEPEST} levels are allowed", code="template.too-deep")
     finally:
         if loader is not None:
             loader.dispose()
@@ -215,27 +221,31 @@ def parse(document: Document, problems: Problems) -> Item | None:
 
 
 def _syntax(error: Any, document: Document, problems: Problems) -> None:
-    """Report what the parser says, in words that help."""
+    """Report a syntax error of the parser, with a hint for the common mistakes."""
     mark = error.problem_mark or error.context_mark
     place = document.at(min(mark.index, len(document.text)))
     line = document.text[document._starts[place.line - 1] :].split("\n", 1)[0]
     indent = line[: len(line) - len(line.lstrip())]
     if "\t" in indent:
-        problems.add(Place(document, place.line, indent.index("\t") + 1), "a tab in the indentation", "indent with spaces")
+        tab = Place(document, place.line, indent.index("\t") + 1)
+        problems.add(tab, "there is a tab in the indentation", "indent with spaces", code="template.tab-indentation")
     elif "${{" in line and error.context and "flow" in error.context:
-        column = line.index("${{") + 1
-        problems.add(Place(document, place.line, column), "an expression inside {...} or [...] needs quotes", 'write "${{ ... }}"')
+        expression = Place(document, place.line, line.index("${{") + 1)
+        message = "an expression inside {...} or [...] needs quotes"
+        problems.add(expression, message, 'write "${{ ... }}"', code="template.unquoted-expression")
     elif "mapping values" in str(error.problem):
-        problems.add(place, "not YAML: a second `:` or wrong indentation", "put a value that has `: ` in it in quotes")
+        problems.add(
+            place, "not YAML: a second `:` or wrong indentation", "put a value that has `: ` in it in quotes", code="template.yaml-syntax"
+        )
     elif "cannot start any token" in str(error.problem):
         character = document.text[mark.index : mark.index + 1]
-        problems.add(place, f"not YAML: a value cannot start with {character}", "put the value in quotes")
+        problems.add(place, f"not YAML: a value cannot start with {character}", "put the value in quotes", code="template.yaml-syntax")
     else:
         start = document.at(error.context_mark.index) if error.context_mark else place
         context = f" {error.context}" if error.context else ""
         where = f"it starts in line {start.line}" if start.line != place.line else ""
         shown = start if "end of stream" in str(error.problem) else place
-        problems.add(shown, f"not YAML: {error.problem}{context}", where if shown is place else "")
+        problems.add(shown, f"not YAML: {error.problem}{context}", where if shown is place else "", code="template.yaml-syntax")
 
 
 class _TooDeep(Exception):
@@ -245,7 +255,7 @@ class _TooDeep(Exception):
 
 
 class _Builder:
-    """Makes the tree of one document out of parser events."""
+    """Builds the tree of one document from parser events."""
 
     def __init__(self, document: Document, problems: Problems, yaml: Any) -> None:
         self.document = document
@@ -259,11 +269,12 @@ class _Builder:
         for event in events:
             if isinstance(event, self.yaml.DocumentStartEvent):
                 if root is not None:
-                    self.problems.add(self.place(event), "a second document starts here", "one file holds one document: split it at ---")
+                    message, hint = "a second document starts here", "a file has one document: split it at ---"
+                    self.problems.add(self.place(event), message, hint, code="template.several-documents")
                     break
                 root = self.node(next(events), events, 0)
         if root is None or (root.value is None and root.plain and not root.source):
-            self.problems.add(Place(self.document, 0, 0), "the file is empty")
+            self.problems.add(Place(self.document, 0, 0), "the file is empty", code="template.empty-file")
             return None
         return root
 
@@ -296,17 +307,19 @@ class _Builder:
             yield event
 
     def refuse(self, event: Any, place: Place) -> bool:
-        """Report what YAML has and templates do without; whether there was any."""
+        """Report aliases, anchors and tags, which templates must not use. Returns whether a value has to be ignored because of one."""
         anchor = getattr(event, "anchor", None)
         if isinstance(event, self.yaml.AliasEvent):
             if anchor not in self.anchors:
-                self.problems.add(place, f"the alias *{anchor} has no anchor", "aliases are not used here: write an include or a bundle")
+                hint = "aliases are not allowed: use an include or a bundle"
+                self.problems.add(place, f"the alias *{anchor} has no anchor", hint, code="template.yaml-alias")
         elif anchor:
             self.anchors.add(anchor)
-            self.problems.add(place, f"the anchor &{anchor} is not allowed", "to write something once, use an include or a bundle")
+            self.problems.add(place, f"the anchor &{anchor} is not allowed", ONCE, code="template.yaml-alias")
         tag = getattr(event, "tag", None)
         if tag not in (None, "!"):
-            self.problems.add(place, f"the tag {tag.replace('tag:yaml.org,2002:', '!!')} is not allowed", "write the plain value")
+            message = f"the tag {tag.replace('tag:yaml.org,2002:', '!!')} is not allowed"
+            self.problems.add(place, message, "write the plain value", code="template.yaml-tag")
         return bool(anchor) or tag not in (None, "!")
 
     def scalar(self, event: Any, place: Place) -> Item:
@@ -321,14 +334,15 @@ class _Builder:
             value = self.node(next(events), events, depth + 1)
             name = key.source
             if isinstance(key.value, dict | list):
-                self.problems.add(key.place, "a key must be a word", "text that starts with { or [ needs quotes")
+                self.problems.add(key.place, "a key must be text", "text that starts with { or [ needs quotes", code="template.bad-key")
             elif name == "<<" and key.plain:
-                self.problems.add(key.place, "the merge key << is not allowed", "to write something once, use an include or a bundle")
+                self.problems.add(key.place, "the merge key << is not allowed", ONCE, code="template.yaml-alias")
             elif name in found.value:
-                first = found.keys[name].line
-                self.problems.add(key.place, f"the key {quote(name)} is here twice", f"the first is in line {first}")
+                hint = f"the first is in line {found.keys[name].line}"
+                self.problems.add(key.place, f"the key {quote(name)} is given twice", hint, code="template.duplicate-key")
             elif "${{" in name:
-                self.problems.add(key.place, "no expressions in keys", "an expression may stand in a value")
+                message, hint = "an expression is not allowed in a key", "use expressions in values only"
+                self.problems.add(key.place, message, hint, code="template.expression-in-key")
             elif not key.broken:
                 found.value[name] = value
                 found.keys[name] = key.place
@@ -336,7 +350,7 @@ class _Builder:
 
 
 class _Integer(int):
-    """A number that is written in another way than Python would: as text it is what the user typed."""
+    """An integer that is written in another way than Python does. `str` returns it as the user typed it."""
 
     text = ""
 
@@ -345,7 +359,7 @@ class _Integer(int):
 
 
 class _Number(float):
-    """The same for 1.10, which is not 1.1 where somebody takes it as text."""
+    """The same for other numbers: 1.10 must not become 1.1 where it is used as text."""
 
     text = ""
 
@@ -354,7 +368,7 @@ class _Number(float):
 
 
 def resolve(text: str) -> Any:
-    """The value of a scalar without quotes."""
+    """The value of a scalar without quotes, by the rules in the module's docstring."""
     if text in _WORDS:
         return _WORDS[text]
     if _INTEGER.fullmatch(text) or _BASED.fullmatch(text):
@@ -365,7 +379,7 @@ def resolve(text: str) -> Any:
 
 
 def _as_typed(number: Any, text: str) -> Any:
-    """The plain number where it reads the same, else the one that keeps its text."""
+    """The plain number if it reads the same, else the one that keeps its text."""
     number.text = text
     plain = int(number) if isinstance(number, int) else float(number)
     return plain if repr(plain) == text else number

@@ -1,4 +1,4 @@
-"""Retention of layers and downloads: the least valuable are removed first, never one that a build uses or another layer is built on."""
+"""Retention of layers and downloads: the least valuable are removed first, but never one that a build uses or that has children."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ RATE = 10e6  # bytes per second: the assumed speed of another download
 
 @dataclass(frozen=True)
 class Collected:
-    """An item that was removed, or would be, and the reason. `size` in bytes."""
+    """An item that was removed, or with a dry run would be, and the reason. `size` in bytes."""
 
     kind: Literal["layer", "download", "blob"]
     id: str
@@ -39,7 +39,7 @@ class CacheItem:
 
 
 def default_budget(env: Mapping[str, str]) -> int:
-    """The budget of the cache in bytes: BAKE_CACHE_SIZE, or 20 GiB. UsageError when that is no size."""
+    """The budget of the cache in bytes: BAKE_CACHE_SIZE, or 20 GiB. UsageError when it is not a size."""
     try:
         return parse_size(env.get(BUDGET_VARIABLE, DEFAULT_BUDGET))
     except ValueError as error:
@@ -47,7 +47,7 @@ def default_budget(env: Mapping[str, str]) -> int:
 
 
 def worth(seconds: float, size: int, used: float, now: float) -> float:
-    """Seconds per byte that an item is likely to save: `seconds` are saved when it is used, and halved for every week without use."""
+    """The value of an item in seconds per byte: it saves `seconds` when it is used, halved for every week without use."""
     return float(seconds * 0.5 ** (max(now - used, 0.0) / HALF_LIFE) / max(size, 1))
 
 
@@ -79,9 +79,9 @@ def collect(
     dry_run: bool = False,
 ) -> list[Collected]:
     """Remove layers and downloads that were not used for `max_age` seconds, then the least valuable until the rest takes at most `budget`
-    bytes. Builds may run meanwhile.
+    bytes. Builds may run at the same time.
 
-    A layer is removed only after the layers that are built on it, so it stays while one of them is worth more.
+    A layer is removed only after the layers that are built on it, so it remains while one of them is more valuable.
     """
     known = {layer.id: layer for layer in layers.all()}
     others = dict(enumerate(downloads(http, now) if http else []))
@@ -126,7 +126,7 @@ def _next(items: list[CacheItem], now: float, over_budget: bool, max_age: float 
 
 
 def drop_based_on(store: LayerStore, missing: Collection[str]) -> list[Collected]:
-    """Remove the layers whose source has a blob in `missing`, topmost first. Layers that a build uses now stay."""
+    """Remove the layers whose source has a blob in `missing`, topmost first. Layers that a build uses are not removed."""
     gone: list[Collected] = []
     busy: set[str] = set()
     while True:

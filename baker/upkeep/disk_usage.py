@@ -1,4 +1,4 @@
-"""Disk usage: what takes how much of this host's disk, and what needs it."""
+"""Disk usage: the items on this host's disk, their sizes, and what needs them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Kind = Literal["image", "source", "layer", "downloads", "evidence", "leftover"]
 
 @dataclass(frozen=True)
 class Used:
-    """One item. `size` in bytes on the disk, each byte counted once; `by`: what needs it; `last`: time of its last use (ISO 8601, UTC), ""
-    when that is not recorded."""
+    """An item. `size`: bytes on the disk, each counted once; `by`: what needs it; `last`: time of its last use (ISO 8601, UTC), "" if it
+    is not recorded."""
 
     kind: Kind
     name: str
@@ -33,14 +33,14 @@ def usage(home: Home, catalog: Catalog, store: BlobStore, layers: LayerStore) ->
     """Everything below the data and cache directories: images, sources, layers, downloads, evidence, leftovers."""
     counted: set[str] = set()
     found = [*_images(catalog, store, counted), *_sources(home, store, layers, counted), *_layers(layers)]
-    for directory, name in (("downloads", "disk images, partly downloaded"), ("http", "what guests fetched over HTTP")):
+    for directory, name in (("downloads", "disk images, partly downloaded"), ("http", "HTTP downloads of guests")):
         size = allocated(home.cache / directory)
         found += [Used("downloads", name, size)] if size else []
     return [*found, *_rest(catalog, store, counted)]
 
 
 def _images(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[Used]:
-    """Images with the size of their own delta. The rest of a chain is counted with the parent; without a parent, with the image."""
+    """Images with the size of their own delta. The rest of a chain counts for the parent; without a parent, for the image."""
     images = catalog.images()
     for image in images:
         own = [blob for blob in image.chain if blob not in counted and (blob == image.chain[0] or image.parent is None)]
@@ -50,7 +50,7 @@ def _images(catalog: Catalog, store: BlobStore, counted: set[str]) -> Iterator[U
 
 
 def _sources(home: Home, store: BlobStore, layers: LayerStore, counted: set[str]) -> Iterator[Used]:
-    """Disks of no image that the next build would start from, or that layers are built on."""
+    """Disks of no image, which the next build would start from or layers are built on."""
     for blob in sorted((kept_blobs(home.cache) | layers.blobs()) - counted):
         if store.has(blob):
             counted.add(blob)

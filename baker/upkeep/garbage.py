@@ -1,4 +1,4 @@
-"""Garbage collection of the store: blobs that nothing refers to, and layers whose source is gone."""
+"""Garbage collection of the store: blobs that nothing refers to, and layers whose source was removed."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class GarbageCollector:
     leases: Leases
 
     def collect_orphans(self, *, without: Collection[str] = (), dry_run: bool = False) -> list[Orphan]:
-        """Remove the blobs that no image, evidence, layer or cached source refers to; nothing while a build is alive.
+        """Remove the blobs that no image, evidence, layer or cached source refers to; nothing while a build is running.
 
-        What was removed, or with `dry_run` would be. `without`: ids of layers that are treated as removed.
+        Returns the removed blobs; with `dry_run`, those that would be removed. `without`: ids of layers to treat as removed.
         """
 
         def keep() -> set[str]:

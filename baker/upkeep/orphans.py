@@ -1,4 +1,4 @@
-"""Garbage collection of blobs that nothing refers to, never while a build is alive."""
+"""Garbage collection of blobs that nothing refers to, never while a build is running."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class Orphan:
 def collect_orphans(
     catalog: Catalog, store: BlobStore, leases: Leases, *, keep: Callable[[], Collection[str]] = frozenset, dry_run: bool = False
 ) -> list[Orphan] | None:
-    """Remove the blobs that no image and no evidence of a build refers to, and that `keep` does not return. What was removed, or would be.
+    """Remove the blobs that no image and no evidence of a build refers to, and that `keep` does not return. Returns them.
 
-    A build adds its blobs before it registers them, so None is returned, and nothing removed, while any build is alive. The catalog
-    and `keep` are read while the lease is held, so they have what a build that ended just before refers to.
+    A build adds its blobs before it registers them, so nothing is removed and None is returned while a build is running. The catalog
+    and `keep` are read while the lease is held, so they include the references of builds that have just ended.
     """
     with leases.try_exclusive(STORE_LEASE) as alone:
         if not alone:

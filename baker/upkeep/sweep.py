@@ -29,8 +29,8 @@ PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Swept:
-    """A resource of a dead build, or a blob that nothing refers to (its `build` is ""). `error`: why it could not be deleted and stays in
-    the ledger; "" when it was deleted."""
+    """A resource of a dead build, or a blob that nothing refers to (with `build` ""). `error`: why it could not be deleted and remains in
+    the ledger; "" if it was deleted."""
 
     build: str
     kind: str
@@ -47,8 +47,8 @@ def sweep(
     dry_run: bool = False,
     builders: Sequence[Builder] | None = None,
 ) -> list[Swept]:
-    """Delete the resources of every dead build, newest first. `kept`: also those that a person asked to keep. `builders`: who may know a
-    resource; None for all that are installed."""
+    """Delete the resources of every dead build, newest first. `kept`: also those that a user asked to keep. `builders`: the builders to
+    ask; None for all that are installed."""
     ledger = Ledger(home.ledger)
     swept: list[Swept] = []
     for build_id in ledger.dead_builds(kept=kept):
@@ -81,14 +81,14 @@ def _sweep_build(build: DeadBuild, home: Home, catalog: Catalog, report: Reporte
 
 
 def _on_record(build_id: str, catalog: Catalog) -> bool:
-    """Whether the build's image is in the catalog. Then the image's resources stay, although the process died before it struck them."""
+    """Whether the build's image is in the catalog. Then its resources must remain, although the ledger still has them."""
     return any(image.build == build_id for image in catalog.images(all=True))
 
 
 def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None) -> None:
-    """Delete the resource of an entry: files and directories here, all else by the builder or publication target that created it."""
+    """Delete the resource of an entry. Builders and publication targets delete everything that is not a file or directory."""
     if entry.kind == "directory":
-        remove_tree(Path(entry.details["path"]))  # also files of subordinate users, from a bootstrap
+        remove_tree(Path(entry.details["path"]))  # also files of subordinate user ids, from debootstrap
     elif entry.kind == "file":
         Path(entry.details["path"]).unlink(missing_ok=True)
     elif not any(maker.reclaim(entry.kind, entry.details) for maker in _makers(home, builders)):
@@ -98,7 +98,7 @@ def reclaim(entry: Entry, home: Home, builders: Sequence[Builder] | None = None)
 
 
 def _makers(home: Home, builders: Sequence[Builder] | None) -> Iterator[Builder | PublishTarget]:
-    """Who may know a resource, builders first; each is loaded only when those before it do not know the resource."""
+    """The builders, then the publication targets. Each is loaded only if the previous ones do not know the resource."""
     yield from registry.all_for_sweep(home) if builders is None else builders
     yield from targets.all_for_sweep()
 
@@ -108,7 +108,7 @@ def _name(entry: Entry) -> str:
 
 
 def end_processes(build_id: str) -> list[int]:
-    """End the processes that have `build_id` in their environment, never this one; their process ids."""
+    """End the processes that have `build_id` in their environment, except this one. Returns their process ids."""
     found = [pid for pid in processes_of(build_id) if pid != os.getpid()]
     for number in (signal.SIGTERM, signal.SIGKILL):
         alive = [pid for pid in found if pid in set(processes_of(build_id))]
@@ -131,4 +131,4 @@ def processes_of(build_id: str) -> Iterator[int]:
             if mark in (directory / "environ").read_bytes().split(b"\0") and b") Z " not in (directory / "stat").read_bytes():
                 yield int(directory.name)
         except OSError:
-            continue  # gone meanwhile, or another user's
+            continue  # it ended meanwhile, or belongs to another user

@@ -63,7 +63,7 @@ def test_the_next_build_cleans_up_after_a_killed_one_and_goes_on(baked: Bake, tm
     baked.until(["build", template], lambda e: e["event"] == "step_started", signal.SIGKILL)
     assert any("process" in thing for thing in leftovers(baked.home)), "the machine outlives a killed bake"
     result = baked("build", template, "--skip-verify").ok()
-    assert "of earlier builds" in result.out + result.err
+    assert "of killed builds" in result.out + result.err
     assert "not verified" in result.out + result.err
     assert [i["verified"] for i in baked("images", "--name", "small", "--json").json] == [False]
     assert leftovers(baked.home) == []

@@ -62,7 +62,7 @@ def test_a_script_in_another_language_leaves_nothing_behind(guest: Guest) -> Non
 
 
 def test_a_hanging_step_is_ended_in_the_guest_too(guest: Guest) -> None:
-    with pytest.raises(StepError, match="not done within its timeout of 5 s"):
+    with pytest.raises(StepError, match="5 s"):
         guest.step("shell", "sleep 3141", timeout=5.0, retries=3)
     assert guest.ask("pgrep -f 'sleep 3141' || true") == ""
 

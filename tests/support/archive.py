@@ -1,4 +1,4 @@
-"""A Debian archive that is a dictionary: URL -> bytes."""
+"""A fake Debian archive: a dictionary of URL -> bytes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ INDEX = "main/binary-amd64"
 
 @dataclass
 class Archive:
-    """Suites with their packages, each as "name version architecture". `asked`: what was fetched, below the mirror."""
+    """Suites with their packages, each as "name version architecture". `asked`: the downloaded paths, relative to the mirror."""
 
     suites: Mapping[str, Iterable[str]]
     not_automatic: bool = False

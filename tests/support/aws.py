@@ -1,4 +1,4 @@
-"""bake's way into the emulated AWS, within a test's own process."""
+"""AWS sessions for the emulator, inside of a test's process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ IMPATIENT = Clock(sleep=lambda seconds: time.sleep(min(seconds, 0.02)))  # real 
 
 
 class CloudAws(Aws):
-    """A session with the emulator's keys, whatever the environment says."""
+    """A session with the emulator's keys, independent of the environment."""
 
     def __init__(self, cloud: Emulator, access: Access | None = None) -> None:
         wanted = replace(access or Access(), endpoint_url=cloud.url)
@@ -32,7 +32,7 @@ def _session(region: str | None) -> Any:
 
 
 def snapshot_bytes(cloud: Emulator, snapshot: str, region: str | None = None) -> dict[int, bytes]:
-    """What EBS has of a snapshot: block number -> bytes."""
+    """The content of a snapshot: block number -> bytes."""
     ebs = cloud.client("ebs", region)
     blocks = ebs.list_snapshot_blocks(SnapshotId=snapshot)["Blocks"]
     return {

@@ -1,4 +1,4 @@
-"""Running `bake` as a user does: a process with a home of its own."""
+"""Runs `bake` as a user does: as a process, with its own home."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BUILD_SECONDS = 1200.0
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished `bake` said."""
+    """The output and exit code of a finished `bake`."""
 
     code: int
     out: str
@@ -64,7 +64,7 @@ class Bake:
 
     @contextmanager
     def start(self, *args: str | Path, cwd: Path | None = None) -> Iterator[subprocess.Popen[str]]:
-        """`bake` running beside the test; killed at the end if it has not ended."""
+        """Run `bake` in the background; it is killed at the end if it still runs."""
         process = subprocess.Popen(
             [sys.executable, "-m", "baker", *map(str, args)],
             env=self.environment(), cwd=cwd, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -77,8 +77,8 @@ class Bake:
             process.communicate()
 
     def until(self, args: Sequence[str | Path], event: Callable[[dict[str, Any]], bool], number: int) -> tuple[int, list[dict[str, Any]]]:
-        """Run `bake ... --json`, send it the signal `number` at the first event that `event` likes, wait for its end.
-        The exit code and all events."""
+        """Run `bake ... --json`, send it the signal `number` at the first event for which `event` is true, and wait for its end.
+        Returns the exit code and all events."""
         seen: list[dict[str, Any]] = []
         sent = False
         with self.start(*args, "--json") as process:
@@ -94,7 +94,7 @@ class Bake:
 
 
 class PeakWatch:
-    """Follows the resident size of one process, not of its children."""
+    """Tracks the peak resident size of a process without its children."""
 
     def __init__(self, pid: int) -> None:
         self.peak = 0
@@ -117,7 +117,7 @@ class PeakWatch:
 
 
 def leftovers(home: Path) -> list[str]:
-    """What a build left outside of catalog and store: processes, ledger entries, scratch directories, libvirt roots."""
+    """Leftovers of builds outside of catalog and store: processes, ledger entries, scratch directories, libvirt roots."""
     from baker.core.home import Home
 
     places = Home.from_environment({"BAKE_HOME": str(home), "HOME": str(home)})
@@ -125,7 +125,7 @@ def leftovers(home: Path) -> list[str]:
     found += [f"scratch {path.name}" for path in (places.state / "builds").glob("*")]
     found += [f"layer {path.name}" for path in places.layers.glob("*") if path.name.startswith(("at-", "gone-"))]
     found += [f"runtime {path.name}" for path in places.runtime.glob("*")] if places.runtime.is_dir() else []
-    # a machine of another test may be backed by this home's blobs: what it writes to is not here
+    # a machine of another test may use this home's blobs as backing files, but it writes elsewhere
     marks = (str(places.state).encode(), str(places.runtime).encode())
     for process in Path("/proc").glob("[0-9]*"):
         try:

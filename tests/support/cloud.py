@@ -1,4 +1,4 @@
-"""Builds on the emulated EC2 whose guests are fake: real HTTP, real catalog and ledger, a clock that hardly waits."""
+"""Builds on the emulated EC2 with fake guests: real HTTP, catalog and ledger, and a clock with short waits."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ from tests.support.fakes import FakeClock, FakeCommunicator
 REGION, COPIES = "eu-central-1", ("eu-west-1", "us-east-1", "us-west-2", "ap-south-1")
 LISTING = b"f\t644\t0\t0\t3\t1700000000.0\t\t./etc/issue\0d\t755\t0\t0\t0\t1700000000.0\t\t.\0"
 DIGESTS = b"a" * 64 + b" *./etc/issue\0"
-REAL_SECONDS = 0.02  # what a sleep of any length takes: the emulator's states change on the real clock
+REAL_SECONDS = 0.02  # longest real sleep: the emulator's states change on the real clock
 
 
 class QuickClock(FakeClock):
-    """Hours pass in no time; its date is today's, for AWS compares it with its own."""
+    """A clock on which hours pass quickly. Its date is the real one, because AWS compares it with its own."""
 
     def date(self) -> float:
         return time.time() + sum(self.slept)
@@ -53,14 +53,14 @@ class QuickClock(FakeClock):
 
 @cache
 def session() -> Any:
-    """The boto3 session of all tests: what it loads is loaded once."""
+    """The boto3 session of all tests, so that its data is loaded once."""
     import boto3
 
     return boto3.Session(aws_access_key_id=keys.BAKE, aws_secret_access_key="secret")
 
 
 class Signalled(Memory):
-    """Keeps every event; a signal comes at the end of a stage."""
+    """Collects every event, and raises Interrupted at the end of a stage."""
 
     def __init__(self, stage: str) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Signalled(Memory):
 
 @dataclass
 class Guests:
-    """Implements baker.build.job.Connect: guests that do as they are told. `error` is what connecting raises."""
+    """Implements baker.build.services.Connect with fake guests, in which one script may fail."""
 
     fail: str = ""  # a part of a script that fails
     seen: list[Endpoint] = field(default_factory=list)
@@ -107,7 +107,7 @@ class Yard:
     clock: QuickClock = field(default_factory=QuickClock)
     guests: Guests = field(default_factory=Guests)
     heard: Memory = field(default_factory=Memory)
-    signal_after: str = ""  # a stage at whose end a signal comes
+    signal_after: str = ""  # the stage at whose end a signal is simulated
     tests_pass: bool = True
     builders: list[Ec2Builder] = field(default_factory=list)
 
@@ -180,7 +180,7 @@ class Yard:
         return sweep(self.home, self.catalog, Reporter(Null()), kept=True, builders=(Ec2Builder(self.home, clock=self.time, aws=self.aws),))
 
     def fresh(self) -> None:
-        """An empty account again."""
+        """Reset the account."""
         self.cloud.reset()
         self.ami = self.cloud.seed_image()
 

@@ -1,7 +1,7 @@
-"""A small cloud image such as distributions publish, made of Debian's packages: cloud-init, a login user of its own, no word of bake.
+"""A small cloud image like those of distributions, made from Debian's packages: with cloud-init and a login user, without parts of bake.
 
-For tests of the sources `url` and `file` and of the NoCloud seed: nothing in it reads systemd credentials on purpose, root may not
-log in by cloud-init's default, and all it knows of its machine comes from cloud-init.
+For tests of the sources `url` and `file` and of the NoCloud seed: nothing in it is set up to read systemd credentials, root may not log
+in by cloud-init's default, and only cloud-init configures it for its machine.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def make_cloud_image(destination: Path, scratch: Path, suite: str = "trixie") ->
 
 
 def _write_files(destination: Path, names: layout.Names) -> None:
-    """How it boots and finds its root; its network is cloud-init's business."""
+    """Write the configuration for booting and for the root file system. cloud-init configures the network."""
     with tarfile.open(destination, "w") as tar:
         for name, path in (("grub.cfg", "./boot/grub/grub.cfg"), ("fstab.conf", "./etc/fstab")):
             data = machine_files.text(name, names).encode()

@@ -1,4 +1,4 @@
-"""Disks for tests, and file trees with package databases to put on them."""
+"""Disks for tests, and file trees with package databases for them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worked examples of the documentation as files, and its tables that are made from the code."""
+"""The examples in the documentation as files, and its tables that are generated from the code."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 
 
 def write_examples(document: str, directory: Path) -> list[Path]:
-    """Write every code block of docs/`document` that says `file=NAME` below `directory`; their paths."""
+    """Write every code block of docs/`document` with `file=NAME` below `directory`. Returns their paths."""
     found = re.findall(r"^```\w+ file=(\S+)\n(.*?)^```$", (DOCS / document).read_text(), re.MULTILINE | re.DOTALL)
     paths = []
     for name, text in found:

@@ -1,4 +1,4 @@
-"""The command line run inside the test's process: real argument parsing, real catalog and store, and an API whose machines are fake."""
+"""Runs the command line inside the test's process: with real argument parsing, catalog and store, and an API with fake machines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from baker.upkeep.sweep import Swept
 
 
 class Screen(io.StringIO):
-    """A stream that says whether it is a terminal."""
+    """A stream that may be a terminal."""
 
     def __init__(self, *, tty: bool = False, encoding: str = "utf-8") -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Screen(io.StringIO):
 
 @dataclass(frozen=True)
 class Result:
-    """What a finished command line left."""
+    """The output and exit code of a command line."""
 
     code: int
     out: str
@@ -51,7 +51,7 @@ class Result:
 
 @dataclass
 class FakeMachine:
-    """A machine that powers off by itself after it has been asked `looks` times whether it runs."""
+    """A machine that powers off after `looks` calls of `running`."""
 
     looks: int = 0
     error: BaseException | None = None
@@ -65,7 +65,7 @@ class FakeMachine:
 
 @dataclass
 class Script:
-    """What the fake API answers, and what it was asked."""
+    """The answers of the fake API, and the requests that it got."""
 
     events: Sequence[events.Event] = ()
     results: Sequence[BuildResult] = ()
@@ -81,7 +81,7 @@ class Script:
 
 
 class FakeBaker(Baker):
-    """The real API over the real catalog and store; whatever would need a machine or this host answers by a script."""
+    """The real API with the real catalog and store. Methods that need a machine or this host answer from a script."""
 
     def __init__(self, home: Home, script: Script, **options: Any) -> None:
         super().__init__(home, **options)

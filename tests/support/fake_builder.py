@@ -1,4 +1,4 @@
-"""A builder without machines: its disks are real qcow2 files, its guest is a list of the scripts that it was given."""
+"""A builder without machines: its disks are real qcow2 files, and its guest is a list of scripts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FACTS = MachineFacts("a fake", "none", "there is nothing to run", "q35", "fake:/
 
 @dataclass
 class FakeMachine:
-    """Implements baker.machines.base.Machine. `done` is what its guest remembers."""
+    """Implements baker.machines.base.Machine. `done`: the scripts that its guest remembers."""
 
     name: str
     disk: Disk
@@ -77,7 +77,7 @@ class FakeMachine:
 
 @dataclass
 class FakeBuilder:
-    """Implements Builder, SupportsSnapshot and SupportsPause. `events`: what it did; `broken`: layers that cannot be restored."""
+    """Implements Builder, SupportsSnapshot and SupportsPause. `events`: its actions; `broken`: names of layers that cannot be restored."""
 
     clock: FakeClock
     keep_seconds: float = 1.0
@@ -153,7 +153,7 @@ class FakeBuilder:
 
 @dataclass
 class FakeGuests:
-    """Implements baker.build.job.Connect: a step's script is remembered by its machine; `takes` and `fails` say how it goes."""
+    """Implements baker.build.services.Connect: the machine remembers each step's script. `takes` and `fails` determine the result."""
 
     clock: FakeClock
     takes: dict[str, float] = field(default_factory=dict)  # a part of a script -> seconds

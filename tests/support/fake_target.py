@@ -1,4 +1,4 @@
-"""A release target of the tests: places with one image each, that take it, refuse it, or are killed in the middle."""
+"""A release target for tests: places with one image each, which accept it, refuse it, or fail in the middle."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from baker.release.targets.base import Delivery, ReleaseError, ReleaseProgress
 
 @dataclass
 class Place:
-    """What a target has, and how it behaves from now on."""
+    """The state of a target, and its future behaviour."""
 
     image: str = ""
-    region: str = "eu-west-1"  # where the environment leads to
+    region: str = "eu-west-1"  # the default region of the environment
     account: str = "123456789012"
     start_error: BaseException | None = None
     wait_error: BaseException | None = None
@@ -28,7 +28,7 @@ class Place:
 
 
 class Places:
-    """The world outside: places by name, empty ones where nobody has been."""
+    """Places by name; an unknown name gives an empty place."""
 
     def __init__(self) -> None:
         self.by_name: dict[str, Place] = {}
@@ -37,7 +37,7 @@ class Places:
         return self.by_name.setdefault(name, Place())
 
 
-WORLD = Places()  # of targets that come as a plugin: the CLI's tests
+WORLD = Places()  # of targets that are loaded as a plugin, in tests of the CLI
 
 
 class FakeTarget:

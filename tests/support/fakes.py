@@ -14,7 +14,7 @@ from baker.machines.ssh.communicator import CommandResult, OnOutput
 
 @dataclass
 class FakeClock:
-    """Time that passes only when somebody sleeps."""
+    """A clock on which time passes only in `sleep`."""
 
     time: float = 1000.0
     slept: list[float] = field(default_factory=list)
@@ -32,7 +32,7 @@ class FakeClock:
 
 @dataclass(frozen=True)
 class Call:
-    """One `run` that a fake communicator was asked for."""
+    """A call of `run` of a fake communicator."""
 
     script: str
     user: str
@@ -51,9 +51,9 @@ def ended(exit_code: int = 0, stdout: str = "", stderr: str = "") -> CommandResu
 
 
 class FakeCommunicator:
-    """A guest that answers by table: the first entry of `answers` whose key is part of the script; a list is used up in order.
+    """A guest that answers from a table: the first entry of `answers` whose key is part of the script. A list is used in order.
 
-    Remembers every call; `files` maps the path of what was put to (bytes, mode, owner, group), `trees` a destination to the tar's
+    Records every call; `files` maps the path of each file that was put to (bytes, mode, owner, group), `trees` a destination to the tar's
     entries.
     """
 

@@ -1,4 +1,4 @@
-"""A clock for waiting on the emulator: what is slept is counted in full and waited for a hundredth of a second."""
+"""A clock for waiting on the emulator: a sleep counts in full, but takes at most a hundredth of a second."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from baker.core.clock import Clock
 
 @dataclass
 class Hasty:
-    """`slept`: seconds that were asked for."""
+    """`slept`: requested seconds in total."""
 
     pause: float = 0.01
     slept: float = 0.0

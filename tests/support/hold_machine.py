@@ -1,4 +1,4 @@
-"""Start a machine on an empty disk and end as told: `hold_machine.py BASE BUILD DISK kill|keep|leave URI`."""
+"""Start a machine on an empty disk, and end in the given way: `hold_machine.py BASE BUILD DISK kill|keep|leave URI`."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Entering records in a catalog's journal without the catalog's own methods."""
+"""Enters records in a catalog's journal without the methods of the catalog."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ from baker.catalog.catalog import Catalog
 
 
 def enter_all(catalog: Catalog, kind: str) -> int:
-    """Enter every record that has no entry; the number of those records."""
+    """Enter every record that has no entry. Returns the number of those records."""
     with database.writing(catalog.place, lambda: database.open_engine(catalog.place)) as session:
         return chain.enter_all(session, kind)

@@ -1,4 +1,4 @@
-"""AWS with the emulator's keys, not those of the environment, for tests inside of one process."""
+"""AWS sessions with the emulator's keys instead of those of the environment, for tests inside of one process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.ec2 import Emulator, keys
 
 
 class KeyedAws(Aws):
-    """As bake reaches the emulator `cloud`."""
+    """A session with the emulator `cloud`."""
 
     def __init__(self, cloud: Emulator, region: str | None = None) -> None:
         super().__init__(Access(region=region or cloud.region, endpoint_url=cloud.url))

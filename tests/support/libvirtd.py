@@ -1,4 +1,4 @@
-"""A libvirtd of the test's own: in a mount namespace where all that is compiled into it lies on empty file systems."""
+"""A libvirtd for a test, in a mount namespace with empty file systems at all of its compiled-in paths."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One real machine for many tests: booted from a shipped image, thrown away at the end."""
+"""One real ephemeral machine for many tests, booted from a shipped image."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Guest:
         self.events = Memory()
 
     def step(self, kind: str, config: Any, **options: Any) -> StepResult:
-        """Execute one step; raises StepError. What it printed is in `output`."""
+        """Execute one step; raises StepError. `output` has its output."""
         self.events = Memory()
         model = registry.get(kind).Config.model_validate(config)
         step = Step(name="step", kind=kind, config=model, base_dir=self.base, origin="t.yaml:1:1", **options)
@@ -66,7 +66,7 @@ class Guest:
         return [event.line for event in self.events.events if isinstance(event, Output)]
 
     def ask(self, script: str) -> str:
-        """What a script prints in the guest."""
+        """The output of a script in the guest."""
         result = self.communicator.run(script)
         assert result.exit_code == 0, result.stderr
         return result.stdout.strip()

@@ -1,4 +1,4 @@
-"""What tests of real machines share."""
+"""Helpers for tests of real machines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from baker.core.home import Home
 from baker.core.model import Disk
 from baker.disks import qemuimg
 
-SSH_SECONDS = 600  # a deadline, not a measure: emulated machines share the host with whatever else runs
+SSH_SECONDS = 600  # a generous timeout: emulated machines share the host with other processes
 
 
 def bootable(request: pytest.FixtureRequest) -> Disk:

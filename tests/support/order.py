@@ -1,4 +1,4 @@
-"""The order of the integration tests: what keeps every worker busy, and leaves none alone with a long test at the end."""
+"""The order of the integration tests, which keeps every worker busy until the end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ordered(items: Sequence[pytest.Item]) -> list[pytest.Item]:
 
 
 def _shortness(item: pytest.Item) -> int:
-    """The sort is stable: what takes equally long stays in the order of the files."""
+    """The sort key. The sort is stable: tests of equal length stay in the order of the files."""
     group = item.get_closest_marker("xdist_group")
     name = str(group.args[0]) if group else getattr(item, "originalname", item.name)
     return -SECONDS.get(name, 0)

@@ -1,4 +1,4 @@
-"""Python packages for a moment: what an installed plugin looks like to bake."""
+"""Temporarily installed Python packages, to test plugins."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from baker.core.plugins import installed
 
 
 def install_package(package: Path, target: Path) -> Path:
-    """Let pip install the package in the directory `package` into `target`, which is returned. Needs no network."""
+    """Install the package in the directory `package` into `target` with pip; returns `target`. Needs no network."""
     copy = target.with_name(f"{target.name}.source")  # setuptools leaves its work beside what it builds
     shutil.copytree(package, copy)
     options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index", "--no-compile"]
@@ -23,7 +23,7 @@ def install_package(package: Path, target: Path) -> Path:
 
 
 def write_distribution(directory: Path, name: str, group: str, entries: Mapping[str, str]) -> None:
-    """What pip leaves of a package beside its modules: its name and its entry points."""
+    """Write the metadata of an installed package: its name and its entry points."""
     info = directory / f"{name.replace('-', '_')}-1.0.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0.0\n")
@@ -33,7 +33,7 @@ def write_distribution(directory: Path, name: str, group: str, entries: Mapping[
 
 @contextmanager
 def on_path(directory: Path) -> Iterator[None]:
-    """Let `directory` be one that Python imports from, with the distributions (*.dist-info) in it."""
+    """Add `directory`, with its distributions (*.dist-info), to the import path."""
     sys.path.insert(0, str(directory))
     importlib.invalidate_caches()
     installed.cache_clear()

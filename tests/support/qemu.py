@@ -1,4 +1,4 @@
-"""A bare QEMU without libvirt, for tests of disks: does it boot by itself, on its own?"""
+"""QEMU without libvirt, to test that a disk boots by itself."""
 
 from __future__ import annotations
 

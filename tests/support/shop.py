@@ -1,4 +1,4 @@
-"""A home with two images that are signed, as a user has it, and ways to tamper with what lies there."""
+"""A home with two signed images, and methods to tamper with its content."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.fake_app import Cli, FakeBaker, a_build, an_image
 
 
 def qcow2(path: Path, byte: bytes, backing: Path | None = None) -> Disk:
-    """A small disk with some bytes; one that stands on `backing`."""
+    """A small disk with some bytes, on `backing` if given."""
     based = ["-b", str(backing), "-F", "qcow2"] if backing else []
     subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", *based, str(path), "1M"], check=True)
     subprocess.run(["qemu-io", "-c", f"write -P {ord(byte)} {'64k' if backing else '0'} 4k", str(path)], check=True, capture_output=True)
@@ -31,7 +31,7 @@ def qcow2(path: Path, byte: bytes, backing: Path | None = None) -> Disk:
 
 
 def register(baker: FakeBaker, image: ImageRecord, chain: tuple[str, ...], **changes: object) -> ImageRecord:
-    """Put an image with this disk on record; its digest is the disk's own."""
+    """Register an image with this disk and its digest."""
     image = replace(image, chain=chain, virtual_size=1 << 20)
     image = replace(image, digest=raw_digest(stored(image, baker.store)))
     lines = [json.dumps({"method": "GET", "url": "http://deb/nginx.deb", "status": 200, "digest": "sha256:" + "9" * 64})]
@@ -92,7 +92,7 @@ class Shop:
 
 
 def open_shop(directory: Path) -> Shop:
-    """debian-13 13.1.0 and, on it, web 1.4.0: a copy of a home that is made once in each process."""
+    """debian-13 13.1.0 and its child web 1.4.0, in a copy of a home that each process creates once."""
     made = _made()
     shutil.copytree(made.cli.home, directory / "home")
     return replace(made, cli=Cli(directory / "home"))

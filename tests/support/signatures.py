@@ -1,4 +1,4 @@
-"""Whether a fake has the members of what it stands for, with the same signatures.
+"""Compares the members and signatures of a fake with those of the real class.
 
 A fake whose signature is another one hides calls that would fail on the real thing.
 """
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def mismatches(fake: type, real: type, *, whole: bool) -> Iterator[str]:
-    """What of `fake` is not as in `real`: a member that is missing, unknown or of another kind, or parameters with other names, kinds,
+    """The differences of `fake` from `real`: a member that is missing, unknown or of another kind, or parameters with other names, kinds,
     order or defaults. With `whole`, `fake` must have all public members of `real` and may have more; otherwise it has some of them and
     no other methods."""
     theirs, ours = _members(real), _members(fake)
@@ -33,7 +33,7 @@ def mismatches(fake: type, real: type, *, whole: bool) -> Iterator[str]:
 
 
 def shape(function: Callable[..., Any]) -> list[tuple[str, str, Any]]:
-    """Name, kind and default of each parameter but `self`; types are mypy's business."""
+    """Name, kind and default of each parameter but `self`; mypy checks the types."""
     parameters = list(inspect.signature(function).parameters.values())
     return [(each.name, each.kind.description, _default(each)) for each in parameters if each.name != "self"]
 

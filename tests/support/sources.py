@@ -1,4 +1,4 @@
-"""What a source needs around it: a home of its own, a store, a live ledger."""
+"""The context of a source for tests: a home, a store, an open ledger."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class EmptyCatalog:
 
 @contextmanager
 def context_in(root: Path, *, catalog: Any = None, sink: Memory | None = None) -> Iterator[Context]:
-    """A build's context with its home in `root`; templates lie in `root` itself."""
+    """A build's context with its home in `root`; templates are in `root` itself."""
     home = Home.from_environment({"BAKE_HOME": str(root / "home"), "HOME": str(root)})
     with Ledger(home.ledger).open("0123456789ab") as ledger:
         yield Context(

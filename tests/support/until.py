@@ -10,8 +10,8 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], seconds: float, what: str | Callable[[], str], *, pause: float = 0.02) -> T:
-    """Ask `condition` again and again, `pause` seconds apart, until its value is true, and return that value. AssertionError that names
-    `what` (a function is called for it at the end, to tell what was seen) when `seconds` have passed."""
+    """Call `condition` every `pause` seconds until its value is true, and return the value. AssertionError with `what` after `seconds`;
+    a function `what` is called then, to include the last state."""
     deadline = time.monotonic() + seconds
     while not (found := condition()):
         if time.monotonic() >= deadline:

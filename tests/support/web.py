@@ -1,4 +1,4 @@
-"""A file server on loopback that misbehaves as told: real sockets, real HTTP."""
+"""A file server on loopback with configurable faults: real sockets, real HTTP."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Site:
-    """What the server shows. `drop_after`: for each request in turn, how many bytes of the body it sends before it hangs up (None: all);
-    `statuses`: for each request in turn, an answer instead of the file; `headers` come with every file. With `chunked` the length is not
-    said; with `pause_after` the rest of a body waits for `go_on`. What is posted comes back."""
+    """The files and the behaviour of the server. `drop_after`: for each request in turn, the number of body bytes that it sends before it
+    closes the connection (None: all); `statuses`: for each request in turn, a status to send instead of the file; `headers`: sent with
+    every file. With `chunked` the length is not sent; with `pause_after` the rest of a body waits for `go_on`. A POST returns its body."""
 
     files: dict[str, bytes]
     etag: str | None = '"one"'

@@ -1,4 +1,4 @@
-"""Builds on fakes: a home, a builder, guests, and a template that can be changed."""
+"""Builds with fakes: a home, a builder, guests, and a template that can be changed."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Workshop:
     catalog: Catalog
     heard: Memory = field(default_factory=Memory)
     env: dict[str, str] = field(default_factory=lambda: {"BAKE_HTTP_CACHE": "0"})
-    test: Callable[..., TestReport] = lambda *arguments, **options: TestReport((), 0.0, "")  # how a verification goes
+    test: Callable[..., TestReport] = lambda *arguments, **options: TestReport((), 0.0, "")  # the result of a verification
 
     def template(self, *steps: str, name: str = "web", more: str = "", memory: str = "1MiB") -> Template:
         lines = [step if "\n" in step or ":" in step else f"shell: {step}" for step in steps or STEPS]
@@ -56,7 +56,7 @@ class Workshop:
     def bake(self, *steps: str, name: str = "web", more: str = "", **options: object) -> Outcome:
         self.builder.events.clear()
         self.heard = Memory()
-        options.setdefault("force", True)  # what the catalog has is another test's business
+        options.setdefault("force", True)  # other tests cover reuse from the catalog
         return bake(self.template(*steps, name=name, more=more), BuildOptions(**options), self.services(self.heard))  # type: ignore[arg-type]
 
     def services(self, heard: Memory) -> Services:
@@ -95,7 +95,7 @@ class Workshop:
         return sorted(layer.record.step for layer in self.layers.all())
 
     def left(self) -> list[str]:
-        """What a build left beside finished layers."""
+        """Leftovers of a build beside complete layers."""
         found = [path.name for path in self.home.layers.glob("*") if path.name != "locks" and not (path / "layer.json").exists()]
         return found + [path.name for path in self.home.ledger.glob("*")]
 

@@ -71,8 +71,10 @@ def test_a_step_that_succeeds_reports_its_output(run: Run) -> None:
 
 def test_the_error_names_step_place_exit_code_and_last_lines(run: Run) -> None:
     run.guest.answers["make"] = ended(2, "".join(f"line {n}\n" for n in range(100)), "make: no rule\n")
-    with pytest.raises(StepError, match=r"step setup \(web.yaml:12:5\) failed: exit code 2") as caught:
+    with pytest.raises(StepError) as caught:
         run("shell", "make")
+    assert caught.value.code == "step.failed"
+    assert [fact for fact in ("setup", "web.yaml:12:5", "exit code 2") if fact not in caught.value.message] == []
     assert (caught.value.step, caught.value.exit_code_of_step) == ("setup", 2)
     assert caught.value.output[-1] == "make: no rule"
     assert len(caught.value.output) == 20
@@ -92,12 +94,12 @@ def test_retries_until_it_succeeds_with_growing_pauses(run: Run) -> None:
     assert result.attempts == 4
     assert run.clock.slept == [1, 2, 4]
     warnings = [event.text for event in run.events.events if isinstance(event, Message)]
-    assert warnings[0] == "setup: try 1 of 6 failed (exit code 100); again in 1 s"
+    assert [fact for fact in ("setup", "1 of 6", "exit code 100", "1 s") if fact not in warnings[0]] == []
 
 
 def test_gives_up_after_its_retries(run: Run) -> None:
     run.guest.answers["fetch"] = ended(100)
-    with pytest.raises(StepError, match="failed after 3 tries: exit code 100"):
+    with pytest.raises(StepError, match=r"3 attempts.*exit code 100"):
         run("shell", "fetch", retries=2)
     assert len(run.guest.calls) == 3
 
@@ -126,22 +128,25 @@ def test_no_operation_begins_after_the_timeout(run: Run) -> None:
     run.guest.answers["slow"] = slow
     for name in ("a", "b"):
         (run.base / name).write_text("slow")
-    with pytest.raises(StepError, match="not done within its timeout of 10 s"):
+    with pytest.raises(StepError, match="10 s") as caught:
         run("shell", {"scripts": ["a", "b"]}, timeout=10.0)
+    assert caught.value.code == "step.timeout"
     assert len(run.guest.calls) == 1
 
 
 def test_a_hanging_command_is_not_tried_again(run: Run) -> None:
     run.guest.answers["sleep"] = GuestTimeout("60 s")
-    with pytest.raises(StepError, match="not done within its timeout of 60 s"):
+    with pytest.raises(StepError, match="60 s") as caught:
         run("shell", "sleep inf", timeout=60.0, retries=3)
+    assert caught.value.code == "step.timeout"
     assert len(run.guest.calls) == 1
 
 
 def test_a_lost_connection_is_an_error_with_a_hint(run: Run) -> None:
     run.guest.answers["reboot"] = Disconnected()
-    with pytest.raises(StepError, match="connection to the machine was lost") as caught:
+    with pytest.raises(StepError) as caught:
         run("shell", "reboot")
+    assert caught.value.code == "step.connection-lost"
     assert "expect_disconnect: true" in caught.value.hint
 
 
@@ -185,8 +190,9 @@ def test_a_command_that_may_reboot_but_does_not(run: Run) -> None:
 
 def test_a_machine_that_never_reboots(run: Run) -> None:
     run.guest.answers["reboot"] = Disconnected()
-    with pytest.raises(StepError, match="did not come back"):
+    with pytest.raises(StepError) as caught:
         run("shell", {"inline": "reboot", "expect_disconnect": True}, timeout=30.0)
+    assert caught.value.code == "step.reboot-timeout"
 
 
 def test_the_environment_of_commands(run: Run) -> None:
@@ -202,8 +208,9 @@ def test_a_file_gets_its_owners_login_group(run: Run) -> None:
 
 def test_a_user_who_does_not_exist(run: Run) -> None:
     run.guest.answers["id -gn"] = ended(1)
-    with pytest.raises(StepError, match="the machine has no user app"):
+    with pytest.raises(StepError, match="app") as caught:
         run("file", {"content": "x", "destination": "/etc/x", "owner": "app"})
+    assert caught.value.code == "step.no-such-user"
 
 
 def test_a_tree_becomes_a_tar_with_owners_modes_and_one_time(run: Run) -> None:
@@ -327,23 +334,24 @@ def test_host_command_gets_its_files_and_names(host_run: Run, tmp_path: Path) ->
 
 
 def test_host_command_that_fails(host_run: Run, tmp_path: Path) -> None:
-    with on_path(tmp_path / "plugins"), pytest.raises(StepError, match="ended with exit code 4") as caught:
+    with on_path(tmp_path / "plugins"), pytest.raises(StepError, match="exit code 4") as caught:
         host_run("on-host", {"script": "import sys; print('unreachable', file=sys.stderr); sys.exit(4)"})
     assert (caught.value.exit_code_of_step, caught.value.code) == (4, "step.failed")
     assert caught.value.output == ("unreachable",)
 
 
 def test_host_command_that_hangs(host_run: Run, tmp_path: Path) -> None:
-    with on_path(tmp_path / "plugins"), pytest.raises(StepError, match=r"not done within its timeout of 0\.5 s"):
+    with on_path(tmp_path / "plugins"), pytest.raises(StepError, match=r"0\.5 s") as caught:
         host_run("on-host", {"script": "import time; time.sleep(60)"}, timeout=0.5, retries=3)
+    assert caught.value.code == "step.timeout"
 
 
 @pytest.mark.parametrize(
     ("printed", "expect", "refuse", "message"),
     [
         ("ok changed=0", r"changed=0", "", None),
-        ("ok changed=1", r"changed=0", "", "printed what was not expected"),
-        ("x\nTASK [a b]\nchanged", "", r"TASK \[(.*)\]\nchanged", "not expected: a b"),
+        ("ok changed=1", r"changed=0", "", "output"),
+        ("x\nTASK [a b]\nchanged", "", r"TASK \[(.*)\]\nchanged", "a b"),
     ],
 )
 def test_host_command_whose_output_matters(

@@ -162,7 +162,8 @@ def test_a_layer_that_cannot_be_restored_is_told_and_passed_over(shop: Workshop)
     shop.builder.broken = {layer.id for layer in shop.layers.all() if layer.record.step > 1}
     shop.bake()
     assert shop.builder.events == ["restore 1", "keep 2", "keep 3"]
-    assert "the layer after shell 3 cannot be restored (it was kept with another QEMU)" in shop.said
+    assert "shell 3" in shop.said
+    assert "it was kept with another QEMU" in shop.said
     shop.builder.broken = set()
     shop.bake()
     assert shop.builder.events == ["restore 3"], "the new one, not the broken one"
@@ -187,8 +188,9 @@ def test_a_connection_without_layers_builds_as_ever(shop: Workshop) -> None:
     shop.builder.can_keep = False
     assert shop.bake().image is not None
     assert (shop.builder.events, shop.kept()) == (["launch build"], [])
-    with pytest.raises(BuildError, match="cannot be kept"):
+    with pytest.raises(BuildError) as caught:
         shop.bake(last="2")
+    assert caught.value.code == "layer.not-kept"
 
 
 def test_two_builds_that_share_steps_make_them_once(shop: Workshop) -> None:
@@ -275,7 +277,8 @@ def test_where_nobody_can_be_asked_the_cleanup_is_said(shop: Workshop, policy: s
     shop.guests.fails.add("step-2")
     with pytest.raises(StepError):
         shop.bake(on_error=policy)
-    assert f"on-error is {policy}, but this build has nobody to ask: cleaning up" in shop.said
+    assert f"on-error is {policy}" in shop.said
+    assert "cleaning up" in shop.said
     assert shop.left() == []
 
 

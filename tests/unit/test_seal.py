@@ -44,7 +44,8 @@ def test_it_reports_what_each_rule_did(identity: Identity) -> None:
     assert report.actions["machine-id"] == ("emptied /etc/machine-id",)
     assert report.actions["logs"] == ("emptied /var/log/a", "emptied /var/log/b")
     assert report.actions["mail"] == ()
-    assert f"sealed: 2 of {len(SEAL_RULES)} rules had something to do" in [e.text for e in events.events if isinstance(e, Message)]
+    said = [event.text for event in events.events if isinstance(event, Message)]
+    assert any(f"2 of {len(SEAL_RULES)}" in text for text in said)
 
 
 def test_the_key_is_looked_for_by_its_content_and_not_in_the_script(identity: Identity) -> None:
@@ -64,5 +65,6 @@ def test_rules_can_be_kept_from_running(identity: Identity) -> None:
 def test_a_rule_that_fails_fails_the_build(identity: Identity) -> None:
     guest = FakeCommunicator()
     guest.answers["rule="] = ended(1, "seal-failed\tlogs\n", "find: /var/log: Input/output error\n")
-    with pytest.raises(BuildError, match=r"the rule logs failed with exit code 1\nfind: /var/log: Input/output error"):
+    with pytest.raises(BuildError, match=r"rule logs .*exit code 1\nfind: /var/log: Input/output error") as caught:
         seal(guest, identity, Reporter(Memory()))
+    assert caught.value.code == "seal.rule-failed"

@@ -89,10 +89,12 @@ def test_what_is_absent(store: DirectoryStore) -> None:
     assert list(store.digests()) == []
     store.delete(digest)
     for ask in (store.path, store.open, store.size, store.verify):
-        with pytest.raises(NotFoundError, match=digest):
+        with pytest.raises(NotFoundError, match=digest) as missing:
             ask(digest)
-    with pytest.raises(NotFoundError, match="not a digest"):
+        assert missing.value.code == "store.no-such-blob"
+    with pytest.raises(NotFoundError, match="passwd") as refused:
         store.path("../../etc/passwd")
+    assert refused.value.code == "store.not-a-digest"
 
 
 def test_verify_notices_changed_bytes(store: DirectoryStore) -> None:

@@ -163,7 +163,7 @@ def test_a_disk_that_nobody_can_read_is_said_in_the_log(shop: Workshop) -> None:
     image = shop.bake().image
     assert image is not None
     assert "changes" not in shop.catalog.build_of(image).evidence
-    assert "what each step changed is not on record" in shop.said
+    assert "changes of each step are not recorded" in shop.said
 
 
 def test_why_names_the_step(work: Workshop) -> None:
@@ -236,8 +236,9 @@ def test_a_changed_shell_becomes_an_image_that_says_so(work: Workshop, shell: Sh
     disk = Disk(DirectoryStore(work.home.blobs).path(image.chain[0]), "qcow2", image.virtual_size)
     with open_root(disk) as root:
         assert root.read("/etc/hotfix") == b"two\n"
-    with pytest.raises(UsageError, match="committed from a shell"):
+    with pytest.raises(UsageError) as caught:
         rebuild(Request(image, build), work.services(work.heard))
+    assert caught.value.code == "rebuild.committed"
 
 
 def committed(work: Workshop, shell: Shell, version: str = "1.0.1") -> ImageRecord:
@@ -287,8 +288,9 @@ def test_a_committed_image_that_cannot_be_signed_is_there(work: Workshop, shell:
 
 
 def test_a_version_that_is_taken_is_not_committed_to(work: Workshop, shell: Shell) -> None:
-    with pytest.raises(UsageError, match="already"), take(work.services(work.heard), "shell:0123") as taken:
+    with pytest.raises(UsageError, match=r"web@1\.0\.0") as caught, take(work.services(work.heard), "shell:0123") as taken:
         commit(taken, CommitOptions("web", "1.0.0"))
+    assert caught.value.code == "image.version-taken"
 
 
 def test_a_running_shell_is_compared_as_it_is_on_its_disk(work: Workshop, shell: Shell) -> None:
@@ -306,6 +308,7 @@ def test_a_layer_is_compared_with_another(work: Workshop, shell: Shell) -> None:
 
 
 def test_a_shell_that_is_not_there(work: Workshop, shell: Shell) -> None:
-    with pytest.raises(NotFoundError, match="no shell 'ffff' is running") as error, take(work.services(work.heard), "ffff"):
+    with pytest.raises(NotFoundError, match="'ffff'") as error, take(work.services(work.heard), "ffff"):
         pass
+    assert error.value.code == "session.no-such-shell"
     assert "0123456789ab" in error.value.hint

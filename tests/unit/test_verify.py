@@ -197,14 +197,14 @@ def test_a_test_that_hangs_is_named(tmp_path: Path) -> None:
     check = Check(tmp_path, {"test_a.py": "import time\ndef test_quick(): pass\ndef test_slow(): time.sleep(600)\n"})
     report = check(check.of("test_a.py"), timeout=5)
     assert [(outcome.name, outcome.outcome) for outcome in report.outcomes][-1] == ("test_a.py::test_slow", "error")
-    assert "not done within 5 s" in report.outcomes[-1].message
+    assert "timed out after 5 s" in report.outcomes[-1].message
 
 
 def test_a_test_that_takes_pytest_down(tmp_path: Path) -> None:
     check = Check(tmp_path, {"test_a.py": "import os\ndef test_quick(): pass\ndef test_end(): os._exit(3)\n"})
     report = check(check.of("test_a.py"))
     assert [outcome.outcome for outcome in report.outcomes] == ["passed", "error"]
-    assert report.outcomes[-1].message.startswith("pytest ended with exit code 3")
+    assert report.outcomes[-1].message.splitlines()[0].endswith("exit code 3")
 
 
 def test_files_of_unrelated_directories_share_no_run_and_so_no_conftest(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ class FakeConfig(BuilderConfig):
     sources: ClassVar[tuple[str, ...]] = ("file", "image")
     reaches_host: ClassVar[bool] = False
 
-    kind: Literal["fake"] = Field(description="which builder")
+    kind: Literal["fake"] = Field(description="name of the builder")
     flavor: Annotated[str, AfterValidator(known_flavor)] = Field(description="how large it is", examples=["small"])
     zone: Literal["north", "south"] = Field("north", description="where it runs")
     first_boot: Path | None = Field(None, description="a file that it reads at its first boot")

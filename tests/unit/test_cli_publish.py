@@ -177,5 +177,6 @@ def test_an_image_without_a_disk_here(tmp_path: Path) -> None:
     with Baker(Home.from_environment({"BAKE_HOME": str(tmp_path / "home")}), env={}) as bake:
         image = an_image(chain=(), builder="ec2")
         bake.catalog.register(a_build(image), image)
-        with pytest.raises(NotFoundError, match="made by the ec2 builder"):
+        with pytest.raises(NotFoundError, match=r"web@1\.4\.0 .* ec2") as missing:
             bake.publish("web", "ami", PublishOptions())
+    assert missing.value.code == "image.no-local-disk"

@@ -100,7 +100,7 @@ def _opened(path: Path) -> Iterator[TarReader]:
         raise HostError(
             f"{path} is not a bake archive, or it is incomplete: {error.message}",
             hint="get another copy of it; bake archive IMAGE writes one",
-            code=error.code,
+            code="archive.invalid",
         ) from error
     except OSError as error:
         raise host_error(error, Path(error.filename or path)) from error

@@ -24,7 +24,7 @@ docs/errors.md lists them all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 
@@ -38,7 +38,7 @@ class Problem:
     message: str
     hint: str = ""
     snippet: str = ""
-    code: str = "template.invalid"
+    code: str = field(kw_only=True)
 
     def __str__(self) -> str:
         place = self.file + (f":{self.line}:{self.column}" if self.line else "")

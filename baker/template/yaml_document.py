@@ -10,7 +10,7 @@ from __future__ import annotations
 import bisect
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -134,10 +134,10 @@ class Problems:
         if value:
             self._secret[f"{name} {len(self._secret)}"] = value
 
-    def add(self, place: Place, message: str, hint: str = "", *, code: str = "template.invalid") -> None:
+    def add(self, place: Place, message: str, hint: str = "", *, code: str) -> None:
         """Add a problem at `place`."""
         snippet = place.document.line(place.line) if place.column <= WIDEST else ""
-        self._found[Problem(place.document.shown, place.line, place.column, message, hint, snippet, code)] = None
+        self._found[Problem(place.document.shown, place.line, place.column, message, hint, snippet, code=code)] = None
 
     def __bool__(self) -> bool:
         return bool(self._found)
@@ -145,7 +145,7 @@ class Problems:
     def list(self) -> list[Problem]:
         """All problems, in file order."""
         mask = Secrets(self._secret).mask if self._secret else str
-        return sorted({Problem(p.file, p.line, p.column, mask(p.message), mask(p.hint), mask(p.snippet), p.code) for p in self._found})
+        return sorted({replace(p, message=mask(p.message), hint=mask(p.hint), snippet=mask(p.snippet)) for p in self._found})
 
 
 def quote(text: object) -> str:

@@ -51,7 +51,7 @@ def of_build(build: BuildRecord, store: BlobStore) -> tuple[AnsibleContent, ...]
         raise NotFoundError(
             f"the list of Ansible content of build {build.id} is not on this host",
             hint="build the image on this host, or import it with its evidence",
-            code="evidence.missing",
+            code="record.evidence-not-on-host",
         )
     with store.open(digest) as blob:
         return _parse(read_lines(blob))

@@ -35,9 +35,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         image = baker.catalog.resolve(args.image)
         path = args.output or Path(f"{image.name}-{image.version}.{args.format}")
         if path.exists() and not args.overwrite:
-            raise UsageError(
-                f"{path} exists already", hint="--overwrite replaces it, --output names another file", code="usage.file-exists"
-            )
+            raise UsageError(f"{path} exists already", hint="--overwrite replaces it, --output names another file", code="output.exists")
         written = baker.export(image.id, args.format, path, compress=args.compress, overwrite=args.overwrite)
     count = written.stat().st_size
     if args.json:

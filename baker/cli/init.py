@@ -97,7 +97,7 @@ def run(args: argparse.Namespace, app: App) -> int:
         raise UsageError(
             f"{directory / existing[0]} exists already, so nothing was written",
             hint="choose another directory or --name",
-            code="usage.file-exists",
+            code="output.exists",
         )
     write(directory, files)
     template = directory / f"{name}.yaml"

@@ -97,7 +97,7 @@ def _export(args: argparse.Namespace, app: App, keys: Keys) -> int:
         with os.fdopen(descriptor, "w") as file:
             file.write(text)
     except FileExistsError as error:
-        raise UsageError(f"{args.output} exists already", hint="choose another file", code="usage.file-exists") from error
+        raise UsageError(f"{args.output} exists already", hint="choose another file", code="output.exists") from error
     except OSError as error:
         raise host_error(error, args.output) from error
     return 0

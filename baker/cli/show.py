@@ -219,7 +219,7 @@ def show_files(app: App, baker: Baker, build: BuildRecord, *, json: bool) -> Non
 
 def _evidence(build: BuildRecord, name: str, what: str) -> str:
     if name not in build.evidence:
-        raise NotFoundError(f"build {build.id} has no {what} on record", code="build.no-evidence")
+        raise NotFoundError(f"build {build.id} has no {what} on record", code="record.evidence-missing")
     return build.evidence[name]
 
 

@@ -96,7 +96,7 @@ def disk_of(media: Media) -> Disk:
     raise BuildError(
         f"{media.id} is an AMI in {media.region}: there is no disk of it on this host",
         hint="builder: {kind: ec2} builds on it; libvirt needs debootstrap, file, url, or an image that libvirt baked",
-        code="build.needs-disk",
+        code="source.ami-builder",
     )
 
 

@@ -101,7 +101,7 @@ def installed(build: BuildRecord, store: BlobStore) -> tuple[str, ...]:
         raise NotFoundError(
             f"the list of packages of build {build.id} is not on this host",
             hint="build the image here: bake lock --update TEMPLATE",
-            code="lock.no-package-list",
+            code="record.evidence-not-on-host",
         )
     with store.open(digest) as blob:
         return tuple(sorted(map(package_line, read_packages(blob).packages)))

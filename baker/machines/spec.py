@@ -20,7 +20,7 @@ def spec_of(kind: str, recorded: Mapping[str, Any]) -> BuilderConfig:
         raise HostError(
             f"the record does not say how to set up the builder {kind}: {error}",
             hint="it was written by another version of the builder, or one of these keys had a secret value",
-            code="builder.record-unusable",
+            code="record.builder-unusable",
         ) from error
 
 

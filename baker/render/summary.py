@@ -78,9 +78,9 @@ def _place(state: BuildState) -> str:
     step = state.failed_step
     if step is None:
         return f" in {state.failed_stage}" if state.failed_stage else ""
-    code = f", exit code {step.exit_code}" if step.exit_code is not None else ""
+    ended = f", exit code {step.exit_code}" if step.exit_code is not None else ""
     tries = f", {plural(step.attempts, 'attempt')}" if step.attempts > 1 else ""
-    return f" in step {step.index}/{max(len(state.steps), step.index)} {clean(step.step)}{code}{tries},"
+    return f" in step {step.index}/{max(len(state.steps), step.index)} {clean(step.step)}{ended}{tries},"
 
 
 def timings(seconds: dict[str, float]) -> list[str]:

@@ -133,8 +133,9 @@ class Workers:
                 self._sink.emit(event)
             code = child.wait()
         error = finished.error if finished else f"the worker process ended with exit code {code} and without a result; see `bake logs`"
-        failure = (finished.code if finished else "") or "build.worker-died"
-        return Ended(node.key, code, finished, "" if code == 0 else error, "" if code == 0 else failure)
+        if code == 0:
+            return Ended(node.key, code, finished)
+        return Ended(node.key, code, finished, error, code=(finished.code if finished else "") or "build.worker-died")
 
     @contextmanager
     def _child(self, argv: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:

@@ -275,7 +275,7 @@ def test_what_cannot_work_is_refused_before_anything_is_made(shop: Yard, builder
 
 def test_a_name_that_is_too_long_once_it_is_filled_in_is_refused(shop: Yard) -> None:
     template = shop.template(f"ami_name: '{{name}}-{'x' * 118}-{{version}}'", version="1.0.10")
-    assert "129 characters" in refused(shop, template=template, code="ec2.bad-ami-name")
+    assert "129 characters" in refused(shop, template=template, code="aws.ami-name")
     assert "ImportKeyPair" not in shop.actions()
 
 
@@ -352,7 +352,7 @@ def test_an_image_that_is_not_in_the_region_is_no_source(shop: Yard) -> None:
     elsewhere = template.builder.model_copy(update={"region": "us-east-1"})
     with pytest.raises(NotFoundError, match="us-east-1") as error:
         shop.bake(template=replace(template, builder=elsewhere))
-    assert error.value.code == "ec2.no-ami-in-region"
+    assert error.value.code == "image.no-ami-in-region"
 
 
 def test_a_throw_away_machine_runs_an_image_and_is_gone(shop: Yard) -> None:

@@ -208,7 +208,7 @@ def test_a_configuration_comes_back_from_its_record(workshop: Workshop) -> None:
     assert isinstance(registry.make(workshop.home, config), SupportsSnapshot)
     with pytest.raises(HostError, match="flavor") as error:
         spec_of("fake", {})
-    assert error.value.code == "builder.record-unusable"
+    assert error.value.code == "record.builder-unusable"
 
 
 @pytest.mark.usefixtures("installed")

@@ -284,7 +284,7 @@ def test_init_overwrites_nothing(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "files" / "index.html.j2").write_text("mine")
     result = cli("init", tmp_path, "--name", "web")
     assert result.code == 2
-    assert "index.html.j2" in result.err and "[usage.file-exists]" in result.err
+    assert "index.html.j2" in result.err and "[output.exists]" in result.err
     assert [p.name for p in tmp_path.rglob("*") if p.is_file()] == ["index.html.j2"]
 
 
@@ -627,7 +627,7 @@ def test_export_names_its_file_and_overwrites_nothing(shop: Cli, tmp_path: Path)
     assert shop.script.asked["format"] == "vmdk"
     again = shop("export", "web", "--format", "vmdk", "-o", target)
     assert again.code == 2
-    assert str(target) in again.err and "[usage.file-exists]" in again.err
+    assert str(target) in again.err and "[output.exists]" in again.err
     assert json.loads(shop("export", "web", "-o", target, "--overwrite", "--json").out)["size"] == 2048
 
 

@@ -23,8 +23,10 @@ def used() -> Iterator[tuple[str, str]]:
             match node:
                 case ast.Call():
                     values = [each.value for each in node.keywords if each.arg == "code"]
-                case ast.Assign(targets=[ast.Name(id="default_code")]):
+                case ast.Assign(targets=[ast.Name(id="default_code" | "code")]):
                     values = [node.value]
+                case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Tuple(elts=found)):
+                    values = [each for target, each in zip(targets, found, strict=True) if ast.unparse(target) == "code"]
                 case ast.AnnAssign(target=ast.Name(id="default_code" | "code")):
                     values = [node.value]
                 case ast.FunctionDef():
@@ -43,6 +45,9 @@ def _texts(value: ast.expr | None) -> Iterator[str]:
     elif isinstance(value, ast.IfExp):
         yield from _texts(value.body)
         yield from _texts(value.orelse)
+    elif isinstance(value, ast.BoolOp):
+        for each in value.values:
+            yield from _texts(each)
 
 
 def documented() -> list[str]:

@@ -166,7 +166,7 @@ class Ec2Builder:
             raise NotFoundError(
                 f"the image has no AMI in {self.region}",
                 hint=f"it has one in {regions}" if regions else "bake publish IMAGE --to ami creates one",
-                code="ec2.no-ami-in-region",
+                code="image.no-ami-in-region",
             )
         try:
             found = amis.describe(self.aws, self.region, here[-1].reference)
@@ -226,7 +226,7 @@ def ami_of(media: Media) -> Ami:
 def available(found: Mapping[str, Any], region: str) -> Ami:
     """The AMI of an answer of DescribeImages. BuildError when the AMI is not available or has no EBS root volume."""
     if found.get("State") != "available":
-        raise BuildError(f"the AMI {found['ImageId']} in {region} is {found.get('State')}, not available", code="ec2.ami-not-available")
+        raise BuildError(f"the AMI {found['ImageId']} in {region} is {found.get('State')}, not available", code="aws.ami-not-available")
     if found.get("RootDeviceType", "ebs") != "ebs":
         message = f"the root device of the AMI {found['ImageId']} is an instance store: only EBS volumes can be captured"
         raise BuildError(message, hint="use an AMI whose root device is an EBS volume", code="ec2.instance-store-root")

@@ -59,7 +59,7 @@ def _name_allowed(name: str) -> None:
         raise BuildError(
             f"the AMI's name {name!r} has {len(name)} characters: AWS allows 3 to 128 letters, digits, spaces and ( ) [ ] . / - ' @ _",
             hint="set builder.ami_name",
-            code="ec2.bad-ami-name",
+            code="aws.ami-name",
         )
 
 

@@ -130,7 +130,7 @@ class Ec2Machine:
         raise HostError(
             f"bake does not forward port {guest_port} of an EC2 instance",
             hint="ssh -F CONFIG -L 8080:localhost:80 HOST forwards a port",
-            code="ec2.no-forwards",
+            code="machine.no-forwards",
         )
 
     def keep(self) -> None:

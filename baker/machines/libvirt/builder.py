@@ -294,7 +294,7 @@ def _check_size(request: Launch) -> None:
         raise BuildError(
             f"disk_size is {requested} bytes, but the source's disk has {least}",
             hint="a disk can grow but not shrink: leave disk_size out, or make it larger",
-            code="machine.disk-too-small",
+            code="disk.too-small",
         )
 
 

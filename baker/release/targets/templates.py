@@ -69,7 +69,7 @@ def check_image(aws: Aws, region: str, delivery: Delivery, present: Version) -> 
         raise UsageError(
             f"{delivery.reference} ({delivery.image}) is {image['State']} in {region}",
             hint="only an AMI in the state available can be released",
-            code="release.ami-unavailable",
+            code="aws.ami-not-available",
         )
     former = images.get(present.ami, image)
     if former["Architecture"] != image["Architecture"]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import os
 import statistics
 import subprocess
@@ -23,7 +24,7 @@ from typing import Any
 from sqlalchemy import create_engine, delete, insert
 
 from baker.artifacts import changes
-from baker.artifacts.codecs import pack_manifest, pack_packages
+from baker.artifacts.codecs import pack_packages, write_manifest
 from baker.catalog import tables
 from baker.catalog.catalog import Catalog
 from baker.core.home import Home
@@ -140,13 +141,20 @@ def add_evidence(home: Home, chain: int) -> None:
                 "packages_after": store.add_bytes(pack_packages(newer if depth >= DEPTH // 2 else older)),
             }
             if depth == 0:
-                evidence = evidence | {"manifest": store.add_bytes(pack_manifest(_entries(0, FILES)))}
+                evidence = evidence | {"manifest": store.add_bytes(_manifest())}
                 del evidence["changes"]
             table = tables.Evidence
             connection.execute(delete(table).where(table.build == build))
             rows = [{"build": build, "position": number, "name": name, "digest": evidence[name]} for number, name in enumerate(evidence)]
             connection.execute(insert(table), rows)
     engine.dispose()
+
+
+def _manifest() -> bytes:
+    """The file manifest of an image, as a blob of evidence."""
+    buffer = io.BytesIO()
+    write_manifest(_entries(0, FILES), buffer)
+    return buffer.getvalue()
 
 
 def _entries(depth: int, count: int) -> Iterator[FileEntry]:

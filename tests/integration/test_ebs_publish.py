@@ -531,7 +531,7 @@ def test_an_instance_that_cannot_be_terminated_is_told_and_swept(desk: Desk, clo
         pass
     assert len(desk.records.all) == 1
     (warning,) = [event for event in desk.memory.events if isinstance(event, Message) and event.level == "warning"]
-    assert "still runs" in warning.text
+    assert "is still running" in warning.text
     assert "bake sweep" in warning.hint
     assert settled(cloud, {"images", "snapshots", "instances", "volumes", "interfaces"}), cloud.inventory()
     desk.sweep()

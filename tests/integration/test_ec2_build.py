@@ -228,7 +228,7 @@ def test_spot_falls_back_to_on_demand_where_it_may(shop: Yard) -> None:
 @pytest.mark.parametrize(
     ("builder", "proxy"),
     [
-        ("ssh_bastion_host: jump.example.org, ssh_bastion_username: me", "ssh -o BatchMode=yes -p 22 -W '[%h]:%p' me@jump.example.org"),
+        ("ssh_bastion_host: jump.example.org, ssh_bastion_username: me", "ssh -o BatchMode=yes -p 22 -W '[%h]:%p' -- me@jump.example.org"),
         ("ssh_interface: session_manager", "aws ssm start-session --target i-"),
     ],
 )

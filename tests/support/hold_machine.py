@@ -19,7 +19,9 @@ home = Home.from_environment({"BAKE_HOME": base, "HOME": base})
 with Ledger(ensure(home.ledger)).open(build) as ledger:
     scratch = ensure(home.work(build))
     shape = MachineSpec(cpus=1, memory=256 << 20, accelerator="tcg")
-    request = Launch("build", qemuimg.as_disk(Path(disk)), shape, make_identity(scratch, "g", "root"), scratch, ledger, Reporter(Null()))
+    request = Launch(
+        "build", qemuimg.as_disk(Path(disk), "qcow2"), shape, make_identity(scratch, "g", "root"), scratch, ledger, Reporter(Null())
+    )
     with LibvirtBuilder(home, uri).launch(request) as machine:
         assert machine.running()
         print(machine.endpoint.port, machine.runtime, flush=True)

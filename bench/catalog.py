@@ -28,7 +28,7 @@ from baker.artifacts.codecs import pack_packages, write_manifest
 from baker.catalog import tables
 from baker.catalog.catalog import Catalog
 from baker.core.home import Home
-from baker.core.model import FileEntry, Package
+from baker.core.model import FileEntry, Package, PackageList
 from baker.store.directory import DirectoryStore
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -137,8 +137,8 @@ def add_evidence(home: Home, chain: int) -> None:
             changed = (changes.Change(each.path, "added", 1, None, each) for each in _entries(depth, CHANGED))
             evidence = {
                 "changes": store.add_bytes(changes.pack(changed)),
-                "packages_before": store.add_bytes(pack_packages(newer if depth > DEPTH // 2 else older)),
-                "packages_after": store.add_bytes(pack_packages(newer if depth >= DEPTH // 2 else older)),
+                "packages_before": store.add_bytes(pack_packages(PackageList(tuple(newer if depth > DEPTH // 2 else older)))),
+                "packages_after": store.add_bytes(pack_packages(PackageList(tuple(newer if depth >= DEPTH // 2 else older)))),
             }
             if depth == 0:
                 evidence = evidence | {"manifest": store.add_bytes(_manifest())}

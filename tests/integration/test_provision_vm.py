@@ -130,7 +130,7 @@ def test_ansible_that_is_not_idempotent_names_the_task(guest: Guest) -> None:
 
 def test_ansible_that_fails(guest: Guest) -> None:
     (guest.base / "site.yaml").write_text("- hosts: all\n  gather_facts: false\n  tasks:\n    - ansible.builtin.command: 'false'\n")
-    with pytest.raises(StepError, match="ansible-playbook .* exit code 2"):
+    with pytest.raises(StepError, match=r"ansible-playbook .* exit code 2"):
         guest.step("ansible", {"playbook": "site.yaml"}, timeout=500.0)
 
 

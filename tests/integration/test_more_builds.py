@@ -96,7 +96,7 @@ def test_a_person_enters_the_failed_machine_mends_it_and_tries_again(baked: Bake
     )
     keyboard = Terminal([sys.executable, "-m", "baker", "build", str(template), "--on-error=shell"], baked.environment())
     try:
-        keyboard.expect(r"leave with `exit`")
+        keyboard.expect(r"leave it with `exit`")
         keyboard.expect(r"root@bake.*[#$] ")
         keyboard.type("touch /root/mended; exit\n")
         keyboard.expect(r"etry the step")

@@ -88,7 +88,8 @@ def _guarded(module: Any, args: argparse.Namespace, app: App) -> int:
 
 def _print_json_error(problem: BakeError | Interrupted, args: argparse.Namespace, app: App | None, out: TextIO) -> None:
     """With `--json`, print one line `{"error": {...}}` to stdout besides the text on stderr, unless the verb has written its document."""
-    if getattr(args, "json", False) and not (app and app.documents):
+    reported = app is not None and (app.documents or getattr(app.sink, "ended", False))  # by a document, or by an event
+    if getattr(args, "json", False) and not reported:
         print(json.dumps({"error": error_to_json(problem)}), file=out, flush=True)
 
 

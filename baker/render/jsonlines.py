@@ -6,7 +6,7 @@ import json
 import threading
 from typing import TextIO
 
-from baker.core.events import Event
+from baker.core.events import BuildFinished, Event, TemplateRejected
 
 
 class JsonLines:
@@ -14,9 +14,11 @@ class JsonLines:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
+        self.ended = False  # whether an event has reported how a build ended
         self._lock = threading.RLock()  # reentrant: a signal handler may emit while this very thread writes
 
     def emit(self, event: Event) -> None:
+        self.ended = self.ended or isinstance(event, BuildFinished | TemplateRejected)
         line = json.dumps(event.to_json(), ensure_ascii=True, default=str) + "\n"
         with self._lock:
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,19 +21,19 @@ class IntegrityError(Exception):
     """A write violated a constraint of the database: an ID is taken, or a record that is referred to does not exist."""
 
 
-class Reader:
+class Reader(ABC):
     """One transaction that reads. Its SQL is the common subset of SQLite and PostgreSQL; `:name` is a parameter.
 
     Rows have their columns as attributes. JSON columns have the decoded value, Boolean columns True or False.
     """
 
+    @abstractmethod
     def stream(self, sql: str, **values: Any) -> Iterator[Any]:
         """Iterate over the rows. They are read on demand."""
-        raise NotImplementedError
 
+    @abstractmethod
     def json_item(self, column: str, parameter: str, key: str) -> tuple[str, str]:
         """SQL for the text of an item of a JSON column, and the value for its parameter."""
-        raise NotImplementedError
 
     def rows(self, sql: str, **values: Any) -> list[Any]:
         return list(self.stream(sql, **values))
